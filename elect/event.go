@@ -1,0 +1,223 @@
+package elect
+
+import "time"
+
+// Event is what happened. Step takes one at a time.
+type Event interface{ event() }
+
+// Received is a fresh message: package member has checked sender, instance and
+// sequence number (§4.2).
+type Received struct {
+	From     Node
+	Instance Instance
+	Seq      Seq
+	Msg      Message
+}
+
+// Health is this node's own verdict about a node's PBX, itself included.
+type Health struct {
+	Node Node
+	SIP  SIPState
+}
+
+// Bound is what the kernel says of a VIP this node wanted bound or unbound. A
+// release leaves only after Bound{On: false} (§4.4). The agent reports a role
+// at once.
+type Bound struct {
+	VIP VIPID
+	On  bool
+	Err string // one line; the kernel refused, On is what is true all the same
+}
+
+// Prepared ends a PrepareVIP effect.
+type Prepared struct {
+	VIP    VIPID
+	Epoch  Epoch
+	Failed string // why the node is not ready, in words; empty when it is
+}
+
+// Verified says whether the VIP answered SIP after this node took it (§5.5).
+type Verified struct {
+	VIP   VIPID
+	Epoch Epoch
+	OK    bool
+}
+
+// Stored says that Durable with this version, or a newer one, is on disk.
+type Stored struct{ Version uint64 }
+
+// Tick is the passing of time: due by Deadline.
+type Tick struct{}
+
+// CommandKind is what an operator may ask.
+type CommandKind uint8
+
+// The commands. Stop hands every VIP over, then the agent may end.
+const (
+	CommandMove CommandKind = iota + 1
+	CommandFailback
+	CommandDrain
+	CommandUndrain
+	CommandStop
+)
+
+// Command is an operator's request to this agent; exactly one CommandAnswer
+// with its ID follows. IDs are unique within an instance.
+type Command struct {
+	ID   uint64
+	Kind CommandKind
+	VIP  VIPID // Move; Failback: empty is all
+	Node Node  // Move: where to; Drain, Undrain: whom
+}
+
+// CommandAnswer ends a command.
+type CommandAnswer struct {
+	ID    uint64
+	Error string // one line; empty when done
+}
+
+func (Received) event() {}
+func (Health) event()   {}
+func (Bound) event()    {}
+func (Prepared) event() {}
+func (Verified) event() {}
+func (Stored) event()   {}
+func (Tick) event()     {}
+func (Command) event()  {}
+
+// Effects is what has to happen now. Its slices are the machine's own and
+// valid until the next Step.
+//
+// Order: Runtime is in the runtime directory before anything else of the same
+// Effects happens; if it cannot be written, drop Send and carry out only those
+// Want entries that do not hold, and the machine takes the rest for lost
+// packets (§4.5).
+type Effects struct {
+	Runtime     *Runtime
+	Durable     *Durable // write in the background, answer with Stored
+	Want        []Desired
+	Send        []Outgoing
+	Prepare     []PrepareVIP
+	Probe       []Node // probe these PBXes now, without waiting for the interval
+	Transitions []Transition
+	Answers     []CommandAnswer
+	Stopped     bool // CommandStop: nothing is held any more
+}
+
+// Desired is the level the kernel should be brought to, for every configured
+// VIP and role, every time.
+type Desired struct {
+	VIP   VIPID
+	Hold  bool
+	Epoch Epoch
+	Until Instant // end of the lease; the fence's deadline
+}
+
+// Outgoing is one packet.
+type Outgoing struct {
+	To  Node
+	Seq Seq
+	Msg Message
+}
+
+// PrepareVIP asks the agent to run the VIP's prepare actions and then a fresh
+// OPTIONS to this node's own PBX; Prepared answers it.
+type PrepareVIP struct {
+	VIP      VIPID
+	Epoch    Epoch // the holder's; the acquisition will be above it
+	Previous Node
+	Cause    Cause
+}
+
+// TransitionKind is what changed.
+type TransitionKind uint8
+
+// The transitions the journal keeps.
+const (
+	Acquired    TransitionKind = iota + 1 // this node holds VIP under Epoch
+	Raised                                // this node's epoch was raised in place: no takeover
+	LetGo                                 // this node no longer holds VIP; Successor says to whom
+	Lapsed                                // this node's lease ended
+	MoveStarted                           // this node asks Successor to get ready
+	MoveFailed                            // no ready in time, or refused; Text says which
+	NodeUp                                // Node is heard again
+	NodeDown                              // Node fell silent
+	NodeFit                               // Node is fit, as seen from here
+	NodeUnfit                             // Node is not; Text says why
+	AllUnfit                              // no node is fit: nobody moves (§4.7)
+	AllUnfitOver
+	QuorumLost // fewer than a majority of voters are heard
+	QuorumBack
+	HolderSeen    // Node claims VIP under Epoch
+	VIPVacant     // nobody holds VIP, as seen from here
+	Drained       // this node
+	Undrained     // this node
+	ListTaken     // the active voter list changed; Text is the list
+	ConfigDiffers // Node runs another configuration
+	ConfigSame    // Node runs ours again
+	VerifyFailed  // the VIP did not answer SIP here; Text says what follows
+	BindFailed    // Text is the kernel's word
+	transitionKindEnd
+)
+
+func (k TransitionKind) String() string {
+	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
+		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant",
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed"}[min(k, transitionKindEnd-1)]
+}
+
+// Transition is a fact for the log and the journal, told once.
+type Transition struct {
+	Kind      TransitionKind
+	VIP       VIPID
+	Node      Node
+	Epoch     Epoch
+	Previous  Node // Acquired: the holder before
+	Successor Node // LetGo, MoveStarted, MoveFailed
+	Cause     Cause
+	Why       Why
+	// Noticed is when the need for the takeover showed on this node's clock:
+	// for a crash the last sign of life of the old holder, for a move the
+	// moment the old holder noticed, as far as its word reached us.
+	Noticed Instant
+	// Vacant is when the VIP was seen to be free to take: the end of the old
+	// holder's lease, or the successor's ready.
+	Vacant Instant
+	Text   string
+}
+
+// Config is what the machine needs of the configuration. Nodes and VIPs are in
+// configured order.
+type Config struct {
+	Self           Node
+	Nodes          []NodeConfig
+	VIPs           []VIPConfig // roles included
+	Heartbeat      time.Duration
+	Lease          time.Duration
+	HoldDown       time.Duration
+	Settle         time.Duration
+	Stagger        time.Duration
+	Exclude        time.Duration
+	FailbackAfter  time.Duration
+	FailbackAuto   bool
+	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
+	Digest         uint64
+}
+
+// NodeConfig is one node as configured.
+type NodeConfig struct {
+	Name     Node
+	Voter    bool
+	Holder   bool // false: a witness
+	Capacity int
+}
+
+// VIPConfig is one VIP or role as configured.
+type VIPConfig struct {
+	ID          VIPID
+	Name        string
+	Role        bool
+	Prefer      []Node
+	PreferSpare bool
+	Weight      int
+}

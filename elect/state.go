@@ -1,0 +1,55 @@
+package elect
+
+import "time"
+
+// Runtime is what must outlive the agent but not the boot: it lives in the
+// runtime directory, a tmpfs (§4.5).
+type Runtime struct {
+	Instance Instance             `json:"instance"`
+	SeqBound Seq                  `json:"seq_bound"` // no packet was sent with this number or a higher one
+	VIPs     map[VIPID]RuntimeVIP `json:"vips"`
+}
+
+// RuntimeVIP is a voter's and a holder's memory of one VIP.
+type RuntimeVIP struct {
+	Grant   *Grant `json:"grant,omitempty"`
+	Barred  Epoch  `json:"barred,omitempty"`
+	GivenUp Epoch  `json:"given_up,omitempty"` // the highest epoch this node gave up: never held again
+	Nonce   Nonce  `json:"nonce,omitempty"`    // the last nonce given out
+	Highest Epoch  `json:"highest,omitempty"`
+}
+
+// Grant is one voter's part of a lease.
+type Grant struct {
+	Holder   Node          `json:"holder"`
+	Instance Instance      `json:"instance"`
+	Epoch    Epoch         `json:"epoch"`
+	Lease    time.Duration `json:"lease"`
+	until    Instant       // a restarted voter honours the grant for one full lease instead
+}
+
+// Durable is what must outlive the boot: it lives in the state directory.
+type Durable struct {
+	Version      uint64          `json:"version"` // of this record in this run; for Stored
+	Active       VoterList       `json:"active_list"`
+	LongestLease time.Duration   `json:"longest_lease"` // ever seen in this cluster: the quiet time (§4.5)
+	Highest      map[VIPID]Epoch `json:"highest_epochs"`
+	Drained      bool            `json:"drained"`
+}
+
+// Restored is what New starts from.
+type Restored struct {
+	Runtime *Runtime // nil: none found, a new boot or a lost directory
+	Durable *Durable // nil: none found, a first start
+	// Held are the VIPs found bound (roles: recorded) whose lease, kept in a
+	// memory-mapped file, has not ended: they are asked for on, same epoch.
+	Held []HeldVIP
+}
+
+// HeldVIP is a lease that outlived its agent.
+type HeldVIP struct {
+	VIP   VIPID
+	Epoch Epoch
+	Until Instant
+	Since Instant
+}

@@ -1,0 +1,57 @@
+package elect
+
+// Status is a copy of what the machine knows, for people and tests.
+type Status struct {
+	Self     Node
+	Quorum   bool // a majority of the active list's voters is heard
+	Quiet    bool // this voter grants nothing yet (§4.5)
+	QuietEnd Instant
+	Lists    Lists
+	Waiting  string // why the file's voter list is not active yet; empty when it is
+	AllUnfit bool
+	Drained  bool
+	Nodes    []NodeStatus
+	VIPs     []VIPStatus
+}
+
+// NodeStatus is one node as seen from here.
+type NodeStatus struct {
+	Name       Node
+	Alive      bool
+	Fit        bool
+	Unfit      string   // why not, in words
+	SIP        SIPState // its own word where it is heard, else what we see
+	Seen       SIPState // our own probe of it
+	Drained    bool
+	HeldDown   bool
+	SameConfig bool
+	LastHeard  Instant
+	Holds      []VIPID
+}
+
+// VIPState is the state of a VIP as seen from here.
+type VIPState uint8
+
+// The states of `status --json` (§8).
+const (
+	Vacant VIPState = iota
+	Held
+	Moving
+)
+
+func (s VIPState) String() string { return [...]string{"vacant", "held", "moving"}[min(s, Moving)] }
+
+// VIPStatus is one VIP or role as seen from here.
+type VIPStatus struct {
+	ID       VIPID
+	Holder   Node
+	Epoch    Epoch
+	Since    Instant
+	State    VIPState
+	Cause    Cause
+	Why      Why
+	Checked  bool
+	Verified bool
+	Reason   string  // why this holder, or why none
+	Until    Instant // end of our own lease where we hold
+}
