@@ -1,0 +1,157 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// A program that survives SIGKILL sits in the kernel (a dead NFS server). The
+	// chain does not wait for it longer than this.
+	killGrace = 2 * time.Second
+	// How long a pipe is drained after the last process of the group is gone: only
+	// one that left the group can still hold it.
+	pipeGrace = 250 * time.Millisecond
+)
+
+// killGroup ends every process of the group that pid leads or led.
+func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) }
+
+// runExec runs one program in a process group of its own, with env as its whole
+// environment, / as its directory and nothing on stdin. At the end of ctx the
+// whole group is killed. What the program leaves running in its group when it
+// exits is killed too, and said: an action that is over does nothing any more. A
+// daemon belongs to the service manager, or into its own session (setsid).
+func runExec(ctx context.Context, timeout time.Duration, argv, env []string, kill func(pid int)) result {
+	out, err := startCaptured(argv, env)
+	if err != nil {
+		return result{err: fmt.Errorf("exec %s: %s", oneLine(argv[0]), whyNotStarted(argv[0], err))}
+	}
+	pid := out.cmd.Process.Pid
+	exited := make(chan struct{})
+	go func() {
+		waitUnreaped(pid)
+		close(exited)
+	}()
+	killed := ""
+	select {
+	case <-exited:
+	case <-ctx.Done():
+		killed = whyEnded(ctx, "no end", timeout) + ", its process group was killed"
+		kill(pid) // not yet reaped, so the number is still this group's
+		select {
+		case <-exited:
+		case <-time.After(killGrace):
+			go func() { <-exited; _ = out.cmd.Wait() }()
+			return result{
+				err:    fmt.Errorf("exec %s: %s but did not die within %s (stuck in the kernel)", oneLine(argv[0]), killed, killGrace),
+				output: out.finish(0),
+			}
+		}
+	}
+	return out.reap(argv[0], pid, killed, kill)
+}
+
+// reap collects the exit status of a program that has exited, and the rest of
+// its group.
+func (o *captured) reap(path string, pid int, killed string, kill func(pid int)) result {
+	err := o.cmd.Wait()
+	var res result
+	// The group's number stays taken while anyone is in it, and the kernel hands
+	// out numbers in a circle: what answers here is what the program left behind.
+	if unix.Kill(-pid, 0) == nil {
+		kill(pid)
+		if killed == "" {
+			res.note = "exec " + oneLine(path) + ": processes it left running were killed (use setsid or a service for a daemon)"
+		}
+	}
+	res.output = o.finish(pipeGrace)
+	switch {
+	case killed != "":
+		res.err = fmt.Errorf("exec %s: %s", oneLine(path), killed)
+	case err != nil:
+		res.err = fmt.Errorf("exec %s: %w", oneLine(path), err)
+	}
+	return res
+}
+
+// captured is a started program with its output being read.
+type captured struct {
+	cmd  *exec.Cmd
+	pipe *os.File
+	text capture // the reader's until read is closed
+	read chan struct{}
+}
+
+func startCaptured(argv, env []string) (*captured, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env, cmd.Dir = env, "/"
+	// A file, not an io.Writer: with one, os/exec's Wait waits for whoever holds
+	// the pipe.
+	cmd.Stdout, cmd.Stderr = w, w
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = startUnprivileged(cmd)
+	w.Close()
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	o := &captured{cmd: cmd, pipe: r, read: make(chan struct{})}
+	go func() {
+		defer close(o.read)
+		_, _ = io.Copy(&o.text, r) // to the end, so that the program never blocks on a full pipe
+	}()
+	return o, nil
+}
+
+// finish ends the reading, after the grace if someone still holds the pipe, and
+// returns what was kept.
+func (o *captured) finish(grace time.Duration) string {
+	_ = o.pipe.SetReadDeadline(time.Now().Add(grace))
+	<-o.read
+	o.pipe.Close()
+	return o.text.String()
+}
+
+// waitUnreaped returns when the child has exited, and leaves it a zombie: so its
+// number, and its group's, cannot be another's before Wait.
+func waitUnreaped(pid int) {
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+}
+
+func whyNotStarted(path string, err error) string {
+	var perr *os.PathError
+	if !errors.As(err, &perr) {
+		return oneLine(err.Error())
+	}
+	hint := ""
+	switch {
+	case errors.Is(err, unix.ENOENT) && exists(path):
+		hint = " (the interpreter in its first line is missing)"
+	case errors.Is(err, unix.ENOENT):
+		hint = " (is it installed on this node?)"
+	case errors.Is(err, unix.EACCES):
+		hint = " (executable for the agent's user?)"
+	case errors.Is(err, unix.ENOEXEC):
+		hint = " (a script needs a first line such as #!/bin/sh)"
+	}
+	return perr.Err.Error() + hint
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,83 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+)
+
+// runMemcached sends flush_all to every server of the action at the same time,
+// each through a client of its own: a client with several stops at the first dead
+// one. It fails if any server did not say OK, and names those.
+func (r *Runner) runMemcached(ctx context.Context, a Action) result {
+	answers := make([]chan error, len(a.Memcached))
+	for i, server := range a.Memcached {
+		answers[i] = make(chan error, 1)
+		go func() { answers[i] <- r.flush(ctx, a.timeout(), server) }()
+	}
+	var flushed, failed []string
+	for i, server := range a.Memcached {
+		if err := <-answers[i]; err != nil {
+			failed = append(failed, server+": "+oneLine(err.Error()))
+		} else {
+			flushed = append(flushed, server)
+		}
+	}
+	res := result{}
+	if len(flushed) > 0 {
+		res.output = "flushed: " + strings.Join(flushed, ", ")
+	}
+	if len(failed) > 0 {
+		res.err = fmt.Errorf("memcached: not flushed: %s", strings.Join(failed, "; "))
+	}
+	return res
+}
+
+// flush empties one server. ctx bounds the look-up of its name too.
+func (r *Runner) flush(ctx context.Context, timeout time.Duration, server string) error {
+	client := memcache.NewFromSelector(oneServer(server))
+	client.Timeout = timeout // of each step; ctx ends them all
+	client.DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
+		conn, err := r.opts.Dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &boundConn{Conn: conn, stop: context.AfterFunc(ctx, func() { conn.Close() })}, nil
+	}
+	defer client.Close()
+	err := client.FlushAll()
+	var op *net.OpError
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return errors.New(whyEnded(ctx, "no answer", timeout))
+	case errors.As(err, &op):
+		return op.Err
+	}
+	return err
+}
+
+// boundConn is a connection that the end of a context closes.
+type boundConn struct {
+	net.Conn
+	stop func() bool
+}
+
+func (c *boundConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
+}
+
+// oneServer selects one server by its unresolved name: the selector of the
+// memcache package looks names up without a time limit.
+type oneServer string
+
+func (s oneServer) Network() string { return "tcp" }
+func (s oneServer) String() string  { return string(s) }
+
+func (s oneServer) PickServer(string) (net.Addr, error) { return s, nil }
+func (s oneServer) Each(f func(net.Addr) error) error   { return f(s) }

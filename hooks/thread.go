@@ -1,0 +1,80 @@
+package hooks
+
+import (
+	"fmt"
+	"os/exec"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// startUnprivileged starts cmd without the agent's capabilities and real-time
+// priority.
+//
+// Both pass from the forking thread to the child, NoNewPrivileges or not
+// (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
+// happens on a thread that has shed them: os/exec forks on the caller's thread,
+// and a goroutine that ends locked takes its thread with it, so no other
+// goroutine ever runs there. The runtime, too, clones new threads from an
+// untouched one while a goroutine is locked.
+//
+// An agent that runs as root (uid 0) is another matter: exec gives uid 0 the
+// whole bounding set back. Its children are root as much as it is itself; only
+// the unit's own user or CapabilityBoundingSet changes that.
+func startUnprivileged(cmd *exec.Cmd) error {
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		err := shedPrivileges()
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- err
+	}()
+	return <-started
+}
+
+// shedPrivileges changes the calling thread only.
+func shedPrivileges() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot clear ambient capabilities: %w", err)
+	}
+	if err := clearInheritable(); err != nil {
+		return fmt.Errorf("cannot clear inheritable capabilities: %w", err)
+	}
+	if err := resetPriorityOnFork(); err != nil {
+		return fmt.Errorf("cannot reset the scheduling policy: %w", err)
+	}
+	return nil
+}
+
+// clearInheritable empties the set that would come back through a binary with
+// inheritable file capabilities; systemd fills it along with the ambient one.
+func clearInheritable() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		return err
+	}
+	if caps[0].Inheritable == 0 && caps[1].Inheritable == 0 {
+		return nil
+	}
+	caps[0].Inheritable, caps[1].Inheritable = 0, 0
+	return unix.Capset(&hdr, &caps[0])
+}
+
+// resetPriorityOnFork has the kernel give the child SCHED_OTHER, and nice 0 for a
+// negative one (sched(7), SCHED_FLAG_RESET_ON_FORK). The thread itself keeps its
+// policy: it must not be starved between here and the exec.
+func resetPriorityOnFork() error {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return err
+	}
+	realtime := attr.Policy == unix.SCHED_FIFO || attr.Policy == unix.SCHED_RR || attr.Policy == unix.SCHED_DEADLINE
+	if !realtime && attr.Nice >= 0 {
+		return nil
+	}
+	attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
+	return unix.SchedSetAttr(0, attr, 0)
+}
