@@ -1,0 +1,114 @@
+// Package control is how people and scripts talk to a running agent: HTTP and
+// JSON over a unix socket in the runtime directory, the client the commands
+// use, the journal of what happened, and the tables people read. It decides
+// nothing and logs nothing.
+package control
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Agent is what the agent's loop offers to the socket. Every method is safe
+// from any goroutine and returns soon after ctx ends.
+type Agent interface {
+	// Status is what this node knows now.
+	Status(ctx context.Context) (Status, error)
+	// Plan is who would hold what if the nodes of without were gone. A node
+	// that is not configured is an error.
+	Plan(ctx context.Context, without []string) (Plan, error)
+	// Do carries out an operator's command and blocks until it is done or
+	// refused. The text is the outcome for people, one line such as
+	// "vip1: pbx1 -> pbx3 in 4 ms, epoch 8"; it may be empty. An error is one
+	// line: what, on what, why, what to do. When ctx ends first the command
+	// may still be carried out.
+	Do(ctx context.Context, cmd Command) (string, error)
+}
+
+// Kind is what an operator may ask of the agent.
+type Kind string
+
+// The commands that change something.
+const (
+	Move     Kind = "move"     // VIP to Node
+	Failback Kind = "failback" // VIP, or every one when empty, to its preferred node
+	Drain    Kind = "drain"    // Node, this one when empty
+	Undrain  Kind = "undrain"  // Node, this one when empty
+	Stop     Kind = "stop"     // hand everything over and end this agent
+)
+
+// Command is an operator's request. VIP and Node are configured names.
+type Command struct {
+	Kind Kind   `json:"kind"`
+	VIP  string `json:"vip,omitempty"`
+	Node string `json:"node,omitempty"`
+}
+
+func (c Command) String() string {
+	words := []string{string(c.Kind)}
+	if c.VIP != "" {
+		words = append(words, c.VIP)
+	}
+	if c.Node != "" {
+		words = append(words, c.Node)
+	}
+	return strings.Join(words, " ")
+}
+
+// maxName is longer than any configured name may be: a VIP's or node's name is
+// bounded by the configuration, this only keeps hostile input small.
+const maxName = 128
+
+// check refuses a command whose shape is wrong; whether its names exist is the
+// agent's to say.
+func (c Command) check() error {
+	type need struct{ vip, node bool }
+	allowed := map[Kind]need{
+		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Stop: {},
+	}
+	may, known := allowed[c.Kind]
+	if !known {
+		return fmt.Errorf("command %s: unknown (move, failback, drain, undrain or stop)", oneLine(string(c.Kind)))
+	}
+	if c.Kind == Move && (c.VIP == "" || c.Node == "") {
+		return fmt.Errorf("command move: needs a VIP and a node")
+	}
+	if c.VIP != "" && !may.vip || c.Node != "" && !may.node {
+		return fmt.Errorf("command %s: takes no such argument", c.Kind)
+	}
+	for _, name := range []string{c.VIP, c.Node} {
+		if err := checkName(name); err != nil {
+			return fmt.Errorf("command %s: %w", c.Kind, err)
+		}
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return fmt.Errorf("name of %d bytes: longer than any configured name may be (%d)", len(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unprintable):
+		return fmt.Errorf("name %s: not a configured name", oneLine(name))
+	}
+	return nil
+}
+
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// oneLine makes foreign text safe for a terminal and for one line: a peer's
+// error or an action's output may hold anything.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t':
+			return ' '
+		case r == utf8.RuneError || unprintable(r):
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,197 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// NoAgent says that no agent answers at a socket: exit code 3 of the commands
+// (docs/design.md §8).
+type NoAgent struct {
+	Socket string
+	Why    error
+	Advice string
+}
+
+func (e *NoAgent) Error() string {
+	return fmt.Sprintf("ask the agent at %s: %v (%s)", e.Socket, e.Why, e.Advice)
+}
+
+func (e *NoAgent) Unwrap() error { return e.Why }
+
+const (
+	dialTimeout   = 2 * time.Second
+	clientTimeout = askTimeout + 3*time.Second // above the server's own, which says more
+	maxAnswer     = 16 << 20                   // bytes
+)
+
+const adviceLog = "see its log: journalctl -u sipalive"
+
+// Client asks the agent of one runtime directory. Its methods return *NoAgent
+// where none answers, else the agent's own one-line error.
+type Client struct {
+	socket string
+	http   *http.Client
+	ask    time.Duration
+}
+
+// NewClient asks at the socket in runDir.
+func NewClient(runDir string) *Client {
+	socket := filepath.Join(runDir, SocketName)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		if len(socket) > maxPath {
+			return nil, errors.New("path longer than a unix socket's may be")
+		}
+		d := net.Dialer{Timeout: dialTimeout}
+		return d.DialContext(ctx, "unix", socket)
+	}
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}
+	return &Client{socket: socket, http: &http.Client{Transport: transport}, ask: clientTimeout}
+}
+
+// Status is the agent's status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var st Status
+	return st, c.get(ctx, pathStatus, nil, &st)
+}
+
+// StatusJSON is the agent's status as it said it, one line: what this client
+// does not know is kept.
+func (c *Client) StatusJSON(ctx context.Context) ([]byte, error) {
+	var raw json.RawMessage
+	err := c.get(ctx, pathStatus, nil, &raw)
+	return append(raw, '\n'), err
+}
+
+// Plan asks who would hold what without these nodes.
+func (c *Client) Plan(ctx context.Context, without []string) (Plan, error) {
+	var p Plan
+	return p, c.get(ctx, pathPlan, url.Values{"without": without}, &p)
+}
+
+// Events returns the newest n events, oldest first; n above what an agent
+// keeps means all.
+func (c *Client) Events(ctx context.Context, n int) ([]Event, error) {
+	var events []Event
+	return events, c.get(ctx, pathEvents, url.Values{"n": {strconv.Itoa(min(n, maxEvents))}}, &events)
+}
+
+// Follow calls show with the newest n events and then with every event as it
+// comes; a takeover that drags on comes again when it is complete. It returns
+// nil when ctx ends, *NoAgent when the agent goes away, or the error of show.
+func (c *Client) Follow(ctx context.Context, n int, show func(Event) error) error {
+	query := url.Values{"n": {strconv.Itoa(min(n, maxEvents))}, "follow": {"1"}}
+	body, err := c.roundTrip(ctx, http.MethodGet, pathEvents, query, nil)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for d := json.NewDecoder(body); ; {
+		var e Event
+		err := d.Decode(&e)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return &NoAgent{c.socket, errors.New("it ended, or dropped a reader that was too slow"), "follow again once it runs"}
+		case err != nil:
+			return c.noAgent(err)
+		}
+		if err := show(e); err != nil {
+			return err
+		}
+	}
+}
+
+// Do has the agent carry out a command and returns its outcome in words.
+func (c *Client) Do(ctx context.Context, cmd Command) (string, error) {
+	if err := cmd.check(); err != nil {
+		return "", err
+	}
+	request, err := encode(cmd)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, doTimeout+c.ask)
+	defer cancel()
+	var out outcome
+	err = c.exchange(ctx, http.MethodPost, pathCommand, nil, request, &out)
+	return out.Text, err
+}
+
+func (c *Client) get(ctx context.Context, path string, query url.Values, doc any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.ask)
+	defer cancel()
+	return c.exchange(ctx, http.MethodGet, path, query, nil, doc)
+}
+
+func (c *Client) exchange(ctx context.Context, method, path string, query url.Values, request []byte, doc any) error {
+	body, err := c.roundTrip(ctx, method, path, query, request)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(doc); err != nil {
+		return c.noAgent(err)
+	}
+	return nil
+}
+
+// roundTrip returns the body of a 200, else the agent's error.
+func (c *Client) roundTrip(ctx context.Context, method, path string, query url.Values, request []byte) (io.ReadCloser, error) {
+	target := url.URL{Scheme: "http", Host: "sipalive", Path: path, RawQuery: query.Encode()}
+	r, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.noAgent(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	var f failure
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
+		return nil, &NoAgent{c.socket, fmt.Errorf("it answers %s", resp.Status), "is this sipalive's socket?"}
+	}
+	if resp.StatusCode == http.StatusGatewayTimeout {
+		return nil, &NoAgent{c.socket, errors.New(oneLine(f.Error)), adviceLog}
+	}
+	return nil, errors.New(oneLine(f.Error))
+}
+
+// noAgent says why nobody answered, and what to do about it.
+func (c *Client) noAgent(err error) error {
+	e := &NoAgent{Socket: c.socket, Why: cause(err), Advice: "does it run? systemctl status sipalive; elsewhere? --run-dir"}
+	var timeout interface{ Timeout() bool }
+	var through *url.Error
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		e.Advice = "be root, or in the group of [control]"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &timeout) && timeout.Timeout():
+		e.Why, e.Advice = errors.New("no answer in time"), adviceLog
+	case errors.Is(err, context.Canceled):
+		e.Why, e.Advice = context.Canceled, "a command under way may still be carried out"
+	case errors.As(err, &through):
+		e.Why = cause(through.Err)
+	}
+	return e
+}

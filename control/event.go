@@ -1,0 +1,123 @@
+package control
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Takeover is the kind of the one event that is filled in while it goes on:
+// a VIP gets a new holder.
+const Takeover = "takeover"
+
+// The other kinds of events. They are complete when they are added.
+const (
+	KindRelease  = "release"   // this node let a VIP go, or lost it
+	KindVacant   = "vacant"    // nobody holds a VIP
+	KindRaised   = "raised"    // the epoch was raised in place, no takeover
+	KindMove     = "move"      // a planned move started or failed
+	KindNode     = "node"      // a node came, went, got fit or unfit
+	KindAllUnfit = "all_unfit" // no node is fit, or that is over
+	KindQuorum   = "quorum"    // a majority is lost or back
+	KindDrain    = "drain"     // drained or undrained
+	KindConfig   = "config"    // another configuration seen, a voter list taken
+	KindVerify   = "verify"    // a VIP did not answer SIP at its holder
+	KindBind     = "bind"      // the kernel refused
+	KindAgent    = "agent"     // started, stopped
+)
+
+// Event is one thing that happened, as seen from Node.
+type Event struct {
+	ID       uint64 `json:"id"` // given by the journal, from 1, rising
+	Time     Stamp  `json:"time"`
+	Node     string `json:"node"`
+	Kind     string `json:"kind"`
+	VIP      string `json:"vip,omitempty"` // or role, by name
+	Epoch    uint64 `json:"epoch,omitempty"`
+	From     string `json:"from,omitempty"`
+	To       string `json:"to,omitempty"`
+	Reason   string `json:"reason,omitempty"` // the cause: boot, crash, sip, move ...
+	Text     string `json:"text,omitempty"`   // for people, one line
+	Timeline []Mark `json:"timeline,omitempty"`
+	Outcome  string `json:"outcome,omitempty"` // of a takeover, "done" or what went wrong; empty while it goes on
+
+	changed uint64 // the journal's count of changes when this one was made
+}
+
+// Mark is one moment of a takeover's timeline. The marks are "noticed",
+// "lease", "bound", "announced", one per action such as "exec /x", and
+// "sip answered".
+type Mark struct {
+	Mark   string `json:"mark"`
+	At     Millis `json:"at_ms"`             // since the takeover was noticed; an action's start
+	Took   Millis `json:"took_ms,omitempty"` // actions
+	OK     *bool  `json:"ok,omitempty"`      // actions
+	Output string `json:"output,omitempty"`  // actions; capped
+	Err    string `json:"err,omitempty"`     // actions
+}
+
+// Add puts a mark into the timeline, which is kept in order of time.
+func (e *Event) Add(mark string, at time.Duration) { e.insert(Mark{Mark: mark, At: Millis(at)}) }
+
+// AddAction puts an action that has ended into the timeline: its start, how
+// long it took, what it printed, and why it failed (nil: it did not).
+func (e *Event) AddAction(name string, at, took time.Duration, output string, err error) {
+	ok := err == nil
+	m := Mark{Mark: name, At: Millis(at), Took: Millis(took), OK: &ok, Output: output}
+	if err != nil {
+		m.Err = err.Error()
+	}
+	e.insert(m)
+}
+
+func (e *Event) insert(m Mark) {
+	i := len(e.Timeline)
+	for i > 0 && e.Timeline[i-1].At > m.At {
+		i--
+	}
+	e.Timeline = slices.Insert(e.Timeline, i, m)
+}
+
+// complete reports whether nothing more is expected of the event.
+func (e Event) complete() bool { return e.Kind != Takeover || e.Outcome != "" }
+
+// The most of one event that is kept. A chatty action must not cost the agent
+// its memory; the whole output is the action's own business to log.
+const (
+	maxMarks  = 64
+	maxOutput = 1 << 10 // bytes
+	maxText   = 1 << 10 // bytes, of every other string
+)
+
+// cap cuts what is too long. Marks beyond the first maxMarks are dropped from
+// the end: the first ones say how fast the takeover was.
+func (e *Event) cap() {
+	for _, s := range []*string{&e.Node, &e.Kind, &e.VIP, &e.From, &e.To, &e.Reason, &e.Text, &e.Outcome} {
+		*s = clip(*s, maxText)
+	}
+	e.Timeline = e.Timeline[:min(len(e.Timeline), maxMarks)]
+	for i := range e.Timeline {
+		m := &e.Timeline[i]
+		m.Mark, m.Output, m.Err = clip(m.Mark, maxText), clip(m.Output, maxOutput), clip(m.Err, maxText)
+	}
+}
+
+// clip shortens s to at most n bytes, valid UTF-8 and marked as cut. The copy
+// lets go of the longer string.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	const cut = "…"
+	return strings.ToValidUTF8(s[:n-len(cut)], "") + cut
+}
+
+// size is about how many bytes the event occupies.
+func (e *Event) size() int {
+	n := 256 + len(e.Node) + len(e.Kind) + len(e.VIP) + len(e.From) + len(e.To) + len(e.Reason) + len(e.Text) + len(e.Outcome)
+	for i := range e.Timeline {
+		m := &e.Timeline[i]
+		n += 96 + len(m.Mark) + len(m.Output) + len(m.Err)
+	}
+	return n
+}

@@ -1,0 +1,81 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxEvents bounds one answer; a journal keeps no more by default.
+const maxEvents = DefaultEvents
+
+// events answers with the newest n events, or keeps telling (follow=1), one
+// JSON object per line.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) (any, error) {
+	query := r.URL.Query()
+	n, err := strconv.Atoi(query.Get("n"))
+	if err != nil || n < 0 || n > maxEvents {
+		return nil, refuse(http.StatusBadRequest, "events: n has to be a number from 0 to %d", maxEvents)
+	}
+	if query.Get("follow") == "" {
+		return s.journal.Last(n), nil
+	}
+	select {
+	case s.followers <- struct{}{}:
+		defer func() { <-s.followers }()
+	default:
+		return nil, refuse(http.StatusServiceUnavailable, "follow events: %d others follow already (end one)", maxFollowers)
+	}
+	s.follow(w, r, n)
+	return nil, nil
+}
+
+// follow writes until the client is gone, too slow, or the server ends.
+func (s *Server) follow(w http.ResponseWriter, r *http.Request, n int) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	rc := http.NewResponseController(w)
+	rc.SetReadDeadline(time.Time{}) // net/http ends the request at its read deadline otherwise
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	f := follower{patience: s.patience}
+	events, since := s.journal.last(n)
+	for {
+		now := time.Now()
+		show := f.see(now, events)
+		late, next := f.due(now)
+		if err := s.tell(w, rc, append(show, late...)); err != nil {
+			return
+		}
+		wait, stop := ctx, context.CancelFunc(func() {})
+		if next > 0 {
+			wait, stop = context.WithTimeout(ctx, next)
+		}
+		events, since, _ = s.journal.wait(wait, since)
+		stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (s *Server) tell(w http.ResponseWriter, rc *http.ResponseController, events []Event) error {
+	rc.SetWriteDeadline(time.Now().Add(s.write))
+	for _, e := range events {
+		line, err := encode(e)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+	}
+	return rc.Flush()
+}

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const tableTime = "2006-01-02 15:04:05"
+
+// WriteStatus writes the status for people: what is unusual first, one line
+// each and marked "!", then every node, VIP and role. Times are shown in loc.
+func WriteStatus(w io.Writer, st Status, loc *time.Location) error {
+	quorum := "quorum"
+	if !st.Quorum {
+		quorum = "NO QUORUM"
+	}
+	var head strings.Builder
+	fmt.Fprintf(&head, "cluster %s, seen from %s: %s, fence %s\n", oneLine(st.Cluster), oneLine(st.Node), quorum, oneLine(st.Fence))
+	for _, line := range st.unusual() {
+		head.WriteString("! " + oneLine(line) + "\n")
+	}
+	if _, err := io.WriteString(w, head.String()); err != nil {
+		return err
+	}
+	for _, t := range []*table{st.nodeTable(), st.vipTable(loc), st.roleTable(loc)} {
+		if len(t.rows) < 2 {
+			continue
+		}
+		if _, err := io.WriteString(w, "\n"); err != nil {
+			return err
+		}
+		if err := t.write(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unusual is what an operator should not have to look for, worst first.
+func (st Status) unusual() []string {
+	var lines []string
+	say := func(when bool, format string, args ...any) {
+		if when {
+			lines = append(lines, fmt.Sprintf(format, args...))
+		}
+	}
+	for _, v := range st.VIPs {
+		say(v.State != "held", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
+		say(v.State == "held" && !v.Verified, "%s held by %s, no SIP answer seen on %s yet", v.Name, v.Holder, v.Address)
+	}
+	for _, r := range st.Roles {
+		say(r.State != "held", "role %s %s: %s", r.Name, r.State, orNone(r.Reason))
+	}
+	say(!st.Quorum, "no quorum: %s hears no majority of the voters, so nothing new is taken over here", st.Node)
+	say(st.AllUnfit, "no node is fit: nobody moves (look at the PBXes, or at what they share)")
+	say(st.Quiet, "quiet: %s restarted without its grants and grants nothing for a while", st.Node)
+	say(st.Waiting != "", "voter list: %s", st.Waiting)
+	for _, n := range st.Nodes {
+		say(!n.Alive, "%s silent", n.Name)
+		say(n.Alive && !n.Fit && !n.Drained, "%s not fit: %s", n.Name, orNone(n.Why))
+		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
+		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
+		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
+	}
+	return lines
+}
+
+func orNone(reason string) string {
+	if reason == "" {
+		return "no reason known"
+	}
+	return reason
+}
+
+func (st Status) nodeTable() *table {
+	t := &table{}
+	t.add("NODE", "ADDRESS", "ALIVE", "FIT", "SIP", "DRAINED", "HOLDS")
+	for _, n := range st.Nodes {
+		t.add(n.Name, n.Address, yesNo(n.Alive), yesNo(n.Fit), n.SIP, yesNo(n.Drained), strings.Join(n.Holds, ", "))
+	}
+	return t
+}
+
+func (st Status) vipTable(loc *time.Location) *table {
+	t := &table{}
+	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "VERIFIED", "WHY")
+	for _, v := range st.VIPs {
+		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), yesNo(v.Verified), v.Reason)
+	}
+	return t
+}
+
+func (st Status) roleTable(loc *time.Location) *table {
+	t := &table{}
+	t.add("ROLE", "HOLDER", "STATE", "EPOCH", "SINCE", "WHY")
+	for _, r := range st.Roles {
+		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(loc), r.Reason)
+	}
+	return t
+}
+
+func epoch(e uint64) string {
+	if e == 0 {
+		return ""
+	}
+	return strconv.FormatUint(e, 10)
+}
+
+func (s Since) in(loc *time.Location) string {
+	if s.IsZero() {
+		return ""
+	}
+	return s.In(loc).Format(tableTime)
+}
+
+// WritePlan writes for people who would hold what, and why.
+func WritePlan(w io.Writer, p Plan) error {
+	head := "as things are:"
+	if len(p.Without) > 0 {
+		head = "without " + strings.Join(p.Without, ", ") + ":"
+	}
+	if _, err := io.WriteString(w, oneLine(head)+"\n"); err != nil {
+		return err
+	}
+	t := &table{}
+	t.add("VIP", "NOW", "THEN", "WHY")
+	for _, v := range p.VIPs {
+		name := v.Name
+		if v.Role {
+			name = "role " + name
+		}
+		t.add(name, v.Holder, v.Would, v.Reason)
+	}
+	return t.write(w)
+}

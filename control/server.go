@@ -1,0 +1,87 @@
+package control
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+)
+
+// What one client may cost. The socket is for root and one group, so these
+// bound accidents and bugs rather than an attacker.
+const (
+	maxConns     = 64
+	maxFollowers = 16
+	maxHeader    = 8 << 10
+	maxBody      = 4 << 10
+	readTimeout  = 3 * time.Second // a whole request
+	writeTimeout = 3 * time.Second // each piece of an answer
+	askTimeout   = 2 * time.Second // the agent's answer to a question
+	doTimeout    = 2 * time.Minute // a command; prepare actions take their time
+	drainTimeout = 2 * time.Second // answers still under way when the server ends
+)
+
+// Server answers on the control socket. What clients do costs the agent
+// nothing but its calls: each answer is complete in memory before it is
+// written, and a client that does not read it is dropped.
+type Server struct {
+	agent     Agent
+	journal   *Journal
+	patience  time.Duration
+	write     time.Duration // writeTimeout
+	ask       time.Duration // askTimeout
+	followers chan struct{} // one element each
+	closing   chan struct{}
+	requests  atomic.Uint64
+	refused   atomic.Uint64
+}
+
+// NewServer serves the agent and its journal.
+func NewServer(agent Agent, journal *Journal) *Server {
+	return &Server{
+		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout,
+		followers: make(chan struct{}, maxFollowers), closing: make(chan struct{}),
+	}
+}
+
+// Counters are control_requests and control_refused since the start; the
+// latter counts what was malformed, too large or too much. The server adds
+// them to the counters of every status.
+func (s *Server) Counters() map[string]uint64 {
+	return map[string]uint64{"control_requests": s.requests.Load(), "control_refused": s.refused.Load()}
+}
+
+// Serve answers until ctx ends, then lets the answers under way finish for up
+// to two seconds: the answer to "stop" is one of them. It closes l. It returns
+// nil when ctx ended, else why the socket failed. A Server serves once.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:        s.handler(),
+		ReadTimeout:    readTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       log.New(io.Discard, "", 0), // bad requests are counted
+	}
+	srv.SetKeepAlivesEnabled(false) // a client asks once
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(netutil.LimitListener(l, maxConns)) }()
+	select {
+	case err := <-failed:
+		close(s.closing)
+		srv.Close()
+		return err
+	case <-ctx.Done():
+	}
+	close(s.closing)
+	grace, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	if srv.Shutdown(grace) != nil {
+		srv.Close()
+	}
+	<-failed
+	return nil
+}

@@ -1,0 +1,141 @@
+package control
+
+// Status is the document of `status --json`: the fields down to VIPs are
+// docs/design.md §8 and stay as they are, the rest are extensions that are
+// absent while there is nothing to say.
+type Status struct {
+	Cluster string       `json:"cluster"`
+	Node    string       `json:"node"` // who answers
+	Quorum  bool         `json:"quorum"`
+	Fence   string       `json:"fence"` // bpf+lifetime, bpf, lifetime or none (§5.2)
+	Nodes   []NodeStatus `json:"nodes"` // in configured order
+	VIPs    []VIPStatus  `json:"vips"`  // in configured order
+
+	Roles    []RoleStatus      `json:"roles,omitempty"`
+	Quiet    bool              `json:"quiet,omitempty"`     // this voter grants nothing yet (§4.5)
+	Waiting  string            `json:"waiting,omitempty"`   // why the file's voter list is not taken yet (§4.9)
+	AllUnfit bool              `json:"all_unfit,omitempty"` // no node is fit: nobody moves (§4.7)
+	Counters map[string]uint64 `json:"counters,omitempty"`
+}
+
+// NodeStatus is one node as the answering one sees it.
+type NodeStatus struct {
+	Name    string   `json:"name"`
+	Address string   `json:"address"`
+	Alive   bool     `json:"alive"`
+	Fit     bool     `json:"fit"`
+	SIP     string   `json:"sip"` // up, down or unknown
+	Drained bool     `json:"drained"`
+	Holds   []string `json:"holds"` // names of VIPs, then of roles; never null
+
+	Why           string `json:"why,omitempty"`            // why it is not fit
+	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
+	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
+}
+
+// VIPStatus is one VIP as the answering node sees it. A vacant VIP has no
+// holder and the last epoch known.
+type VIPStatus struct {
+	Name     string `json:"name"`
+	Address  string `json:"address"`
+	Holder   string `json:"holder"`
+	Epoch    uint64 `json:"epoch"`
+	Since    Since  `json:"since"`
+	State    string `json:"state"`  // held, moving, vacant or survivor
+	Router   string `json:"router"` // proven, unproven or unknown (§5.4)
+	Verified bool   `json:"verified"`
+	Reason   string `json:"reason"`
+}
+
+// RoleStatus is one role: a lease without an address (§4.8).
+type RoleStatus struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"`
+	Epoch  uint64 `json:"epoch"`
+	Since  Since  `json:"since"`
+	State  string `json:"state"`
+	Reason string `json:"reason"`
+}
+
+// normal returns the status with empty lists in place of absent ones, which a
+// script may iterate over.
+func (s Status) normal() Status {
+	nodes := make([]NodeStatus, len(s.Nodes))
+	copy(nodes, s.Nodes)
+	for i := range nodes {
+		if nodes[i].Holds == nil {
+			nodes[i].Holds = []string{}
+		}
+	}
+	s.Nodes = nodes
+	if s.VIPs == nil {
+		s.VIPs = []VIPStatus{}
+	}
+	return s
+}
+
+// self is the answering node's own entry.
+func (s Status) self() (NodeStatus, bool) {
+	for _, n := range s.Nodes {
+		if n.Name == s.Node {
+			return n, true
+		}
+	}
+	return NodeStatus{}, false
+}
+
+// Holds reports whether the answering node holds the VIP or role of that name;
+// known is false where none is configured.
+func (s Status) Holds(name string) (holds, known bool) {
+	for _, v := range s.VIPs {
+		if v.Name == name {
+			return v.Holder == s.Node, true
+		}
+	}
+	for _, r := range s.Roles {
+		if r.Name == name {
+			return r.Holder == s.Node, true
+		}
+	}
+	return false, false
+}
+
+// Spare reports whether the answering node is fit and holds no VIP. Roles do
+// not count: jobs for the spare are roles themselves.
+func (s Status) Spare() bool {
+	self, ok := s.self()
+	if !ok || !self.Fit {
+		return false
+	}
+	for _, v := range s.VIPs {
+		if v.Holder == s.Node {
+			return false
+		}
+	}
+	return true
+}
+
+// Plan is who would hold what, and why, if the nodes of Without were gone.
+type Plan struct {
+	Without []string     `json:"without"`
+	VIPs    []PlannedVIP `json:"vips"` // roles included
+}
+
+// PlannedVIP is where one VIP or role would go.
+type PlannedVIP struct {
+	Name   string `json:"name"`
+	Role   bool   `json:"role,omitempty"`
+	Holder string `json:"holder"` // now; empty: nobody
+	Would  string `json:"would"`  // then; empty: nobody
+	Reason string `json:"reason"` // "pbx3: spare, first in prefer"
+}
+
+func (p Plan) normal() Plan {
+	if p.Without == nil {
+		p.Without = []string{}
+	}
+	if p.VIPs == nil {
+		p.VIPs = []PlannedVIP{}
+	}
+	return p
+}
