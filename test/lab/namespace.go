@@ -1,0 +1,216 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// namespaceDir is where iproute2 looks for named namespaces.
+const namespaceDir = "/run/netns"
+
+// namespace is one named network namespace of ours.
+type namespace struct {
+	name  string
+	fd    netns.NsHandle
+	id    namespaceID
+	route *netlink.Handle // a NETLINK_ROUTE socket inside it
+
+	mu     sync.Mutex
+	work   chan func() // to the thread that starts processes; nil until first used
+	closed bool
+}
+
+// namespaceID is what two paths to one namespace have in common.
+type namespaceID struct{ dev, ino uint64 }
+
+func identify(path string) (namespaceID, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return namespaceID{}, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return namespaceID{}, fmt.Errorf("stat %s: no inode number", path)
+	}
+	return namespaceID{uint64(st.Dev), st.Ino}, nil
+}
+
+func createNamespace(name string) (*namespace, error) {
+	n := &namespace{name: name, fd: netns.None()}
+	err := onOwnThread(func() error {
+		fd, err := netns.NewNamed(name)
+		if err != nil {
+			return fmt.Errorf("create namespace %s: %w (needs root)", name, err)
+		}
+		n.fd = fd
+		return plainKernel()
+	})
+	if err == nil {
+		n.id, err = identify(n.path())
+	}
+	if err == nil {
+		n.route, err = netlink.NewHandleAt(n.fd, unix.NETLINK_ROUTE)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.remove())
+	}
+	return n, nil
+}
+
+func (n *namespace) path() string { return filepath.Join(namespaceDir, n.name) }
+
+// do runs fn inside the namespace on a thread that is thrown away afterwards.
+func (n *namespace) do(fn func() error) error {
+	return onOwnThread(func() error {
+		if err := netns.Set(n.fd); err != nil {
+			return fmt.Errorf("enter namespace %s: %w", n.name, err)
+		}
+		return fn()
+	})
+}
+
+// onStarter runs fn inside the namespace on a thread that lives as long as the
+// lab. Processes are forked from there: PR_SET_PDEATHSIG fires when the forking
+// thread ends, not when the process does.
+func (n *namespace) onStarter(fn func() error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return fmt.Errorf("enter namespace %s: the lab is closed", n.name)
+	}
+	if n.work == nil {
+		work, ready := make(chan func()), make(chan error, 1)
+		go func() {
+			ready <- n.do(func() error {
+				ready <- nil
+				for job := range work {
+					job()
+				}
+				return nil
+			})
+		}()
+		if err := <-ready; err != nil {
+			return err
+		}
+		n.work = work
+	}
+	done := make(chan error, 1)
+	n.work <- func() { done <- fn() }
+	return <-done
+}
+
+// remove gives up the thread, the sockets and the name. The kernel drops the
+// namespace and what is in it once nobody uses it. Removing twice is no error.
+func (n *namespace) remove() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	if n.work != nil {
+		close(n.work)
+	}
+	if n.route != nil {
+		n.route.Close()
+	}
+	if n.fd.IsOpen() {
+		n.fd.Close()
+	}
+	return removeNamed(n.path())
+}
+
+// removeNamed takes a namespace's name away; EINVAL means that its run was
+// killed between making the file and mounting the namespace on it.
+func removeNamed(path string) error {
+	err := unix.Unmount(path, unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount namespace %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove namespace %s: %w", path, err)
+	}
+	return nil
+}
+
+// onOwnThread runs fn on a thread of its own that ends with it, so that whatever
+// fn does to the thread (setns, unshare) stays with it.
+func onOwnThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // not unlocked on the way out: that is what ends the thread
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread never ends, and /proc/self is its: hold it while another one does the work.
+			done <- onOwnThread(fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		err := errors.New("function in a namespace ended its goroutine (t.Fatal inside Do?)")
+		defer func() { done <- err }()
+		err = fn()
+	}()
+	return <-done
+}
+
+// plainKernel gives the calling thread's namespace the kernel's own defaults.
+// A new namespace copies IPv4 settings from the machine's (a host that runs
+// containers forwards), and a lab must not depend on where it runs.
+func plainKernel() error {
+	settings := []struct{ key, value string }{
+		{"ipv4/ip_forward", "0"}, // first: it resets others
+		{"ipv4/conf/*/rp_filter", "0"},
+		{"ipv4/conf/*/arp_ignore", "0"},
+		{"ipv4/conf/*/arp_announce", "0"},
+		{"ipv4/conf/*/arp_accept", "0"},
+		{"ipv4/conf/*/arp_filter", "0"},
+		{"ipv4/conf/*/promote_secondaries", "0"},
+		// IPv6 says nothing by itself: no router solicitations, no duplicate address detection.
+		{"ipv6/conf/*/accept_ra", "0"},
+		{"ipv6/conf/*/accept_dad", "0"},
+		{"ipv6/conf/*/router_solicitations", "0"},
+	}
+	for _, s := range settings {
+		if err := sysctl(s.key, s.value); err != nil {
+			return err
+		}
+	}
+	up, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(up); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
+}
+
+// sysctl writes a setting below /proc/sys/net for the calling thread's
+// namespace; `*` stands for `all` and `default`. IPv6 settings on a machine
+// booted without IPv6 do not exist and need not.
+func sysctl(key, value string) error {
+	dir, leaf := filepath.Split(key)
+	if filepath.Base(dir) == "*" {
+		parent := filepath.Dir(filepath.Clean(dir))
+		return errors.Join(
+			sysctl(filepath.Join(parent, "all", leaf), value),
+			sysctl(filepath.Join(parent, "default", leaf), value))
+	}
+	err := os.WriteFile(filepath.Join("/proc/sys/net", key), []byte(value), 0)
+	if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(key, "ipv6/") {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("sysctl %s=%s: %w", key, value, err)
+	}
+	return nil
+}
