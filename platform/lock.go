@@ -1,0 +1,68 @@
+package platform
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock takes an exclusive flock(2) on path, created if need be, and writes this
+// process's id into it, so that one agent runs per node. The kernel drops the
+// lock when the process ends, however it ends. The file stays: removing it
+// would let a third process lock a new file beside a holder of the old one.
+//
+// When another process has it, the error names that process; it wraps
+// unix.EWOULDBLOCK.
+func Lock(path string) (release func() error, err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, errors.Unwrap(err))
+	}
+	if err := flock(f); err != nil {
+		holder := lockHolder(f)
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: held by %s (one agent per node; stop that one first): %w", path, holder, err)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	if err := writeHolder(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: write process id: %w", path, err)
+	}
+	return func() error {
+		// Emptied first: whoever finds the lock taken next must not read our id.
+		return errors.Join(f.Truncate(0), f.Close())
+	}, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+func writeHolder(f *os.File) error {
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+func lockHolder(f *os.File) string {
+	text, err := io.ReadAll(io.LimitReader(f, 32))
+	pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || convErr != nil {
+		return "another process" // it has the lock but has not written its id yet
+	}
+	return fmt.Sprintf("process %d", pid)
+}

@@ -1,0 +1,154 @@
+// Package nstest gives a test network namespaces of its own. They have no
+// names: the kernel removes them with the test, however it ends.
+package nstest
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// A Namespace is one network namespace with its loopback up.
+type Namespace struct {
+	t      testing.TB
+	handle netns.NsHandle
+	// Netlink configures the namespace from anywhere.
+	Netlink *netlink.Handle
+}
+
+// Enter moves the calling test into a new namespace and keeps it there: the
+// goroutine's thread is never given back, so that nothing else runs in it.
+// Goroutines and subtests that the test starts run outside; sockets opened by
+// the test stay inside.
+func Enter(t testing.TB) *Namespace {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: it makes a network namespace")
+	}
+	runtime.LockOSThread()
+	return create(t)
+}
+
+// Beside makes another namespace and leaves the test in this one.
+func (n *Namespace) Beside() *Namespace {
+	n.t.Helper()
+	other := create(n.t)
+	n.check("return to the namespace", netns.Set(n.handle))
+	return other
+}
+
+func create(t testing.TB) *Namespace {
+	t.Helper()
+	n := &Namespace{t: t}
+	var err error
+	n.handle, err = netns.New()
+	n.check("make a namespace", err)
+	n.Netlink, err = netlink.NewHandle()
+	n.check("open netlink", err)
+	t.Cleanup(func() {
+		n.Netlink.Close()
+		n.handle.Close()
+	})
+	n.Up("lo")
+	return n
+}
+
+func (n *Namespace) check(what string, err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// Do runs f in the namespace and returns to the one the test was in.
+func (n *Namespace) Do(f func()) {
+	n.t.Helper()
+	back, err := netns.Get()
+	n.check("read the namespace", err)
+	defer back.Close()
+	n.check("enter the namespace", netns.Set(n.handle))
+	defer func() { n.check("leave the namespace", netns.Set(back)) }()
+	f()
+}
+
+// Wire lays a veth pair from name in n to peerName in peer, both up.
+func (n *Namespace) Wire(name string, peer *Namespace, peerName string) {
+	n.t.Helper()
+	n.check("make a veth pair", n.Netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: name},
+		PeerName:      peerName,
+		PeerNamespace: netlink.NsFd(peer.handle),
+	}))
+	n.Up(name)
+	peer.Up(peerName)
+}
+
+// Link is the interface as it is now.
+func (n *Namespace) Link(name string) netlink.Link {
+	n.t.Helper()
+	link, err := n.Netlink.LinkByName(name)
+	n.check("find "+name, err)
+	return link
+}
+
+// Up is ip link set name up.
+func (n *Namespace) Up(name string) {
+	n.t.Helper()
+	n.check("set "+name+" up", n.Netlink.LinkSetUp(n.Link(name)))
+}
+
+// Down is ip link set name down.
+func (n *Namespace) Down(name string) {
+	n.t.Helper()
+	n.check("set "+name+" down", n.Netlink.LinkSetDown(n.Link(name)))
+}
+
+// Remove is ip link delete name.
+func (n *Namespace) Remove(name string) {
+	n.t.Helper()
+	n.check("remove "+name, n.Netlink.LinkDel(n.Link(name)))
+}
+
+// MAC is the hardware address of name.
+func (n *Namespace) MAC(name string) net.HardwareAddr {
+	n.t.Helper()
+	return n.Link(name).Attrs().HardwareAddr
+}
+
+// Add is ip address add cidr dev name.
+func (n *Namespace) Add(name, cidr string) {
+	n.t.Helper()
+	n.check("add "+cidr, n.Netlink.AddrAdd(n.Link(name), n.address(cidr)))
+}
+
+// Delete is ip address delete cidr dev name.
+func (n *Namespace) Delete(name, cidr string) {
+	n.t.Helper()
+	n.check("delete "+cidr, n.Netlink.AddrDel(n.Link(name), n.address(cidr)))
+}
+
+func (n *Namespace) address(cidr string) *netlink.Addr {
+	n.t.Helper()
+	a, err := netlink.ParseAddr(cidr)
+	n.check("parse "+cidr, err)
+	return a
+}
+
+// Addresses lists the IPv4 addresses of all interfaces as "name cidr", in the
+// kernel's order.
+func (n *Namespace) Addresses() []string {
+	n.t.Helper()
+	all, err := n.Netlink.AddrList(nil, netlink.FAMILY_V4)
+	n.check("list addresses", err)
+	var found []string
+	for _, a := range all {
+		link, err := n.Netlink.LinkByIndex(a.LinkIndex)
+		n.check("find an interface", err)
+		found = append(found, link.Attrs().Name+" "+a.IPNet.String())
+	}
+	return found
+}
