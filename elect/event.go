@@ -36,7 +36,8 @@ type Prepared struct {
 	Failed string // why the node is not ready, in words; empty when it is
 }
 
-// Verified says whether the VIP answered SIP after this node took it (§5.5).
+// Verified ends this node's takeover of a VIP: the acquire actions are done,
+// and OK says whether the VIP answered SIP after them (§5.5).
 type Verified struct {
 	VIP   VIPID
 	Epoch Epoch
@@ -127,6 +128,7 @@ type PrepareVIP struct {
 	Epoch    Epoch // the holder's; the acquisition will be above it
 	Previous Node
 	Cause    Cause
+	Again    bool // the actions have run: only the OPTIONS is asked for anew
 }
 
 // TransitionKind is what changed.
@@ -150,6 +152,7 @@ const (
 	QuorumBack
 	HolderSeen    // Node claims VIP under Epoch
 	VIPVacant     // nobody holds VIP, as seen from here
+	RetireDue     // the successor's takeover of VIP, which this node held under Epoch, is complete
 	Drained       // this node
 	Undrained     // this node
 	ListTaken     // the active voter list changed; Text is the list
@@ -162,7 +165,7 @@ const (
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
-		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant",
+		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
 		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed"}[min(k, transitionKindEnd-1)]
 }
 

@@ -15,8 +15,6 @@ type RuntimeVIP struct {
 	Grant   *Grant `json:"grant,omitempty"`
 	Barred  Epoch  `json:"barred,omitempty"`
 	GivenUp Epoch  `json:"given_up,omitempty"` // the highest epoch this node gave up: never held again
-	Nonce   Nonce  `json:"nonce,omitempty"`    // the last nonce given out
-	Highest Epoch  `json:"highest,omitempty"`
 }
 
 // Grant is one voter's part of a lease.

@@ -1,0 +1,151 @@
+package elect
+
+// beat sends the heartbeat, one per peer per interval and at once when
+// something changed. It begins the holder's next round of asking (§4.2, §4.4).
+func (m *Machine) beat() {
+	if m.now < m.nextBeat && !m.beatNow {
+		return
+	}
+	m.beatNow = false
+	m.nextBeat = m.now.Add(m.cfg.Heartbeat)
+	b := m.heartbeat()
+	for _, p := range m.peers {
+		if p != m.self {
+			m.rememberAsk(p, m.send(p, b))
+		}
+	}
+}
+
+func (m *Machine) heartbeat() Heartbeat {
+	b := Heartbeat{
+		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
+		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self),
+	}
+	for _, p := range m.peers {
+		if p != m.self && p.seen != SIPUnknown {
+			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: p.seen})
+		}
+	}
+	for _, v := range m.vips {
+		if m.excludes(m.self, v) {
+			b.Excluded = append(b.Excluded, v.ID)
+		}
+		if v.phase != holding {
+			continue
+		}
+		v.newRound(m.now)
+		v.lastSend = m.now
+		if m.lists.Active.Has(m.self.Name) {
+			m.askSelf(v, AskItem{VIP: v.ID, Epoch: v.epoch, Holding: true})
+			m.tally(v)
+		}
+		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
+			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.move != nil})
+	}
+	return b
+}
+
+func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
+	m.suspect(p, p.beat, b)
+	p.beat, p.heard, p.lastBeat = b, true, m.now
+	a := Ask{Lists: b.Lists, Lease: b.Lease}
+	for _, h := range b.Holds {
+		if v := m.known[h.VIP]; v != nil {
+			m.showHolder(v, p, h)
+			a.Items = append(a.Items, AskItem{VIP: h.VIP, Epoch: h.Epoch, Holding: true})
+		}
+	}
+	for _, v := range m.vips {
+		if v.claim.by == p && v.claim.heard != m.now {
+			m.dropClaim(v)
+		}
+	}
+	if len(a.Items) > 0 {
+		m.answer(p, seq, a)
+	}
+}
+
+// showHolder takes a message that shows another node holding the VIP. A holder
+// under a lower epoch lets go at once (§4.2).
+func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
+	v.saw(h.Epoch)
+	v.seenHeld = true
+	if h.Age > m.now.Sub(m.started) {
+		m.health.joined = true
+	}
+	v.ever = v.ever || h.Ever || h.Verified
+	if v.phase == holding {
+		if h.Epoch > v.epoch {
+			m.letGo(v, Release{Cause: CauseCrash})
+		}
+		return
+	}
+	c := &v.claim
+	if c.by != nil && c.by != p && c.hold.Epoch > h.Epoch {
+		return
+	}
+	if c.by != p || h.Epoch < c.hold.Epoch {
+		c.since = m.now.Add(-h.Age)
+		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.Epoch, Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
+	}
+	c.by, c.hold, c.heard = p, h, m.now
+	v.told, v.passing, v.lastHeld, v.lastCause, v.noticed = false, "", p.Name, CauseNone, 0
+	if v.retire != 0 && h.Epoch > v.retire && h.Checked {
+		m.tell(Transition{Kind: RetireDue, VIP: v.ID, Node: m.self.Name, Epoch: v.retire, Successor: p.Name})
+		v.retire = 0
+	}
+	m.abandon(v)
+}
+
+func (m *Machine) dropClaim(v *vip) {
+	if v.claim.by != nil {
+		v.freeSince = m.now
+	}
+	v.claim = claim{}
+}
+
+// observeClaim ends a claim whose node is silent, and tells when a VIP stays
+// without a holder.
+func (m *Machine) observeClaim(v *vip) {
+	if p := v.claim.by; p != nil {
+		end := v.claim.heard.Add(m.silence(p))
+		if m.now >= end {
+			v.noticed = v.claim.heard
+			v.claim = claim{}
+			v.freeSince = end
+		} else {
+			m.due(end)
+		}
+	}
+	if m.holder(v) != nil || v.told || v.phase == unbinding {
+		return
+	}
+	if at := v.freeSince.Add(m.cfg.Lease); m.now < at {
+		m.due(at)
+		return
+	}
+	v.told = true
+	m.tell(Transition{Kind: VIPVacant, VIP: v.ID, Epoch: v.top(), Text: m.whyVacant(v)})
+}
+
+// whyVacant says in words why nobody holds the VIP.
+func (m *Machine) whyVacant(v *vip) string {
+	switch {
+	case m.lists.Active == nil:
+		return "no voter list is active yet: waiting " + m.lists.waiting
+	case !m.quorum:
+		return "no majority of voters is heard"
+	case m.now < m.quietUntil:
+		return "this voter has just restarted and waits out the leases it may have granted"
+	}
+	r := m.rank(v, m.loads(), nil)
+	switch {
+	case len(r) == 0:
+		return "no node is fit"
+	case v.passing != "":
+		return "on its way to " + string(v.passing)
+	case !v.seenHeld:
+		return "cold start: waiting for its preferred node"
+	}
+	return string(r[0].node.Name) + " is next: " + r[0].why.String()
+}

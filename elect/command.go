@@ -1,0 +1,350 @@
+package elect
+
+import (
+	"fmt"
+	"time"
+)
+
+// command is an operator's request to this agent, until it is done.
+type command struct {
+	id     uint64
+	kind   CommandKind
+	node   *peer     // drain, undrain
+	moves  []cmdMove // move, failback
+	sent   Instant   // last request to another node
+	by     Instant
+	remote bool // somebody else has to act
+}
+
+type cmdMove struct {
+	v     *vip
+	to    *peer
+	epoch Epoch // at the time of asking
+	done  bool
+}
+
+// request is another node's command to us; remembered so that its repetition
+// is not taken for a second one.
+type request struct {
+	from *peer
+	id   uint64
+	v    *vip
+	err  string
+	at   Instant
+}
+
+// commandTimeout bounds what a command may take beyond a move's own time.
+const commandTimeout = 2 * time.Second
+
+func (m *Machine) onCommand(c Command) {
+	cmd := &command{id: c.ID, kind: c.Kind, by: m.now.Add(commandTimeout)}
+	var why string
+	switch c.Kind {
+	case CommandMove:
+		why = m.commandMove(cmd, c)
+	case CommandFailback:
+		why = m.commandFailback(cmd, c)
+	case CommandDrain, CommandUndrain:
+		why = m.commandDrain(cmd, c)
+	case CommandStop:
+		m.stopping, m.stopID = true, c.ID
+		m.stopBy = m.now.Add(m.cfg.PrepareTimeout + m.cfg.Lease)
+		m.beatNow = true
+		return
+	default:
+		why = "unknown command"
+	}
+	if why != "" {
+		m.answerCommand(c.ID, why)
+		return
+	}
+	m.commands = append(m.commands, cmd)
+	m.startCommand(cmd)
+}
+
+func (m *Machine) answerCommand(id uint64, why string) {
+	if id == 0 {
+		return
+	}
+	if id == m.stopID {
+		m.stopID = 0
+	}
+	m.eff.Answers = append(m.eff.Answers, CommandAnswer{ID: id, Error: why})
+}
+
+func (m *Machine) commandMove(cmd *command, c Command) string {
+	v, to := m.known[c.VIP], m.peer(c.Node)
+	switch {
+	case v == nil:
+		return fmt.Sprintf("move %s: no such VIP or role", c.VIP)
+	case to == nil:
+		return fmt.Sprintf("move %s to %s: no such node", v.Name, c.Node)
+	case !to.Holder && !v.Role:
+		return fmt.Sprintf("move %s to %s: it is a witness (holder = false)", v.Name, c.Node)
+	case !to.alive:
+		return fmt.Sprintf("move %s to %s: it is not heard", v.Name, c.Node)
+	case m.holder(v) == nil:
+		return fmt.Sprintf("move %s: nobody holds it (%s)", v.Name, m.whyVacant(v))
+	}
+	m.addMove(cmd, v, to)
+	return ""
+}
+
+func (m *Machine) addMove(cmd *command, v *vip, to *peer) {
+	h := m.holder(v)
+	mv := cmdMove{v: v, to: to, epoch: v.epoch, done: h == to}
+	if h != m.self {
+		mv.epoch = v.claim.hold.Epoch
+	}
+	cmd.moves = append(cmd.moves, mv)
+	cmd.by = m.now.Add(m.cfg.PrepareTimeout + 2*m.cfg.Lease + commandTimeout)
+}
+
+// commandFailback brings VIPs home: to the first fit node of their prefer.
+func (m *Machine) commandFailback(cmd *command, c Command) string {
+	if c.VIP != "" && m.known[c.VIP] == nil {
+		return fmt.Sprintf("failback %s: no such VIP or role", c.VIP)
+	}
+	for _, v := range m.vips {
+		if c.VIP != "" && v.ID != c.VIP {
+			continue
+		}
+		home := m.home(v)
+		if c.VIP != "" && home == nil {
+			return fmt.Sprintf("failback %s: no node of its prefer is fit", v.Name)
+		}
+		if home != nil && m.holder(v) != nil {
+			m.addMove(cmd, v, home)
+		}
+	}
+	return ""
+}
+
+func (m *Machine) home(v *vip) *peer {
+	for _, n := range v.Prefer {
+		if p := m.peer(n); p != nil && m.isFit(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+func (m *Machine) commandDrain(cmd *command, c Command) string {
+	cmd.node = m.self
+	if c.Node != "" {
+		cmd.node = m.peer(c.Node)
+	}
+	switch {
+	case cmd.node == nil:
+		return fmt.Sprintf("drain %s: no such node", c.Node)
+	case cmd.node != m.self && !cmd.node.alive:
+		return fmt.Sprintf("drain %s: it is not heard", c.Node)
+	}
+	return ""
+}
+
+func (m *Machine) setDrained(on bool) {
+	if m.durable.Drained == on {
+		return
+	}
+	m.durable.Drained = on
+	m.durableDue, m.beatNow = true, true
+	kind := Undrained
+	if on {
+		kind = Drained
+	}
+	for _, v := range m.vips {
+		v.moveAfter = 0
+	}
+	m.tell(Transition{Kind: kind, Node: m.self.Name})
+}
+
+// startCommand does what this node can do itself.
+func (m *Machine) startCommand(cmd *command) {
+	switch cmd.kind {
+	case CommandDrain, CommandUndrain:
+		if cmd.node == m.self {
+			m.setDrained(cmd.kind == CommandDrain)
+		}
+	case CommandMove, CommandFailback:
+		for _, mv := range cmd.moves {
+			if mv.v.phase == holding && !mv.done {
+				m.startMove(mv.v, cmd.cause(), mv.to)
+			}
+		}
+	}
+}
+
+func (c *command) cause() Cause {
+	if c.kind == CommandFailback {
+		return CauseFailback
+	}
+	return CauseMove
+}
+
+// runCommands ends what has come true, repeats requests to other nodes, and
+// fails what took too long.
+func (m *Machine) runCommands() {
+	m.forgetRequests()
+	keep := m.commands[:0]
+	for _, c := range m.commands {
+		if m.commandDone(c) {
+			m.answerCommand(c.id, "")
+			continue
+		}
+		if m.now >= c.by {
+			m.answerCommand(c.id, m.whyCommandLate(c))
+			continue
+		}
+		m.due(c.by)
+		m.requestAgain(c)
+		keep = append(keep, c)
+	}
+	clear(m.commands[len(keep):])
+	m.commands = keep
+}
+
+func (m *Machine) commandDone(c *command) bool {
+	switch c.kind {
+	case CommandDrain, CommandUndrain:
+		if c.node == m.self {
+			return true
+		}
+		return c.node.beat.Drained == (c.kind == CommandDrain)
+	}
+	for i := range c.moves {
+		mv := &c.moves[i]
+		if h := m.holder(mv.v); h == mv.to {
+			mv.done = true
+		}
+		if !mv.done {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *Machine) whyCommandLate(c *command) string {
+	if c.node != nil {
+		return fmt.Sprintf("drain %s: no answer", c.node.Name)
+	}
+	for _, mv := range c.moves {
+		if !mv.done {
+			return fmt.Sprintf("move %s to %s: not done in time", mv.v.Name, mv.to.Name)
+		}
+	}
+	return "not done in time"
+}
+
+// requestAgain asks those who have to act, until it shows that they did.
+func (m *Machine) requestAgain(c *command) {
+	if next := c.sent.Add(min(m.cfg.Heartbeat, 100*time.Millisecond)); c.sent != 0 && m.now < next {
+		m.due(next)
+		return
+	}
+	c.sent = m.now
+	if c.node != nil {
+		m.send(c.node, Request{ID: c.id, Kind: c.kind})
+		return
+	}
+	for i, mv := range c.moves {
+		if h := m.holder(mv.v); !mv.done && h != nil && h != m.self {
+			m.send(h, Request{ID: c.id<<8 | uint64(i), Kind: c.kind, VIP: mv.v.ID, To: mv.to.Name})
+		}
+	}
+}
+
+// failCommands ends every command that waited for this move.
+func (m *Machine) failCommands(v *vip, text string) {
+	keep := m.commands[:0]
+	for _, c := range m.commands {
+		if c.waitsFor(v) {
+			m.answerCommand(c.id, fmt.Sprintf("move %s: %s", v.Name, text))
+			continue
+		}
+		keep = append(keep, c)
+	}
+	m.commands = keep
+	for _, r := range m.requests {
+		if r.v == v && r.err == "" {
+			r.err = fmt.Sprintf("move %s: %s", v.Name, text)
+			m.send(r.from, Reply{ID: r.id, Error: r.err})
+		}
+	}
+}
+
+func (c *command) waitsFor(v *vip) bool {
+	for _, mv := range c.moves {
+		if mv.v == v && !mv.done {
+			return true
+		}
+	}
+	return false
+}
+
+// onRequest carries out another node's command once, however often it comes.
+func (m *Machine) onRequest(p *peer, r Request) {
+	for _, old := range m.requests {
+		if old.from == p && old.id == r.ID {
+			if old.err != "" {
+				m.send(p, Reply{ID: r.ID, Error: old.err})
+			}
+			return
+		}
+	}
+	req := &request{from: p, id: r.ID, at: m.now}
+	m.requests = append(m.requests, req)
+	switch r.Kind {
+	case CommandDrain, CommandUndrain:
+		m.setDrained(r.Kind == CommandDrain)
+		return
+	case CommandMove, CommandFailback:
+		req.err = m.requestedMove(req, r)
+	default:
+		req.err = "unknown command"
+	}
+	if req.err != "" {
+		m.send(p, Reply{ID: r.ID, Error: req.err})
+	}
+}
+
+func (m *Machine) requestedMove(req *request, r Request) string {
+	v, to := m.known[r.VIP], m.peer(r.To)
+	switch {
+	case v == nil || to == nil:
+		return fmt.Sprintf("move %s to %s: %s has another configuration", r.VIP, r.To, m.self.Name)
+	case v.phase != holding:
+		return fmt.Sprintf("move %s: %s does not hold it", v.Name, m.self.Name)
+	case to == m.self:
+		return ""
+	}
+	req.v = v
+	cause := CauseMove
+	if r.Kind == CommandFailback {
+		cause = CauseFailback
+	}
+	m.startMove(v, cause, to)
+	return ""
+}
+
+func (m *Machine) onReply(p *peer, r Reply) {
+	for i, c := range m.commands {
+		if (c.id == r.ID || c.id == r.ID>>8) && r.Error != "" {
+			m.answerCommand(c.id, r.Error)
+			m.commands = append(m.commands[:i], m.commands[i+1:]...)
+			return
+		}
+	}
+}
+
+// forgetRequests drops what its sender no longer repeats.
+func (m *Machine) forgetRequests() {
+	keep := m.requests[:0]
+	for _, r := range m.requests {
+		if m.now.Sub(r.at) < time.Minute+m.cfg.PrepareTimeout {
+			keep = append(keep, r)
+		}
+	}
+	clear(m.requests[len(keep):])
+	m.requests = keep
+}

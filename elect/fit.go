@@ -1,0 +1,267 @@
+package elect
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// selfHealth is what a node tracks of its own PBX: how long it must stay
+// healthy before it ranks like the others again (§4.7).
+type selfHealth struct {
+	healthy   bool
+	since     Instant // of healthy
+	relapses  int
+	heldUntil Instant
+	never     bool // no good answer since the start of a new boot
+	boot      bool // heldUntil comes from a boot, not from a relapse
+	joined    bool // the cluster held VIPs before this node booted
+}
+
+// maxHoldDown is where doubling per relapse ends (reference.toml, hold_down).
+const maxHoldDown = 10 * time.Minute
+
+func (h *selfHealth) init(m *Machine, restarted bool) { h.never = !restarted; h.since = m.now }
+
+// update follows this node's own fitness. The holder is fit again at its first
+// good answer; another node is held down, longer with each relapse.
+func (h *selfHealth) update(m *Machine, healthy bool) {
+	if healthy == h.healthy {
+		if healthy && h.relapses > 0 && m.now.Sub(h.since) > maxHoldDown {
+			h.relapses = 0
+		}
+		return
+	}
+	h.healthy, h.since = healthy, m.now
+	m.beatNow = true
+	if !healthy {
+		return
+	}
+	first := h.never
+	h.never = false
+	if m.holdsAny() {
+		return
+	}
+	d := m.cfg.HoldDown
+	for i := 0; i < h.relapses && d < maxHoldDown; i++ {
+		d *= 2
+	}
+	if !first {
+		h.relapses++
+	}
+	h.boot = first
+	h.heldUntil = m.now.Add(min(d, max(maxHoldDown, m.cfg.HoldDown)))
+}
+
+func (m *Machine) holdsAny() bool {
+	for _, v := range m.vips {
+		if v.phase == holding && !v.Role {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Machine) heldDown(p *peer) bool {
+	if p != m.self {
+		return p.beat.HeldDown
+	}
+	h := &m.health
+	m.due(h.heldUntil)
+	return m.now < h.heldUntil && (h.joined || !h.boot) && !m.holdsAny()
+}
+
+func (m *Machine) drained(p *peer) bool {
+	if p == m.self {
+		return m.durable.Drained || m.stopping
+	}
+	return p.beat.Drained
+}
+
+// verdict is what observer o says of p's PBX.
+func (m *Machine) verdict(o, p *peer) SIPState {
+	if o == m.self {
+		return p.seen
+	}
+	if o == p {
+		return p.beat.SIP
+	}
+	for _, ob := range o.beat.Observes {
+		if ob.Node == p.Name {
+			return ob.SIP
+		}
+	}
+	return SIPUnknown
+}
+
+// unfit says why p's PBX cannot serve as seen from here, empty when it can
+// (§4.7, SIP only: a drained node is able, it is only not wanted).
+func (m *Machine) unfit(p *peer) string {
+	if !p.Holder {
+		return "" // a witness runs no PBX
+	}
+	own := m.verdict(p, p)
+	switch own {
+	case SIPUnknown:
+		return "no SIP answer since its start"
+	case SIPRefused:
+		return "its SIP port refuses"
+	}
+	var down []string
+	live := 0
+	for _, o := range m.peers {
+		if o == p || !o.alive {
+			continue
+		}
+		switch m.verdict(o, p) {
+		case SIPUp:
+			live++
+		case SIPSilent, SIPRefused:
+			live++
+			down = append(down, string(o.Name))
+		}
+	}
+	by := strings.Join(down, ", ")
+	switch {
+	case own == SIPSilent && live == 0:
+		return "no SIP answer, and nobody else to ask"
+	case own == SIPSilent && len(down) > 0:
+		return fmt.Sprintf("no SIP answer, nor for %s", by)
+	case own == SIPUp && live > 0 && len(down) == live && live >= (len(m.peers)-1)/2+1:
+		return fmt.Sprintf("no SIP answer for %s", by)
+	}
+	return ""
+}
+
+// isFit reports whether p is alive, able to serve calls and not drained (§2).
+func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unfit(p) == "" }
+
+// onHealth takes this node's own verdict. A change is told to the peers at
+// once: silence needs company.
+func (m *Machine) onHealth(e Health) {
+	p := m.peer(e.Node)
+	if p == nil || p.seen == e.SIP {
+		return
+	}
+	p.seen = e.SIP
+	m.beatNow = true
+}
+
+// suspect lets this node probe those that p newly sees down, itself included.
+func (m *Machine) suspect(p *peer, before, now Heartbeat) {
+	if now.SIP.Down() && !before.SIP.Down() {
+		m.eff.Probe = append(m.eff.Probe, p.Name)
+	}
+	for _, o := range now.Observes {
+		if !o.SIP.Down() {
+			continue
+		}
+		was := SIPUnknown
+		for _, b := range before.Observes {
+			if b.Node == o.Node {
+				was = b.SIP
+			}
+		}
+		if !was.Down() && m.peer(o.Node) != nil {
+			m.eff.Probe = append(m.eff.Probe, o.Node)
+		}
+	}
+}
+
+// observe brings every derived view up to date and tells what changed.
+func (m *Machine) observe() {
+	for _, p := range m.peers {
+		m.observePeer(p)
+	}
+	m.health.update(m, m.self.Holder && m.unfit(m.self) == "")
+	m.observeFitness()
+	m.observeQuorum()
+	for _, v := range m.vips {
+		m.observeClaim(v)
+	}
+}
+
+// silence is how long a node may be silent before it counts as gone.
+func (m *Machine) silence(p *peer) time.Duration { return max(m.cfg.Lease, p.beat.Lease) }
+
+func (m *Machine) observePeer(p *peer) {
+	if p == m.self {
+		return
+	}
+	end := p.lastBeat.Add(m.silence(p))
+	alive := p.heard && m.now < end
+	if alive {
+		m.due(end)
+	}
+	if alive != p.alive {
+		p.alive = alive
+		kind := NodeDown
+		if alive {
+			kind = NodeUp
+		}
+		m.tell(Transition{Kind: kind, Node: p.Name, Noticed: p.lastBeat})
+	}
+	if differs := alive && p.beat.Config != m.cfg.Digest; differs != p.differs && alive {
+		p.differs = differs
+		kind := ConfigSame
+		if differs {
+			kind = ConfigDiffers
+		}
+		m.tell(Transition{Kind: kind, Node: p.Name})
+	}
+}
+
+func (m *Machine) observeFitness() {
+	anyFit, anyAlive := false, false
+	for _, p := range m.peers {
+		why := ""
+		if p.alive {
+			why = m.unfit(p)
+		}
+		fit := m.isFit(p)
+		if fit && !p.fit {
+			p.fitSince = m.now
+		}
+		if p.alive && p.Holder {
+			m.tellFitness(p, why)
+			anyAlive = true
+			anyFit = anyFit || fit
+		}
+		p.fit, p.unfit = fit, why
+	}
+	m.everFit = m.everFit || anyFit || m.now >= m.started.Add(m.cfg.Settle)
+	if all := anyAlive && !anyFit && m.everFit; all != m.allUnfit {
+		m.allUnfit = all
+		kind := AllUnfitOver
+		if all {
+			kind = AllUnfit
+		}
+		m.tell(Transition{Kind: kind})
+	}
+}
+
+func (m *Machine) tellFitness(p *peer, why string) {
+	switch {
+	case why != "" && p.unfit == "" && p.fitSince != 0:
+		m.tell(Transition{Kind: NodeUnfit, Node: p.Name, Text: why})
+	case why == "" && p.unfit != "":
+		m.tell(Transition{Kind: NodeFit, Node: p.Name})
+	}
+}
+
+func (m *Machine) observeQuorum() {
+	n := 0
+	for _, p := range m.peers {
+		if p.alive && m.lists.Active.Has(p.Name) {
+			n++
+		}
+	}
+	if q := m.lists.Active != nil && n >= m.lists.Active.Majority(); q != m.quorum {
+		m.quorum = q
+		kind := QuorumLost
+		if q {
+			kind = QuorumBack
+		}
+		m.tell(Transition{Kind: kind})
+	}
+}

@@ -1,0 +1,177 @@
+package elect
+
+// acquire makes this node the holder. It is told to everybody at once: their
+// claims, and a holder under a lower epoch, depend on it.
+func (m *Machine) acquire(v *vip, end Instant) {
+	v.phase, v.until, v.since = holding, end, m.now
+	v.checked, v.verified = false, false
+	v.retire, v.move, v.ready = 0, nil, nil
+	v.previous = v.lastHeld
+	if v.cause = v.lastCause; !v.seenHeld {
+		v.cause = CauseBoot
+	} else if v.cause == CauseNone {
+		v.cause = CauseCrash
+	}
+	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,
+		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince})
+	v.seenHeld, v.told, v.passing = true, false, ""
+	v.lastHeld, v.lastCause, v.noticed = m.self.Name, CauseNone, 0
+	m.dropClaim(v)
+	v.newRound(m.now)
+	v.lastSend = m.now // the heartbeat that follows at once is the next ask
+	m.durableLazy = true
+	m.beatNow = true
+}
+
+// renew repeats the ask where no majority has answered the last heartbeat's
+// (§4.4). The heartbeat itself asks first.
+func (m *Machine) renew() {
+	for _, v := range m.vips {
+		if v.phase != holding || m.answered(v) >= m.lists.Active.Majority() {
+			continue
+		}
+		if next := v.lastSend.Add(m.pace()); m.now < next {
+			m.due(next)
+			continue
+		}
+		m.askAll(v)
+	}
+}
+
+func (m *Machine) answered(v *vip) (n int) {
+	for _, p := range m.peers {
+		if v.rounds[p.index] && m.lists.Active.Has(p.Name) {
+			n++
+		}
+	}
+	return n
+}
+
+// lapse ends every lease that time has ended, before anything else may speak
+// for it: gone is gone, even if a late answer would have been in time.
+func (m *Machine) lapse() {
+	for _, v := range m.vips {
+		if v.phase == holding && m.now >= v.until {
+			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.epoch, Node: m.self.Name})
+			m.letGo(v, Release{Cause: CauseCrash})
+		}
+	}
+}
+
+// letGo stops holding: the address goes first, the release follows the
+// kernel's word (§4.4). That epoch is never held again by this node.
+func (m *Machine) letGo(v *vip, r Release) {
+	r.VIP, r.Holder, r.Instance, r.Epoch = v.ID, m.self.Name, m.instance, v.epoch
+	v.release = &r
+	v.phase = unbinding
+	v.givenUp = max(v.givenUp, v.epoch)
+	v.retire = v.epoch
+	v.until = 0
+	v.voidVotes()
+	m.dirty = true
+	m.beatNow = true
+}
+
+// giveUp ends a candidacy or what a late vote could revive of it: it releases
+// what others may have granted, and voids every vote under way (§4.4).
+func (m *Machine) giveUp(v *vip, cause Cause) {
+	v.phase = idle
+	v.givenUp = max(v.givenUp, v.epoch)
+	v.voidVotes()
+	m.dirty = true
+	r := Release{VIP: v.ID, Holder: m.self.Name, Instance: m.instance, Epoch: v.epoch, Cause: cause}
+	m.applyRelease(v, r)
+	m.releaseTo(v, r)
+}
+
+// onBound takes the kernel's word: only an address that is gone is released.
+func (m *Machine) onBound(e Bound) {
+	v := m.known[e.VIP]
+	if v == nil {
+		return
+	}
+	if e.Err != "" {
+		m.tell(Transition{Kind: BindFailed, VIP: v.ID, Epoch: v.epoch, Text: e.Err})
+	}
+	switch {
+	case v.phase == unbinding && !e.On:
+		m.sendRelease(v)
+	case v.phase == holding && !e.On && e.Err != "":
+		// It cannot serve what it cannot bind: another may.
+		v.excluded = m.now.Add(m.cfg.Exclude)
+		v.backoffUntil = m.now.Add(m.backoff())
+		m.letGo(v, Release{Cause: CauseVerify})
+		m.sendRelease(v)
+	}
+}
+
+// sendRelease hands the lease back, or on, once the address is gone.
+func (m *Machine) sendRelease(v *vip) {
+	r := *v.release
+	v.release, v.phase = nil, idle
+	v.freeSince = m.now
+	v.passing = r.Successor
+	v.lastCause = r.Cause
+	if v.move != nil {
+		r.Ago = m.now.Sub(v.move.noticed)
+		if m.now.Sub(v.move.readyAt) > m.cfg.Lease/4 {
+			r.Nonce = 0 // too old to hold on: the successor asks instead
+		}
+		v.move = nil
+	}
+	r.Voted = m.self.Voter && m.lists.Active.Has(m.self.Name) && m.applyRelease(v, r)
+	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: r.Epoch, Successor: r.Successor, Cause: r.Cause})
+	m.releaseTo(v, r)
+}
+
+// onVerified ends our takeover. A failed verification moves the VIP on only
+// where that can help (§5.5).
+func (m *Machine) onVerified(e Verified) {
+	v := m.known[e.VIP]
+	if v == nil || v.phase != holding || e.Epoch < v.first || e.Epoch > v.epoch {
+		return
+	}
+	v.checked, v.verified = true, e.OK
+	m.beatNow = true
+	if e.OK {
+		v.ever = true
+		return
+	}
+	if v.ever && m.otherCouldVerify(v) {
+		v.excluded = m.now.Add(m.cfg.Exclude)
+		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "moving it on"})
+		return
+	}
+	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "holding on: " + m.whyHoldUnverified(v)})
+}
+
+func (m *Machine) whyHoldUnverified(v *vip) string {
+	if !v.ever {
+		return "it has never answered since the configuration was loaded"
+	}
+	return "no other fit node is left to try"
+}
+
+// otherCouldVerify reports whether another fit node has not failed this VIP in
+// this round.
+func (m *Machine) otherCouldVerify(v *vip) bool {
+	for _, p := range m.peers {
+		if p != m.self && (p.Holder || v.Role) && m.isFit(p) && !m.excludes(p, v) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Machine) excludes(p *peer, v *vip) bool {
+	if p == m.self {
+		m.due(v.excluded)
+		return m.now < v.excluded
+	}
+	for _, id := range p.beat.Excluded {
+		if id == v.ID {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,251 @@
+package elect
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Machine is one node's part in the election. It is not safe for concurrent
+// use: one loop owns it.
+type Machine struct {
+	cfg      Config
+	rng      *rand.Rand
+	now      Instant
+	deadline Instant
+
+	instance   Instance
+	seq        Seq
+	seqBound   Seq
+	quietUntil Instant // this voter lost its grants and waits (§4.5)
+	started    Instant
+
+	self  *peer
+	peers []*peer // every node in configured order, self included
+	vips  []*vip  // every VIP and role in configured order
+	known map[VIPID]*vip
+
+	lists       lists
+	health      selfHealth
+	durable     Durable
+	durableAt   Instant
+	durableDue  bool
+	durableLazy bool // only the highest epochs changed: no hurry
+	stored      Durable
+
+	nextBeat Instant
+	beatNow  bool
+	dirty    bool // Runtime has to be stored before anything leaves
+
+	releases []*pendingRelease
+	commands []*command
+	requests []*request
+	stopping bool
+	stopBy   Instant
+	stopID   uint64
+
+	quorum   bool
+	allUnfit bool
+	everFit  bool // a node was, or had time to be: before that, no alarm
+
+	eff     Effects
+	askItem [2][][]AskItem // by prevote, by peer: items due in this step
+}
+
+// peer is a node as seen from here.
+type peer struct {
+	NodeConfig
+	index    int
+	instance Instance
+	beat     Heartbeat // its last; meaningful once heard
+	heard    bool
+	lastBeat Instant
+	seen     SIPState // our own verdict of its PBX
+
+	alive, fit, differs bool
+	unfit               string
+	fitSince            Instant
+	asks                [64]sentAsk // ring, by sequence number
+	asksNext            int
+}
+
+// sentAsk remembers when an ask left, so that its answer can be dated by it.
+type sentAsk struct {
+	seq  Seq
+	sent Instant
+}
+
+// New starts a machine from what was found in the runtime and state
+// directories. instance is used where restored holds none. The random source
+// serves backoffs and nonces.
+func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
+	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, nextBeat: now}
+	for i, n := range cfg.Nodes {
+		p := &peer{NodeConfig: n, index: i}
+		m.peers = append(m.peers, p)
+		if n.Name == cfg.Self {
+			m.self = p
+		}
+	}
+	if m.self == nil {
+		return nil, fmt.Errorf("node %q: not among the configured nodes", cfg.Self)
+	}
+	for i, c := range cfg.VIPs {
+		v := newVIP(c, i, len(cfg.Nodes), now)
+		m.vips = append(m.vips, v)
+		m.known[c.ID] = v
+	}
+	m.askItem[0] = make([][]AskItem, len(m.peers))
+	m.askItem[1] = make([][]AskItem, len(m.peers))
+	m.restoreDurable(restored.Durable)
+	m.restoreRuntime(restored, instance)
+	m.self.instance = m.instance
+	m.self.heard, m.self.alive = true, true
+	m.health.init(m, restored.Runtime != nil)
+	return m, nil
+}
+
+// Step takes one event and returns what has to happen now. The order is fixed:
+// what time has ended ends before the event can speak for it; then the event;
+// then every rule that may act on the state as it now is.
+func (m *Machine) Step(now Instant, ev Event) Effects {
+	m.now = max(now, m.now)
+	m.begin()
+	m.lapse()
+	m.take(ev)
+	m.observe()
+	m.takeList()
+	m.steerMoves()
+	m.candidacies()
+	m.renew()
+	m.flushAsks()
+	m.repeatReleases()
+	m.runCommands()
+	m.beat()
+	return m.finish()
+}
+
+func (m *Machine) take(ev Event) {
+	switch e := ev.(type) {
+	case Received:
+		m.receive(e)
+	case Health:
+		m.onHealth(e)
+	case Bound:
+		m.onBound(e)
+	case Prepared:
+		m.onPrepared(e)
+	case Verified:
+		m.onVerified(e)
+	case Stored:
+		m.onStored(e)
+	case Command:
+		m.onCommand(e)
+	case Tick:
+	}
+}
+
+func (m *Machine) receive(e Received) {
+	p := m.peer(e.From)
+	if p == nil || p == m.self {
+		return
+	}
+	if p.instance != e.Instance {
+		// A new boot: what the old one said of itself is void. Its grants
+		// stay: they name the old instance (§4.3).
+		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
+	}
+	switch msg := e.Msg.(type) {
+	case Heartbeat:
+		m.onHeartbeat(p, e.Seq, msg)
+	case Ask:
+		m.onAsk(p, e.Seq, msg)
+	case Answer:
+		m.onAnswer(p, msg)
+	case Prepare:
+		m.onPrepare(p, msg)
+	case Ready:
+		m.onReady(p, msg)
+	case Release:
+		m.onRelease(p, msg)
+	case Released:
+		m.onReleased(p, msg)
+	case Passed:
+		m.onPassed(p, msg)
+	case Request:
+		m.onRequest(p, msg)
+	case Reply:
+		m.onReply(p, msg)
+	}
+}
+
+func (m *Machine) peer(n Node) *peer {
+	for _, p := range m.peers {
+		if p.Name == n {
+			return p
+		}
+	}
+	return nil
+}
+
+// Deadline is when Step(now, Tick{}) is due.
+func (m *Machine) Deadline() Instant { return m.deadline }
+
+// Instance is the instance this node sends under.
+func (m *Machine) Instance() Instance { return m.instance }
+
+// due asks for a step at t; what is past is acted on in this step already.
+func (m *Machine) due(t Instant) {
+	if t > m.now && t < m.deadline {
+		m.deadline = t
+	}
+}
+
+func (m *Machine) begin() {
+	e := &m.eff
+	m.eff = Effects{
+		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Probe: e.Probe[:0],
+		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
+	}
+	m.deadline = m.now.Add(m.cfg.Heartbeat)
+}
+
+func (m *Machine) finish() Effects {
+	for _, v := range m.vips {
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.epoch, Until: v.until})
+		if v.phase == holding {
+			m.due(v.until)
+		}
+	}
+	m.due(m.nextBeat)
+	m.store()
+	return m.eff
+}
+
+func (m *Machine) send(to *peer, msg Message) Seq {
+	m.seq++
+	if m.seq >= m.seqBound {
+		m.seqBound = m.seq + seqBlock
+		m.dirty = true
+	}
+	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg})
+	return m.seq
+}
+
+func (m *Machine) tell(t Transition) { m.eff.Transitions = append(m.eff.Transitions, t) }
+
+// pace is how soon a question on the wire is repeated (§4.4).
+func (m *Machine) pace() time.Duration { return max(5*time.Millisecond, m.cfg.Heartbeat/10) }
+
+// Margin is what a holder's lease is shorter than its voters' grants, beside
+// the clocks' drift (§4.1).
+func Margin(lease time.Duration) time.Duration { return max(10*time.Millisecond, lease/20) }
+
+// Usable is how long a lease lasts at its holder, counted from the send time
+// of the ask: two clocks drift at most 0.1 % apart (§1, §4.4).
+func Usable(lease time.Duration) time.Duration { return lease - lease/1000 - Margin(lease) }
+
+// backoff is one to two leases, at random, so that two candidates part.
+func (m *Machine) backoff() time.Duration {
+	return m.cfg.Lease + time.Duration(m.rng.Int64N(int64(m.cfg.Lease)))
+}

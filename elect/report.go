@@ -1,0 +1,65 @@
+package elect
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Status copies what the machine knows.
+func (m *Machine) Status() Status {
+	s := Status{
+		Self: m.self.Name, Quorum: m.quorum, Quiet: m.now < m.quietUntil, QuietEnd: m.quietUntil,
+		Lists:   Lists{File: slices.Clone(m.lists.File), Active: slices.Clone(m.lists.Active)},
+		Waiting: m.lists.waiting, AllUnfit: m.allUnfit, Drained: m.durable.Drained,
+	}
+	for _, p := range m.peers {
+		s.Nodes = append(s.Nodes, m.nodeStatus(p))
+	}
+	for _, v := range m.vips {
+		s.VIPs = append(s.VIPs, m.vipStatus(v))
+	}
+	return s
+}
+
+func (m *Machine) nodeStatus(p *peer) NodeStatus {
+	n := NodeStatus{
+		Name: p.Name, Alive: p.alive, Fit: m.isFit(p) && p.Holder, Unfit: p.unfit, Seen: p.seen, SIP: p.seen,
+		Drained: m.drained(p), HeldDown: m.heldDown(p), SameConfig: !p.differs, LastHeard: p.lastBeat,
+	}
+	if p != m.self && p.alive && p.beat.SIP != SIPUnknown {
+		n.SIP = p.beat.SIP
+	}
+	for _, v := range m.vips {
+		if m.holder(v) == p {
+			n.Holds = append(n.Holds, v.ID)
+		}
+	}
+	return n
+}
+
+func (m *Machine) vipStatus(v *vip) VIPStatus {
+	s := VIPStatus{ID: v.ID, Epoch: v.top()}
+	switch {
+	case v.phase == holding:
+		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.epoch, v.since, Held
+		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
+		if v.move != nil {
+			s.State = Moving
+		}
+	case v.claim.by != nil:
+		h := v.claim.hold
+		s.Holder, s.Epoch, s.Since, s.State = v.claim.by.Name, h.Epoch, v.claim.since, Held
+		s.Cause, s.Why, s.Checked, s.Verified = h.Cause, h.Why, h.Checked, h.Verified
+		if h.Moving {
+			s.State = Moving
+		}
+	default:
+		s.Since, s.Reason = v.freeSince, m.whyVacant(v)
+		if v.passing != "" {
+			s.State = Moving
+		}
+		return s
+	}
+	s.Reason = fmt.Sprintf("%s: %s", s.Holder, s.Why)
+	return s
+}

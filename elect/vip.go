@@ -1,0 +1,106 @@
+package elect
+
+// phase is what this node is to a VIP.
+type phase uint8
+
+const (
+	idle      phase = iota
+	prevoting       // asks whether a majority would grant
+	asking          // asks for grants
+	holding
+	unbinding // holds no more, and waits for the kernel's word before it releases
+)
+
+// vip is everything this node knows of one VIP or role.
+type vip struct {
+	VIPConfig
+	index int
+
+	// As a voter (§4.3).
+	grant   *Grant
+	barred  Epoch
+	highest Epoch // ever seen
+
+	// As candidate or holder (§4.4).
+	phase    phase
+	epoch    Epoch // asked for or held
+	first    Epoch // of this acquisition: a holder may raise its epoch in place
+	givenUp  Epoch
+	until    Instant // end of our lease
+	votes    []vote  // by peer index
+	round    Instant // when the present round of asking began
+	lastSend Instant
+	rounds   []bool // who has answered in this round
+	since    Instant
+	cause    Cause
+	why      Why
+	previous Node
+	checked  bool
+	verified bool
+	ever     bool
+	excluded Instant // this node failed to verify it: ranks last until then
+	retire   Epoch   // let go under this epoch, retire actions still due
+
+	backoffUntil Instant
+	retryAt      Instant // a refusal said for how long still
+	move         *move
+	moveAfter    Instant  // no candidate was ready: not again before
+	ready        *ready   // as the successor
+	release      *Release // leaves when the kernel says the address is gone
+
+	// Who claims it, as seen from here.
+	claim     claim
+	freeSince Instant
+	seenHeld  bool // since the cluster started: no cold start any more
+	told      bool // that it is vacant
+	lastCause Cause
+	lastHeld  Node
+	noticed   Instant
+	passing   Node // a release named this successor, which has not claimed yet
+}
+
+// vote is one voter's newest granted ask, by its send time.
+type vote struct {
+	granted bool
+	sent    Instant
+	yes     bool    // to the prevote
+	refused Refusal // its last word in this round, if not granted
+}
+
+// claim is another node's word that it holds the VIP.
+type claim struct {
+	by    *peer
+	hold  Hold
+	heard Instant
+	since Instant
+}
+
+func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now}
+}
+
+func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }
+
+// top is the highest epoch this node knows for the VIP.
+func (v *vip) top() Epoch {
+	e := max(v.highest, v.barred, v.givenUp)
+	if v.grant != nil {
+		e = max(e, v.grant.Epoch)
+	}
+	return e
+}
+
+// holder is who holds the VIP as seen from here, nil for nobody.
+func (m *Machine) holder(v *vip) *peer {
+	if v.phase == holding {
+		return m.self
+	}
+	return v.claim.by
+}
+
+func (v *vip) newRound(now Instant) {
+	v.round = now
+	clear(v.rounds)
+}
+
+func (v *vip) voidVotes() { clear(v.votes) }

@@ -1,0 +1,167 @@
+package elect
+
+// onAsk takes an ask outside the beat, which also shows who holds.
+func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
+	for _, it := range a.Items {
+		v := m.known[it.VIP]
+		if v == nil || !it.Holding {
+			continue
+		}
+		h := Hold{VIP: it.VIP}
+		if v.claim.by == p {
+			h = v.claim.hold
+		}
+		h.Epoch = it.Epoch
+		m.showHolder(v, p, h)
+	}
+	m.answer(p, seq, a)
+}
+
+// answer answers every item in one packet.
+func (m *Machine) answer(p *peer, seq Seq, a Ask) {
+	ans := Answer{Re: seq, Prevote: a.Prevote}
+	for _, it := range a.Items {
+		v := m.known[it.VIP]
+		if v == nil {
+			continue // a VIP of another configuration: shown by its digest, no vote
+		}
+		if !m.self.Voter {
+			continue
+		}
+		if !a.Prevote {
+			m.yield(v, p)
+		}
+		ans.Items = append(ans.Items, m.consider(v, p, a, it))
+	}
+	if len(ans.Items) > 0 {
+		m.send(p, ans)
+	}
+}
+
+// consider is the voter: one question, whether it acquires or renews (§4.3).
+func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
+	ans := AnswerItem{VIP: v.ID, Epoch: it.Epoch}
+	g := v.grant
+	own := g != nil && g.Holder == p.Name && g.Instance == p.instance
+	live := g != nil && m.now < g.until
+	switch {
+	case m.now < m.quietUntil:
+		ans.Refusal, ans.Wait = RefusedQuiet, m.quietUntil.Sub(m.now)
+	case a.Lease > m.stored.LongestLease:
+		// The quiet time after a reboot must cover this lease: it is on disk
+		// before the grant exists.
+		m.noteLease(a.Lease)
+		ans.Refusal, ans.Wait = RefusedQuiet, m.pace()
+	case live && !own:
+		ans.Refusal, ans.Wait = RefusedHeld, g.until.Sub(m.now)
+	case it.Epoch <= v.barred, g != nil && !own && it.Epoch <= g.Epoch, own && it.Epoch < g.Epoch:
+		ans.Refusal = RefusedStale
+	case m.noConfidence(v, p):
+		ans.Refusal = RefusedNoConfidence
+	case !m.lists.allow(a.Lists):
+		ans.Refusal = RefusedList
+	case !a.Prevote:
+		m.grant(v, Grant{Holder: p.Name, Instance: p.instance, Epoch: it.Epoch, Lease: a.Lease, until: m.now.Add(a.Lease)})
+	}
+	ans.Highest = v.top()
+	return ans
+}
+
+// grant records this voter's part of a lease. Only a change of whom, what or
+// how long has to be stored: a restarted voter honours what it finds for one
+// full lease, so the renewals in between need not be (§4.5).
+func (m *Machine) grant(v *vip, g Grant) {
+	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
+		m.dirty = true
+	}
+	v.grant = &g
+	v.saw(g.Epoch)
+	if g.Holder != m.self.Name {
+		m.abandon(v)
+	}
+}
+
+// yield lets the lower configured index win between two candidates that block
+// each other: our own vote is ours until we hold (§4.4).
+func (m *Machine) yield(v *vip, p *peer) {
+	if v.phase == asking && p.index < m.self.index {
+		m.giveUp(v, CauseNone)
+		v.backoffUntil = m.now.Add(m.backoff())
+	}
+}
+
+// noConfidence reports whether the asker is unfit as seen from here while some
+// other node is fit (§4.3, §4.7).
+func (m *Machine) noConfidence(v *vip, asker *peer) bool {
+	if m.unfit(asker) == "" {
+		return false
+	}
+	for _, p := range m.peers {
+		if p != asker && m.isFit(p) && (p.Holder || v.Role) {
+			return true
+		}
+	}
+	return false
+}
+
+// applyRelease changes our grant if it is the released one, and reports
+// whether it did (§4.3).
+func (m *Machine) applyRelease(v *vip, r Release) bool {
+	g := v.grant
+	if g == nil || g.Holder != r.Holder || g.Instance != r.Instance || g.Epoch > r.Epoch {
+		return false
+	}
+	v.barred = max(v.barred, r.Epoch)
+	v.saw(r.Epoch)
+	m.dirty = true
+	if r.Successor == "" {
+		v.grant = nil
+		return true
+	}
+	v.saw(r.Epoch + 1)
+	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)}
+	return true
+}
+
+// onRelease takes the old holder's word, acknowledges it, and tells the
+// successor, each time it is repeated.
+func (m *Machine) onRelease(p *peer, r Release) {
+	if r.Holder != p.Name || r.Instance != p.instance {
+		return
+	}
+	v := m.known[r.VIP]
+	if v == nil {
+		return
+	}
+	m.noteRelease(v, p, r)
+	if m.self.Voter {
+		m.applyRelease(v, r)
+		m.send(p, Released{VIP: r.VIP, Epoch: r.Epoch})
+		if s := m.peer(r.Successor); s != nil && s != m.self && m.passed(v, r) {
+			m.send(s, Passed{Release: r})
+		}
+	} else if m.self.Name == r.Successor {
+		m.send(p, Released{VIP: r.VIP, Epoch: r.Epoch})
+	}
+	if r.Successor == m.self.Name {
+		m.succeed(v, r, nil)
+	}
+}
+
+// passed reports whether our grant went from the released one to its
+// successor, now or at an earlier copy of the release.
+func (m *Machine) passed(v *vip, r Release) bool {
+	g := v.grant
+	return g != nil && g.Holder == r.Successor && g.Instance == r.SuccessorInstance && g.Epoch == r.Epoch+1 && v.barred == r.Epoch
+}
+
+// noteRelease updates the view: the sender claims the VIP no more.
+func (m *Machine) noteRelease(v *vip, p *peer, r Release) {
+	v.saw(r.Epoch)
+	if v.claim.by == p && v.claim.hold.Epoch <= r.Epoch {
+		v.noticed = m.now.Add(-r.Ago)
+		v.lastCause = r.Cause
+		m.dropClaim(v)
+		v.passing = r.Successor
+	}
+}
