@@ -1,0 +1,111 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	defActionTimeout = 5 * time.Second
+	maxActionTimeout = time.Hour
+)
+
+// actions reads the [[….action]] tables of a VIP or a role.
+func actions(t *table) []Action {
+	var out []Action
+	for _, e := range t.tables("action") {
+		out = append(out, action(e))
+	}
+	return out
+}
+
+func action(t *table) Action {
+	defer t.done()
+	a := Action{On: t.phase()}
+	a.Exec = t.texts("exec", `["/etc/sipalive/hooks/takeover", "--vip", "vip1"]`)
+	a.FreeSWITCH = t.texts("freeswitch", `["sofia profile vip1 recover"]`)
+	a.Memcached = t.texts("memcached", `["127.0.0.1:11211"]`)
+	a.Timeout = t.duration("timeout", defActionTimeout, minInterval, maxActionTimeout)
+	t.oneVerb()
+	t.checkExec(a.Exec)
+	t.checkCommands(a.FreeSWITCH)
+	for i, address := range a.Memcached {
+		if err := badEndpoint(address); err != "" {
+			t.failItem("memcached", i, "memcached: %q: %s, e.g. \"127.0.0.1:11211\"", address, err)
+		}
+	}
+	return a
+}
+
+func (t *table) phase() Phase {
+	if !t.has("on") {
+		t.get("on")
+		t.d.absent(t.at.line, "on is missing %s; one of \"prepare\", \"acquire\", \"release\", \"retire\"", t.where)
+		return Acquire
+	}
+	s := t.text("on", string(Acquire), string(Acquire))
+	switch p := Phase(s); p {
+	case Prepare, Acquire, Release, Retire:
+		return p
+	}
+	t.fail("on", "on = %q: must be \"prepare\", \"acquire\", \"release\" or \"retire\"", s)
+	return Acquire
+}
+
+// oneVerb also refuses a verb with nothing to do.
+func (t *table) oneVerb() {
+	var given []string
+	for _, verb := range []string{"exec", "freeswitch", "memcached"} {
+		if !t.has(verb) {
+			continue
+		}
+		given = append(given, verb)
+		if list, ok := t.values[verb].([]any); ok && len(list) == 0 {
+			t.fail(verb, "%s is empty; say what to do or leave the action out", verb)
+		}
+	}
+	switch len(given) {
+	case 0:
+		t.d.absent(t.at.line, "the action says no verb; give it exec, freeswitch or memcached")
+	case 1:
+	default:
+		second := given[1]
+		if t.line(given[0]) > t.line(second) {
+			second = given[0]
+		}
+		t.fail(second, "the action has %d verbs, %s; give each its own %s, in order",
+			len(given), strings.Join(given, " and "), strings.TrimPrefix(t.where, "in "))
+	}
+}
+
+func (t *table) checkExec(argv []string) {
+	if len(argv) > 0 && !filepath.IsAbs(argv[0]) {
+		t.failItem("exec", 0, "exec: %q is not an absolute path; there is no shell and no PATH, e.g. \"/usr/bin/systemctl\"", argv[0])
+	}
+	for i, arg := range argv {
+		if strings.ContainsRune(arg, 0) {
+			t.failItem("exec", i, "exec: element %d holds a NUL byte, which no argument can; leave it out", i+1)
+		}
+	}
+}
+
+// checkCommands keeps a command on its one line: the event socket ends a
+// command at a blank one.
+func (t *table) checkCommands(commands []string) {
+	for i, c := range commands {
+		switch {
+		case strings.ContainsFunc(c, isControl):
+			t.failItem("freeswitch", i, "freeswitch: command %d holds a line break or control character; give each command its own element", i+1)
+		case strings.TrimSpace(c) == "":
+			t.failItem("freeswitch", i, "freeswitch: command %d is blank; leave it out", i+1)
+		}
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// failItem blames one element of an array.
+func (t *table) failItem(key string, i int, format string, args ...any) {
+	t.d.fail(t.at.key(key).item(i).line, format, args...)
+}

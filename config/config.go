@@ -1,0 +1,164 @@
+// Package config turns the one TOML file that is the same on every node into
+// types that cannot be invalid: whoever holds a *Config need not check it again.
+//
+// Every error is one line that begins with FILE:LINE (FILE alone where no line
+// is to blame) and says what is wrong and what would be right.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is a whole, checked configuration. Its zero value is not valid; Load
+// and Parse make it.
+type Config struct {
+	File       string // where it was read, for messages only
+	Cluster    string // gossip label; clusters with other labels are ignored
+	KeyFile    string // absolute path, for LoadKeyring
+	Port       uint16 // heartbeats and gossip, UDP and TCP
+	Failback   Failback
+	Timing     Timing
+	Nodes      []Node // in file order, which breaks ties (design §4.8)
+	SIP        SIP
+	FreeSWITCH FreeSWITCH
+	VIPs       []VIP  // in file order
+	Roles      []Role // in file order
+	Announce   Announce
+	Control    Control
+}
+
+// Failback says whether a VIP returns to a preferred node by itself.
+type Failback string
+
+// The two values of Failback.
+const (
+	FailbackManual Failback = "manual" // only `sipalive failback` does it
+	FailbackAuto   Failback = "auto"   // once the node was fit for Timing.FailbackAfter
+)
+
+// Timing holds every interval of the protocol (design §4).
+type Timing struct {
+	Heartbeat     time.Duration // h: one heartbeat per peer
+	Lease         time.Duration // T: Lease*0.999 - Margin() is at least two heartbeats
+	HoldDown      time.Duration // a recovered node must stay fit this long
+	Settle        time.Duration // cold start: how long a VIP waits for its preferred nodes
+	Stagger       time.Duration // between candidates in rank
+	FailbackAfter time.Duration // FailbackAuto: fit for this long
+	Exclude       time.Duration // a node that failed verification of a VIP
+}
+
+// Margin is m of design §4.1: what a holder's lease ends early.
+func (t Timing) Margin() time.Duration { return max(10*time.Millisecond, t.Lease/20) }
+
+// Node is a machine that runs an agent.
+type Node struct {
+	Name     string
+	Address  netip.Addr // static IPv4: heartbeats and SIP probes
+	Address2 netip.Addr // second path for heartbeats; the zero Addr: none
+	Voter    bool       // grants leases
+	Holder   bool       // may hold VIPs; false: a witness
+	Capacity int        // relative, at least 1
+}
+
+// SIP says how the PBX of each node is watched.
+type SIP struct {
+	Targets       []Target      // at least one
+	UserAgent     string        // printable ASCII, not empty
+	Verify        bool          // OPTIONS to the VIP after a takeover (design §5.5)
+	VerifyTimeout time.Duration // at least every target's Timeout where Verify is set
+	SelfInterval  time.Duration // the [sip] values; targets carry their own
+	PeerInterval  time.Duration
+}
+
+// Target is one SIP listener on every holder node, with all defaults filled in.
+type Target struct {
+	Name           string
+	Port           uint16        // UDP, on the node's address
+	SelfInterval   time.Duration // between probes of the own node
+	PeerInterval   time.Duration // between probes of another node
+	Timeout        time.Duration // one retransmission inside it
+	Fall           int           // silent probes until down, at least 1; a refused port counts at once
+	Rise           int           // answered probes until up, at least 1
+	UnhealthyCodes []int         // sorted, each once, 100..699; any other answer is life
+}
+
+// FreeSWITCH is the local event socket, for freeswitch actions.
+type FreeSWITCH struct {
+	Address      string // host:port
+	PasswordFile string // absolute path
+}
+
+// VIP is a floating IP address with a name.
+type VIP struct {
+	Name      string
+	Address   netip.Addr // IPv4, bound as /32
+	Interface string     // "": the interface of the node's address
+	Prefer    []string   // node names, best first; none is a witness
+	Weight    int        // load, at least 1
+	Announce  bool       // false: a provider's API moves the address
+	Actions   []Action   // in order
+
+	interfaceLine int
+}
+
+// Role is a lease without an address.
+type Role struct {
+	Name        string
+	PreferSpare bool     // a node that holds no VIP comes first; Prefer is then empty
+	Prefer      []string // node names, best first
+	Actions     []Action // in order
+}
+
+// Action is one step of a takeover. Exactly one of Exec, FreeSWITCH and
+// Memcached is not empty.
+type Action struct {
+	On         Phase
+	Exec       []string      // absolute path and arguments, no shell
+	FreeSWITCH []string      // event-socket api commands, in order, one line each
+	Memcached  []string      // host:port, flush_all on each server
+	Timeout    time.Duration // of the whole action
+}
+
+// Verb is the action's key in the file: exec, freeswitch or memcached.
+func (a Action) Verb() string {
+	switch {
+	case len(a.Exec) > 0:
+		return "exec"
+	case len(a.FreeSWITCH) > 0:
+		return "freeswitch"
+	default:
+		return "memcached"
+	}
+}
+
+// Phase is when an action runs (design §4.4 and §5.5).
+type Phase string
+
+// The phases built so far.
+const (
+	Prepare Phase = "prepare" // on the successor, before a planned move
+	Acquire Phase = "acquire" // on the new holder, once the address is bound and announced
+	Release Phase = "release" // on the old holder, once the address is unbound
+	Retire  Phase = "retire"  // on the old holder, once the successor's acquire actions ended
+)
+
+// Announce says how the network is kept informed (design §5.3).
+type Announce struct {
+	Refresh time.Duration // between announcements of a held VIP
+}
+
+// Control is the unix socket.
+type Control struct {
+	Group string // may use it besides root; "": root only
+}
+
+// Node returns the node of that name, nil where there is none.
+func (c *Config) Node(name string) *Node {
+	for i := range c.Nodes {
+		if c.Nodes[i].Name == name {
+			return &c.Nodes[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package config
+
+import (
+	"bytes"
+	"sort"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// position says on which line a key, a table or an array element stands. The
+// decoded values come from go-toml's stable API; its parser is used for the
+// lines alone, since only that knows them for values that decode well.
+type position struct {
+	line  int
+	keys  map[string]*position
+	items []*position
+}
+
+// key returns where a key stands: at p's own line where the file lacks it.
+func (p *position) key(name string) *position {
+	if k := p.keys[name]; k != nil {
+		return k
+	}
+	return &position{line: p.line}
+}
+
+// item returns where the i-th element of an array stands.
+func (p *position) item(i int) *position {
+	if i < len(p.items) {
+		return p.items[i]
+	}
+	return &position{line: p.line}
+}
+
+// enter is key, but makes what is missing.
+func (p *position) enter(name string, line int) *position {
+	k := p.keys[name]
+	if k == nil {
+		k = &position{line: line}
+		if p.keys == nil {
+			p.keys = make(map[string]*position)
+		}
+		p.keys[name] = k
+	}
+	return k
+}
+
+// last is the element of a list of tables that a later header continues.
+func (p *position) last() *position {
+	if len(p.items) > 0 {
+		return p.items[len(p.items)-1]
+	}
+	return p
+}
+
+// indexer walks a document once.
+type indexer struct {
+	parser unstable.Parser
+	breaks []int // offsets of the line feeds
+	root   *position
+}
+
+// positions indexes a document that is known to be valid.
+func positions(data []byte) *position {
+	x := &indexer{root: &position{line: 1}}
+	for at := 0; ; {
+		i := bytes.IndexByte(data[at:], '\n')
+		if i < 0 {
+			break
+		}
+		x.breaks = append(x.breaks, at+i)
+		at += i + 1
+	}
+	x.parser.Reset(data)
+	table := x.root
+	for x.parser.NextExpression() {
+		switch n := x.parser.Expression(); n.Kind {
+		case unstable.Table:
+			table = x.path(x.root, n)
+		case unstable.ArrayTable:
+			list := x.path(x.root, n)
+			table = &position{line: x.keyLine(n)}
+			list.items = append(list.items, table)
+		case unstable.KeyValue:
+			x.keyValue(table, n)
+		}
+	}
+	return x.root
+}
+
+// path follows a header or dotted key. A list of tables on the way stands for
+// its last element; at the end it stands for itself.
+func (x *indexer) path(from *position, n *unstable.Node) *position {
+	at := from
+	for it := n.Key(); it.Next(); {
+		k := it.Node()
+		at = at.last().enter(string(k.Data), x.line(k.Raw, at.line))
+	}
+	return at
+}
+
+func (x *indexer) keyValue(table *position, n *unstable.Node) {
+	x.value(x.path(table, n), n.Value())
+}
+
+func (x *indexer) value(at *position, v *unstable.Node) {
+	switch v.Kind {
+	case unstable.InlineTable:
+		for it := v.Children(); it.Next(); {
+			x.keyValue(at, it.Node())
+		}
+	case unstable.Array:
+		for it := v.Children(); it.Next(); {
+			item := &position{line: x.line(it.Node().Raw, at.line)}
+			at.items = append(at.items, item)
+			x.value(item, it.Node())
+		}
+	}
+}
+
+func (x *indexer) keyLine(n *unstable.Node) int {
+	it := n.Key()
+	it.Next()
+	return x.line(it.Node().Raw, 1)
+}
+
+// line finds the line of a range; nodes without one take their parent's.
+func (x *indexer) line(r unstable.Range, parent int) int {
+	if r.Length == 0 && r.Offset == 0 {
+		return parent
+	}
+	return 1 + sort.SearchInts(x.breaks, int(r.Offset))
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// done refuses every key that no getter asked for. A key that the design knows
+// but no code reads yet is refused too: a setting that does nothing is a lie.
+func (t *table) done() {
+	for _, key := range slices.Sorted(maps.Keys(t.values)) {
+		if slices.Contains(t.asked, key) {
+			continue
+		}
+		t.fail(key, "unknown key %q %s; ", key, t.where)
+		t.d.errs[len(t.d.errs)-1].advice = func() string { return t.advice(key) }
+	}
+}
+
+// advice says what would be right: the nearest key of this table, else the
+// table that does have the key, else all keys of this table.
+func (t *table) advice(key string) string {
+	best, least := "", 3
+	for _, known := range t.asked {
+		// Two slips in a word of four letters make another word.
+		if n := distance(fold(key), fold(known)); n < least && n <= (len(known)-1)/2 {
+			best, least = known, n
+		}
+	}
+	if best != "" {
+		return "did you mean " + best + "?"
+	}
+	if home := homes(key); len(home) > 0 {
+		return "it belongs " + strings.Join(home, " or ")
+	}
+	return "known here: " + strings.Join(t.asked, ", ")
+}
+
+func fold(key string) string { return strings.ReplaceAll(strings.ToLower(key), "-", "_") }
+
+// homes lists where the schema has a key of that name. The embedded reference
+// holds every table, so reading it asks for every key.
+func homes(key string) []string {
+	var values map[string]any
+	if err := toml.Unmarshal(referenceTOML, &values); err != nil {
+		return nil // a test parses the embedded file
+	}
+	d := newDecoder(values, positions(referenceTOML))
+	d.config()
+	var found []string
+	for path, header := range d.schema {
+		parent, last := cutLast(path)
+		switch {
+		case last != key || header != "":
+		case parent == "":
+			found = append(found, "at the top level, before the first [table]")
+		default:
+			found = append(found, "in "+d.schema[parent])
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func cutLast(path string) (parent, last string) {
+	i := strings.LastIndexByte(path, '.')
+	if i < 0 {
+		return "", path
+	}
+	return path[:i], path[i+1:]
+}
+
+// distance is Levenshtein's, for short words; words of very different length
+// are not compared.
+func distance(a, b string) int {
+	const far = 99
+	if d := len(a) - len(b); d > 2 || d < -2 {
+		return far
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			next := min(row[j]+1, row[j+1]+1, diagonal+cost)
+			diagonal, row[j+1] = row[j+1], next
+		}
+	}
+	return row[len(b)]
+}
