@@ -151,7 +151,7 @@ func readAll(t *testing.T, r io.Reader) (frames []frame, err error) {
 	for {
 		f, err := readFrame(br)
 		if err != nil {
-			if msg := err.Error(); msg != oneLine(msg) {
+			if msg := err.Error(); msg != printable(msg) || strings.ContainsAny(msg, "\n\t") {
 				t.Errorf("the error is not one line: %q", msg)
 			}
 			return frames, err
