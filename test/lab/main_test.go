@@ -129,6 +129,11 @@ func listen(t *testing.T, h *Host, port uint16, echo bool) *sink {
 		s.conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(s.addr))
 		return err
 	}))
+	raw, err := s.conn.SyscallConn()
+	must(t, err)
+	// Room for all that a test sends: what is counted as lost must have been lost on the way.
+	must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) }))
+	must(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

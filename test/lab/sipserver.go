@@ -32,7 +32,7 @@ func ServeOptions(ctx context.Context, addr, serverName string) error {
 		return fmt.Errorf("serve SIP on %s: %w", addr, err)
 	}
 	defer conn.Close()
-	if err := wantDestination(conn); err != nil {
+	if err := prepareSocket(conn); err != nil {
 		return fmt.Errorf("serve SIP on %s: ask for IP_PKTINFO: %w", addr, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -57,13 +57,16 @@ func ServeOptions(ctx context.Context, addr, serverName string) error {
 	}
 }
 
-func wantDestination(conn *net.UDPConn) error {
+// prepareSocket asks for the destination address of every datagram.
+func prepareSocket(conn *net.UDPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
+		// So that a moment without processor time loses no request; only root may, and others do without.
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	})
 	return errors.Join(err, failed)
