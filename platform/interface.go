@@ -96,3 +96,15 @@ func EthernetAddress(fd int, name string) (mac [6]byte, err error) {
 	copy(mac[:], r.data[2:8])
 	return mac, nil
 }
+
+// InterfaceName is the name that index has at this moment in the network
+// namespace of the socket fd. The error is the bare errno, ENODEV when there is
+// no such interface.
+func InterfaceName(fd, index int) (string, error) {
+	var r ifreq
+	*(*int32)(unsafe.Pointer(&r.data)) = int32(index)
+	if err := r.ioctl(fd, unix.SIOCGIFNAME, ""); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(r.name[:]), nil
+}

@@ -195,6 +195,12 @@ func TestInterfaces(t *testing.T) {
 	if index, err := InterfaceIndex(fd, "eth0"); err != nil || index != link.Index {
 		t.Errorf("index %d, %v; want %d", index, err, link.Index)
 	}
+	if name, err := InterfaceName(fd, link.Index); err != nil || name != "eth0" {
+		t.Errorf("name of %d: %q, %v", link.Index, name, err)
+	}
+	if _, err := InterfaceName(fd, 4711); err != unix.ENODEV {
+		t.Errorf("name of an index nobody has: %v", err)
+	}
 	if mac, err := EthernetAddress(fd, "eth0"); err != nil || !slices.Equal(mac[:], link.HardwareAddr) {
 		t.Errorf("address %x, %v; want %s", mac, err, link.HardwareAddr)
 	}

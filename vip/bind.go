@@ -1,0 +1,167 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/platform"
+)
+
+// Bind makes a.IP an address of a.Interface: /32, scope global, no prefix route,
+// valid forever, tagged as ours; and an address of nothing else: other copies,
+// on other interfaces or with another prefix length, are removed once the right
+// one is there. Bound already, it changes nothing and wakes no watcher of
+// addresses. Like `ip address add IP/32 dev IF noprefixroute proto 187`.
+//
+// On error the VIP may be bound; Bind again or Unbind.
+func (t *Table) Bind(a Address) error {
+	if err := t.bind(a); err != nil {
+		return fmt.Errorf("bind %s/32 on %s: %w", a.IP, a.Interface, explain(err))
+	}
+	return nil
+}
+
+func (t *Table) bind(a Address) error {
+	if err := t.check(a); err != nil {
+		return err
+	}
+	index, err := platform.InterfaceIndex(t.socket.GetFd(), a.Interface)
+	if err != nil {
+		return err
+	}
+	err = t.add(index, a.IP, unix.NLM_F_EXCL)
+	existed := errors.Is(err, unix.EEXIST)
+	if err != nil && !existed {
+		return err
+	}
+	all, err := t.list()
+	if err != nil {
+		return fmt.Errorf("look for other copies: %w", err)
+	}
+	right, found := find(all, index, a.IP)
+	switch {
+	case !found: // removed by someone between two requests
+		if err := t.add(index, a.IP, unix.NLM_F_EXCL); err != nil {
+			return err
+		}
+	case existed:
+		if err := t.settle(right); err != nil {
+			return err
+		}
+	case right.tag != Tag:
+		t.untagged = true
+	}
+	return t.removeAll(all, func(e entry) bool {
+		return e.local == a.IP && !(e.index == index && e.isHost())
+	})
+}
+
+// find is the host copy of ip on one interface; the kernel allows only one.
+func find(all []entry, index int, ip netip.Addr) (entry, bool) {
+	for _, e := range all {
+		if e.local == ip && e.index == index && e.isHost() {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+// settled: a host copy is as Bind makes it. A label and the no-prefix-route
+// flag make no difference to a /32, which has no prefix route.
+func (t *Table) settled(e entry) bool {
+	return e.scope == unix.RT_SCOPE_UNIVERSE &&
+		e.flags&unix.IFA_F_PERMANENT != 0 &&
+		(e.tag == Tag || t.untagged)
+}
+
+// settle makes a host copy that someone else bound as Bind makes it.
+func (t *Table) settle(e entry) error {
+	if t.settled(e) {
+		return nil
+	}
+	if e.scope != unix.RT_SCOPE_UNIVERSE {
+		// The kernel changes tag and lifetime in place, the scope never.
+		if err := t.remove(e); err != nil {
+			return err
+		}
+		return t.add(e.index, e.local, unix.NLM_F_EXCL)
+	}
+	if err := t.add(e.index, e.local, unix.NLM_F_REPLACE); err != nil {
+		return err
+	}
+	// Without the tag kept, settling again each time would wake each watcher
+	// each time, us included.
+	all, err := t.list()
+	if err != nil {
+		return err
+	}
+	now, found := find(all, e.index, e.local)
+	t.untagged = t.untagged || found && now.tag != Tag
+	return nil
+}
+
+// Unbind removes a.IP from every interface, whatever its prefix length and
+// whoever bound it. Not bound, it does nothing. The connection-tracking entries
+// of the VIP outlive it: call FlushConntrack, off the fast path.
+func (t *Table) Unbind(a Address) error {
+	if err := t.unbind(a); err != nil {
+		return fmt.Errorf("unbind %s: %w", a.IP, explain(err))
+	}
+	return nil
+}
+
+func (t *Table) unbind(a Address) error {
+	if err := t.check(a); err != nil {
+		return err
+	}
+	// First what is nearly always all there is, without looking. Should it fail,
+	// so will the second try below, and say why.
+	if index, err := platform.InterfaceIndex(t.socket.GetFd(), a.Interface); err == nil {
+		_ = t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
+	}
+	all, err := t.list()
+	if err != nil {
+		return fmt.Errorf("look for copies: %w", err)
+	}
+	return t.removeAll(all, func(e entry) bool { return e.local == a.IP })
+}
+
+// Sweep removes every copy, on every interface, of each managed VIP that keep
+// does not want, and tells what it removed. For the start, before any lease: a
+// VIP that a crashed agent, an ifupdown file or a hand left behind (a copy on lo
+// answers ARP on eth0 too).
+func (t *Table) Sweep(keep func(netip.Addr) bool) (removed []Bound, err error) {
+	all, err := t.list()
+	if err != nil {
+		return nil, fmt.Errorf("sweep: list addresses: %w", err)
+	}
+	err = t.removeAll(all, func(e entry) bool {
+		if _, ok := t.managed[e.local]; !ok || keep(e.local) {
+			return false
+		}
+		removed = append(removed, t.describe(e))
+		return true
+	})
+	if err != nil {
+		return removed, fmt.Errorf("sweep: %w", explain(err))
+	}
+	return removed, nil
+}
+
+// removeAll removes what unwanted selects of all, as much as it can, and
+// returns the first error.
+func (t *Table) removeAll(all []entry, unwanted func(entry) bool) error {
+	var firstErr error
+	for _, e := range all {
+		if !unwanted(e) {
+			continue
+		}
+		if err := t.removeAlone(e, all); err != nil && firstErr == nil {
+			firstErr = fmt.Errorf("remove %s/%d from interface %d: %w", e.local, e.prefix, e.index, err)
+		}
+	}
+	return firstErr
+}

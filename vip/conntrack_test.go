@@ -1,0 +1,95 @@
+package vip
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"sipalive/platform/nstest"
+)
+
+// track puts a UDP connection into the namespace's table.
+func track(t *testing.T, ns *nstest.Namespace, src, dst string, port uint16) {
+	t.Helper()
+	from, to := net.ParseIP(src).To4(), net.ParseIP(dst).To4()
+	must(t, ns.Netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
+		FamilyType: unix.AF_INET,
+		Forward:    netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: from, DstIP: to, SrcPort: port, DstPort: 5060},
+		Reverse:    netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: to, DstIP: from, SrcPort: 5060, DstPort: port},
+		TimeOut:    600,
+	}))
+}
+
+func tracked(t *testing.T, ns *nstest.Namespace) []string {
+	t.Helper()
+	flows, err := ns.Netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	must(t, err)
+	var all []string
+	for _, f := range flows {
+		all = append(all, f.Forward.SrcIP.String()+">"+f.Forward.DstIP.String())
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestFlushConntrack(t *testing.T) {
+	ns, table := host(t)
+	track(t, ns, "198.51.100.7", "192.0.2.101", 5070)
+	track(t, ns, "192.0.2.101", "198.51.100.7", 5071)
+	track(t, ns, "192.0.2.101", "192.0.2.101", 5072)
+	track(t, ns, "198.51.100.7", "192.0.2.102", 5073)
+	track(t, ns, "192.0.2.11", "198.51.100.7", 5074)
+	for i := range uint16(500) { // more than one message of the answer
+		track(t, ns, "192.0.2.101", "198.51.100.8", 6000+i)
+	}
+	deleted, err := table.FlushConntrack(vip1.IP)
+	must(t, err)
+	if deleted != 503 {
+		t.Errorf("deleted %d, want 503", deleted)
+	}
+	want := []string{"192.0.2.11>198.51.100.7", "198.51.100.7>192.0.2.102"}
+	if got := tracked(t, ns); !slices.Equal(got, want) {
+		t.Errorf("left are %q, want %q", got, want)
+	}
+	if deleted, err := table.FlushConntrack(vip1.IP); deleted != 0 || err != nil {
+		t.Errorf("again: %d, %v", deleted, err)
+	}
+}
+
+// A kernel that does not filter sends every connection; we look ourselves.
+func TestSideMatches(t *testing.T) {
+	ip := netip.MustParseAddr("192.0.2.101")
+	tuple := func(src, dst [4]byte) []byte {
+		b := []byte{28, 0, 1, 0x80, 24, 0, 1, 0x80, 8, 0, 1, 0}
+		b = append(b, src[:]...)
+		b = append(b, 8, 0, 2, 0)
+		b = append(b, dst[:]...)
+		b[0], b[4] = 24, 20
+		return b
+	}
+	vip, other := ip.As4(), [4]byte{198, 51, 100, 7}
+	if m := tuple(vip, other); !source.matches(m, ip) || destination.matches(m, ip) {
+		t.Error("from the VIP")
+	}
+	if m := tuple(other, vip); source.matches(m, ip) || !destination.matches(m, ip) {
+		t.Error("to the VIP")
+	}
+	for n, m := 0, tuple(vip, vip); n < len(m); n++ {
+		if destination.matches(m[:n], ip) {
+			t.Errorf("matched with %d bytes of %d", n, len(m))
+		}
+	}
+}
+
+func BenchmarkFlushConntrack(b *testing.B) {
+	_, table := host(b)
+	for b.Loop() {
+		if _, err := table.FlushConntrack(vip1.IP); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,157 @@
+package vip
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Tag is the IFA_PROTO value of addresses that we bound: `ip address` of a
+// recent iproute2 shows it as "proto 187". The kernel uses 1-3 itself.
+const Tag = 187
+
+// ifaProto is IFA_PROTO of linux/if_addr.h (5.18); neither x/sys nor the
+// netlink library know it.
+const ifaProto = 11
+
+// An entry is one IPv4 address in the kernel's table.
+type entry struct {
+	index   int
+	local   netip.Addr // ours
+	address netip.Addr // the same, or the peer's on a point-to-point interface
+	prefix  int
+	scope   uint8
+	flags   uint32 // IFA_F_...
+	tag     uint8  // IFA_PROTO, 0 if none
+}
+
+// isHost: the shape in which Bind binds, a prefix of the address alone.
+func (e entry) isHost() bool { return e.prefix == e.local.BitLen() && e.address == e.local }
+
+func (t *Table) request(kind int, flags uint16) *nl.NetlinkRequest {
+	return &nl.NetlinkRequest{
+		NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: unix.NLM_F_REQUEST | flags},
+		Sockets:  t.sockets,
+	}
+}
+
+func addressHeader(e entry) *nl.IfAddrmsg {
+	header := nl.NewIfAddrmsg(unix.AF_INET)
+	header.Index = uint32(e.index)
+	header.Prefixlen = uint8(e.prefix)
+	header.Scope = e.scope
+	return header
+}
+
+// add asks for ip as a host address of interface index. mode is NLM_F_EXCL
+// (EEXIST if it is there) or NLM_F_REPLACE.
+func (t *Table) add(index int, ip netip.Addr, mode uint16) error {
+	err := t.addTagged(index, ip, mode, !t.untagged)
+	if errors.Is(err, unix.EINVAL) && !t.untagged {
+		if err = t.addTagged(index, ip, mode, false); err == nil {
+			t.untagged = true // it was the tag
+		}
+	}
+	return err
+}
+
+func (t *Table) addTagged(index int, ip netip.Addr, mode uint16, tagged bool) error {
+	request := t.request(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|mode)
+	request.AddData(addressHeader(entry{index: index, prefix: ip.BitLen(), scope: unix.RT_SCOPE_UNIVERSE}))
+	raw := ip.AsSlice()
+	request.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
+	request.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
+	request.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
+	if tagged {
+		request.AddData(nl.NewRtAttr(ifaProto, []byte{Tag}))
+	}
+	_, err := t.execute(request, 0)
+	return err
+}
+
+// remove deletes exactly e. That it is not there, or its interface, is no error.
+func (t *Table) remove(e entry) error {
+	request := t.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
+	request.AddData(addressHeader(e))
+	request.AddData(nl.NewRtAttr(unix.IFA_LOCAL, e.local.AsSlice()))
+	request.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, e.address.AsSlice()))
+	_, err := t.execute(request, 0)
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// listAttempts: the table may change while it is read (NLM_F_DUMP_INTR), which
+// makes what was read unreliable.
+const listAttempts = 8
+
+// list reads all IPv4 addresses of the namespace.
+func (t *Table) list() ([]entry, error) {
+	var messages [][]byte
+	err := error(nl.ErrDumpInterrupted)
+	for i := 0; i < listAttempts && errors.Is(err, nl.ErrDumpInterrupted); i++ {
+		request := t.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+		request.AddData(nl.NewIfAddrmsg(unix.AF_INET))
+		messages, err = t.execute(request, unix.RTM_NEWADDR)
+	}
+	if err != nil {
+		return nil, err
+	}
+	all := make([]entry, 0, len(messages))
+	for _, m := range messages {
+		if e, ok := parseEntry(m); ok {
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+func parseEntry(m []byte) (e entry, ok bool) {
+	if len(m) < unix.SizeofIfAddrmsg || m[0] != unix.AF_INET {
+		return e, false
+	}
+	header := nl.DeserializeIfAddrmsg(m)
+	e = entry{
+		index:  int(header.Index),
+		prefix: int(header.Prefixlen),
+		scope:  header.Scope,
+		flags:  uint32(header.Flags),
+	}
+	eachAttribute(m[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			e.local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS:
+			e.address, _ = netip.AddrFromSlice(value)
+		case unix.IFA_FLAGS:
+			if len(value) == 4 {
+				e.flags = binary.NativeEndian.Uint32(value)
+			}
+		case ifaProto:
+			if len(value) == 1 {
+				e.tag = value[0]
+			}
+		}
+	})
+	return e, e.local.Is4()
+}
+
+// attributeType masks the two flags out of an attribute's type: nested, and
+// network byte order (NLA_TYPE_MASK).
+const attributeType = 0x3fff
+
+// eachAttribute walks netlink attributes; it stops at one that is cut short.
+func eachAttribute(b []byte, visit func(kind uint16, value []byte)) {
+	for len(b) >= unix.SizeofRtAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtAttr || length > len(b) {
+			return
+		}
+		visit(binary.NativeEndian.Uint16(b[2:])&attributeType, b[unix.SizeofRtAttr:length])
+		b = b[min((length+3)&^3, len(b)):]
+	}
+}
