@@ -1,0 +1,201 @@
+package member
+
+import (
+	"sipalive/elect"
+)
+
+// Each message is described once, for both directions: a method of coder per
+// struct, one line per field, in the order of the wire. To carry a new field,
+// add its line here and raise version in codec.go; TestEveryFieldIsCarried
+// fails until it is.
+
+func (c *coder) encodeBody(m elect.Message) {
+	switch m := m.(type) {
+	case nil:
+		c.b = append(c.b, kindHello)
+	case elect.Heartbeat:
+		c.b = append(c.b, kindHeartbeat)
+		c.heartbeat(&m)
+	case elect.Ask:
+		c.b = append(c.b, kindAsk)
+		c.ask(&m)
+	case elect.Answer:
+		c.b = append(c.b, kindAnswer)
+		c.answer(&m)
+	case elect.Prepare:
+		c.b = append(c.b, kindPrepare)
+		c.prepare(&m)
+	case elect.Ready:
+		c.b = append(c.b, kindReady)
+		c.ready(&m)
+	case elect.Release:
+		c.b = append(c.b, kindRelease)
+		c.release(&m)
+	case elect.Released:
+		c.b = append(c.b, kindReleased)
+		c.released(&m)
+	case elect.Passed:
+		c.b = append(c.b, kindPassed)
+		c.release(&m.Release)
+	case elect.Request:
+		c.b = append(c.b, kindRequest)
+		c.request(&m)
+	case elect.Reply:
+		c.b = append(c.b, kindReply)
+		c.reply(&m)
+	default:
+		c.fail("no such message")
+	}
+}
+
+func (c *coder) decodeBody() elect.Message {
+	switch c.byte() {
+	case kindHello:
+		return nil
+	case kindHeartbeat:
+		var m elect.Heartbeat
+		c.heartbeat(&m)
+		return m
+	case kindAsk:
+		var m elect.Ask
+		c.ask(&m)
+		return m
+	case kindAnswer:
+		var m elect.Answer
+		c.answer(&m)
+		return m
+	case kindPrepare:
+		var m elect.Prepare
+		c.prepare(&m)
+		return m
+	case kindReady:
+		var m elect.Ready
+		c.ready(&m)
+		return m
+	case kindRelease:
+		var m elect.Release
+		c.release(&m)
+		return m
+	case kindReleased:
+		var m elect.Released
+		c.released(&m)
+		return m
+	case kindPassed:
+		var m elect.Passed
+		c.release(&m.Release)
+		return m
+	case kindRequest:
+		var m elect.Request
+		c.request(&m)
+		return m
+	case kindReply:
+		var m elect.Reply
+		c.reply(&m)
+		return m
+	}
+	c.fail("no such message")
+	return nil
+}
+
+func (c *coder) heartbeat(m *elect.Heartbeat) {
+	word(c, &m.Config)
+	c.lists(&m.Lists)
+	c.duration(&m.Lease, maxLease)
+	enum(c, &m.SIP, elect.SIPUnknown, lastSIPState)
+	c.flags(&m.Drained, &m.HeldDown)
+	for i := range list(c, &m.Observes, maxNodes) {
+		name(c, &m.Observes[i].Node, required)
+		enum(c, &m.Observes[i].SIP, elect.SIPUnknown, lastSIPState)
+	}
+	for i := range list(c, &m.Excluded, maxVIPs) {
+		c.vip(&m.Excluded[i], required)
+	}
+	for i := range list(c, &m.Holds, maxVIPs) {
+		c.hold(&m.Holds[i])
+	}
+}
+
+func (c *coder) hold(h *elect.Hold) {
+	c.vip(&h.VIP, required)
+	number(c, &h.Epoch)
+	c.duration(&h.Age, maxAge)
+	enum(c, &h.Cause, elect.CauseNone, lastCause)
+	enum(c, &h.Why, elect.WhyNone, lastWhy)
+	c.flags(&h.Checked, &h.Verified, &h.Ever, &h.Moving)
+}
+
+func (c *coder) ask(m *elect.Ask) {
+	c.flags(&m.Prevote)
+	c.lists(&m.Lists)
+	c.duration(&m.Lease, maxLease)
+	for i := range list(c, &m.Items, maxVIPs) {
+		c.vip(&m.Items[i].VIP, required)
+		number(c, &m.Items[i].Epoch)
+		c.flags(&m.Items[i].Holding)
+	}
+}
+
+func (c *coder) answer(m *elect.Answer) {
+	number(c, &m.Re)
+	c.flags(&m.Prevote)
+	for i := range list(c, &m.Items, maxVIPs) {
+		it := &m.Items[i]
+		c.vip(&it.VIP, required)
+		number(c, &it.Epoch)
+		enum(c, &it.Refusal, elect.Granted, lastRefusal)
+		c.duration(&it.Wait, maxAge)
+		number(c, &it.Highest)
+	}
+}
+
+func (c *coder) prepare(m *elect.Prepare) {
+	c.vip(&m.VIP, required)
+	number(c, &m.Epoch)
+	enum(c, &m.Cause, elect.CauseNone, lastCause)
+	c.duration(&m.Ago, maxAge)
+}
+
+func (c *coder) ready(m *elect.Ready) {
+	c.vip(&m.VIP, required)
+	number(c, &m.Epoch)
+	c.flags(&m.Pending)
+	word(c, &m.Nonce)
+	c.duration(&m.Lease, maxLease)
+	c.text(&m.Refused)
+}
+
+func (c *coder) release(m *elect.Release) {
+	c.vip(&m.VIP, required)
+	name(c, &m.Holder, required)
+	word(c, &m.Instance)
+	number(c, &m.Epoch)
+	name(c, &m.Successor, optional)
+	word(c, &m.SuccessorInstance)
+	word(c, &m.Nonce)
+	c.duration(&m.Lease, maxLease)
+	c.flags(&m.Voted)
+	enum(c, &m.Cause, elect.CauseNone, lastCause)
+	c.duration(&m.Ago, maxAge)
+}
+
+func (c *coder) released(m *elect.Released) {
+	c.vip(&m.VIP, required)
+	number(c, &m.Epoch)
+}
+
+func (c *coder) request(m *elect.Request) {
+	number(c, &m.ID)
+	enum(c, &m.Kind, elect.CommandMove, lastCommand)
+	c.vip(&m.VIP, optional)
+	name(c, &m.To, optional)
+}
+
+func (c *coder) reply(m *elect.Reply) {
+	number(c, &m.ID)
+	c.text(&m.Error)
+}
+
+func (c *coder) lists(l *elect.Lists) {
+	c.voters(&l.File)
+	c.voters(&l.Active)
+}

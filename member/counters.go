@@ -1,0 +1,123 @@
+package member
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Counters is a copy of what the network counted since Start. Whatever is
+// dropped is in exactly one of them.
+type Counters struct {
+	Sent       uint64 // datagrams handed to the kernel, by every path
+	SendErrors uint64 // datagrams the kernel refused: no route, full buffer, filtered
+	Resent     uint64 // repeats to a peer that lacked our nonce or whose nonce we lacked
+	HellosSent uint64
+
+	Received uint64 // datagrams, gossip included
+	Accepted uint64 // messages delivered
+	Hellos   uint64 // hellos heard
+	Gossip   uint64 // datagrams passed on to memberlist
+
+	Garbage       uint64 // not a packet of ours in form
+	WrongLabel    uint64 // another cluster's
+	WrongKey      uint64 // no key of ours opens it
+	WrongSource   uint64 // not from a configured address, or from another node's
+	UnknownSender uint64 // names a node that is not configured
+	Self          uint64 // says it is from this node
+	Misdirected   uint64 // meant for another node
+	Duplicate     uint64 // the copy by the second path
+	Replayed      uint64 // heard before, overtaken, or too old to tell
+	StaleInstance uint64 // of an instance that has been replaced
+	Unproven      uint64 // of an instance that has not echoed our nonce yet
+	GossipDropped uint64 // memberlist did not keep up
+
+	ReceiveErrors  uint64
+	StreamsRefused uint64 // TCP: not from a peer, too many, or not a stream of ours
+	Joins          uint64 // peers that gossip had lost and was joined to again
+	JoinsFailed    uint64
+	GossipWarnings uint64 // lines memberlist logged
+	GossipErrors   uint64
+}
+
+// counts is Counters while it counts; TestCountersAreAllCopied keeps them alike.
+type counts struct {
+	Sent, SendErrors, Resent, HellosSent         atomic.Uint64
+	Received, Accepted, Hellos, Gossip           atomic.Uint64
+	Garbage, WrongLabel, WrongKey, WrongSource   atomic.Uint64
+	UnknownSender, Self, Misdirected, Duplicate  atomic.Uint64
+	Replayed, StaleInstance, Unproven            atomic.Uint64
+	GossipDropped, ReceiveErrors, StreamsRefused atomic.Uint64
+	Joins, JoinsFailed                           atomic.Uint64
+	GossipWarnings, GossipErrors                 atomic.Uint64
+}
+
+func (c *counts) copy() Counters {
+	return Counters{
+		Sent: c.Sent.Load(), SendErrors: c.SendErrors.Load(), Resent: c.Resent.Load(), HellosSent: c.HellosSent.Load(),
+		Received: c.Received.Load(), Accepted: c.Accepted.Load(), Hellos: c.Hellos.Load(), Gossip: c.Gossip.Load(),
+		Garbage: c.Garbage.Load(), WrongLabel: c.WrongLabel.Load(), WrongKey: c.WrongKey.Load(), WrongSource: c.WrongSource.Load(),
+		UnknownSender: c.UnknownSender.Load(), Self: c.Self.Load(), Misdirected: c.Misdirected.Load(), Duplicate: c.Duplicate.Load(),
+		Replayed: c.Replayed.Load(), StaleInstance: c.StaleInstance.Load(), Unproven: c.Unproven.Load(),
+		GossipDropped: c.GossipDropped.Load(), ReceiveErrors: c.ReceiveErrors.Load(), StreamsRefused: c.StreamsRefused.Load(),
+		Joins: c.Joins.Load(), JoinsFailed: c.JoinsFailed.Load(),
+		GossipWarnings: c.GossipWarnings.Load(), GossipErrors: c.GossipErrors.Load(),
+	}
+}
+
+// verdict counts what the guard did not let through.
+func (c *counts) verdict(v Verdict, twoPaths bool) {
+	switch v {
+	case Duplicate:
+		if twoPaths {
+			c.Duplicate.Add(1)
+		} else {
+			c.Replayed.Add(1)
+		}
+	case Replayed:
+		c.Replayed.Add(1)
+	case Retired:
+		c.StaleInstance.Add(1)
+	case Unproven:
+		c.Unproven.Add(1)
+	case Misdirected:
+		c.Misdirected.Add(1)
+	case Own:
+		c.Self.Add(1)
+	}
+}
+
+// gossipLog takes memberlist's log lines: it counts them and keeps at most one
+// a second to show. Bad packets make a line each (measured), so none is passed
+// on.
+type gossipLog struct {
+	count *counts
+	mu    sync.Mutex
+	last  string
+	at    time.Time
+}
+
+func (l *gossipLog) Write(line []byte) (int, error) {
+	s := string(line)
+	switch {
+	case strings.Contains(s, "[ERR"):
+		l.count.GossipErrors.Add(1)
+	case strings.Contains(s, "[WARN]"):
+		l.count.GossipWarnings.Add(1)
+	default:
+		return len(line), nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.at) >= time.Second {
+		l.last, l.at = strings.TrimSpace(s), now
+	}
+	return len(line), nil
+}
+
+func (l *gossipLog) lastLine() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}

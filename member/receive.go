@@ -1,0 +1,128 @@
+package member
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+
+	"sipalive/elect"
+)
+
+// receiver is the goroutine of one local address.
+type receiver struct {
+	*sender
+	plain []byte
+}
+
+// receive reads a socket until it is closed. Hostile input is counted and
+// dropped; nothing of it can end the loop.
+func (n *Network) receive(from *path) {
+	r := &receiver{sender: n.newSender(), plain: make([]byte, 0, 1<<16)}
+	buf := make([]byte, 1<<16)
+	for {
+		size, source, err := from.udp.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			n.count.ReceiveErrors.Add(1)
+			if !n.transport.pause() {
+				return
+			}
+			continue
+		}
+		n.count.Received.Add(1)
+		r.datagram(buf[:size], netip.AddrPortFrom(source.Addr().Unmap(), source.Port()))
+	}
+}
+
+// datagram takes one from its source to Deliver, or to memberlist. The source
+// comes first: it costs nothing to check, so strangers cost no decryption.
+// The source port is not checked: it is not configured.
+func (r *receiver) datagram(b []byte, source netip.AddrPort) {
+	n := r.n
+	owner := n.owners[source.Addr()]
+	if owner == nil {
+		n.count.WrongSource.Add(1)
+		return
+	}
+	plain, err := n.sealer.open(r.plain, b)
+	switch {
+	case err == errWrongLabel:
+		n.count.WrongLabel.Add(1)
+	case err == errWrongKey:
+		n.count.WrongKey.Add(1)
+	case err != nil || len(plain) == 0:
+		n.count.Garbage.Add(1)
+	case plain[0] != userMessage:
+		n.transport.pass(b, source)
+	default:
+		r.message(plain[1:], owner)
+	}
+}
+
+func (r *receiver) message(b []byte, owner *peer) {
+	n := r.n
+	p, err := Decode(b)
+	if err != nil {
+		n.count.Garbage.Add(1)
+		return
+	}
+	switch sender := n.peers[p.From]; {
+	case p.From == n.self:
+		n.count.Self.Add(1)
+	case sender == nil:
+		n.count.UnknownSender.Add(1)
+	case sender != owner:
+		n.count.WrongSource.Add(1)
+	case p.Msg == nil:
+		r.hello(p.Header, owner)
+	default:
+		r.numbered(p, owner)
+	}
+}
+
+func (r *receiver) hello(h Header, from *peer) {
+	n := r.n
+	n.mu.Lock()
+	v, news, owed := n.guard.Greet(h)
+	n.mu.Unlock()
+	if v != Fresh {
+		n.count.verdict(v, false)
+		return
+	}
+	n.count.Hellos.Add(1)
+	if news || owed {
+		r.greet(from, owed)
+	}
+}
+
+func (r *receiver) numbered(p Packet, from *peer) {
+	n := r.n
+	v := n.judge(p, len(from.paths) > 1)
+	switch v {
+	case Adopted:
+		r.greet(from, false) // what we sent before it knew our echo may have failed
+	case Unproven:
+		r.greet(from, true)
+	}
+}
+
+// judge delivers the packet if it is fresh. The order is held from the verdict
+// to the delivery: with two local addresses there are two receivers, and an
+// ask must not be overtaken between them. It is a lock of its own, so that
+// sending never waits for Deliver.
+func (n *Network) judge(p Packet, twoPaths bool) Verdict {
+	n.order.Lock()
+	defer n.order.Unlock()
+	n.mu.Lock()
+	v := n.guard.Accept(p.Header, newestOnly(p.Msg))
+	n.mu.Unlock()
+	if v != Fresh && v != Adopted {
+		n.count.verdict(v, twoPaths)
+		return v
+	}
+	n.count.Accepted.Add(1)
+	n.deliver(elect.Received{From: p.From, Instance: p.Instance, Seq: p.Seq, Msg: p.Msg})
+	return v
+}
