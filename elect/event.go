@@ -39,9 +39,10 @@ type Prepared struct {
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
 // and OK says whether the VIP answered SIP after them (§5.5).
 type Verified struct {
-	VIP   VIPID
-	Epoch Epoch
-	OK    bool
+	VIP     VIPID
+	Epoch   Epoch
+	OK      bool
+	Skipped bool // nothing asked: verify = false, or a role
 }
 
 // Stored says that Durable with this version, or a newer one, is on disk.

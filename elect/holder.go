@@ -133,8 +133,8 @@ func (m *Machine) onVerified(e Verified) {
 	}
 	v.checked, v.verified = true, e.OK
 	m.beatNow = true
-	if e.OK {
-		v.ever = true
+	v.ever = v.ever || e.OK
+	if e.OK || e.Skipped {
 		return
 	}
 	if v.ever && m.otherCouldVerify(v) {
