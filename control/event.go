@@ -13,6 +13,7 @@ const Takeover = "takeover"
 // The other kinds of events. They are complete when they are added.
 const (
 	KindRelease  = "release"   // this node let a VIP go, or lost it
+	KindHolder   = "holder"    // another node holds a VIP now
 	KindVacant   = "vacant"    // nobody holds a VIP
 	KindRaised   = "raised"    // the epoch was raised in place, no takeover
 	KindMove     = "move"      // a planned move started or failed
