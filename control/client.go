@@ -37,7 +37,12 @@ const (
 	maxAnswer     = 16 << 20                   // bytes
 )
 
-const adviceLog = "see its log: journalctl -u sipalive"
+const (
+	adviceLog   = "see its log: journalctl -u sipalive"
+	adviceOther = "is this sipalive's socket?"
+)
+
+var errPath = errors.New("path longer than a unix socket's may be")
 
 // Client asks the agent of one runtime directory. Its methods return *NoAgent
 // where none answers, else the agent's own one-line error.
@@ -52,7 +57,7 @@ func NewClient(runDir string) *Client {
 	socket := filepath.Join(runDir, SocketName)
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		if len(socket) > maxPath {
-			return nil, errors.New("path longer than a unix socket's may be")
+			return nil, errPath
 		}
 		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "unix", socket)
@@ -169,7 +174,7 @@ func (c *Client) roundTrip(ctx context.Context, method, path string, query url.V
 	defer resp.Body.Close()
 	var f failure
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(&f); err != nil || f.Error == "" {
-		return nil, &NoAgent{c.socket, fmt.Errorf("it answers %s", resp.Status), "is this sipalive's socket?"}
+		return nil, &NoAgent{c.socket, fmt.Errorf("it answers %s", resp.Status), adviceOther}
 	}
 	if resp.StatusCode == http.StatusGatewayTimeout {
 		return nil, &NoAgent{c.socket, errors.New(oneLine(f.Error)), adviceLog}
@@ -182,16 +187,21 @@ func (c *Client) noAgent(err error) error {
 	e := &NoAgent{Socket: c.socket, Why: cause(err), Advice: "does it run? systemctl status sipalive; elsewhere? --run-dir"}
 	var timeout interface{ Timeout() bool }
 	var through *url.Error
+	var syntax *json.SyntaxError
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		e.Advice = "be root, or in the group of [control]"
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, errPath):
+		e.Why = errPath
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		e.Why = errors.New("it ended before it had answered")
 	case errors.As(err, &timeout) && timeout.Timeout():
 		e.Why, e.Advice = errors.New("no answer in time"), adviceLog
 	case errors.Is(err, context.Canceled):
 		e.Why, e.Advice = context.Canceled, "a command under way may still be carried out"
-	case errors.As(err, &through):
-		e.Why = cause(through.Err)
+	case errors.As(err, &through), errors.As(err, &syntax):
+		e.Why, e.Advice = errors.New("what answers there does not speak sipalive's HTTP"), adviceOther
 	}
 	return e
 }

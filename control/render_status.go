@@ -49,7 +49,7 @@ func (st Status) unusual() []string {
 	}
 	for _, v := range st.VIPs {
 		say(v.State != "held", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
-		say(v.State == "held" && !v.Verified, "%s held by %s, no SIP answer seen on %s yet", v.Name, v.Holder, v.Address)
+		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
 	for _, r := range st.Roles {
 		say(r.State != "held", "role %s %s: %s", r.Name, r.State, orNone(r.Reason))
@@ -88,7 +88,7 @@ func (st Status) vipTable(loc *time.Location) *table {
 	t := &table{}
 	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "VERIFIED", "WHY")
 	for _, v := range st.VIPs {
-		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), yesNo(v.Verified), v.Reason)
+		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.verified(), v.Reason)
 	}
 	return t
 }
@@ -100,6 +100,13 @@ func (st Status) roleTable(loc *time.Location) *table {
 		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(loc), r.Reason)
 	}
 	return t
+}
+
+func (v VIPStatus) verified() string {
+	if v.Unchecked || v.Holder == "" {
+		return ""
+	}
+	return yesNo(v.Verified)
 }
 
 func epoch(e uint64) string {

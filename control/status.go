@@ -45,6 +45,8 @@ type VIPStatus struct {
 	Router   string `json:"router"` // proven, unproven or unknown (§5.4)
 	Verified bool   `json:"verified"`
 	Reason   string `json:"reason"`
+
+	Unchecked bool `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
 }
 
 // RoleStatus is one role: a lease without an address (§4.8).

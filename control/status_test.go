@@ -1,0 +1,136 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// documented is the example below "`status --json`:" in the design, without
+// the white space that lays it out.
+func documented(t *testing.T) string {
+	t.Helper()
+	doc, err := os.ReadFile("../docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(doc), "`status --json`:\n```json\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatal("docs/design.md §8 shows no status --json any more")
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(example)); err != nil {
+		t.Fatal(err)
+	}
+	return b.String() + "\n"
+}
+
+func TestStatusJSONIsTheDocumentedOne(t *testing.T) {
+	_, _, dir := start(t, steady())
+	got, err := NewClient(dir).StatusJSON(ctxFor(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(documented(t), string(got)); diff != "" {
+		t.Errorf("-design §8, +status --json:\n%s", diff)
+	}
+}
+
+func TestStatusJSONExtensions(t *testing.T) {
+	st := troubled()
+	st.Counters = map[string]uint64{"member_dropped_replay": 2}
+	got, err := encode(st.normal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, got, "", " "); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.json", indented.Bytes())
+	var back Status
+	if err := json.Unmarshal(got, &back); err != nil {
+		t.Fatal(err)
+	}
+	again, err := encode(back)
+	if err != nil || !bytes.Equal(got, again) {
+		t.Errorf("status changes on its way through a client (%v):\n%s\n%s", err, got, again)
+	}
+}
+
+func TestStatusNeverHasNull(t *testing.T) {
+	for _, st := range []Status{{}, {Nodes: []NodeStatus{{}}, VIPs: []VIPStatus{{}}}} {
+		got, err := encode(st.normal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(got), "null") {
+			t.Errorf("null in %s", got)
+		}
+	}
+	if got, err := encode(Plan{}.normal()); err != nil || strings.Contains(string(got), "null") {
+		t.Errorf("null in plan %s (%v)", got, err)
+	}
+}
+
+func TestStatusTable(t *testing.T) {
+	for name, st := range map[string]Status{"status-steady.txt": example(), "status-troubled.txt": troubled(), "status-empty.txt": {}} {
+		var b bytes.Buffer
+		if err := WriteStatus(&b, st, time.UTC); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name, b.Bytes())
+	}
+}
+
+func TestPlanTable(t *testing.T) {
+	var b bytes.Buffer
+	p := Plan{Without: []string{"pbx1", "pbx2"}, VIPs: []PlannedVIP{
+		{Name: "vip1", Holder: "pbx1", Would: "pbx3", Reason: "pbx3: spare, first in prefer"},
+		{Name: "vip2", Holder: "pbx2", Reason: "no fit node"},
+		{Name: "cdr", Role: true, Would: "pbx3", Reason: "pbx3: spare, as preferred"},
+	}}
+	if err := WritePlan(&b, p); err != nil {
+		t.Fatal(err)
+	}
+	if err := WritePlan(&b, Plan{}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "plan.txt", b.Bytes())
+}
+
+func TestHoldsAndSpare(t *testing.T) {
+	st := troubled()
+	for name, want := range map[string][2]bool{"vip1": {true, true}, "vip2": {false, true}, "cdr": {true, true}, "billing": {false, true}, "vip9": {}} {
+		if holds, known := st.Holds(name); holds != want[0] || known != want[1] {
+			t.Errorf("Holds(%s) = %v, %v, want %v", name, holds, known, want)
+		}
+	}
+	spare := func(change func(*Status)) bool {
+		st := example()
+		st.VIPs[0].Holder = "pbx2"
+		change(&st)
+		return st.Spare()
+	}
+	if !spare(func(*Status) {}) {
+		t.Error("a fit node without a VIP is not spare")
+	}
+	if !spare(func(st *Status) { st.Roles = []RoleStatus{{Name: "cdr", Holder: "pbx1"}} }) {
+		t.Error("a role makes a node not spare")
+	}
+	for name, change := range map[string]func(*Status){
+		"holder":  func(st *Status) { st.VIPs[0].Holder = "pbx1" },
+		"unfit":   func(st *Status) { st.Nodes[0].Fit = false },
+		"unknown": func(st *Status) { st.Node = "pbx7" },
+	} {
+		if spare(change) {
+			t.Errorf("%s: spare", name)
+		}
+	}
+}
