@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -75,7 +76,9 @@ func (n *Namespace) Do(f func()) {
 	f()
 }
 
-// Wire lays a veth pair from name in n to peerName in peer, both up.
+// Wire lays a veth pair from name in n to peerName in peer, both up and ready
+// to send: the kernel enables a queue some time after the carrier is there, and
+// drops frames until then without an error.
 func (n *Namespace) Wire(name string, peer *Namespace, peerName string) {
 	n.t.Helper()
 	n.check("make a veth pair", n.Netlink.LinkAdd(&netlink.Veth{
@@ -85,6 +88,20 @@ func (n *Namespace) Wire(name string, peer *Namespace, peerName string) {
 	}))
 	n.Up(name)
 	peer.Up(peerName)
+	n.Ready(name)
+	peer.Ready(peerName)
+}
+
+// Ready waits until name can send.
+func (n *Namespace) Ready(name string) {
+	n.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for n.Link(name).Attrs().OperState != netlink.OperUp {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s is still %s", name, n.Link(name).Attrs().OperState)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // Link is the interface as it is now.

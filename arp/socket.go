@@ -1,0 +1,66 @@
+package arp
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/platform"
+)
+
+// socket sends frames on any interface of the network namespace it was opened
+// in. It is bound to none, and looks the interface up by name each time (1 µs):
+// so there is nothing to reopen when one goes down, comes back with another
+// index or changes its MAC address. It receives nothing (protocol 0).
+type socket struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+func openSocket() (*socket, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "arp")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &socket{file: file, raw: raw}, nil
+}
+
+func (s *socket) close() error { return s.file.Close() }
+
+// with runs f on the descriptor, which stays open meanwhile.
+func (s *socket) with(f func(fd int) error) error {
+	var err error
+	if closed := s.raw.Control(func(fd uintptr) { err = f(int(fd)) }); closed != nil {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// look finds the interface as it is now.
+func look(fd int, ifname string) (index int, mac hardwareAddr, err error) {
+	if index, err = platform.InterfaceIndex(fd, ifname); err != nil {
+		return 0, mac, err
+	}
+	mac, err = platform.EthernetAddress(fd, ifname)
+	return index, mac, err
+}
+
+// transmit hands one frame to the interface's queue. It never waits: a full
+// queue is ENOBUFS or EAGAIN, an interface that is down ENETDOWN. Without a
+// carrier the kernel drops the frame and says nothing.
+func transmit(fd, index int, f *frame) error {
+	to := unix.SockaddrLinklayer{
+		Protocol: unix.ETH_P_ARP>>8 | unix.ETH_P_ARP<<8&0xff00, // network order
+		Ifindex:  index,
+		Halen:    uint8(len(broadcast)),
+	}
+	copy(to.Addr[:], f[:6])
+	return unix.Sendto(fd, f[:], 0, &to)
+}
