@@ -1,0 +1,132 @@
+package sipcheck
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// maxAnswer bounds what is given to the parser. Real answers to OPTIONS have
+// 500 to 2,500 bytes. sipgo's parser is quadratic in the number of parameters of
+// one header: 16 KiB of them cost milliseconds, 64 KiB of them a heartbeat.
+const maxAnswer = 16 << 10
+
+var (
+	// errLate: SIP, but not about the probe under way.
+	errLate = errors.New("not an answer to the probe under way")
+	// errMalformed: not a response, or one no parser should have to accept.
+	errMalformed = errors.New("malformed answer")
+)
+
+// newAnswerParser knows the headers that decide, and no others: a Contact or a
+// Route that sipgo cannot read does not make a server dead. Via stays text: sipgo
+// loses its parameters at a space before one of them, which RFC 3261 allows.
+func newAnswerParser() *sip.Parser {
+	all := sip.DefaultHeadersParser()
+	known := map[string]sip.HeaderParser{}
+	for _, name := range []string{"call-id", "i", "cseq", "from", "f", "to", "t", "content-length", "l"} {
+		known[name] = all[name]
+	}
+	p := sip.NewParser(sip.WithHeadersParsers(known))
+	p.MaxMessageLength = maxAnswer
+	return p
+}
+
+// matchAnswer says whether the datagram answers the probe with these ids: top Via
+// with its branch, its Call-ID and its CSeq (RFC 3261 §17.1.3). The cheap tests
+// come first: a flood of anything else costs one search in memory each.
+func matchAnswer(p *sip.Parser, datagram []byte, id ids) (Answer, error) {
+	switch {
+	case !bytes.HasPrefix(datagram, []byte("SIP/2.0 ")):
+		return Answer{}, errMalformed
+	case len(datagram) > maxAnswer:
+		return Answer{}, errMalformed
+	case id.branch == "" || !bytes.Contains(datagram, []byte(id.branch)):
+		return Answer{}, errLate
+	}
+	res, err := parseResponse(p, datagram)
+	if err != nil {
+		return Answer{}, err
+	}
+	if res.StatusCode < 100 || res.StatusCode > 699 || !aboutProbe(res, id) {
+		return Answer{}, errMalformed
+	}
+	return Answer{
+		Code:   res.StatusCode,
+		Phrase: printable(res.Reason),
+		Server: serverName(res),
+	}, nil
+}
+
+// parseResponse turns a panic of the parser into a malformed answer: its input
+// comes from the network, and this process holds addresses.
+func parseResponse(p *sip.Parser, datagram []byte) (res *sip.Response, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			res, err = nil, fmt.Errorf("%w: parser: %v", errMalformed, r)
+		}
+	}()
+	msg, err := p.ParseSIP(datagram)
+	if err != nil {
+		return nil, errMalformed
+	}
+	res, ok := msg.(*sip.Response)
+	if !ok {
+		return nil, errMalformed
+	}
+	return res, nil
+}
+
+func aboutProbe(res *sip.Response, id ids) bool {
+	callID, cseq := res.CallID(), res.CSeq()
+	if callID == nil || cseq == nil || res.From() == nil || res.To() == nil {
+		return false
+	}
+	return string(*callID) == id.callID &&
+		cseq.SeqNo == probeCSeq && strings.TrimSpace(string(cseq.MethodName)) == "OPTIONS" &&
+		strings.Contains(topVia(res), id.branch)
+}
+
+func topVia(res *sip.Response) string {
+	for _, h := range res.Headers() {
+		if n := h.Name(); strings.EqualFold(n, "via") || strings.EqualFold(n, "v") {
+			first, _, _ := strings.Cut(h.Value(), ",")
+			return first
+		}
+	}
+	return ""
+}
+
+// serverName is what the server calls itself: Server in responses by RFC 3261
+// §20.35, but FreeSWITCH says User-Agent.
+func serverName(res *sip.Response) string {
+	name := ""
+	for _, h := range res.Headers() {
+		switch n := h.Name(); {
+		case strings.EqualFold(n, "server"):
+			return printable(h.Value())
+		case name == "" && strings.EqualFold(n, "user-agent"):
+			name = printable(h.Value())
+		}
+	}
+	return name
+}
+
+// printable makes a text from the network fit for a terminal and a journal. The
+// copy also lets go of the datagram.
+func printable(s string) string {
+	const most = 100
+	s = s[:min(len(s), most)]
+	clean := strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.Clone(clean)
+}

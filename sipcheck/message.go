@@ -1,0 +1,94 @@
+package sipcheck
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+)
+
+// branchMagic starts every branch of an RFC 3261 transaction (§8.1.1.7).
+const branchMagic = "z9hG4bK"
+
+// ids tell one probe's answers from all others'. 64 random bits each, so that
+// nobody off the path can guess an answer, and no answer fits two probes.
+type ids struct {
+	branch string
+	callID string
+	tag    string
+}
+
+// newIDs makes the three out of one allocation.
+func newIDs(r *rand.Rand) ids {
+	b := make([]byte, 0, len(branchMagic)+3*16)
+	b = append(b, branchMagic...)
+	b = appendHex(b, r.Uint64())
+	b = appendHex(b, r.Uint64())
+	b = appendHex(b, r.Uint64())
+	s, cut := string(b), len(branchMagic)+16
+	return ids{branch: s[:cut], callID: s[cut : cut+16], tag: s[cut+16:]}
+}
+
+func appendHex(b []byte, v uint64) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, digits[v>>shift&15])
+	}
+	return b
+}
+
+// probeCSeq is the sequence number of every probe: each has its own Call-ID.
+const probeCSeq = 1
+
+// appendOptions appends the OPTIONS message of design §6 to b. The request URI
+// has no user part (Kamailio's default answers 200 only then, Asterisk 404 to an
+// unknown user), From has a tag, To none, and nothing is required.
+func appendOptions(b []byte, id ids, local, remote netip.AddrPort, userAgent string) []byte {
+	b = append(b, "OPTIONS sip:"...)
+	b = appendHostPort(b, remote)
+	b = append(b, " SIP/2.0\r\nVia: SIP/2.0/UDP "...)
+	b = appendHostPort(b, local)
+	b = append(b, ";rport;branch="...)
+	b = append(b, id.branch...)
+	b = append(b, "\r\nMax-Forwards: 70\r\nFrom: <sip:ping@"...)
+	b = appendHost(b, local.Addr())
+	b = append(b, ">;tag="...)
+	b = append(b, id.tag...)
+	b = append(b, "\r\nTo: <sip:"...)
+	b = appendHostPort(b, remote)
+	b = append(b, ">\r\nCall-ID: "...)
+	b = append(b, id.callID...)
+	b = append(b, "\r\nCSeq: "...)
+	b = strconv.AppendUint(b, probeCSeq, 10)
+	b = append(b, " OPTIONS\r\nContact: <sip:"...)
+	b = appendHostPort(b, local)
+	b = append(b, ">\r\nUser-Agent: "...)
+	b = appendPrintable(b, userAgent)
+	return append(b, "\r\nAccept: application/sdp\r\nContent-Length: 0\r\n\r\n"...)
+}
+
+func appendHostPort(b []byte, a netip.AddrPort) []byte {
+	b = appendHost(b, a.Addr())
+	b = append(b, ':')
+	return strconv.AppendUint(b, uint64(a.Port()), 10)
+}
+
+// appendHost leaves the zone out: RFC 3261's IPv6reference has none, and it
+// means nothing to another host.
+func appendHost(b []byte, a netip.Addr) []byte {
+	a = a.Unmap().WithZone("")
+	if a.Is4() {
+		return a.AppendTo(b)
+	}
+	b = append(b, '[')
+	return append(a.AppendTo(b), ']')
+}
+
+// appendPrintable keeps a configured text from ending the header it stands in.
+func appendPrintable(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c >= ' ' && c != 0x7f {
+			b = append(b, c)
+		}
+	}
+	return b
+}

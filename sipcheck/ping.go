@@ -1,0 +1,47 @@
+package sipcheck
+
+import (
+	"context"
+	"net/netip"
+	"time"
+)
+
+// PingOptions are for Ping; the zero value asks within two seconds.
+type PingOptions struct {
+	Local     netip.Addr    // the address to send from; invalid: the kernel chooses
+	Timeout   time.Duration // 0: 2 s; one retransmission at half of it
+	UserAgent string        // "": DefaultUserAgent
+}
+
+// Ping sends one OPTIONS and waits for its answer, whatever the code. The error
+// is a *ProbeError, one line, or ctx's.
+func Ping(ctx context.Context, remote netip.AddrPort, opts PingOptions) (Answer, error) {
+	if opts.Timeout <= 0 {
+		opts.Timeout = 2 * time.Second
+	}
+	outcomes := make(chan outcome, 1)
+	p := NewProber(Target{
+		Name: "ping", Node: remote.Addr().String(), Address: remote, UserAgent: opts.UserAgent,
+		Timeout: opts.Timeout, Interval: time.Hour, // one probe; the caller ends it
+	}, Options{Local: opts.Local, Every: true, Deliver: func(r Result) {
+		select {
+		case outcomes <- outcome{r.Answer, r.Err}:
+		default:
+		}
+	}})
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	select {
+	case o := <-outcomes:
+		cancel()
+		<-ended
+		return o.answer, o.err
+	case err := <-ended:
+		cancel()
+		if err == nil {
+			err = ctx.Err()
+		}
+		return Answer{}, err
+	}
+}

@@ -1,0 +1,166 @@
+package sipcheck
+
+import (
+	"context"
+	cryptorand "crypto/rand"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emiago/sipgo/sip"
+)
+
+// ErrStopped is what Probe returns once Run has ended.
+var ErrStopped = errors.New("the prober has ended")
+
+// Options come from outside the protocol. The zero value works.
+type Options struct {
+	// Local is the address to send from: the node's static one, never a VIP.
+	// Invalid: the kernel chooses.
+	Local netip.Addr
+	// Deliver gets a Result from Run's goroutine: when the verdict changes, when
+	// a probe asked for ends, when a suspicion begins (Misses 1) and when one is
+	// dispelled. It must not block: the next probe waits for it.
+	Deliver func(Result)
+	// Every delivers each probe's Result.
+	Every bool
+	// Now is the clock, time.Now by default; it must carry a monotonic reading.
+	Now func() time.Time
+	// Rand draws branches, tags and Call-IDs; by default a ChaCha8 seeded by the
+	// kernel. Only Run's goroutine uses it.
+	Rand *rand.Rand
+}
+
+// Prober asks one target whether it answers. One goroutine (Run) owns its socket
+// and state; everything else leaves a note and wakes it.
+type Prober struct {
+	target Target
+	opts   Options
+	parser *sip.Parser
+
+	sock    atomic.Pointer[socket] // stored by Run only; wake reads it
+	woken   atomic.Bool            // set before the socket is poked, see wake
+	wakeup  chan struct{}          // wakes Run when there is no socket
+	hurry   atomic.Bool            // ProbeNow was called
+	started atomic.Bool
+	done    chan struct{} // closed when Run has ended
+
+	mu    sync.Mutex
+	stats Stats
+	asks  []chan outcome // Probe calls that no probe has been started for
+
+	// Run's own from here on.
+	judge    judge
+	flight   flight
+	nextAt   time.Time // the next regular probe
+	lastSend time.Time
+	urgent   bool      // hurry, taken but not yet acted on
+	armed    time.Time // the socket's read deadline
+	reopenAt time.Time // no socket before then
+	backoff  time.Duration
+	out      []byte
+	in       []byte
+}
+
+// NewProber makes a prober for one target; zero fields of t get the defaults. It
+// opens no socket and starts nothing before Run.
+func NewProber(t Target, opts Options) *Prober {
+	t = t.withDefaults()
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Deliver == nil {
+		opts.Deliver = func(Result) {}
+	}
+	if opts.Rand == nil {
+		var seed [32]byte
+		cryptorand.Read(seed[:]) // never fails since Go 1.24
+		opts.Rand = rand.New(rand.NewChaCha8(seed))
+	}
+	return &Prober{
+		target: t, opts: opts, parser: newAnswerParser(),
+		wakeup: make(chan struct{}, 1),
+		done:   make(chan struct{}),
+		judge:  judge{fall: t.Fall, rise: t.Rise},
+		in:     make([]byte, 65535), // no UDP payload is longer
+	}
+}
+
+// Target is what this prober asks, defaults filled in.
+func (p *Prober) Target() Target { return p.target }
+
+// Stats is a copy of the counters.
+func (p *Prober) Stats() Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats
+}
+
+// ProbeNow makes a probe leave at once instead of at the next interval. It never
+// blocks; calls that come faster than one per 10 ms are taken together. A probe
+// already under way is sent again, and followed by another if it stays unanswered.
+func (p *Prober) ProbeNow() {
+	p.hurry.Store(true)
+	p.wake()
+}
+
+// Probe asks once more and returns that probe's own answer, whatever its code:
+// no packet sent before the call counts. It needs Run under way. The error is a
+// *ProbeError (no answer, or the port refused), ctx's, or ErrStopped.
+func (p *Prober) Probe(ctx context.Context) (Answer, error) {
+	ch := make(chan outcome, 1)
+	p.mu.Lock()
+	p.asks = append(p.asks, ch)
+	p.mu.Unlock()
+	p.wake()
+	select {
+	case o := <-ch:
+		return o.answer, o.err
+	case <-ctx.Done():
+		return Answer{}, ctx.Err()
+	case <-p.done:
+	}
+	select { // the outcome may have come just before the end
+	case o := <-ch:
+		return o.answer, o.err
+	default:
+		return Answer{}, ErrStopped
+	}
+}
+
+// wake ends Run's wait. The flag is set before the deadline is moved, and Run
+// looks at it after it has moved the deadline: one of the two sees the other.
+func (p *Prober) wake() {
+	p.woken.Store(true)
+	if s := p.sock.Load(); s != nil {
+		s.SetReadDeadline(time.Unix(1, 0))
+	}
+	select {
+	case p.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// Run probes until ctx ends and returns nil then. Errors of the network are not
+// its errors: they are outcomes. It can be called once.
+func (p *Prober) Run(ctx context.Context) error {
+	if p.started.Swap(true) {
+		return fmt.Errorf("probe %s of %s: already running (one Run per prober)", p.target.Name, p.target.Node)
+	}
+	defer close(p.done)
+	if !p.target.Address.IsValid() || p.target.Address.Port() == 0 {
+		return fmt.Errorf("probe %s of %s: no address and port to ask (give both)", p.target.Name, p.target.Node)
+	}
+	defer context.AfterFunc(ctx, p.wake)()
+	defer p.closeSocket()
+	p.nextAt = p.opts.Now()
+	for ctx.Err() == nil {
+		p.step(p.opts.Now())
+		p.wait(p.due())
+	}
+	return nil
+}

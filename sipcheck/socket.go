@@ -1,0 +1,65 @@
+package sipcheck
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// errNothing: no datagram was waiting.
+var errNothing = errors.New("nothing to read")
+
+// socket is one UDP socket connected to the target.
+type socket struct {
+	*net.UDPConn
+	raw   syscall.RawConn
+	local netip.AddrPort
+}
+
+// openSocket binds to local (any port; an invalid address leaves the choice to
+// the kernel, which may choose a VIP) and connects to remote.
+func openSocket(local netip.Addr, remote netip.AddrPort) (*socket, error) {
+	var from *net.UDPAddr
+	if local.IsValid() {
+		from = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	conn, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(remote))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	mine := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	mine = netip.AddrPortFrom(mine.Addr().Unmap(), mine.Port())
+	if mine == remote {
+		// A free port drawn by chance is the target's: we would hold the port
+		// that the server wants, and talk to ourselves.
+		conn.Close()
+		return nil, fmt.Errorf("connect to %s: the kernel drew that very port for us", remote)
+	}
+	return &socket{UDPConn: conn, raw: raw, local: mine}, nil
+}
+
+// readWaiting reads what has already arrived, whatever the read deadline says:
+// net.Conn.Read refuses to look once the deadline is past, so a prober that was
+// starved of CPU would take the answer in its own buffer for silence.
+func (s *socket) readWaiting(b []byte) (int, error) {
+	var n int
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) {
+		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT)
+	}); cerr != nil {
+		return 0, cerr
+	}
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		return 0, errNothing
+	}
+	return n, err
+}

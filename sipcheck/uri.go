@@ -1,0 +1,118 @@
+package sipcheck
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// DefaultPort is SIP's over UDP and TCP (RFC 3261 §19.1.2).
+const DefaultPort = 5060
+
+// URI is where the ping command sends to.
+type URI struct {
+	Host string // an address without brackets, or a host name
+	Port uint16
+}
+
+func (u URI) String() string {
+	return "sip:" + net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port)))
+}
+
+// ParseURI reads sip:HOST[:PORT][;transport=udp]. HOST is an IPv4 address, an
+// IPv6 address in brackets or a host name. Everything else a SIP URI may carry is
+// refused by name: a ping asks a server, not a user.
+func ParseURI(s string) (URI, error) {
+	refuse := func(why string) (URI, error) {
+		return URI{}, fmt.Errorf("SIP address %q: %s", s, why)
+	}
+	const form = "write sip:HOST[:PORT][;transport=udp]"
+	scheme, rest, found := strings.Cut(s, ":")
+	switch {
+	case found && strings.EqualFold(scheme, "sips"):
+		return refuse("TLS is not supported yet (" + form + ")")
+	case !found || !strings.EqualFold(scheme, "sip"):
+		return refuse("does not begin with sip: (" + form + ")")
+	case strings.Contains(rest, "@"):
+		return refuse("has a user part, but OPTIONS asks the server (" + form + ")")
+	case strings.Contains(rest, "?"):
+		return refuse("has headers after ? (" + form + ")")
+	}
+	hostPort, params, _ := strings.Cut(rest, ";")
+	if why := checkParams(params); why != "" {
+		return refuse(why)
+	}
+	u, why := parseHostPort(hostPort)
+	if why != "" {
+		return refuse(why + " (" + form + ")")
+	}
+	return u, nil
+}
+
+func checkParams(params string) (why string) {
+	for param := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(param, "=")
+		switch {
+		case param == "":
+		case !strings.EqualFold(name, "transport"):
+			return fmt.Sprintf("parameter %q is not known (only transport=udp is)", name)
+		case !strings.EqualFold(value, "udp"):
+			return fmt.Sprintf("transport %q is not supported yet (only udp is)", value)
+		}
+	}
+	return ""
+}
+
+func parseHostPort(s string) (u URI, why string) {
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
+		host, port = s[:i], s[i+1:]
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return URI{}, fmt.Sprintf("port %q is not a number from 1 to 65535", port)
+		}
+		u.Port = uint16(n)
+	} else {
+		u.Port = DefaultPort
+	}
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		inner, closed := strings.CutSuffix(inner, "]")
+		a, err := netip.ParseAddr(inner)
+		if !closed || err != nil || !a.Is6() {
+			return URI{}, fmt.Sprintf("%q is not an IPv6 address in brackets", host)
+		}
+		u.Host = inner
+		return u, ""
+	}
+	if !isHostName(host) {
+		return URI{}, fmt.Sprintf("%q is neither an address nor a host name", host)
+	}
+	u.Host = host
+	return u, ""
+}
+
+func isHostName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 253
+}
+
+// Resolve returns the address to send to: a host name's first one.
+func (u URI) Resolve(ctx context.Context) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(u.Host); err == nil {
+		return netip.AddrPortFrom(a.Unmap(), u.Port), nil
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Host)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("resolve %s: %w", u.Host, err)
+	}
+	return netip.AddrPortFrom(addrs[0].Unmap(), u.Port), nil
+}
