@@ -40,10 +40,10 @@ func shedPrivileges() error {
 		return fmt.Errorf("cannot clear ambient capabilities: %w", err)
 	}
 	if err := clearInheritable(); err != nil {
-		return fmt.Errorf("cannot clear inheritable capabilities: %w", err)
+		return fmt.Errorf("cannot clear inheritable capabilities: %w (does the unit's SystemCallFilter allow capset?)", err)
 	}
 	if err := resetPriorityOnFork(); err != nil {
-		return fmt.Errorf("cannot reset the scheduling policy: %w", err)
+		return fmt.Errorf("cannot reset the scheduling policy: %w (does the unit's SystemCallFilter allow sched_setattr?)", err)
 	}
 	return nil
 }
