@@ -16,9 +16,15 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// maxFile is the largest file read, in bytes. 64 nodes and 256 VIPs with
-// actions take about a tenth.
-const maxFile = 1 << 20
+const (
+	// maxFile is the largest file read, in bytes: 64 nodes and 256 VIPs with
+	// four actions each take 200 kB.
+	maxFile = 1 << 20
+	// maxKeys is the most keys of one table; no table of the schema has 20.
+	// go-toml compares each key with all before it: a megabyte of keys took
+	// 20 s of a core.
+	maxKeys = 64
+)
 
 // maxText bounds a message, in characters, whatever it quotes; the advice at
 // its end stays.
@@ -64,6 +70,11 @@ func Parse(file string, data []byte) (*Config, error) {
 		err.File = file
 		return nil, err
 	}
+	at, crowded := positions(data)
+	if crowded > 0 {
+		return nil, &Error{File: file, Line: crowded, Text: fmt.Sprintf(
+			"more than %d keys in one table; `sipalive reference` prints every key there is", maxKeys)}
+	}
 	var values map[string]any
 	if err := toml.Unmarshal(data, &values); err != nil {
 		return nil, syntaxError(file, err)
@@ -71,7 +82,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if len(values) == 0 {
 		return nil, &Error{File: file, Text: "the file is empty; `sipalive reference` prints every key"}
 	}
-	d := newDecoder(values, positions(data))
+	d := newDecoder(values, at)
 	cfg := d.config()
 	if first := d.first(); first != nil {
 		first.File = file

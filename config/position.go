@@ -58,10 +58,14 @@ type indexer struct {
 	parser unstable.Parser
 	breaks []int // offsets of the line feeds
 	root   *position
+
+	crowded int // line of the first key too many
 }
 
-// positions indexes a document that is known to be valid.
-func positions(data []byte) *position {
+// positions indexes a document as far as it is valid TOML; go-toml finds what
+// is not. crowded is the line of the first key beyond maxKeys in one table, 0
+// where there is none; the index ends there.
+func positions(data []byte) (root *position, crowded int) {
 	x := &indexer{root: &position{line: 1}}
 	for at := 0; ; {
 		i := bytes.IndexByte(data[at:], '\n')
@@ -73,7 +77,7 @@ func positions(data []byte) *position {
 	}
 	x.parser.Reset(data)
 	table := x.root
-	for x.parser.NextExpression() {
+	for x.crowded == 0 && x.parser.NextExpression() {
 		switch n := x.parser.Expression(); n.Kind {
 		case unstable.Table:
 			table = x.path(x.root, n)
@@ -85,7 +89,7 @@ func positions(data []byte) *position {
 			x.keyValue(table, n)
 		}
 	}
-	return x.root
+	return x.root, x.crowded
 }
 
 // path follows a header or dotted key. A list of tables on the way stands for
@@ -94,7 +98,11 @@ func (x *indexer) path(from *position, n *unstable.Node) *position {
 	at := from
 	for it := n.Key(); it.Next(); {
 		k := it.Node()
-		at = at.last().enter(string(k.Data), x.line(k.Raw, at.line))
+		table := at.last()
+		at = table.enter(string(k.Data), x.line(k.Raw, at.line))
+		if x.crowded == 0 && len(table.keys) > maxKeys {
+			x.crowded = at.line
+		}
 	}
 	return at
 }

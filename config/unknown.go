@@ -48,7 +48,8 @@ func homes(key string) []string {
 	if err := toml.Unmarshal(referenceTOML, &values); err != nil {
 		return nil // a test parses the embedded file
 	}
-	d := newDecoder(values, positions(referenceTOML))
+	at, _ := positions(referenceTOML)
+	d := newDecoder(values, at)
 	d.config()
 	var found []string
 	for path, header := range d.schema {
@@ -73,28 +74,32 @@ func cutLast(path string) (parent, last string) {
 	return path[:i], path[i+1:]
 }
 
-// distance is Levenshtein's, for short words; words of very different length
-// are not compared.
+// distance counts the slips between two short words: a letter wrong, missing,
+// too many, or two swapped (optimal string alignment). Words of very different
+// length are not compared.
 func distance(a, b string) int {
 	const far = 99
 	if d := len(a) - len(b); d > 2 || d < -2 {
 		return far
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	before, above := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range above {
+		above[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		row := make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := 1
+			wrong := 1
 			if a[i] == b[j] {
-				cost = 0
+				wrong = 0
 			}
-			next := min(row[j]+1, row[j+1]+1, diagonal+cost)
-			diagonal, row[j+1] = row[j+1], next
+			row[j+1] = min(row[j]+1, above[j+1]+1, above[j]+wrong)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
+		before, above = above, row
 	}
-	return row[len(b)]
+	return above[len(b)]
 }

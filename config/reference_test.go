@@ -1,0 +1,227 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// schemaOf reads a document and returns every key that was looked for, tables
+// left out.
+func schemaOf(t *testing.T, data []byte) []string {
+	t.Helper()
+	var values map[string]any
+	if err := toml.Unmarshal(data, &values); err != nil {
+		t.Fatal(err)
+	}
+	at, _ := positions(data)
+	d := newDecoder(values, at)
+	d.config()
+	maps.DeleteFunc(d.schema, func(_, header string) bool { return header != "" })
+	return slices.Sorted(maps.Keys(d.schema))
+}
+
+// flatten lists the keys a document gives, lists of tables without an index.
+func flatten(prefix string, values map[string]any, into map[string]bool) {
+	for key, v := range values {
+		switch v := v.(type) {
+		case map[string]any:
+			flatten(prefix+key+".", v, into)
+			continue
+		case []any:
+			if len(v) > 0 {
+				if _, tables := v[0].(map[string]any); tables {
+					for _, item := range v {
+						flatten(prefix+key+".", item.(map[string]any), into)
+					}
+					continue
+				}
+			}
+		}
+		into[prefix+key] = true
+	}
+}
+
+// Keys that reference.toml gives in words.
+const (
+	targetKeysComment = "# interval, timeout, fall, rise, unhealthy_codes: as in [sip]"
+	roleActionComment = "# e.g. as in [[vip.action]]"
+)
+
+func TestReferenceHasEveryKeyOfTheSchemaAndNoOther(t *testing.T) {
+	var values map[string]any
+	if err := toml.Unmarshal(Reference(), &values); err != nil {
+		t.Fatal(err)
+	}
+	given := make(map[string]bool)
+	flatten("", values, given)
+	if !strings.Contains(string(Reference()), targetKeysComment) {
+		t.Fatalf("reference.toml no longer says %q", targetKeysComment)
+	}
+	for key := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(targetKeysComment, "# "), ": as in [sip]"), ", ") {
+		given["sip.target."+key] = true
+	}
+	if !strings.Contains(string(Reference()), roleActionComment) {
+		t.Fatalf("reference.toml no longer says %q", roleActionComment)
+	}
+	for key := range maps.Clone(given) {
+		if leaf, is := strings.CutPrefix(key, "vip.action."); is {
+			given["role.action."+leaf] = true
+		}
+	}
+	want := schemaOf(t, Reference())
+	for _, key := range want {
+		if !given[key] {
+			t.Errorf("%s is read but not in reference.toml", key)
+		}
+		delete(given, key)
+	}
+	for key := range given {
+		t.Errorf("%s is in reference.toml but not read", key)
+	}
+}
+
+// lineOf finds the first line that gives a key of the schema.
+func lineOf(p *position, path string) int {
+	head, rest, more := strings.Cut(path, ".")
+	if len(p.items) > 0 {
+		for _, item := range p.items {
+			if n := lineOf(item, path); n > 0 {
+				return n
+			}
+		}
+		return 0
+	}
+	k := p.keys[head]
+	if k == nil {
+		return 0
+	}
+	if !more {
+		return k.line
+	}
+	return lineOf(k, rest)
+}
+
+// withLine returns the reference with one line replaced; "" takes it out.
+func withLine(n int, text string) []byte {
+	lines := strings.Split(string(Reference()), "\n")
+	if text == "" {
+		lines = slices.Delete(lines, n-1, n)
+	} else {
+		lines[n-1] = text
+	}
+	return []byte(strings.Join(lines, "\n"))
+}
+
+func mustParse(t *testing.T, data []byte) *Config {
+	t.Helper()
+	c, err := Parse("f.toml", data)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, data)
+	}
+	return c
+}
+
+// Each value in reference.toml is the default, so leaving it out changes
+// nothing; examples are the ones named here.
+func TestEveryDefault(t *testing.T) {
+	needed := []string{"cluster", "key_file", "node.name", "node.address", "vip.name", "vip.address",
+		"role.name", "vip.action.on", "vip.action.exec", "vip.action.freeswitch", "vip.action.memcached",
+		"role.action.on", "role.action.exec"}
+	examples := []string{"vip.prefer"}
+	want := mustParse(t, Reference()).Digest()
+	at, _ := positions(Reference())
+	for _, key := range schemaOf(t, Reference()) {
+		line := lineOf(at, key)
+		if line == 0 {
+			continue // in a comment only; TestEveryKeyMatters has it
+		}
+		got, err := Parse("f.toml", withLine(line, ""))
+		switch {
+		case slices.Contains(needed, key):
+			if err == nil {
+				t.Errorf("%s left out: accepted", key)
+			}
+		case err != nil:
+			t.Errorf("%s left out: %v", key, err)
+		case slices.Contains(examples, key):
+			if got.Digest() == want {
+				t.Errorf("%s left out: changes nothing, so it is no example", key)
+			}
+		case got.Digest() != want:
+			t.Errorf("%s left out: not the default", key)
+		}
+	}
+}
+
+// Another value for a key is understood and is in the digest. A new key fails
+// this test until it is here.
+func TestEveryKeyMatters(t *testing.T) {
+	other := map[string]string{
+		"cluster": `"other"`, "key_file": `"/other"`, "port": "7000", "failback": `"auto"`,
+		"timing.heartbeat": `"100ms"`, "timing.lease": `"2s"`, "timing.hold_down": `"1s"`, "timing.settle": `"1s"`,
+		"timing.stagger": `"1s"`, "timing.failback_after": `"1s"`, "timing.exclude": `"1s"`,
+		"node.name": "", "node.address": `"192.0.2.99"`, "node.address2": `"198.51.100.1"`,
+		"node.voter": "", "node.holder": "", "node.capacity": "2",
+		"sip.self_interval": `"1s"`, "sip.peer_interval": `"2s"`, "sip.timeout": `"1s"`, "sip.fall": "1", "sip.rise": "1",
+		"sip.unhealthy_codes": "[503]", "sip.user_agent": `"other"`, "sip.verify": "false", "sip.verify_timeout": `"1s"`,
+		"sip.target.name": `"other"`, "sip.target.uri": `"udp:5080"`, "sip.target.on": "",
+		"sip.target.interval": `"3s"`, "sip.target.timeout": `"3s"`, "sip.target.fall": "5", "sip.target.rise": "5",
+		"sip.target.unhealthy_codes": "[404]",
+		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`,
+		"vip.name": `"other"`, "vip.address": `"192.0.2.102"`, "vip.interface": `"eth1"`, "vip.prefer": "[]",
+		"vip.weight": "2", "vip.announce": "false",
+		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
+		"vip.action.memcached": `["127.0.0.1:11212"]`, "vip.action.timeout": `"1s"`,
+		"role.name": `"other"`, "role.prefer": `["pbx1"]`,
+		"role.action.on": `"prepare"`, "role.action.exec": `["/other"]`, "role.action.freeswitch": "",
+		"role.action.memcached": "", "role.action.timeout": `"1s"`,
+		"announce.refresh": `"10s"`, "control.group": `"other"`,
+	}
+	// These have no second value that is right in the reference itself.
+	elsewhere := map[string][2]string{
+		"node.name":              {`name      = "pbx1"`, `name      = "other"`},
+		"node.voter":             {"voter     = true", "voter     = false"},
+		"node.holder":            {"holder    = true", "holder    = false"},
+		"role.action.freeswitch": {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `freeswitch = ["status"]`},
+		"role.action.memcached":  {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `memcached = ["localhost:1"]`},
+		"sip.target.on":          {}, // "node" is its only value yet: testdata/broken/target-on-vip.toml
+	}
+	second := "\n[[node]]\nname = \"pbx9\"\naddress = \"192.0.2.19\"\n"
+	reference := strings.Replace(string(Reference()), `prefer    = ["pbx1"]`, "prefer    = []", 1) + second
+	at, _ := positions(Reference())
+	onLine := lineOf(at, "sip.target.on")
+	for _, key := range schemaOf(t, Reference()) {
+		value, known := other[key]
+		delete(other, key)
+		swap, isElsewhere := elsewhere[key]
+		_, leaf := cutLast(key)
+		var before, after []byte
+		switch line := lineOf(at, key); {
+		case !known:
+			t.Errorf("%s: say what another value would be", key)
+			continue
+		case isElsewhere && swap[0] == "":
+			continue
+		case isElsewhere:
+			before, after = []byte(reference), []byte(strings.Replace(reference, swap[0], swap[1], 1))
+		case line == 0 && strings.HasPrefix(key, "sip.target."):
+			before, after = Reference(), withLine(onLine, leaf+" = "+value)
+		case line == 0:
+			before = Reference()
+			after = append(Reference(), []byte("\n")...)
+			after = []byte(strings.Replace(string(after), roleActionComment+"\n", roleActionComment+"\n"+leaf+" = "+value+"\n", 1))
+		default:
+			before, after = Reference(), withLine(line, leaf+" = "+value)
+		}
+		if mustParse(t, before).Digest() == mustParse(t, after).Digest() {
+			t.Errorf("%s: another value changes nothing", key)
+		}
+	}
+	for key := range other {
+		t.Errorf("%s is tested but no key of the schema", key)
+	}
+}
