@@ -108,8 +108,9 @@ func (l *Lab) ObserveARP(interval time.Duration, vips ...netip.Addr) (*ARPObserv
 	return o, nil
 }
 
-// open makes the raw socket, promiscuous since the answers go to MACs that are
-// not the interface's. The kernel's own ARP ignores frames to foreign MACs.
+// open makes the raw socket. The answers go to MACs that are not the
+// interface's: a veth filters none, and a packet socket sees them all. The
+// kernel's own ARP ignores frames to foreign MACs.
 func (o *ARPObserver) open() error {
 	dev, err := net.InterfaceByName(nic)
 	if err != nil {
@@ -121,10 +122,6 @@ func (o *ARPObserver) open() error {
 		return err
 	}
 	err = unix.Bind(o.fd, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: dev.Index})
-	if err == nil {
-		err = unix.SetsockoptPacketMreq(o.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-			&unix.PacketMreq{Ifindex: int32(dev.Index), Type: unix.PACKET_MR_PROMISC})
-	}
 	if err != nil {
 		unix.Close(o.fd)
 	}

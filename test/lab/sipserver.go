@@ -84,7 +84,7 @@ func sameAddress(control []byte) []byte {
 		return nil
 	}
 	info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
-	info.Spec_dst, info.Ifindex = info.Addr, 0
+	info.Ifindex = 0 // Spec_dst is the address asked, as received
 	return control[:unix.CmsgSpace(unix.SizeofInet4Pktinfo)]
 }
 
