@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"sipalive/elect"
+	"sipalive/hooks"
+	"sipalive/sipcheck"
+)
+
+// actions runs what a takeover asks for besides the address, and proves that
+// SIP answers on it. All of it happens off the loop (§5.5).
+type actions struct {
+	a   *Agent
+	mu  sync.Mutex
+	now map[elect.VIPID]takeover
+}
+
+// takeover is what this node took and under what.
+type takeover struct {
+	epoch    elect.Epoch
+	previous elect.Node
+	cause    elect.Cause
+}
+
+func newActions(a *Agent) *actions { return &actions{a: a, now: map[elect.VIPID]takeover{}} }
+
+// run ends what runs when the agent does.
+func (x *actions) run(ctx context.Context) error {
+	<-ctx.Done()
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := x.a.Runner.Close(c); err != nil {
+		x.a.recorder.warn("end the actions", err)
+	}
+	return nil
+}
+
+// transitions starts the chains that follow from what the machine decided. The
+// acquire chain waits for the address: see bound.
+func (x *actions) transitions(ts []elect.Transition) {
+	for _, t := range ts {
+		l := x.a.names.byID[t.VIP]
+		if l == nil {
+			continue
+		}
+		switch t.Kind {
+		case elect.Acquired:
+			x.set(t.VIP, takeover{epoch: t.Epoch, previous: t.Previous, cause: t.Cause})
+			x.a.Runner.Newer(l.name, uint64(t.Epoch))
+		case elect.Raised:
+			was := x.get(t.VIP)
+			x.a.Runner.Raised(l.name, uint64(was.epoch), uint64(t.Epoch))
+			was.epoch = t.Epoch
+			x.set(t.VIP, was)
+		case elect.HolderSeen:
+			x.a.Runner.Newer(l.name, uint64(t.Epoch))
+		case elect.LetGo:
+			x.start(l, hooks.Release, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
+		case elect.RetireDue:
+			x.start(l, hooks.Retire, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
+		}
+	}
+}
+
+func (x *actions) set(id elect.VIPID, t takeover) {
+	x.mu.Lock()
+	x.now[id] = t
+	x.mu.Unlock()
+}
+
+func (x *actions) get(id elect.VIPID) takeover {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.now[id]
+}
+
+func (x *actions) event(l *lease, e elect.Epoch, previous elect.Node, c elect.Cause) hooks.Event {
+	ev := hooks.Event{VIP: l.name, Node: x.a.Self.Name, Previous: string(previous), Epoch: uint64(e), Reason: c.String()}
+	if l.address.IsValid() {
+		ev.Address = l.address.String()
+	}
+	return ev
+}
+
+func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Event, done func(ok bool)) {
+	if done == nil {
+		done = func(bool) {}
+	}
+	x.a.Runner.Start(l.name, phase, uint64(e), ev, l.actions, func(o hooks.Outcome) {
+		x.a.recorder.action(l.id, phase, elect.Epoch(o.Epoch), o)
+	}, done)
+}
+
+// bound is the binder's word that the address is there and announced: now the
+// acquire actions run, then SIP has to answer on it.
+func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
+	l, t := x.a.names.byID[id], x.get(id)
+	x.start(l, hooks.Acquire, e, x.event(l, e, t.previous, t.cause), func(bool) { go x.verify(l) })
+}
+
+// verify asks the VIP itself with OPTIONS until it answers or time is up.
+func (x *actions) verify(l *lease) {
+	e := x.get(l.id).epoch
+	if l.vip == nil || !x.a.Config.SIP.Verify {
+		x.a.recorder.complete(l.id, e, "done")
+		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config.SIP.VerifyTimeout)
+	defer cancel()
+	err := x.answers(ctx, l)
+	if err == nil {
+		x.a.recorder.mark(l.id, e, "sip answered", x.a.Now())
+		x.a.recorder.complete(l.id, e, "done")
+	} else {
+		x.a.recorder.complete(l.id, e, fmt.Sprintf("%s does not answer SIP: %v", l.name, err))
+	}
+	x.a.report(elect.Verified{VIP: l.id, Epoch: e, OK: err == nil})
+}
+
+// verifyEvery is between two questions to a VIP that does not answer yet.
+const verifyEvery = 50 * time.Millisecond
+
+func (x *actions) answers(ctx context.Context, l *lease) error {
+	for _, t := range x.a.Config.SIP.Targets {
+		for {
+			_, err := sipcheck.Ping(ctx, netip.AddrPortFrom(l.address, t.Port), sipcheck.PingOptions{
+				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config.SIP.UserAgent})
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(verifyEvery):
+			}
+		}
+	}
+	return nil
+}
+
+// prepare gets this node ready to take a VIP over: its prepare actions, then a
+// fresh OPTIONS to its own PBX (§4.4).
+func (x *actions) prepare(p elect.PrepareVIP) {
+	l := x.a.names.byID[p.VIP]
+	ready := func(bool) { go x.ready(p) }
+	if p.Again {
+		ready(true)
+		return
+	}
+	x.start(l, hooks.Prepare, p.Epoch+1, x.event(l, p.Epoch+1, p.Previous, p.Cause), ready)
+}
+
+func (x *actions) ready(p elect.PrepareVIP) {
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout())
+	defer cancel()
+	done := elect.Prepared{VIP: p.VIP, Epoch: p.Epoch}
+	if err := x.a.probes.fresh(ctx); err != nil {
+		done.Failed = err.Error()
+	}
+	x.a.report(done)
+}
+
+// probeTimeout bounds one fresh probe of every own target.
+func (a *Agent) probeTimeout() (d time.Duration) {
+	for _, t := range a.Config.SIP.Targets {
+		d += t.Timeout
+	}
+	return d + time.Second/10
+}

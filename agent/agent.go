@@ -1,0 +1,191 @@
+// Package agent is the loop: events in, effects out. The decisions are package
+// elect's; the loop carries them out through the other rooms and hangs log,
+// journal, hooks and status off its side, never in its way.
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sipalive/arp"
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/elect"
+	"sipalive/hooks"
+	"sipalive/member"
+	"sipalive/platform"
+	"sipalive/vip"
+)
+
+// Parts is what an agent is made of; cmd constructs it. Every field is
+// required unless it says otherwise.
+type Parts struct {
+	Config    *config.Config
+	Self      *config.Node
+	Directory *Directory
+	Machine   *elect.Machine
+	Adopted   []elect.HeldVIP // the leases the machine asks on for
+	Table     *vip.Table
+	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
+	Announcer *arp.Announcer
+	Runner    *hooks.Runner
+	Network   func(deliver func(elect.Received)) (*member.Network, error)
+	Listener  net.Listener
+	Journal   *control.Journal
+	Log       *slog.Logger
+	Rand      *rand.Rand
+	Now       func() elect.Instant // the boot clock
+}
+
+// Agent is one node's agent.
+type Agent struct {
+	Parts
+	names    names
+	network  *member.Network
+	server   *control.Server
+	binder   *binder
+	probes   *probes
+	actions  *actions
+	recorder *recorder
+	durables *durableWriter
+
+	packets chan elect.Event // from the network: dropped when full, as packets are
+	events  chan elect.Event // from our own workers: never dropped
+	queries chan func()      // questions to the machine, answered between two steps
+
+	unstored  *elect.Runtime // a runtime record the directory would not take
+	waiting   map[uint64]chan<- elect.CommandAnswer
+	commandID uint64
+	stopped   chan struct{} // nothing is held any more, as an operator asked
+	ended     chan struct{} // the loop has ended
+	stats     counters
+}
+
+// New puts the parts together. Nothing runs before Run.
+func New(p Parts) *Agent {
+	a := &Agent{
+		Parts: p, names: newNames(p.Config),
+		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
+		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
+	}
+	a.recorder = newRecorder(a)
+	a.binder = newBinder(a)
+	a.probes = newProbes(a)
+	a.actions = newActions(a)
+	a.durables = newDurableWriter(a)
+	a.server = control.NewServer(a, p.Journal)
+	return a
+}
+
+// task is a long-lived part of the agent. It returns nil when ctx ends; any
+// other return ends the agent.
+type task struct {
+	name string
+	run  func(ctx context.Context) error
+}
+
+// Run runs the agent until ctx ends or an operator stops it. It does not hand
+// anything over by itself: see Stop.
+func (a *Agent) Run(ctx context.Context) error {
+	network, err := a.Parts.Network(a.deliver)
+	if err != nil {
+		return err
+	}
+	a.network = network
+	defer func() { _ = network.Close() }()
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range a.tasks() {
+		group.Go(func() error {
+			if err := t.run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer cancel()
+		defer close(a.ended)
+		return a.loop(ctx)
+	})
+	return group.Wait()
+}
+
+func (a *Agent) tasks() []task {
+	tasks := []task{
+		{"addresses", a.binder.run},
+		{"address watch", a.binder.watch},
+		{"record", a.recorder.run},
+		{"state directory", a.durables.run},
+		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
+		{"socket notices", a.probes.watchSockets},
+		{"systemd", a.notifySystemd},
+		{"actions", a.actions.run},
+	}
+	for _, p := range a.probes.probers {
+		tasks = append(tasks, task{"prober", p.Run})
+	}
+	return tasks
+}
+
+// deliver takes a fresh message from the network; a full queue loses it, as
+// the network may.
+func (a *Agent) deliver(r elect.Received) {
+	select {
+	case a.packets <- r:
+	default:
+		a.stats.dropped.Add(1)
+	}
+}
+
+// report takes an event of our own workers. They may wait for the loop; the
+// loop never waits for them.
+func (a *Agent) report(ev elect.Event) {
+	select {
+	case a.events <- ev:
+	case <-a.ended:
+	}
+}
+
+// notifySystemd says READY once the loop answers, and WATCHDOG only while it
+// does.
+func (a *Agent) notifySystemd(ctx context.Context) error {
+	interval, err := platform.WatchdogInterval()
+	if err != nil {
+		return err
+	}
+	alive := func() bool {
+		c, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		return a.ask(c, func() {}) == nil
+	}
+	if alive() {
+		if err := platform.NotifySystemd("READY=1"); err != nil {
+			a.recorder.warn("tell systemd that the agent is ready", err)
+		}
+	}
+	if interval == 0 {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(interval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if alive() {
+				_ = platform.NotifySystemd("WATCHDOG=1")
+			}
+		}
+	}
+}

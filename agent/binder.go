@@ -1,0 +1,260 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"sipalive/elect"
+	"sipalive/platform"
+	"sipalive/vip"
+)
+
+// binder makes the kernel and the network agree with what the machine wants.
+// It is told a level and works towards it in its own goroutine, so a kernel
+// that takes its time delays no heartbeat; it ends a lease by itself when the
+// loop does not renew it.
+type binder struct {
+	a       *Agent
+	mu      sync.Mutex
+	level   []elect.Desired
+	wake    chan struct{}
+	repair  chan struct{}
+	applied map[elect.VIPID]*applied
+	flush   chan netip.Addr // connection tracking, off the fast path
+}
+
+// applied is what the binder has done for one VIP or role.
+type applied struct {
+	*lease
+	address vip.Address
+	on      bool
+	told    bool // the machine knows that it is off
+	epoch   elect.Epoch
+	until   elect.Instant
+	retryAt elect.Instant
+}
+
+// unbindRetry is how soon an address that the kernel would not let go is tried
+// again.
+const unbindRetry = 100 * time.Millisecond
+
+func newBinder(a *Agent) *binder {
+	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1), applied: map[elect.VIPID]*applied{},
+		flush: make(chan netip.Addr, 64)}
+	for i := range a.names.leases {
+		l := &a.names.leases[i]
+		ap := &applied{lease: l, told: true}
+		if l.vip != nil {
+			ap.address = vip.Address{IP: l.address, Interface: l.vip.Interface}
+		}
+		b.applied[l.id] = ap
+	}
+	for _, h := range a.Adopted {
+		if ap := b.applied[h.VIP]; ap != nil {
+			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
+		}
+	}
+	return b
+}
+
+// want sets the level. What was not stored must not be held anew: then only
+// what is held already, under its old end, stays (§4.5).
+func (b *binder) want(level []elect.Desired, stored bool) {
+	changed := false
+	b.mu.Lock()
+	if len(b.level) != len(level) {
+		b.level = slices.Clone(level)
+		changed = true
+	}
+	for i, d := range level {
+		old := &b.level[i]
+		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
+			continue
+		}
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch
+		*old = d
+		if d.Hold {
+			b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
+		} else {
+			b.a.Directory.leases.put(d.VIP, d.Epoch, 0, 0)
+		}
+	}
+	b.mu.Unlock()
+	if changed {
+		b.poke(b.wake)
+	}
+}
+
+func (b *binder) poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func (b *binder) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { b.flushConntrack(ctx) })
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var next elect.Instant
+		select {
+		case <-ctx.Done():
+			b.leave()
+			return nil
+		case <-b.repair:
+			next = b.apply(true)
+		case <-b.wake:
+			next = b.apply(false)
+		case <-timer.C:
+			next = b.apply(false)
+		}
+		timer.Reset(time.Duration(max(next-b.a.Now(), 0)))
+	}
+}
+
+// leave takes down what is still bound when the agent ends in order: nothing
+// outlives a lease. After a stop there is nothing left to do.
+func (b *binder) leave() {
+	for _, ap := range b.applied {
+		if ap.on && ap.vip != nil {
+			b.a.Announcer.Stop(ap.address.IP)
+			_ = b.a.Table.Unbind(ap.address)
+		}
+	}
+}
+
+// apply works through the level, unbinding first, and returns when it is due
+// again.
+func (b *binder) apply(repair bool) elect.Instant {
+	b.mu.Lock()
+	level := slices.Clone(b.level)
+	b.mu.Unlock()
+	now := b.a.Now()
+	next := now.Add(time.Hour)
+	for _, d := range level {
+		ap := b.applied[d.VIP]
+		if ap == nil {
+			continue
+		}
+		if d.Hold && now < d.Until {
+			continue
+		}
+		b.release(ap, repair, &next)
+	}
+	for _, d := range level {
+		if ap := b.applied[d.VIP]; ap != nil && d.Hold && now < d.Until {
+			b.hold(ap, d, repair)
+			next = min(next, d.Until)
+		}
+	}
+	return next
+}
+
+// hold binds and announces; held already, it only puts right what somebody
+// changed behind our back.
+func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
+	if ap.on && ap.epoch == d.Epoch && !repair {
+		ap.until = d.Until
+		return
+	}
+	fresh := !ap.on
+	if ap.vip != nil {
+		if err := b.a.Table.Bind(ap.address); err != nil {
+			ap.on, ap.told = false, true
+			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
+			return
+		}
+	}
+	ap.on, ap.told, ap.epoch, ap.until = true, false, d.Epoch, d.Until
+	bound := b.a.Now()
+	b.announce(ap)
+	if fresh {
+		b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip != nil)
+		b.a.actions.bound(ap.id, d.Epoch)
+		b.a.report(elect.Bound{VIP: ap.id, On: true})
+	}
+}
+
+func (b *binder) announce(ap *applied) {
+	if ap.vip == nil || !ap.vip.Announce {
+		return
+	}
+	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
+		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+	}
+	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
+}
+
+// release silences the announcer before the address goes, and the machine is
+// told only when it is gone: only then may it release the lease.
+func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
+	if !ap.on && ap.told && !repair || b.a.Now() < ap.retryAt && !ap.on {
+		return
+	}
+	if ap.vip != nil {
+		b.a.Announcer.Stop(ap.address.IP)
+		if err := b.a.Table.Unbind(ap.address); err != nil {
+			ap.retryAt = b.a.Now().Add(unbindRetry)
+			*next = min(*next, ap.retryAt)
+			b.a.report(elect.Bound{VIP: ap.id, On: true, Err: err.Error()})
+			return
+		}
+	}
+	if ap.on && ap.vip != nil {
+		select {
+		case b.flush <- ap.address.IP:
+		default: // the kernel times the entries out by itself
+		}
+	}
+	ap.on, ap.retryAt = false, 0
+	if !ap.told {
+		ap.told = true
+		b.a.report(elect.Bound{VIP: ap.id})
+	}
+}
+
+// flushConntrack removes the connection-tracking entries of addresses that
+// left, so that a later return starts clean.
+func (b *binder) flushConntrack(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case ip := <-b.flush:
+			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
+				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
+			}
+		}
+	}
+}
+
+// watch wakes the binder when somebody changed one of our addresses or an
+// interface: what is held is put back, what is not held is taken away.
+func (b *binder) watch(ctx context.Context) error {
+	changes, err := platform.WatchAddresses(ctx, 64)
+	if err != nil {
+		return err
+	}
+	ours := map[netip.Addr]bool{}
+	for _, ap := range b.applied {
+		if ap.vip != nil {
+			ours[ap.address.IP] = true
+		}
+	}
+	for c := range changes {
+		if c.Err != nil {
+			b.a.recorder.warn("watch addresses", c.Err)
+		}
+		if c.Resync || c.Link != nil || ours[c.Address.Addr()] {
+			b.poke(b.repair)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,291 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sipalive/control"
+	"sipalive/elect"
+)
+
+// Plan answers `sipalive plan`.
+func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error) {
+	plan := control.Plan{Without: without}
+	for _, n := range without {
+		if a.Config.Node(n) == nil {
+			return plan, fmt.Errorf("plan without %s: no such node (configured: %s)", n, a.nodeNames())
+		}
+	}
+	var placed []elect.Placed
+	var st elect.Status
+	err := a.ask(ctx, func() { placed, st = a.Machine.Plan(nodes(without)...), a.Machine.Status() })
+	if err != nil {
+		return plan, err
+	}
+	for i, p := range placed {
+		plan.VIPs = append(plan.VIPs, control.PlannedVIP{Name: p.Name, Role: a.names.byID[p.VIP].vip == nil,
+			Holder: string(st.VIPs[i].Holder), Would: string(p.Node), Reason: p.Reason})
+	}
+	return plan, nil
+}
+
+func (a *Agent) nodeNames() string {
+	var names []string
+	for _, n := range a.Config.Nodes {
+		names = append(names, n.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Do carries out an operator's command and says in words what came of it.
+func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
+	cmd, err := a.command(c)
+	if err != nil {
+		return "", err
+	}
+	var before elect.Status
+	start := time.Now()
+	answered := make(chan elect.CommandAnswer, 1)
+	if err := a.ask(ctx, func() {
+		before = a.Machine.Status()
+		a.commandID++
+		cmd.ID = a.commandID
+		a.waiting[cmd.ID] = answered
+		a.step(cmd)
+	}); err != nil && !(c.Kind == control.Stop && errors.Is(err, errEnded)) {
+		return "", err
+	}
+	select {
+	case ans := <-answered:
+		if ans.Error != "" {
+			return "", errors.New(ans.Error)
+		}
+	case <-a.stopped:
+	case <-ctx.Done():
+		return "", fmt.Errorf("%s: %w", c, context.Cause(ctx))
+	}
+	return a.outcome(ctx, c, before, start)
+}
+
+// command translates names into what elect knows.
+func (a *Agent) command(c control.Command) (elect.Command, error) {
+	kinds := map[control.Kind]elect.CommandKind{control.Move: elect.CommandMove, control.Failback: elect.CommandFailback,
+		control.Drain: elect.CommandDrain, control.Undrain: elect.CommandUndrain, control.Stop: elect.CommandStop}
+	cmd := elect.Command{Kind: kinds[c.Kind], Node: elect.Node(c.Node)}
+	if cmd.Kind == 0 {
+		return cmd, fmt.Errorf("%s: unknown command", c.Kind)
+	}
+	if c.Node != "" && a.Config.Node(c.Node) == nil {
+		return cmd, fmt.Errorf("%s: no such node (configured: %s)", c, a.nodeNames())
+	}
+	if c.VIP != "" {
+		l := a.names.byName[c.VIP]
+		if l == nil {
+			return cmd, fmt.Errorf("%s: no such VIP or role (configured: %s)", c, a.leaseNames())
+		}
+		cmd.VIP = l.id
+	}
+	return cmd, nil
+}
+
+func (a *Agent) leaseNames() string {
+	var names []string
+	for _, l := range a.names.leases {
+		names = append(names, l.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// outcome says what changed since before. A drain first waits for the VIPs to
+// leave.
+func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Status, start time.Time) (string, error) {
+	took := time.Since(start)
+	if c.Kind == control.Stop {
+		return "stopped", nil
+	}
+	var after elect.Status
+	look := func() error { return a.ask(ctx, func() { after = a.Machine.Status() }) }
+	if err := look(); err != nil {
+		return "", err
+	}
+	node := c.Node
+	if node == "" {
+		node = a.Self.Name
+	}
+	if c.Kind == control.Drain {
+		took = a.awaitDrained(ctx, node, start, &after, look)
+	}
+	lines := a.changes(before, after, took)
+	switch c.Kind {
+	case control.Drain:
+		lines = append([]string{node + " is drained" + a.stillHolds(node, after)}, lines...)
+	case control.Undrain:
+		lines = append([]string{node + " may hold again"}, lines...)
+	default:
+		if len(lines) == 0 {
+			lines = []string{"nothing to move"}
+		}
+	}
+	return strings.Join(lines, "; "), nil
+}
+
+// drainPatience is how long a drain waits for a VIP that does not leave.
+const drainPatience = 5 * time.Second
+
+func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, after *elect.Status, look func() error) time.Duration {
+	for time.Since(start) < drainPatience+prepareTimeout(a.Config) && len(held(node, *after)) > 0 {
+		select {
+		case <-ctx.Done():
+			return time.Since(start)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if look() != nil {
+			break
+		}
+	}
+	return time.Since(start)
+}
+
+func held(node string, st elect.Status) []elect.VIPID {
+	for _, n := range st.Nodes {
+		if n.Name == elect.Node(node) {
+			return n.Holds
+		}
+	}
+	return nil
+}
+
+func (a *Agent) stillHolds(node string, st elect.Status) string {
+	ids := held(node, st)
+	if len(ids) == 0 {
+		return ""
+	}
+	var names []string
+	for _, id := range ids {
+		names = append(names, a.names.byID[id].name)
+	}
+	return fmt.Sprintf(", but still holds %s: no other node can take it (see sipalive events)", strings.Join(names, ", "))
+}
+
+func (a *Agent) changes(before, after elect.Status, took time.Duration) (lines []string) {
+	for i, v := range after.VIPs {
+		was := before.VIPs[i]
+		if v.Holder == was.Holder || v.Holder == "" {
+			continue
+		}
+		from := string(was.Holder)
+		if from == "" {
+			from = "nobody"
+		}
+		lines = append(lines, fmt.Sprintf("%s: %s -> %s in %s, epoch %d", a.names.byID[v.ID].name, from, v.Holder, roundMillis(took), v.Epoch))
+	}
+	return lines
+}
+
+func roundMillis(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// Status answers `sipalive status`.
+func (a *Agent) Status(ctx context.Context) (control.Status, error) {
+	var st elect.Status
+	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
+		return control.Status{}, err
+	}
+	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum, Fence: "none",
+		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
+	for i, n := range st.Nodes {
+		out.Nodes = append(out.Nodes, a.nodeStatus(n, a.Config.Nodes[i].Address.String()))
+	}
+	for _, v := range st.VIPs {
+		a.addVIP(&out, v)
+	}
+	return out, nil
+}
+
+func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatus {
+	s := control.NodeStatus{Name: string(n.Name), Address: address, Alive: n.Alive, Fit: n.Fit, SIP: sipWord(n.SIP), Drained: n.Drained,
+		Holds: []string{}, Why: n.Unfit, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
+	if !n.Alive {
+		s.Why = "not heard"
+	}
+	for _, role := range []bool{false, true} {
+		for _, id := range n.Holds {
+			if l := a.names.byID[id]; (l.vip == nil) == role {
+				s.Holds = append(s.Holds, l.name)
+			}
+		}
+	}
+	return s
+}
+
+// sipWord is a verdict in the words of status (§8).
+func sipWord(s elect.SIPState) string {
+	if s.Down() {
+		return "down"
+	}
+	return s.String()
+}
+
+func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
+	l := a.names.byID[v.ID]
+	since := control.Since{}
+	if v.Since != 0 {
+		since.Time = time.Now().Add(time.Duration(v.Since - a.Now()))
+	}
+	if l.vip == nil {
+		out.Roles = append(out.Roles, control.RoleStatus{Name: l.name, Holder: string(v.Holder), Epoch: uint64(v.Epoch), Since: since,
+			State: v.State.String(), Reason: v.Reason})
+		return
+	}
+	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
+		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason})
+}
+
+// countersNow puts the counters of every room side by side, under the names
+// that metrics will have.
+func (a *Agent) countersNow() map[string]uint64 {
+	c := map[string]uint64{
+		"loop_steps": a.stats.steps.Load(), "loop_packets_dropped": a.stats.dropped.Load(),
+		"loop_slowest_step_us": uint64(a.stats.slowestStep.Load() / 1000), "loop_latest_wakeup_us": uint64(max(a.stats.latestWakeUp.Load(), 0) / 1000),
+		"loop_send_errors": a.stats.sendErrors.Load(), "store_errors": a.stats.storeErrors.Load(), "records_lost": a.stats.recordsLost.Load(),
+	}
+	a.addNetworkCounters(c)
+	for _, p := range a.probes.probers {
+		s := p.Stats()
+		c["sip_sent"] += s.Sent
+		c["sip_answered"] += s.Answered
+		c["sip_refused"] += s.Refused
+		c["sip_timeouts"] += s.Timeouts
+		c["sip_malformed"] += s.Malformed
+		c["sip_late"] += s.Late
+	}
+	return c
+}
+
+func (a *Agent) addNetworkCounters(c map[string]uint64) {
+	n := a.network.Counters()
+	for name, v := range map[string]uint64{
+		"member_sent": n.Sent, "member_send_errors": n.SendErrors, "member_received": n.Received, "member_accepted": n.Accepted,
+		"member_garbage": n.Garbage, "member_wrong_label": n.WrongLabel, "member_wrong_key": n.WrongKey, "member_wrong_source": n.WrongSource,
+		"member_unknown_sender": n.UnknownSender, "member_misdirected": n.Misdirected, "member_duplicate": n.Duplicate,
+		"member_replayed": n.Replayed, "member_stale_instance": n.StaleInstance, "member_unproven": n.Unproven,
+		"member_joins": n.Joins, "member_gossip_errors": n.GossipErrors,
+	} {
+		c[name] = v
+	}
+}
+
+// Stop hands over what this node holds and ends the agent.
+func (a *Agent) Stop(ctx context.Context) error {
+	_, err := a.Do(ctx, control.Command{Kind: control.Stop})
+	return err
+}
+
+// StopPatience is the longest that handing over may take.
+func (a *Agent) StopPatience() time.Duration {
+	return prepareTimeout(a.Config) + 2*a.Config.Timing.Lease
+}

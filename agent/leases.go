@@ -1,0 +1,110 @@
+package agent
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/elect"
+)
+
+// leaseFile is a memory-mapped file in the runtime directory with the end of
+// every lease this node holds. It changes with every renewal, so it must cost
+// a store to memory and no system call; it outlives the agent, whose successor
+// asks on with the same epoch where the end is still ahead (§4.5).
+type leaseFile struct {
+	mem   []byte
+	slots map[elect.VIPID]int
+}
+
+const (
+	leaseSlot   = 128
+	leaseIDRoom = leaseSlot - 32 // id length and text; then boot hash, epoch, since, until
+)
+
+// OpenLeases maps the file for these VIPs and roles and returns the leases it
+// finds for them, without judging whether they have ended.
+func (d *Directory) OpenLeases(ids []elect.VIPID) ([]elect.HeldVIP, error) {
+	path := filepath.Join(d.run, leaseName)
+	found := readLeases(path, bootNumber(d.boot))
+	size := max(len(ids), 1) * leaseSlot
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	// Written, not truncated: a full tmpfs must refuse here, not fault later.
+	if _, err := f.Write(make([]byte, size)); err != nil {
+		return nil, fmt.Errorf("make room in %s: %w", tmp, err)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", tmp, err)
+	}
+	l := &leaseFile{mem: mem, slots: map[elect.VIPID]int{}}
+	var held []elect.HeldVIP
+	for i, id := range ids {
+		if len(id) >= leaseIDRoom {
+			return nil, fmt.Errorf("lease of %s: name longer than %d bytes", id, leaseIDRoom-1)
+		}
+		l.slots[id] = i * leaseSlot
+		s := l.slot(id)
+		s[0] = byte(len(id))
+		copy(s[1:leaseIDRoom], id)
+		binary.NativeEndian.PutUint64(s[leaseIDRoom:], bootNumber(d.boot))
+		if h, ok := found[id]; ok {
+			held = append(held, h)
+			l.put(id, h.Epoch, h.Since, h.Until)
+		}
+	}
+	d.leases = l
+	return held, os.Rename(tmp, path)
+}
+
+func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem[o : o+leaseSlot] }
+
+// put records a lease. A reader after a crash must never find an end that
+// belongs to another epoch: the end is cleared first and written last.
+func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, since, until elect.Instant) {
+	s := l.slot(id)
+	word := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&s[leaseIDRoom+8*i])) }
+	if atomic.LoadUint64(word(1)) != uint64(epoch) {
+		atomic.StoreUint64(word(3), 0)
+		atomic.StoreUint64(word(1), uint64(epoch))
+		atomic.StoreUint64(word(2), uint64(since))
+	}
+	atomic.StoreUint64(word(3), uint64(until))
+}
+
+func readLeases(path string, boot uint64) map[elect.VIPID]elect.HeldVIP {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil // none was left, or none that can be read: nothing is asked on for
+	}
+	out := map[elect.VIPID]elect.HeldVIP{}
+	for ; len(data) >= leaseSlot; data = data[leaseSlot:] {
+		n := int(data[0])
+		word := func(i int) uint64 { return binary.NativeEndian.Uint64(data[leaseIDRoom+8*i:]) }
+		if n == 0 || n >= leaseIDRoom || word(0) != boot || word(3) == 0 {
+			continue
+		}
+		id := elect.VIPID(data[1 : 1+n])
+		out[id] = elect.HeldVIP{VIP: id, Epoch: elect.Epoch(word(1)), Since: elect.Instant(word(2)), Until: elect.Instant(word(3))}
+	}
+	return out
+}
+
+// bootNumber is enough of the boot's id to tell two boots apart.
+func bootNumber(id string) uint64 {
+	var n uint64
+	for _, c := range []byte(id) {
+		n = n*1099511628211 ^ uint64(c)
+	}
+	return n
+}

@@ -1,0 +1,173 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"sipalive/elect"
+)
+
+// counters are what the loop itself counts.
+type counters struct {
+	steps        atomic.Uint64
+	dropped      atomic.Uint64 // packets that found the queue full
+	sendErrors   atomic.Uint64
+	storeErrors  atomic.Uint64 // the runtime directory refused a record
+	recordsLost  atomic.Uint64 // facts the log was too slow for
+	slowestStep  atomic.Int64  // ns
+	latestWakeUp atomic.Int64  // ns past a deadline, the worst
+}
+
+// loop is THE loop: it takes what happened, in order, lets the machine decide,
+// and carries the effects out. Nothing in it waits for anything but the next
+// event.
+func (a *Agent) loop(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case ev := <-a.events:
+			a.step(ev)
+		case ev := <-a.packets:
+			a.step(ev)
+		case q := <-a.queries:
+			q()
+		case <-timer.C:
+			a.drain()
+			a.noteWakeUp()
+			a.step(elect.Tick{})
+		case <-a.stopped:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+		timer.Reset(time.Duration(a.Machine.Deadline() - a.Now()))
+	}
+}
+
+// drain takes what had already arrived before time is allowed to speak: a
+// heartbeat in the queue is no silence.
+func (a *Agent) drain() {
+	for range cap(a.packets) {
+		select {
+		case ev := <-a.events:
+			a.step(ev)
+		case ev := <-a.packets:
+			a.step(ev)
+		default:
+			return
+		}
+	}
+}
+
+func (a *Agent) noteWakeUp() {
+	late := int64(a.Now() - a.Machine.Deadline())
+	if late > a.stats.latestWakeUp.Load() {
+		a.stats.latestWakeUp.Store(late)
+	}
+}
+
+func (a *Agent) step(ev elect.Event) {
+	start := a.Now()
+	a.carryOut(a.Machine.Step(start, ev))
+	a.stats.steps.Add(1)
+	if took := int64(a.Now() - start); took > a.stats.slowestStep.Load() {
+		a.stats.slowestStep.Store(took)
+	}
+}
+
+// carryOut does what the machine decided, in the order that keeps it safe: the
+// record in the runtime directory first, then the addresses, then the packets;
+// people and scripts are told last, off the loop.
+func (a *Agent) carryOut(eff elect.Effects) {
+	stored := a.storeRuntime(eff.Runtime)
+	a.recorder.transitions(eff.Transitions)
+	a.actions.transitions(eff.Transitions)
+	a.binder.want(eff.Want, stored)
+	if stored {
+		for _, out := range eff.Send {
+			if err := a.network.Send(out); err != nil {
+				a.stats.sendErrors.Add(1)
+			}
+		}
+	}
+	for _, n := range eff.Probe {
+		a.probes.probeNow(n)
+	}
+	for _, p := range eff.Prepare {
+		a.actions.prepare(p)
+	}
+	if eff.Durable != nil {
+		a.durables.put(eff.Durable)
+	}
+	for _, ans := range eff.Answers {
+		a.answer(ans)
+	}
+	if eff.Stopped {
+		a.finishStop()
+	}
+}
+
+// storeRuntime puts the record into the runtime directory. While that fails
+// nothing leaves that could depend on it, and the last record is tried again
+// before the next effects.
+func (a *Agent) storeRuntime(r *elect.Runtime) bool {
+	if r == nil {
+		r = a.unstored
+	}
+	if r == nil {
+		return true
+	}
+	err := a.Directory.StoreRuntime(r)
+	if err != nil {
+		if a.unstored == nil {
+			a.recorder.warn("store the votes", err)
+		}
+		a.unstored = r
+		a.stats.storeErrors.Add(1)
+		return false
+	}
+	a.unstored = nil
+	return true
+}
+
+func (a *Agent) answer(ans elect.CommandAnswer) {
+	if ch := a.waiting[ans.ID]; ch != nil {
+		delete(a.waiting, ans.ID)
+		ch <- ans
+	}
+}
+
+func (a *Agent) finishStop() {
+	select {
+	case <-a.stopped:
+	default:
+		close(a.stopped)
+	}
+}
+
+// errEnded is the answer to questions that come too late.
+var errEnded = errors.New("the agent is ending")
+
+// ask lets the loop run f between two steps and waits for it.
+func (a *Agent) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	q := func() { f(); close(done) }
+	select {
+	case a.queries <- q:
+	case <-a.ended:
+		return errEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-a.ended:
+		return errEnded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

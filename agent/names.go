@@ -1,0 +1,105 @@
+package agent
+
+import (
+	"net/netip"
+	"time"
+
+	"sipalive/config"
+	"sipalive/elect"
+	"sipalive/hooks"
+)
+
+// names translates between what people configured and what elect knows.
+type names struct {
+	leases []lease // every VIP and role in configured order
+	byID   map[elect.VIPID]*lease
+	byName map[string]*lease
+}
+
+// lease is one VIP or role as the agent needs it.
+type lease struct {
+	id      elect.VIPID
+	name    string
+	vip     *config.VIP // nil for a role
+	address netip.Addr  // invalid for a role
+	actions []hooks.Action
+}
+
+func newNames(c *config.Config) names {
+	n := names{byID: map[elect.VIPID]*lease{}, byName: map[string]*lease{}}
+	for i := range c.VIPs {
+		v := &c.VIPs[i]
+		n.leases = append(n.leases, lease{id: vipID(v.Address), name: v.Name, vip: v, address: v.Address, actions: hookActions(v.Actions)})
+	}
+	for _, r := range c.Roles {
+		n.leases = append(n.leases, lease{id: elect.RoleID(r.Name), name: r.Name, actions: hookActions(r.Actions)})
+	}
+	for i := range n.leases {
+		l := &n.leases[i]
+		n.byID[l.id], n.byName[l.name] = l, l
+	}
+	return n
+}
+
+// vipID is a VIP's identity: its canonical address (§4.3).
+func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }
+
+func hookActions(in []config.Action) []hooks.Action {
+	out := make([]hooks.Action, 0, len(in))
+	for _, c := range in {
+		out = append(out, hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached, Timeout: c.Timeout})
+	}
+	return out
+}
+
+// ElectConfig is what the machine needs of the configuration.
+func ElectConfig(c *config.Config, self *config.Node) elect.Config {
+	e := elect.Config{
+		Self: elect.Node(self.Name), Digest: c.Digest(),
+		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
+		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
+		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c),
+	}
+	for _, n := range c.Nodes {
+		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})
+	}
+	for _, v := range c.VIPs {
+		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: vipID(v.Address), Name: v.Name, Prefer: nodes(v.Prefer), Weight: v.Weight})
+	}
+	for _, r := range c.Roles {
+		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: elect.RoleID(r.Name), Name: r.Name, Role: true, Prefer: nodes(r.Prefer), PreferSpare: r.PreferSpare})
+	}
+	return e
+}
+
+func nodes(in []string) (out []elect.Node) {
+	for _, n := range in {
+		out = append(out, elect.Node(n))
+	}
+	return out
+}
+
+// prepareTimeout is the longest that getting ready can take: the slowest
+// chain of prepare actions, then one OPTIONS.
+func prepareTimeout(c *config.Config) time.Duration {
+	var chain, probe time.Duration
+	longest := func(actions []config.Action) {
+		var sum time.Duration
+		for _, a := range actions {
+			if a.On == config.Prepare {
+				sum += a.Timeout
+			}
+		}
+		chain = max(chain, sum)
+	}
+	for _, v := range c.VIPs {
+		longest(v.Actions)
+	}
+	for _, r := range c.Roles {
+		longest(r.Actions)
+	}
+	for _, t := range c.SIP.Targets {
+		probe = max(probe, t.Timeout)
+	}
+	return chain + probe
+}

@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"sipalive/control"
+	"sipalive/elect"
+	"sipalive/hooks"
+)
+
+// recorder tells each fact once, to the log and to the journal, in its own
+// goroutine: a log that does not take our lines costs lines, not heartbeats.
+type recorder struct {
+	a       *Agent
+	facts   chan func()
+	open    map[elect.VIPID]*entry // the takeover that is being filled in
+	release map[elect.VIPID]*entry // our last release
+	ready   map[elect.VIPID][]hooks.Outcome
+	warned  map[string]time.Time
+}
+
+// entry is an event in the journal that goes on.
+type entry struct {
+	id    uint64
+	epoch elect.Epoch
+	zero  elect.Instant // of its timeline
+}
+
+// warnEvery is how often the same warning is worth a line.
+const warnEvery = time.Minute
+
+func newRecorder(a *Agent) *recorder {
+	return &recorder{a: a, facts: make(chan func(), 512), open: map[elect.VIPID]*entry{}, release: map[elect.VIPID]*entry{},
+		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}}
+}
+
+func (r *recorder) run(ctx context.Context) error {
+	r.post(func() { r.agentEvent("started") })
+	for {
+		select {
+		case f := <-r.facts:
+			f()
+		case <-ctx.Done():
+			for {
+				select {
+				case f := <-r.facts:
+					f()
+				default:
+					r.agentEvent("stopped")
+					return nil
+				}
+			}
+		}
+	}
+}
+
+func (r *recorder) post(f func()) {
+	select {
+	case r.facts <- f:
+	default:
+		r.a.stats.recordsLost.Add(1)
+	}
+}
+
+func (r *recorder) agentEvent(text string) {
+	r.a.Log.Info("agent "+text, "node", r.a.Self.Name)
+	r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindAgent, Text: text})
+}
+
+// warn tells of trouble, at most once a minute for the same.
+func (r *recorder) warn(what string, err error) {
+	r.post(func() {
+		if last, seen := r.warned[what]; seen && time.Since(last) < warnEvery {
+			return
+		}
+		r.warned[what] = time.Now()
+		r.a.Log.Warn(what, "node", r.a.Self.Name, "err", err)
+	})
+}
+
+// wall dates an instant of the boot clock for people.
+func (r *recorder) wall(t elect.Instant) control.Stamp {
+	return control.Stamp{Time: time.Now().Add(time.Duration(t - r.a.Now()))}
+}
+
+func (r *recorder) transitions(ts []elect.Transition) {
+	for _, t := range ts {
+		at := r.a.Now()
+		r.post(func() { r.transition(t, at) })
+	}
+}
+
+func (r *recorder) transition(t elect.Transition, at elect.Instant) {
+	ev := control.Event{Time: r.wall(at), Node: r.a.Self.Name, Kind: kindOf(t.Kind), Epoch: uint64(t.Epoch), Text: t.Text}
+	if l := r.a.names.byID[t.VIP]; l != nil {
+		ev.VIP = l.name
+	}
+	if t.Cause != elect.CauseNone {
+		ev.Reason = t.Cause.String()
+	}
+	switch t.Kind {
+	case elect.Acquired:
+		r.acquired(t, at, ev)
+		return
+	case elect.LetGo, elect.Lapsed:
+		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
+	case elect.MoveStarted, elect.MoveFailed:
+		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
+	case elect.HolderSeen:
+		ev.From, ev.To = string(t.Previous), string(t.Node)
+	case elect.RetireDue:
+		return // its actions show in the release
+	default:
+		ev.To = ""
+		ev.From = string(t.Node)
+	}
+	ev.Text = text(t)
+	r.log(t, ev)
+	id := r.a.Journal.Add(ev)
+	if t.Kind == elect.LetGo {
+		r.release[t.VIP] = &entry{id: id, epoch: t.Epoch, zero: at}
+	}
+}
+
+// text is the event in words.
+func text(t elect.Transition) string {
+	if t.Text != "" {
+		return t.Kind.String() + ": " + t.Text
+	}
+	return t.Kind.String()
+}
+
+func kindOf(k elect.TransitionKind) string {
+	switch k {
+	case elect.Acquired:
+		return control.Takeover
+	case elect.Raised:
+		return control.KindRaised
+	case elect.LetGo, elect.Lapsed:
+		return control.KindRelease
+	case elect.MoveStarted, elect.MoveFailed:
+		return control.KindMove
+	case elect.AllUnfit, elect.AllUnfitOver:
+		return control.KindAllUnfit
+	case elect.QuorumLost, elect.QuorumBack:
+		return control.KindQuorum
+	case elect.HolderSeen:
+		return control.KindHolder
+	case elect.VIPVacant:
+		return control.KindVacant
+	case elect.Drained, elect.Undrained:
+		return control.KindDrain
+	case elect.ListTaken, elect.ConfigDiffers, elect.ConfigSame:
+		return control.KindConfig
+	case elect.VerifyFailed:
+		return control.KindVerify
+	case elect.BindFailed:
+		return control.KindBind
+	}
+	return control.KindNode
+}
+
+func (r *recorder) log(t elect.Transition, ev control.Event) {
+	level := slog.LevelInfo
+	switch t.Kind {
+	case elect.Lapsed, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed,
+		elect.ConfigDiffers:
+		level = slog.LevelWarn
+	case elect.AllUnfit, elect.BindFailed:
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{slog.String("node", r.a.Self.Name)}
+	for _, kv := range [][2]string{{"peer", string(t.Node)}, {"vip", ev.VIP}, {"from", ev.From}, {"to", ev.To}, {"reason", ev.Reason}, {"err", t.Text}} {
+		if kv[1] != "" && !(kv[0] == "peer" && kv[1] == r.a.Self.Name) && !(kv[0] == "from" && kv[1] == string(t.Node)) {
+			attrs = append(attrs, slog.String(kv[0], kv[1]))
+		}
+	}
+	if t.Epoch != 0 {
+		attrs = append(attrs, slog.Uint64("epoch", uint64(t.Epoch)))
+	}
+	r.a.Log.LogAttrs(context.Background(), level, t.Kind.String(), attrs...)
+}
+
+// acquired opens the one event of a takeover. Its timeline counts from the
+// moment the need was noticed; a crash also shows when the old holder was
+// last heard.
+func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Event) {
+	zero := t.Noticed
+	if t.Cause == elect.CauseCrash || t.Cause == elect.CauseBoot || zero == 0 || zero > at {
+		zero = min(t.Vacant, at)
+	}
+	ev.Time = r.wall(zero)
+	ev.From, ev.To = string(t.Previous), r.a.Self.Name
+	ev.Text = t.Why.String()
+	if t.Cause == elect.CauseCrash && t.Noticed != 0 && t.Noticed < zero {
+		ev.Add("last heard", t.Noticed.Sub(zero))
+	}
+	ev.Add("noticed", 0)
+	for _, o := range r.ready[t.VIP] {
+		addAction(&ev, zero, o)
+	}
+	delete(r.ready, t.VIP)
+	ev.Add("lease", at.Sub(zero))
+	r.log(t, ev)
+	r.open[t.VIP] = &entry{id: r.a.Journal.Add(ev), epoch: t.Epoch, zero: zero}
+}
+
+func addAction(ev *control.Event, zero elect.Instant, o hooks.Outcome) {
+	var err error
+	if !o.OK {
+		err = errors.New(o.Err)
+	}
+	ev.AddAction(o.Action, elect.Instant(o.Started).Sub(zero), o.Took, o.Output, err)
+}
+
+// bound marks when the address was there and announced; a role has neither.
+func (r *recorder) bound(id elect.VIPID, e elect.Epoch, bound, announced elect.Instant, address bool) {
+	if !address {
+		return
+	}
+	r.mark(id, e, "bound", bound)
+	r.mark(id, e, "announced", announced)
+}
+
+func (r *recorder) mark(id elect.VIPID, e elect.Epoch, name string, at elect.Instant) {
+	r.update(id, e, func(ev *control.Event, zero elect.Instant) { ev.Add(name, at.Sub(zero)) })
+}
+
+func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
+	r.update(id, e, func(ev *control.Event, _ elect.Instant) { ev.Outcome = outcome })
+}
+
+func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, elect.Instant)) {
+	r.post(func() {
+		if en := r.open[id]; en != nil && e >= en.epoch {
+			r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev, en.zero) })
+		}
+	})
+}
+
+// action keeps what became of an action with the event it belongs to.
+func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o hooks.Outcome) {
+	r.post(func() {
+		if !o.OK {
+			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", o.Err)
+		}
+		en := r.open[id]
+		switch phase {
+		case hooks.Prepare:
+			r.ready[id] = append(r.ready[id], o)
+			return
+		case hooks.Release, hooks.Retire:
+			en = r.release[id]
+		}
+		if en != nil {
+			r.a.Journal.Update(en.id, func(ev *control.Event) { addAction(ev, en.zero, o) })
+		}
+	})
+}

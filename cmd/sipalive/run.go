@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sipalive/agent"
+	"sipalive/arp"
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/elect"
+	"sipalive/hooks"
+	"sipalive/member"
+	"sipalive/platform"
+	"sipalive/vip"
+)
+
+const (
+	defaultStateDir = "/var/lib/sipalive"
+	lockName        = "lock"
+)
+
+type runFlags struct {
+	file, node, runDir, stateDir string
+}
+
+func newRunCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run -c FILE",
+		Short: "Run the agent on this node",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("state-dir") && cmd.Flags().Changed("run-dir") {
+				f.stateDir = filepath.Join(f.runDir, "state")
+			}
+			return runAgent(cmd.Context(), f, cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVarP(&f.file, "config", "c", "", "configuration file, the same on every node")
+	cmd.Flags().StringVar(&f.node, "node", "", "this node's name (default: the node whose address is on this machine)")
+	cmd.Flags().StringVar(&f.runDir, "run-dir", defaultRunDir, "runtime directory, a tmpfs")
+	cmd.Flags().StringVar(&f.stateDir, "state-dir", defaultStateDir, "state directory (default with --run-dir alone: RUN_DIR/state)")
+	_ = cmd.MarkFlagRequired("config")
+	return cmd
+}
+
+// runAgent constructs everything, runs it, and hands over when asked to end.
+func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
+	log := newLog(stderr)
+	c, self, err := loadNode(f)
+	if err != nil {
+		return err
+	}
+	keys, err := config.LoadKeyring(c.KeyFile)
+	if err != nil {
+		return err
+	}
+	if missing := platform.MissingCapabilities("CAP_NET_ADMIN", "CAP_NET_RAW"); len(missing) > 0 {
+		return fmt.Errorf("run %s: %s missing (run as root or from the systemd unit)", self.Name, strings.Join(missing, " and "))
+	}
+	dir, err := agent.OpenDirectory(f.runDir, f.stateDir)
+	if err != nil {
+		return err
+	}
+	unlock, err := platform.Lock(filepath.Join(f.runDir, lockName))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unlock() }()
+
+	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
+	closeHost, err := openHost(&parts, log)
+	if err != nil {
+		return err
+	}
+	defer closeHost()
+	if err := openMachine(&parts); err != nil {
+		return err
+	}
+	if err := sweep(&parts, log); err != nil {
+		return err
+	}
+	parts.Network = func(deliver func(elect.Received)) (*member.Network, error) {
+		return member.Start(memberConfig(&parts, keys, deliver))
+	}
+	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		log.Warn(warning, "node", self.Name)
+	}
+	parts.Listener = listener
+	return runUntilSignal(ctx, agent.New(parts), log)
+}
+
+// loadNode reads the file, finds this node in it, and fills in the interface
+// of every VIP that leaves it to the node's address.
+func loadNode(f runFlags) (*config.Config, *config.Node, error) {
+	c, err := config.Load(f.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	local, err := platform.LocalAddresses()
+	if err != nil {
+		return nil, nil, err
+	}
+	self, err := c.Self(f.node, local)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.CheckInterfaces(interfaceExists); err != nil {
+		return nil, nil, err
+	}
+	for i := range c.VIPs {
+		if c.VIPs[i].Interface != "" {
+			continue
+		}
+		name, err := platform.InterfaceOf(self.Address)
+		if err != nil {
+			return nil, nil, err
+		}
+		c.VIPs[i].Interface = name
+	}
+	return c, self, nil
+}
+
+func now() elect.Instant { return elect.Instant(platform.BootNow()) }
+
+// openHost opens what reaches the kernel and the network on this host.
+func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
+	var managed []vip.Address
+	for _, v := range p.Config.VIPs {
+		managed = append(managed, vip.Address{IP: v.Address, Interface: v.Interface})
+	}
+	if p.Table, err = vip.Open(managed); err != nil {
+		return nil, err
+	}
+	if p.Conntrack, err = vip.Open(managed); err != nil {
+		return nil, err
+	}
+	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, OnError: func(err error) {
+		log.Warn("announce", "node", p.Self.Name, "err", err)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	p.Runner = hooks.NewRunner(hooks.Options{
+		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
+		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
+		Now:                platform.BootNow,
+	})
+	return func() {
+		_ = p.Announcer.Close()
+		p.Conntrack.Close()
+		p.Table.Close()
+	}, nil
+}
+
+func readPassword(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read the event socket's password: %w", err)
+	}
+	return strings.TrimRight(string(data), "\r\n"), nil
+}
+
+// openMachine restores what an earlier agent left and starts the election's
+// machine on it. A lease is asked on for only where nothing of it is missing:
+// its address is still bound, and its end is ahead.
+func openMachine(p *agent.Parts) error {
+	runtime, durable, err := p.Directory.Restore()
+	if err != nil {
+		return err
+	}
+	cfg := agent.ElectConfig(p.Config, p.Self)
+	var ids []elect.VIPID
+	roles := map[elect.VIPID]bool{}
+	for _, v := range cfg.VIPs {
+		ids = append(ids, v.ID)
+		roles[v.ID] = v.Role
+	}
+	leases, err := p.Directory.OpenLeases(ids)
+	if err != nil {
+		return err
+	}
+	bound, err := p.Table.Bound()
+	if err != nil {
+		return err
+	}
+	isBound := map[elect.VIPID]bool{}
+	for _, b := range bound {
+		isBound[elect.VIPID(b.IP.String())] = b.AsBoundByBind
+	}
+	if runtime != nil {
+		for _, h := range leases {
+			if h.Until > now() && (isBound[h.VIP] || roles[h.VIP]) {
+				p.Adopted = append(p.Adopted, h)
+			}
+		}
+	}
+	if p.Rand, err = newRand(); err != nil {
+		return err
+	}
+	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
+		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
+	return err
+}
+
+func newRand() (*rand.Rand, error) {
+	var seed [32]byte
+	if _, err := crand.Read(seed[:]); err != nil {
+		return nil, fmt.Errorf("read random numbers: %w", err)
+	}
+	return rand.New(rand.NewChaCha8(seed)), nil
+}
+
+// sweep removes every configured VIP found bound without a lease.
+func sweep(p *agent.Parts, log *slog.Logger) error {
+	adopted := map[netip.Addr]bool{}
+	for _, h := range p.Adopted {
+		if ip, err := netip.ParseAddr(string(h.VIP)); err == nil {
+			adopted[ip] = true
+		}
+	}
+	removed, err := p.Table.Sweep(func(ip netip.Addr) bool { return adopted[ip] })
+	for _, b := range removed {
+		log.Warn("removed an address found bound without a lease", "node", p.Self.Name, "vip", b.IP.String(), "from", b.Interface)
+	}
+	return err
+}
+
+func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) member.Config {
+	seed := p.Rand.Uint64()
+	random := rand.New(rand.NewPCG(seed, p.Rand.Uint64()))
+	m := member.Config{
+		Cluster: p.Config.Cluster, Keys: keys, Port: p.Config.Port, Self: elect.Node(p.Self.Name),
+		SelfAddress: p.Self.Address, SelfAddress2: p.Self.Address2, Instance: p.Machine.Instance(), Random: random.Uint64, Deliver: deliver,
+	}
+	for _, n := range p.Config.Nodes {
+		if n.Name != p.Self.Name {
+			m.Peers = append(m.Peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
+		}
+	}
+	return m
+}
+
+// newLog writes to stderr; the journal of systemd dates the lines itself.
+func newLog(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// handOverPatience bounds a stop beyond the time the successors need.
+const handOverPatience = 5 * time.Second
+
+// runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at
+// the second.
+func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-signals:
+			log.Info("handing over", "reason", s.String())
+		}
+		_ = platform.NotifySystemd("STOPPING=1")
+		go func() {
+			c, end := context.WithTimeout(ctx, a.StopPatience()+handOverPatience)
+			defer end()
+			if err := a.Stop(c); err != nil && !errors.Is(err, context.Canceled) {
+				log.Warn("hand over", "err", err)
+			}
+			cancel()
+		}()
+		select {
+		case <-ctx.Done():
+		case <-signals:
+			cancel()
+		}
+	}()
+	return a.Run(ctx)
+}

@@ -1,0 +1,228 @@
+// Package cluster puts sipalive on the lab: a PBX and an agent on every node,
+// as processes of their own, with one configuration file. The demo, the
+// end-to-end tests and the benchmarks all run on it.
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/test/lab"
+)
+
+// Options says what to run. Binary is required.
+type Options struct {
+	Binary string                             // the sipalive binary
+	Nodes  []string                           // default pbx1, pbx2, pbx3
+	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
+	TOML   string                             // appended to the top of the file: [timing], [sip] ...
+	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
+	Node   func(i int) string                 // lines added to the i-th [[node]], counted from 1
+	PBX    func(h *lab.Host) (lab.Spec, bool) // default the binary's own; false: none on this node
+	Prefix string                             // of the namespaces
+}
+
+// Cluster is a lab with sipalive on it.
+type Cluster struct {
+	*lab.Lab
+	VIPs   []netip.Addr
+	Config string // path of the file
+	opts   Options
+	agents []*lab.Process
+	pbxes  []*lab.Process
+	dir    string
+}
+
+// VIPName is the configured name of the i-th VIP, counted from 0.
+func VIPName(i int) string { return fmt.Sprintf("vip%d", i+1) }
+
+// Start builds the lab, writes key and file, and starts a PBX and an agent on
+// every node. It does not wait for anything to be held: see WaitHeld.
+func Start(o Options) (*Cluster, error) {
+	if o.VIPs == 0 {
+		o.VIPs = 2
+	}
+	if len(o.Nodes) == 0 {
+		o.Nodes = []string{"pbx1", "pbx2", "pbx3"}
+	}
+	dir, err := os.MkdirTemp(memoryDir(), "sipalive-lab-")
+	if err != nil {
+		return nil, err
+	}
+	l, err := lab.New(lab.Options{Nodes: o.Nodes, DataDir: dir, Prefix: o.Prefix})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	c := &Cluster{Lab: l, opts: o, dir: dir, agents: make([]*lab.Process, len(o.Nodes)), pbxes: make([]*lab.Process, len(o.Nodes))}
+	for i := range o.VIPs {
+		c.VIPs = append(c.VIPs, l.VIP(i+1))
+	}
+	if err := c.begin(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// memoryDir is a tmpfs, as the runtime directory is in production.
+func memoryDir() string {
+	const shm = "/dev/shm"
+	var st syscall.Statfs_t
+	const tmpfsMagic = 0x01021994
+	if err := syscall.Statfs(shm, &st); err == nil && st.Type == tmpfsMagic {
+		return shm
+	}
+	return os.TempDir()
+}
+
+func (c *Cluster) begin() error {
+	if err := c.writeConfig(); err != nil {
+		return err
+	}
+	for i := range c.opts.Nodes {
+		if err := c.StartPBX(i); err != nil {
+			return err
+		}
+		if err := c.StartAgent(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends every process and removes lab and files.
+func (c *Cluster) Close() error { return errors.Join(c.Lab.Close(), os.RemoveAll(c.dir)) }
+
+func (c *Cluster) writeConfig() error {
+	key, err := config.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	keyFile := filepath.Join(c.dir, "key")
+	if err := os.WriteFile(keyFile, []byte(key+"\n"), 0o600); err != nil {
+		return err
+	}
+	c.Config = filepath.Join(c.dir, "sipalive.toml")
+	return os.WriteFile(c.Config, []byte(c.toml(keyFile)), 0o644)
+}
+
+func (c *Cluster) toml(keyFile string) string {
+	s := fmt.Sprintf("cluster = \"demo\"\nkey_file = %q\n%s\n", keyFile, c.opts.TOML)
+	for i, h := range c.Nodes() {
+		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, h.Addr)
+		if c.opts.Node != nil {
+			s += c.opts.Node(i+1) + "\n"
+		}
+	}
+	for i, v := range c.VIPs {
+		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = \"eth0\"\nprefer = [%q]\n", VIPName(i), v, c.opts.Nodes[i%len(c.opts.Nodes)])
+		if c.opts.VIP != nil {
+			s += c.opts.VIP(i+1) + "\n"
+		}
+	}
+	return s
+}
+
+// RunDir is a node's runtime directory.
+func (c *Cluster) RunDir(i int) string { return filepath.Join(c.dir, "run-"+c.opts.Nodes[i]) }
+
+// StartAgent starts a node's agent.
+func (c *Cluster) StartAgent(i int) (err error) {
+	h := c.Node(i)
+	c.agents[i], err = h.Start(lab.Spec{Name: "agent-" + h.Name, Path: c.opts.Binary,
+		Args: []string{"run", "-c", c.Config, "--run-dir", c.RunDir(i)}})
+	return err
+}
+
+// StartPBX starts a node's SIP server.
+func (c *Cluster) StartPBX(i int) (err error) {
+	h := c.Node(i)
+	spec := lab.Spec{Name: "pbx-" + h.Name, Path: c.opts.Binary, Args: []string{"demo-pbx", h.Name}}
+	if c.opts.PBX != nil {
+		var some bool
+		if spec, some = c.opts.PBX(h); !some {
+			return nil
+		}
+	}
+	c.pbxes[i], err = h.Start(spec)
+	return err
+}
+
+// Agent is a node's agent process; nil where none was started.
+func (c *Cluster) Agent(i int) *lab.Process { return c.agents[i] }
+
+// PBX is a node's SIP server process; nil where none was started.
+func (c *Cluster) PBX(i int) *lab.Process { return c.pbxes[i] }
+
+// Client talks to a node's agent.
+func (c *Cluster) Client(i int) *control.Client { return control.NewClient(c.RunDir(i)) }
+
+// Index is a node's number by name, -1 for none.
+func (c *Cluster) Index(name string) int {
+	for i, n := range c.opts.Nodes {
+		if n == name {
+			return i
+		}
+	}
+	return -1
+}
+
+// Holder asks a node's agent who holds the i-th VIP, "" for nobody.
+func (c *Cluster) Holder(ctx context.Context, node, vip int) (string, error) {
+	st, err := c.Client(node).Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	return st.VIPs[vip].Holder, nil
+}
+
+// WaitHeld waits until a node's agent sees every VIP held, and every listed
+// node fit.
+func (c *Cluster) WaitHeld(ctx context.Context, node int, fit ...string) error {
+	return lab.WaitFor(ctx, "every VIP held", func() error {
+		st, err := c.Client(node).Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, v := range st.VIPs {
+			if v.State != "held" || v.Holder == "" {
+				return fmt.Errorf("%s is %s: %s", v.Name, v.State, v.Reason)
+			}
+		}
+		for _, n := range st.Nodes {
+			for _, f := range fit {
+				if n.Name == f && !n.Fit {
+					return fmt.Errorf("%s is not fit: %s", n.Name, n.Why)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// WaitHolder waits until a node's agent sees the i-th VIP at a holder.
+func (c *Cluster) WaitHolder(ctx context.Context, node, vip int, holder string) error {
+	return lab.WaitFor(ctx, fmt.Sprintf("%s at %s", VIPName(vip), holder), func() error {
+		st, err := c.Client(node).Status(ctx)
+		if err != nil {
+			return err
+		}
+		if v := st.VIPs[vip]; v.Holder != holder || v.State != "held" {
+			return fmt.Errorf("%s is %s at %q: %s", v.Name, v.State, v.Holder, v.Reason)
+		}
+		return nil
+	})
+}
+
+// Deadline is a context for waiting.
+func Deadline(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
