@@ -31,6 +31,8 @@ type Config struct {
 	Deliver func(elect.Received)
 
 	Rejoin time.Duration // between looks for peers that gossip lost; default 3 s
+
+	probe time.Duration // gossip's, for tests that cannot wait seconds; default 1 s
 }
 
 // Peer is another node as configured.
@@ -49,7 +51,7 @@ func (c *Config) check() error {
 	case c.Instance == 0:
 		return errors.New("no instance: 0 means none")
 	case c.Random == nil || c.Deliver == nil:
-		return errors.New("Random and Deliver must be set")
+		return errors.New("a source of random numbers and a function to deliver to are needed")
 	case len(c.Peers) >= maxNodes:
 		return fmt.Errorf("%d peers: a cluster has at most %d nodes", len(c.Peers), maxNodes)
 	}

@@ -33,6 +33,9 @@ func gossipConfig(cfg *Config, t *transport, l *gossipLog) *memberlist.Config {
 	c.PushPullInterval = time.Minute
 	c.EnableCompression = false
 	c.DNSConfigPath = "" // addresses only
+	if cfg.probe > 0 {
+		c.ProbeInterval, c.ProbeTimeout = cfg.probe, cfg.probe/2
+	}
 	return c
 }
 

@@ -43,7 +43,7 @@ type peer struct {
 	last    []byte // body of the last packet, if it was a heartbeat or an ask
 	lastSeq elect.Seq
 	lastAt  time.Time
-	greeted time.Time
+	spent   time.Time // greetings, see mayGreet
 }
 
 // Start binds the configured addresses, says hello to every peer and begins to

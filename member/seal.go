@@ -29,9 +29,9 @@ var (
 
 // sealer writes and opens memberlist's encrypted packets. Its own code, not
 // memberlist's, for the fast path's sake: SendToAddress takes memberlist's node
-// lock, looks the bare address up in its node map and expands the AES key for
-// every packet (19 allocations); BenchmarkSeal and BenchmarkSendToAddress
-// compare them, TestStockMemberlistReadsUs keeps the format the same. It is
+// lock, under which its delegates run, and expands the AES key for every packet
+// (7.2 µs and 11 allocations against 5.4 µs and none: BenchmarkSendToAddress,
+// BenchmarkSend). TestStockMemberlistReadsUs keeps the format the same. It is
 // safe for concurrent use.
 type sealer struct {
 	prefix []byte // label header and encryption version

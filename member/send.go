@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// helloSpacing bounds what replays can make us send to one peer.
+	// One greeting per helloSpacing, and a few at once when two nodes start
+	// together, bound what replays can make us send to one peer.
 	helloSpacing = 20 * time.Millisecond
+	helloBurst   = 4
 	// resendWithin is how old a packet may be to be worth repeating.
 	resendWithin = time.Second
 )
@@ -93,6 +95,19 @@ func (p *peer) keep(out elect.Outgoing, body []byte) {
 	}
 }
 
+// mayGreet moves the time up to which greetings are spent: one more costs
+// helloSpacing, and at most helloBurst of it may be saved up.
+func (p *peer) mayGreet(now time.Time) bool {
+	if earliest := now.Add(-helloBurst * helloSpacing); p.spent.Before(earliest) {
+		p.spent = earliest
+	}
+	if next := p.spent.Add(helloSpacing); !next.After(now) {
+		p.spent = next
+		return true
+	}
+	return false
+}
+
 // greet gives the peer our nonce and echoes its own: with a repeat of our last
 // packet, which may have failed for want of that echo and spares the peer from
 // waiting for the next, or with a hello if one is owed.
@@ -101,11 +116,10 @@ func (s *sender) greet(p *peer, owed bool) {
 	now := time.Now()
 	n.mu.Lock()
 	resend := p.lastSeq != 0 && now.Sub(p.lastAt) < resendWithin
-	if now.Sub(p.greeted) < helloSpacing || !resend && !owed {
+	if !resend && !owed || !p.mayGreet(now) {
 		n.mu.Unlock()
 		return
 	}
-	p.greeted = now
 	seq := elect.Seq(0)
 	s.body = append(s.body[:0], kindHello)
 	if resend {

@@ -22,7 +22,6 @@ type transport struct {
 	count   *counts
 	packets chan *memberlist.Packet
 	streams chan net.Conn
-	receive func(*path) // reads one socket until it is closed
 
 	ctx    context.Context // ends with the transport
 	cancel context.CancelFunc
