@@ -199,7 +199,7 @@ func (c *Client) noAgent(err error) error {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		e.Why, e.Advice = errors.New("no answer in time"), adviceLog
 	case errors.Is(err, context.Canceled):
-		e.Why, e.Advice = context.Canceled, "a command under way may still be carried out"
+		return fmt.Errorf("ask the agent at %s: interrupted: %w (it may still carry a command out)", c.socket, context.Canceled)
 	case errors.As(err, &through), errors.As(err, &syntax):
 		e.Why, e.Advice = errors.New("what answers there does not speak sipalive's HTTP"), adviceOther
 	}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"sipalive/control"
+)
+
+// The exit codes of every command (docs/design.md §8).
+const (
+	exitDone    = 0 // yes, or done
+	exitNo      = 1 // no, or failed
+	exitUsage   = 2
+	exitNoAgent = 3 // no agent answers
+)
+
+// errNo is the answer "no" to a question: nothing is printed.
+var errNo = errors.New("no")
+
+// usageError is a command line that cannot be meant.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+// misuse is a usageError of cmd, with where to read on.
+func misuse(cmd *cobra.Command, format string, args ...any) error {
+	return usageError{fmt.Sprintf("%s: %s (%[1]s --help)", cmd.CommandPath(), fmt.Sprintf(format, args...))}
+}
+
+// ranError is what a command returned once it ran. cobra's own errors, which
+// it makes of types it does not export, are of no such type.
+type ranError struct{ error }
+
+func (e ranError) Unwrap() error { return e.error }
+
+// markRuns makes the errors of cmd and all below it tell whether they ran.
+func markRuns(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		markRuns(sub)
+	}
+	run := cmd.RunE
+	if run == nil {
+		return
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd, args); err != nil {
+			return ranError{err}
+		}
+		return nil
+	}
+}
+
+// asMisuse turns what cobra refused before cmd ran into a misuse.
+func asMisuse(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ran, is := errors.AsType[ranError](err); is {
+		return ran.error
+	}
+	if _, known := errors.AsType[usageError](err); known {
+		return err
+	}
+	return misuse(cmd, "%v", err)
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	if _, wrong := errors.AsType[usageError](err); wrong {
+		return exitUsage
+	}
+	if _, none := errors.AsType[*control.NoAgent](err); none {
+		return exitNoAgent
+	}
+	return exitNo
+}
+
+// errorLine is what stderr gets: one line, or nothing.
+func errorLine(err error) string {
+	if err == nil || err == errNo {
+		return ""
+	}
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), " ")
+}
+
+// arguments is how many names a command takes, such as "VIP NODE" or "[NODE]".
+func arguments(form string) cobra.PositionalArgs {
+	words := strings.Fields(form)
+	least := len(words)
+	if strings.HasPrefix(form, "[") {
+		least = 0
+	}
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > len(words) {
+			if form == "" {
+				return misuse(cmd, "takes no arguments, got %q", strings.Join(args, " "))
+			}
+			return misuse(cmd, "takes %s, got %d", form, len(args))
+		}
+		for i, arg := range args {
+			if arg == "" {
+				return misuse(cmd, "%s is empty", strings.Trim(words[i], "[]"))
+			}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,99 @@
+// Command sipalive keeps the floating IPs of a PBX cluster alive: the agent,
+// and what people and scripts ask of it (docs/design.md §8).
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	// Signals are each command's own business: the agent hands over, the demo
+	// cleans up, and what asks an agent just ends.
+	cmd, err := newRootCommand().ExecuteContextC(context.Background())
+	err = asMisuse(cmd, err)
+	if line := errorLine(err); line != "" {
+		fmt.Fprintln(os.Stderr, line)
+	}
+	os.Exit(exitCode(err))
+}
+
+func newRootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false
+	root := &cobra.Command{
+		Use:                        "sipalive",
+		Short:                      "Keep the floating IPs of a PBX cluster alive",
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		Args:                       cobra.ArbitraryArgs, // RunE says it in one line
+		RunE:                       unknownCommand,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, "%v", err) })
+	root.AddCommand(
+		newRunCommand(),
+		newStatusCommand(),
+		newMoveCommand(),
+		newFailbackCommand(),
+		newDrainCommand(),
+		newUndrainCommand(),
+		newRoleCommand(),
+		newPlanCommand(),
+		newEventsCommand(),
+		newStopCommand(),
+		newPingCommand(),
+		newCheckCommand(),
+		newKeygenCommand(),
+		newReferenceCommand(),
+		newVersionCommand(),
+		newDemoCommand(),
+		newDemoPBXCommand(),
+	)
+	root.SetHelpCommand(newHelpCommand())
+	refuseBareCompletion(root)
+	markRuns(root)
+	return root
+}
+
+// unknownCommand runs where no subcommand was meant.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return misuse(cmd, "needs a command")
+	}
+	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+		return misuse(cmd, "unknown command %q, did you mean %s?", args[0], strings.Join(like, " or "))
+	}
+	return misuse(cmd, "unknown command %q", args[0])
+}
+
+// newHelpCommand is cobra's, but an unknown topic is an error.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Tell about a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			topic, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return misuse(cmd, "unknown command %q", strings.Join(args, " "))
+			}
+			topic.InitDefaultHelpFlag()
+			return topic.Help()
+		},
+	}
+}
+
+// refuseBareCompletion makes `completion` without a shell, or with one that
+// cobra does not know, an error as every other misuse.
+func refuseBareCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd("completion")
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(cmd *cobra.Command, _ []string) error { return misuse(cmd, "needs bash, zsh, fish or powershell") }
+		}
+	}
+}
