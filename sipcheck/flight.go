@@ -83,7 +83,7 @@ func (p *Prober) step(now time.Time) {
 	}
 	waiting := p.waiting()
 	push := waiting && !f.pushed
-	mayHurry := !now.Before(p.lastSend.Add(urgentGap))
+	mayHurry := !now.Before(p.lastUrge.Add(urgentGap))
 	switch {
 	case !f.active && (waiting || p.urgent && mayHurry || !now.Before(p.nextAt)):
 		p.start(now)
@@ -91,7 +91,7 @@ func (p *Prober) step(now time.Time) {
 		f.again = f.again || p.urgent
 		f.asked = f.asked || p.urgent
 		f.pushed = f.pushed || waiting
-		p.urgent = false
+		p.urgent, p.lastUrge = false, now
 		p.send(now)
 	case f.active && !f.resendAt.IsZero() && !now.Before(f.resendAt):
 		f.resendAt = time.Time{}
@@ -110,7 +110,7 @@ func (p *Prober) due() time.Time {
 		}
 	}
 	push := f.active && !f.pushed && p.waiting()
-	if soon := p.lastSend.Add(urgentGap); (p.urgent || push) && soon.Before(at) {
+	if soon := p.lastUrge.Add(urgentGap); (p.urgent || push) && soon.Before(at) {
 		at = soon
 	}
 	return at
@@ -127,7 +127,9 @@ func (p *Prober) start(now time.Time) {
 		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand),
 		started: now, deadline: now.Add(p.target.Timeout), resendAt: now.Add(p.target.Timeout / 2),
 	}
-	p.urgent = false
+	if p.urgent {
+		p.urgent, p.lastUrge = false, now
+	}
 	p.mu.Lock()
 	p.flight.asks, p.asks = p.asks, nil
 	p.mu.Unlock()
@@ -291,7 +293,6 @@ func (p *Prober) count(f func(*Stats)) {
 // send sends the flight's message, the same each time but for the sent-by when
 // the socket had to be opened anew. What cannot be sent stays unanswered.
 func (p *Prober) send(now time.Time) {
-	p.lastSend = now
 	s, err := p.socket(now)
 	if err == nil {
 		p.out = appendOptions(p.out[:0], p.flight.ids, s.local, p.target.Address, p.target.UserAgent)

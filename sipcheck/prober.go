@@ -57,7 +57,7 @@ type Prober struct {
 	judge    judge
 	flight   flight
 	nextAt   time.Time // the next regular probe
-	lastSend time.Time
+	lastUrge time.Time // when hurry was last acted on
 	urgent   bool      // hurry, taken but not yet acted on
 	armed    time.Time // the socket's read deadline
 	reopenAt time.Time // no socket before then
