@@ -58,6 +58,7 @@ func TestKeyringRefused(t *testing.T) {
 	}{
 		"group":     {0o640, key, ": mode 0640 lets others at the key; chmod 600"},
 		"others":    {0o604, key, ": mode 0604 lets others at the key; chmod 600"},
+		"search":    {0o610, key, ": mode 0610 lets others at the key; chmod 600"},
 		"writable":  {0o602, key, ": mode 0602 lets others at the key; chmod 600"},
 		"empty":     {0o600, "", ": holds no key; make one with `sipalive keygen`"},
 		"comments":  {0o600, "# none\n\n", ": holds no key; make one with `sipalive keygen`"},

@@ -120,6 +120,15 @@ name = "pbx1"
 address = "127.0.0.1"
 `
 
+// A caller that changes one target's codes does not change another's.
+func TestTargetsShareNothing(t *testing.T) {
+	c := mustParse(t, []byte(minimal+"[sip]\nunhealthy_codes = [503]\n[[sip.target]]\n[[sip.target]]\nname = \"b\"\nuri = \"udp:5080\"\n"))
+	c.SIP.Targets[0].UnhealthyCodes[0] = 404
+	if got := c.SIP.Targets[1].UnhealthyCodes; !slices.Equal(got, []int{503}) {
+		t.Errorf("the other target has %v now", got)
+	}
+}
+
 func TestLoadRefusesWhatIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	big := filepath.Join(dir, "big")
@@ -174,9 +183,11 @@ func TestHugeFilesAreRefusedQuickly(t *testing.T) {
 		"sub-tables":   fill(func(i int) string { return fmt.Sprintf("[[a.b]]\n[a.b.c%d]\n", i) }),
 		"dotted key":   fill(func(int) string { return "a." }),
 		"long prefer":  append(fill(func(i int) string { return "#\n" }), "[[vip]]\nprefer=["+strings.Repeat("'x',", 500)+"]"...),
-		"long string":  []byte("cluster = \"" + strings.Repeat("x", maxFile-100) + "\""),
-		"open arrays":  []byte("x = " + strings.Repeat("[", maxFile-100)),
-		"line feeds":   []byte(strings.Repeat("\n", maxFile-100) + "x"),
+		"nodes times prefer": append(fill(func(i int) string { return fmt.Sprintf("[[node]]\nname=\"n%d\"\n", i) })[:maxFile/2],
+			"\n[[vip]]\nprefer=["+strings.Repeat("'x',", maxFile/10)+"]"...),
+		"long string": []byte("cluster = \"" + strings.Repeat("x", maxFile-100) + "\""),
+		"open arrays": []byte("x = " + strings.Repeat("[", maxFile-100)),
+		"line feeds":  []byte(strings.Repeat("\n", maxFile-100) + "x"),
 	} {
 		began := time.Now()
 		c, err := Parse("f.toml", data)
