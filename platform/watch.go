@@ -126,8 +126,9 @@ func (w *addressWatch) listen(socket netlinkReceiver) error {
 }
 
 // recover follows an overrun. The kernel goes on dropping, and does not say so
-// again, until the socket has been empty once (NETLINK_S_CONGESTED): so empty
-// it first, and only then ask anew and have the reader read everything.
+// again, until the socket has been empty once (NETLINK_S_CONGESTED), and a full
+// one may refuse the answer to askLinks: so empty it first. What is thrown away
+// is older than the Resync that follows.
 func (w *addressWatch) recover(socket netlinkReceiver) error {
 	if err := socket.Drain(); err != nil {
 		return err

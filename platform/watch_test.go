@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -186,6 +187,52 @@ func (s talkingSocket) Receive() ([]syscall.NetlinkMessage, error) {
 	case <-s.closed.Done():
 		return nil, errors.New("closed")
 	}
+}
+
+// overrunSocket overruns once; it writes down what is asked of it.
+type overrunSocket struct {
+	talkingSocket
+	calls   *[]string
+	overrun *bool
+}
+
+func (s overrunSocket) Send(r *nl.NetlinkRequest) error {
+	*s.calls = append(*s.calls, "send")
+	return s.talkingSocket.Send(r)
+}
+func (s overrunSocket) Drain() error {
+	*s.calls = append(*s.calls, "drain")
+	return nil
+}
+func (s overrunSocket) Receive() ([]syscall.NetlinkMessage, error) {
+	if len(s.heard) == 0 && !*s.overrun {
+		*s.overrun = true
+		return nil, unix.ENOBUFS
+	}
+	return s.talkingSocket.Receive()
+}
+
+// A full socket is emptied before anything is asked of it.
+func TestWatchEmptiesAFullSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls []string
+		overrun := false
+		changes, err := watchAddresses(t.Context(), 0, func() (netlinkReceiver, error) {
+			return overrunSocket{newTalkingSocket(), &calls, &overrun}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if c := <-changes; c != (AddressChange{Resync: true}) {
+				t.Errorf("got %+v", c)
+			}
+		}
+		synctest.Wait()
+		if want := []string{"send", "drain", "send"}; !slices.Equal(calls, want) {
+			t.Errorf("asked of the socket %v, want %v", calls, want)
+		}
+	})
 }
 
 // A lasting error is told each time, ever less often, and its end too.

@@ -165,6 +165,27 @@ func TestBindMakesRight(t *testing.T) {
 	}
 }
 
+// Our own copy that somebody gave a lifetime would vanish by itself.
+func TestBindOutlivesALifetime(t *testing.T) {
+	ns, table := host(t)
+	must(t, table.Bind(vip1))
+	real := table.execute
+	table.execute = func(request *nl.NetlinkRequest, answer uint16) ([][]byte, error) {
+		lifetime := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: 600}}
+		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetime.Serialize()))
+		return real(request, answer)
+	}
+	must(t, table.add(ns.Link("eth0").Attrs().Index, vip1.IP, unix.NLM_F_REPLACE))
+	table.execute = real
+	if bound, err := table.Bound(); err != nil || len(bound) != 1 || !bound[0].Ours || bound[0].AsBoundByBind {
+		t.Fatalf("with a lifetime: %+v, %v", bound, err)
+	}
+	must(t, table.Bind(vip1))
+	if bound, err := table.Bound(); err != nil || len(bound) != 1 || !bound[0].AsBoundByBind {
+		t.Errorf("bound again: %+v, %v", bound, err)
+	}
+}
+
 // The right copy is there before the wrong one goes: at no moment is the VIP
 // bound nowhere.
 func TestBindAddsBeforeItRemoves(t *testing.T) {
