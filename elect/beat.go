@@ -47,7 +47,7 @@ func (m *Machine) heartbeat() Heartbeat {
 
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.suspect(p, p.beat, b)
-	p.beat, p.heard, p.lastBeat = b, true, m.now
+	p.beat, p.heard = b, true
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
 		if v := m.known[h.VIP]; v != nil {

@@ -32,7 +32,7 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 		return 0, false
 	}
 	at := v.freeSince
-	if g := v.grant; g != nil && m.self.Voter {
+	if g := v.grant; g != nil && m.votes() {
 		if g.until > m.now {
 			m.due(g.until)
 			if g.Holder != m.self.Name || g.Instance != m.instance {
@@ -42,7 +42,7 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 			at = max(at, g.until)
 		}
 	}
-	if !m.self.Voter || m.now < m.quietUntil {
+	if !m.votes() || m.now < m.quietUntil {
 		// It cannot know whether a holder lives that it has not heard yet.
 		at = max(at, m.started.Add(m.cfg.Lease))
 	}
@@ -66,12 +66,24 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	if !v.seenHeld && m.waitsForPreferred(v) {
 		turn = max(turn, m.started.Add(m.cfg.Settle))
 	}
-	turn = max(turn, v.backoffUntil, v.retryAt)
+	turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
+	if m.handed(v) {
+		turn = at
+	}
 	if turn > m.now {
 		m.due(turn)
 		return
 	}
 	m.startPrevote(v, at, plan[v.index][rank].why)
+}
+
+// handed reports whether voters hold grants for this node that it cannot use
+// without asking: a release named it, and its ready was too old or words were
+// lost. Nobody else can take the VIP now.
+func (m *Machine) handed(v *vip) bool {
+	g := v.grant
+	return g != nil && g.Holder == m.self.Name && g.Instance == m.instance && m.now < g.until ||
+		!m.votes() && v.passing == m.self.Name
 }
 
 // waitsForPreferred: at a cold start a VIP waits for the first in its prefer
@@ -197,7 +209,7 @@ func (m *Machine) onAnswer(p *peer, a Answer) {
 		}
 		v.saw(it.Highest)
 		switch {
-		case a.Prevote && v.phase == prevoting && it.Epoch == v.epoch,
+		case a.Prevote && v.phase == prevoting && it.Epoch >= v.first,
 			!a.Prevote && (v.phase == asking || v.phase == holding) && it.Epoch >= v.first && it.Epoch <= v.epoch:
 			m.count(v, p, it, sent)
 			m.tally(v)
@@ -209,11 +221,18 @@ func (m *Machine) onAnswer(p *peer, a Answer) {
 func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 	v.saw(it.Highest)
 	t := &v.votes[p.index]
-	t.refused = it.Refusal
 	if sent >= v.round {
+		t.refused = it.Refusal
 		v.rounds[p.index] = true
 	}
 	switch {
+	case it.Refusal == RefusedStale && v.phase == prevoting:
+		// Not a no: asked again at once above what this voter has seen.
+		v.rounds[p.index] = false
+		if it.Epoch == v.epoch && it.Highest >= it.Epoch {
+			v.epoch = v.top() + 1
+			v.lastSend = m.now.Add(-m.pace())
+		}
 	case it.Refusal == Granted && v.phase == prevoting:
 		t.yes = true
 	case it.Refusal == Granted:
@@ -237,7 +256,7 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 // lease meanwhile (§4.4).
 func (m *Machine) raise(v *vip, e Epoch) {
 	v.epoch = e
-	v.saw(e)
+	m.noteAsked(v)
 	if v.phase == holding {
 		m.tell(Transition{Kind: Raised, VIP: v.ID, Epoch: e})
 		m.beatNow = true
@@ -245,6 +264,16 @@ func (m *Machine) raise(v *vip, e Epoch) {
 	}
 	v.first = e
 	v.voidVotes()
+}
+
+// noteAsked keeps the epoch from being asked for twice: a voter other than our
+// own may have granted it to an earlier life of this agent.
+func (m *Machine) noteAsked(v *vip) {
+	v.saw(v.epoch)
+	if v.epoch > v.asked {
+		v.asked = v.epoch
+		m.dirty = true
+	}
 }
 
 // reask asks everybody anew, at once.
@@ -319,7 +348,7 @@ func (m *Machine) standBack(v *vip) {
 func (m *Machine) startAsking(v *vip) {
 	v.phase, v.epoch = asking, max(v.epoch, v.top()+1)
 	v.first = v.epoch
-	v.saw(v.epoch)
+	m.noteAsked(v)
 	v.voidVotes()
 	v.newRound(m.now)
 	m.askAll(v)

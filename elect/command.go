@@ -2,6 +2,7 @@ package elect
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -11,16 +12,17 @@ type command struct {
 	kind   CommandKind
 	node   *peer     // drain, undrain
 	moves  []cmdMove // move, failback
+	asks   uint64    // ID of the request that a drain of another node is
 	sent   Instant   // last request to another node
 	by     Instant
 	remote bool // somebody else has to act
 }
 
 type cmdMove struct {
-	v     *vip
-	to    *peer
-	epoch Epoch // at the time of asking
-	done  bool
+	v    *vip
+	to   *peer
+	asks uint64 // ID of its request where another node holds the VIP
+	done bool
 }
 
 // request is another node's command to us; remembered so that its repetition
@@ -91,12 +93,7 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 }
 
 func (m *Machine) addMove(cmd *command, v *vip, to *peer) {
-	h := m.holder(v)
-	mv := cmdMove{v: v, to: to, epoch: v.epoch, done: h == to}
-	if h != m.self {
-		mv.epoch = v.claim.hold.Epoch
-	}
-	cmd.moves = append(cmd.moves, mv)
+	cmd.moves = append(cmd.moves, cmdMove{v: v, to: to, asks: m.rng.Uint64(), done: m.holder(v) == to})
 	cmd.by = m.now.Add(m.cfg.PrepareTimeout + 2*m.cfg.Lease + commandTimeout)
 }
 
@@ -130,7 +127,7 @@ func (m *Machine) home(v *vip) *peer {
 }
 
 func (m *Machine) commandDrain(cmd *command, c Command) string {
-	cmd.node = m.self
+	cmd.node, cmd.asks = m.self, m.rng.Uint64()
 	if c.Node != "" {
 		cmd.node = m.peer(c.Node)
 	}
@@ -244,12 +241,12 @@ func (m *Machine) requestAgain(c *command) {
 	}
 	c.sent = m.now
 	if c.node != nil {
-		m.send(c.node, Request{ID: c.id, Kind: c.kind})
+		m.send(c.node, Request{ID: c.asks, Kind: c.kind})
 		return
 	}
-	for i, mv := range c.moves {
+	for _, mv := range c.moves {
 		if h := m.holder(mv.v); !mv.done && h != nil && h != m.self {
-			m.send(h, Request{ID: c.id<<8 | uint64(i), Kind: c.kind, VIP: mv.v.ID, To: mv.to.Name})
+			m.send(h, Request{ID: mv.asks, Kind: c.kind, VIP: mv.v.ID, To: mv.to.Name})
 		}
 	}
 }
@@ -329,12 +326,19 @@ func (m *Machine) requestedMove(req *request, r Request) string {
 
 func (m *Machine) onReply(p *peer, r Reply) {
 	for i, c := range m.commands {
-		if (c.id == r.ID || c.id == r.ID>>8) && r.Error != "" {
+		if r.Error != "" && c.hasAsked(r.ID) {
 			m.answerCommand(c.id, r.Error)
 			m.commands = append(m.commands[:i], m.commands[i+1:]...)
 			return
 		}
 	}
+}
+
+func (c *command) hasAsked(id uint64) bool {
+	if len(c.moves) == 0 {
+		return c.asks == id
+	}
+	return slices.ContainsFunc(c.moves, func(mv cmdMove) bool { return mv.asks == id && !mv.done })
 }
 
 // forgetRequests drops what its sender no longer repeats.

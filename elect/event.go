@@ -48,6 +48,10 @@ type Verified struct {
 // Stored says that Durable with this version, or a newer one, is on disk.
 type Stored struct{ Version uint64 }
 
+// Unstored says that the Runtime of the last Effects could not be written: it
+// comes again with the effects of this event.
+type Unstored struct{}
+
 // Tick is the passing of time: due by Deadline.
 type Tick struct{}
 
@@ -84,6 +88,7 @@ func (Bound) event()    {}
 func (Prepared) event() {}
 func (Verified) event() {}
 func (Stored) event()   {}
+func (Unstored) event() {}
 func (Tick) event()     {}
 func (Command) event()  {}
 
@@ -93,7 +98,9 @@ func (Command) event()  {}
 // Order: Runtime is in the runtime directory before anything else of the same
 // Effects happens; if it cannot be written, drop Send and carry out only those
 // Want entries that do not hold, and the machine takes the rest for lost
-// packets (§4.5).
+// packets. It has to be told by Unstored before any other event: what the
+// record holds is not in it a second time otherwise (§4.5). Want is carried
+// out, the fence's deadlines included, before anything is sent.
 type Effects struct {
 	Runtime     *Runtime
 	Durable     *Durable // write in the background, answer with Stored

@@ -2,6 +2,7 @@ package elect
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,15 +14,15 @@ type selfHealth struct {
 	since     Instant // of healthy
 	relapses  int
 	heldUntil Instant
-	never     bool // no good answer since the start of a new boot
-	boot      bool // heldUntil comes from a boot, not from a relapse
-	joined    bool // the cluster held VIPs before this node booted
+	never     bool // no good answer since the start
+	boot      bool // heldUntil comes from a start, not from a relapse
+	joined    bool // the cluster held VIPs before this agent started
 }
 
 // maxHoldDown is where doubling per relapse ends (reference.toml, hold_down).
 const maxHoldDown = 10 * time.Minute
 
-func (h *selfHealth) init(m *Machine, restarted bool) { h.never = !restarted; h.since = m.now }
+func (h *selfHealth) init(m *Machine) { h.never = true; h.since = m.now }
 
 // update follows this node's own fitness. The holder is fit again at its first
 // good answer; another node is held down, longer with each relapse.
@@ -60,6 +61,13 @@ func (m *Machine) holdsAny() bool {
 		}
 	}
 	return false
+}
+
+func (m *Machine) holds(p *peer) bool {
+	if p == m.self {
+		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding })
+	}
+	return len(p.beat.Holds) > 0
 }
 
 func (m *Machine) heldDown(p *peer) bool {
@@ -103,7 +111,11 @@ func (m *Machine) unfit(p *peer) string {
 	own := m.verdict(p, p)
 	switch own {
 	case SIPUnknown:
-		return "no SIP answer since its start"
+		// A holder's agent that has just restarted knows nothing against its
+		// PBX: moving what it holds would be a needless move (§4.5).
+		if !m.holds(p) {
+			return "no SIP answer since its start"
+		}
 	case SIPRefused:
 		return "its SIP port refuses"
 	}
@@ -127,7 +139,7 @@ func (m *Machine) unfit(p *peer) string {
 		return "no SIP answer, and nobody else to ask"
 	case own == SIPSilent && len(down) > 0:
 		return fmt.Sprintf("no SIP answer, nor for %s", by)
-	case own == SIPUp && live > 0 && len(down) == live && live >= (len(m.peers)-1)/2+1:
+	case own != SIPSilent && live > 0 && len(down) == live && live >= (len(m.peers)-1)/2+1:
 		return fmt.Sprintf("no SIP answer for %s", by)
 	}
 	return ""
@@ -188,7 +200,7 @@ func (m *Machine) observePeer(p *peer) {
 	if p == m.self {
 		return
 	}
-	end := p.lastBeat.Add(m.silence(p))
+	end := p.lastHeard.Add(m.silence(p))
 	alive := p.heard && m.now < end
 	if alive {
 		m.due(end)
@@ -199,7 +211,7 @@ func (m *Machine) observePeer(p *peer) {
 		if alive {
 			kind = NodeUp
 		}
-		m.tell(Transition{Kind: kind, Node: p.Name, Noticed: p.lastBeat})
+		m.tell(Transition{Kind: kind, Node: p.Name, Noticed: p.lastHeard})
 	}
 	if differs := alive && p.beat.Config != m.cfg.Digest; differs != p.differs && alive {
 		p.differs = differs

@@ -19,7 +19,8 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	m.dropClaim(v)
 	v.newRound(m.now)
 	v.lastSend = m.now // the heartbeat that follows at once is the next ask
-	m.durableLazy = true
+	m.noteAsked(v)
+	m.durableDue = true
 	m.beatNow = true
 }
 
@@ -105,6 +106,16 @@ func (m *Machine) onBound(e Bound) {
 	}
 }
 
+// releaseUnbound releases what was let go within the step that acquired it: the
+// kernel never heard of it and has no word to give.
+func (m *Machine) releaseUnbound() {
+	for _, v := range m.vips {
+		if v.phase == unbinding && !v.wanted {
+			m.sendRelease(v)
+		}
+	}
+}
+
 // sendRelease hands the lease back, or on, once the address is gone.
 func (m *Machine) sendRelease(v *vip) {
 	r := *v.release
@@ -119,7 +130,7 @@ func (m *Machine) sendRelease(v *vip) {
 		}
 		v.move = nil
 	}
-	r.Voted = m.self.Voter && m.lists.Active.Has(m.self.Name) && m.applyRelease(v, r)
+	r.Voted = m.applyRelease(v, r)
 	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: r.Epoch, Successor: r.Successor, Cause: r.Cause})
 	m.releaseTo(v, r)
 }

@@ -93,7 +93,21 @@ func (m *Machine) onStored(e Stored) {
 	if !m.lists.Active.Equal(m.stored.Active) {
 		m.lists.Active = m.stored.Active
 		m.beatNow = true
+		m.voidQuestions()
 		m.tell(Transition{Kind: ListTaken, Text: joinNodes(m.lists.Active)})
+	}
+}
+
+// voidQuestions: no answer to what was asked under another list counts, and
+// no promise made under it. A holder keeps the lease it has and asks anew.
+func (m *Machine) voidQuestions() {
+	for _, p := range m.peers {
+		clear(p.asks[:])
+	}
+	for _, v := range m.vips {
+		v.voidVotes()
+		clear(v.rounds)
+		v.ready = nil
 	}
 }
 

@@ -25,13 +25,13 @@ type Machine struct {
 	vips  []*vip  // every VIP and role in configured order
 	known map[VIPID]*vip
 
-	lists       lists
-	health      selfHealth
-	durable     Durable
-	durableAt   Instant
-	durableDue  bool
-	durableLazy bool // only the highest epochs changed: no hurry
-	stored      Durable
+	lists      lists
+	health     selfHealth
+	durable    Durable
+	durableAt  Instant
+	durableDue bool
+	stored     Durable
+	strangers  map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
 
 	nextBeat Instant
 	beatNow  bool
@@ -55,17 +55,17 @@ type Machine struct {
 // peer is a node as seen from here.
 type peer struct {
 	NodeConfig
-	index    int
-	instance Instance
-	beat     Heartbeat // its last; meaningful once heard
-	heard    bool
-	lastBeat Instant
-	seen     SIPState // our own verdict of its PBX
+	index     int
+	instance  Instance
+	beat      Heartbeat // its last; meaningful once heard
+	heard     bool
+	lastHeard Instant  // of any of its messages, once a heartbeat has been heard
+	seen      SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
 	unfit               string
 	fitSince            Instant
-	asks                [64]sentAsk // ring, by sequence number
+	asks                [256]sentAsk // ring, by sequence number
 	asksNext            int
 }
 
@@ -79,7 +79,7 @@ type sentAsk struct {
 // directories. instance is used where restored holds none. The random source
 // serves backoffs and nonces.
 func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
-	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, nextBeat: now}
+	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, nextBeat: now}
 	for i, n := range cfg.Nodes {
 		p := &peer{NodeConfig: n, index: i}
 		m.peers = append(m.peers, p)
@@ -101,7 +101,7 @@ func New(cfg Config, restored Restored, instance Instance, now Instant, rng *ran
 	m.restoreRuntime(restored, instance)
 	m.self.instance = m.instance
 	m.self.heard, m.self.alive = true, true
-	m.health.init(m, restored.Runtime != nil)
+	m.health.init(m)
 	return m, nil
 }
 
@@ -116,6 +116,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.observe()
 	m.takeList()
 	m.steerMoves()
+	m.releaseUnbound()
 	m.candidacies()
 	m.renew()
 	m.flushAsks()
@@ -139,6 +140,8 @@ func (m *Machine) take(ev Event) {
 		m.onVerified(e)
 	case Stored:
 		m.onStored(e)
+	case Unstored:
+		m.dirty = true
 	case Command:
 		m.onCommand(e)
 	case Tick:
@@ -155,6 +158,7 @@ func (m *Machine) receive(e Received) {
 		// stay: they name the old instance (§4.3).
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
 	}
+	p.lastHeard = m.now
 	switch msg := e.Msg.(type) {
 	case Heartbeat:
 		m.onHeartbeat(p, e.Seq, msg)
@@ -212,6 +216,7 @@ func (m *Machine) begin() {
 
 func (m *Machine) finish() Effects {
 	for _, v := range m.vips {
+		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
 		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.epoch, Until: v.until})
 		if v.phase == holding {
 			m.due(v.until)

@@ -102,6 +102,7 @@ type Ready struct {
 	Pending bool  // its prepare actions still run: wait
 	Nonce   Nonce // names this ready; 0 with Refused
 	Lease   time.Duration
+	Lists   Lists  // the successor's
 	Refused string // why it will not, in words; empty otherwise
 }
 
@@ -115,6 +116,7 @@ type Release struct {
 	SuccessorInstance Instance
 	Nonce             Nonce
 	Lease             time.Duration // the successor's T
+	Lists             Lists         // the successor's: a vote must not cross to it that could not answer its ask
 	Voted             bool          // the holder's own vote was its own and is now the successor's
 	Cause             Cause
 	Ago               time.Duration // since the holder noticed the need

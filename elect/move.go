@@ -216,7 +216,7 @@ func (m *Machine) onReady(p *peer, r Ready) {
 		mv.pending = true
 	case r.Nonce != 0:
 		mv.readyAt = m.now
-		m.letGo(v, Release{Successor: p.Name, SuccessorInstance: p.instance, Nonce: r.Nonce, Lease: r.Lease, Cause: mv.cause})
+		m.letGo(v, Release{Successor: p.Name, SuccessorInstance: p.instance, Nonce: r.Nonce, Lease: r.Lease, Lists: r.Lists, Cause: mv.cause})
 	}
 }
 
@@ -224,7 +224,14 @@ func (m *Machine) onReady(p *peer, r Ready) {
 // gets ready.
 func (m *Machine) onPrepare(p *peer, pr Prepare) {
 	v := m.known[pr.VIP]
-	if v == nil || v.phase == holding || v.phase == unbinding {
+	if v == nil {
+		return
+	}
+	v.saw(pr.Epoch)
+	if v.phase == holding && pr.Epoch > v.epoch {
+		m.letGo(v, Release{Cause: CauseCrash}) // its sender holds it (§4.2)
+	}
+	if v.phase == holding || v.phase == unbinding {
 		return
 	}
 	if why := m.whyNotReady(v); why != "" {
@@ -251,7 +258,9 @@ func (m *Machine) whyNotReady(v *vip) string {
 		return "its agent is stopping"
 	case !m.self.Holder && !v.Role:
 		return "it is a witness"
-	case m.now < m.quietUntil && m.self.Voter:
+	case m.lists.Active == nil:
+		return "it has no voter list yet"
+	case m.now < m.quietUntil && m.votes():
 		return "it has just restarted"
 	}
 	return m.unfit(m.self)
@@ -259,7 +268,7 @@ func (m *Machine) whyNotReady(v *vip) string {
 
 func (m *Machine) sayReady(v *vip) {
 	r := v.ready
-	out := Ready{VIP: v.ID, Epoch: r.epoch, Lease: m.cfg.Lease}
+	out := Ready{VIP: v.ID, Epoch: r.epoch, Lease: m.cfg.Lease, Lists: m.lists.Lists}
 	switch {
 	case r.running:
 		out.Pending = true
@@ -295,6 +304,9 @@ func (m *Machine) succeed(v *vip, r Release, by *peer) {
 	if r.SuccessorInstance != m.instance || e <= v.givenUp || v.phase == unbinding || v.phase == holding {
 		return
 	}
+	if v.phase == asking {
+		return // above this epoch already; to give that up now would release these grants too
+	}
 	v.passing = m.self.Name
 	v.saw(e)
 	rd := v.ready
@@ -307,7 +319,7 @@ func (m *Machine) succeed(v *vip, r Release, by *peer) {
 	}
 	rd.cause = r.Cause
 	rd.passed[holder.index] = rd.passed[holder.index] || r.Voted
-	if m.self.Voter && m.passed(v, r) {
+	if m.votes() && m.passed(v, r) {
 		rd.passed[m.self.index] = true
 	}
 	if by != nil {
@@ -323,7 +335,7 @@ func (m *Machine) succeed(v *vip, r Release, by *peer) {
 	if m.lists.Active == nil || n < m.lists.Active.Majority() || end <= m.now {
 		return
 	}
-	m.drop(v)
+	m.abandon(v)
 	v.epoch, v.first = e, e
 	v.voidVotes()
 	for i, passed := range rd.passed {
@@ -358,7 +370,7 @@ func (m *Machine) onPassed(p *peer, msg Passed) {
 		return
 	}
 	m.noteRelease(v, holder, r)
-	if m.self.Voter {
+	if m.votes() {
 		m.applyRelease(v, r)
 	}
 	m.succeed(v, r, p)

@@ -39,7 +39,11 @@ func (p placement) rank(v *vip, n *peer) int {
 func (m *Machine) loads() []load {
 	l := make([]load, len(m.peers))
 	for _, v := range m.vips {
-		if h := m.holder(v); h != nil {
+		h := m.holder(v)
+		if v.phase == holding && v.move != nil && v.move.to != nil {
+			h = v.move.to // two VIPs that leave at once must not both see it free
+		}
+		if h != nil {
 			l[h.index].add(v)
 		}
 	}

@@ -15,6 +15,7 @@ type RuntimeVIP struct {
 	Grant   *Grant `json:"grant,omitempty"`
 	Barred  Epoch  `json:"barred,omitempty"`
 	GivenUp Epoch  `json:"given_up,omitempty"` // the highest epoch this node gave up: never held again
+	Asked   Epoch  `json:"asked,omitempty"`    // the highest epoch this node asked for or held
 }
 
 // Grant is one voter's part of a lease.

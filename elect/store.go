@@ -67,9 +67,11 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	for id, s := range r.Runtime.VIPs {
 		v := m.known[id]
 		if v == nil {
+			m.strangers[id] = s
 			continue
 		}
-		v.barred, v.givenUp = s.Barred, s.GivenUp
+		v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked
+		v.saw(v.asked)
 		if s.Grant != nil {
 			g := *s.Grant
 			g.until = m.now.Add(g.Lease)
@@ -81,11 +83,25 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	}
 	for _, h := range r.Held {
 		if v := m.known[h.VIP]; v != nil && h.Epoch > v.givenUp && h.Until > m.now {
-			v.phase, v.epoch, v.first, v.until, v.since = holding, h.Epoch, h.Epoch, h.Until, h.Since
-			v.seenHeld, v.lastHeld, v.why, v.checked, v.verified = true, m.self.Name, WhyHolds, true, true
-			v.saw(h.Epoch)
+			m.holdOn(v, h)
 		}
 	}
+	for _, v := range m.vips {
+		if v.phase != holding {
+			v.givenUp = max(v.givenUp, v.asked)
+		}
+	}
+}
+
+// holdOn takes up a lease that outlived the agent. Our own asks will cut the
+// voters' grants down to this configuration's lease, so a longer one that was
+// found is cut down first.
+func (m *Machine) holdOn(v *vip, h HeldVIP) {
+	v.phase, v.epoch, v.first, v.since = holding, h.Epoch, h.Epoch, h.Since
+	v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))
+	v.asked = max(v.asked, h.Epoch)
+	v.seenHeld, v.lastHeld, v.why, v.checked, v.verified, v.wanted = true, m.self.Name, WhyHolds, true, true, true
+	v.saw(h.Epoch)
 }
 
 // store puts what must outlive us into the effects: the runtime record before
@@ -95,13 +111,13 @@ func (m *Machine) store() {
 		m.dirty = false
 		m.eff.Runtime = m.runtime()
 	}
-	if m.durableLazy && m.now.Sub(m.durableAt) >= durableEvery {
+	if m.now.Sub(m.durableAt) >= durableEvery && m.highestRose() {
 		m.durableDue = true
 	}
 	if !m.durableDue {
 		return
 	}
-	m.durableDue, m.durableLazy, m.durableAt = false, false, m.now
+	m.durableDue, m.durableAt = false, m.now
 	m.durable.Version++
 	for _, v := range m.vips {
 		if e := v.top(); e > 0 {
@@ -113,10 +129,19 @@ func (m *Machine) store() {
 	m.eff.Durable = &d
 }
 
-func (m *Machine) runtime() *Runtime {
-	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: make(map[VIPID]RuntimeVIP, len(m.vips))}
+func (m *Machine) highestRose() bool {
 	for _, v := range m.vips {
-		s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp}
+		if v.top() > m.durable.Highest[v.ID] {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Machine) runtime() *Runtime {
+	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: maps.Clone(m.strangers)}
+	for _, v := range m.vips {
+		s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp, Asked: v.asked}
 		if v.grant != nil {
 			g := *v.grant
 			s.Grant = &g

@@ -26,6 +26,8 @@ type vip struct {
 	epoch    Epoch // asked for or held
 	first    Epoch // of this acquisition: a holder may raise its epoch in place
 	givenUp  Epoch
+	asked    Epoch   // the highest ever asked for or held, over restarts too
+	wanted   bool    // the kernel was last told to bind it
 	until    Instant // end of our lease
 	votes    []vote  // by peer index
 	round    Instant // when the present round of asking began

@@ -25,10 +25,10 @@ func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 		if v == nil {
 			continue // a VIP of another configuration: shown by its digest, no vote
 		}
-		if !m.self.Voter {
+		if !m.votes() {
 			continue
 		}
-		if !a.Prevote {
+		if !a.Prevote && m.now >= m.quietUntil && m.lists.allow(a.Lists) && !m.noConfidence(v, p) {
 			m.yield(v, p)
 		}
 		ans.Items = append(ans.Items, m.consider(v, p, a, it))
@@ -37,6 +37,10 @@ func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 		m.send(p, ans)
 	}
 }
+
+// votes reports whether this node grants: while it is on the active list it
+// does, also when its file has already taken it off (§4.9).
+func (m *Machine) votes() bool { return m.self.Voter || m.lists.Active.Has(m.self.Name) }
 
 // consider is the voter: one question, whether it acquires or renews (§4.3).
 func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
@@ -105,7 +109,9 @@ func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 }
 
 // applyRelease changes our grant if it is the released one, and reports
-// whether it did (§4.3).
+// whether it is now the successor's (§4.3). Where an ask of the successor
+// would be refused, because of its list or because its lease is longer than
+// the quiet time on disk, the grant is cleared only and the successor asks.
 func (m *Machine) applyRelease(v *vip, r Release) bool {
 	g := v.grant
 	if g == nil || g.Holder != r.Holder || g.Instance != r.Instance || g.Epoch > r.Epoch {
@@ -114,9 +120,11 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 	v.barred = max(v.barred, r.Epoch)
 	v.saw(r.Epoch)
 	m.dirty = true
-	if r.Successor == "" {
+	v.retryAt = 0 // a refusal may have said to wait for this grant
+	if r.Successor == "" || r.Lease > m.stored.LongestLease || !m.lists.allow(r.Lists) {
+		m.noteLease(r.Lease)
 		v.grant = nil
-		return true
+		return false
 	}
 	v.saw(r.Epoch + 1)
 	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)}
@@ -134,7 +142,7 @@ func (m *Machine) onRelease(p *peer, r Release) {
 		return
 	}
 	m.noteRelease(v, p, r)
-	if m.self.Voter {
+	if m.votes() {
 		m.applyRelease(v, r)
 		m.send(p, Released{VIP: r.VIP, Epoch: r.Epoch})
 		if s := m.peer(r.Successor); s != nil && s != m.self && m.passed(v, r) {

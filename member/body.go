@@ -161,6 +161,7 @@ func (c *coder) ready(m *elect.Ready) {
 	c.flags(&m.Pending)
 	word(c, &m.Nonce)
 	c.duration(&m.Lease, maxLease)
+	c.lists(&m.Lists)
 	c.text(&m.Refused)
 }
 
@@ -173,6 +174,7 @@ func (c *coder) release(m *elect.Release) {
 	word(c, &m.SuccessorInstance)
 	word(c, &m.Nonce)
 	c.duration(&m.Lease, maxLease)
+	c.lists(&m.Lists)
 	c.flags(&m.Voted)
 	enum(c, &m.Cause, elect.CauseNone, lastCause)
 	c.duration(&m.Ago, maxAge)
