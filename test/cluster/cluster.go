@@ -28,6 +28,7 @@ type Options struct {
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
 	Node   func(i int) string                 // lines added to the i-th [[node]], counted from 1
 	PBX    func(h *lab.Host) (lab.Spec, bool) // default the binary's own; false: none on this node
+	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
 }
 
@@ -137,8 +138,11 @@ func (c *Cluster) RunDir(i int) string { return filepath.Join(c.dir, "run-"+c.op
 // StartAgent starts a node's agent.
 func (c *Cluster) StartAgent(i int) (err error) {
 	h := c.Node(i)
-	c.agents[i], err = h.Start(lab.Spec{Name: "agent-" + h.Name, Path: c.opts.Binary,
-		Args: []string{"run", "-c", c.Config, "--run-dir", c.RunDir(i)}})
+	spec := lab.Spec{Name: "agent-" + h.Name, Path: c.opts.Binary, Args: []string{"run", "-c", c.Config, "--run-dir", c.RunDir(i)}}
+	if c.opts.Agent != nil {
+		spec = c.opts.Agent(spec)
+	}
+	c.agents[i], err = h.Start(spec)
 	return err
 }
 

@@ -1,0 +1,51 @@
+# sipalive: make, make demo, make test. Needs Go 1.26; demo and test need root.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+BINARY  := build/sipalive
+TOOLS   := kamailio sip-tester memcached nftables systemd
+
+export CGO_ENABLED = 0
+
+.PHONY: all demo test tools lint race bench fuzz clean
+
+all: $(BINARY)
+
+# One static binary. Go knows best what is up to date.
+.PHONY: $(BINARY)
+$(BINARY):
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/sipalive
+
+# The whole cluster on this machine, failing over before your eyes.
+demo: $(BINARY)
+	$(BINARY) demo
+
+# Every test. Installs what the end-to-end tests run against: $(TOOLS).
+# One package at a time: the end-to-end tests measure, and share the cores.
+test: tools
+	$(GO) test -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
+	$(GO) test -p 1 -timeout 25m ./test/...
+
+tools:
+	@missing=; for t in $(TOOLS); do dpkg -s $$t >/dev/null 2>&1 || missing="$$missing $$t"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing for the tests:$$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt -w $$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# The race detector needs cgo; the end-to-end tests run the binary, which has
+# none, so they are left out.
+race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 25m $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench)
+
+# The figures of the README, as medians over runs.
+bench: tools
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
+
+clean:
+	rm -rf build

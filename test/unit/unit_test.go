@@ -1,0 +1,207 @@
+// Package unit checks the systemd unit: with systemd's own judgement, and by
+// being the service manager that the agent talks to.
+package unit
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+const unitFile = "../../dist/systemd/sipalive.service"
+
+// maxExposure is the score that `systemd-analyze security` may give at worst.
+const maxExposure = 2.5
+
+func TestSecurityScore(t *testing.T) {
+	out, err := exec.Command("systemd-analyze", "security", "--offline=yes", unitFile).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemd-analyze security: %v\n%s", err, out)
+	}
+	m := regexp.MustCompile(`Overall exposure level for sipalive.service: ([0-9.]+)`).FindSubmatch(out)
+	if m == nil {
+		t.Fatalf("no score in:\n%s", out)
+	}
+	score, err := strconv.ParseFloat(string(m[1]), 64)
+	if err != nil || score > maxExposure {
+		t.Errorf("exposure %s, at most %.1f is promised", m[1], maxExposure)
+	}
+	t.Logf("exposure level %s", m[1])
+}
+
+// TestVerify lets systemd read the unit, with a program that exists here.
+func TestVerify(t *testing.T) {
+	text, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "sipalive.service")
+	changed := strings.Replace(string(text), "/usr/bin/sipalive", "/bin/true", 1)
+	if changed == string(text) {
+		t.Fatal("the unit does not start /usr/bin/sipalive")
+	}
+	if err := os.WriteFile(copied, []byte(changed), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("systemd-analyze", "verify", copied).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+func TestUnitSays(t *testing.T) {
+	text, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"Type=notify", "Restart=always", "RuntimeDirectoryPreserve=yes",
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW", "NoNewPrivileges=yes"} {
+		if !strings.Contains(string(text), "\n"+line+"\n") {
+			t.Errorf("the unit does not say %s", line)
+		}
+	}
+	if !regexp.MustCompile(`(?m)^WatchdogSec=\d+$`).Match(text) {
+		t.Error("the unit sets no watchdog")
+	}
+}
+
+// TestNotify is the service manager: the agent says READY=1 once, WATCHDOG=1
+// well within the interval while it lives, nothing while it is frozen, and
+// STOPPING=1 when it is told to end. It runs with the unit's capabilities and
+// no others.
+func TestNotify(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "sipalive")
+	build := exec.Command("go", "build", "-o", binary, "sipalive/cmd/sipalive")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	manager := listenNotify(t)
+	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, Agent: func(s lab.Spec) lab.Spec {
+		s.Env = append(s.Env, "NOTIFY_SOCKET="+manager.path, "WATCHDOG_USEC=400000")
+		s.Args = append([]string{"--bounding-set", "-all,+net_admin,+net_raw", "--no-new-privs", s.Path}, s.Args...)
+		s.Path = "setpriv"
+		return s
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	manager.expect(t, "READY=1")
+	for range 3 {
+		manager.expect(t, "WATCHDOG=1")
+	}
+	ctx, cancel := cluster.Deadline(20 * time.Second)
+	defer cancel()
+	if err := c.WaitHeld(ctx, 0, "pbx1"); err != nil {
+		t.Fatalf("with the unit's capabilities: %v\n%s", err, c.Agent(0).Output())
+	}
+	frozen(t, c.Agent(0), manager)
+	if err := c.Agent(0).Signal(15); err != nil {
+		t.Fatal(err)
+	}
+	manager.expect(t, "STOPPING=1")
+	if err := c.Agent(0).Wait(ctx); err != nil {
+		t.Errorf("the agent ended with %v", err)
+	}
+}
+
+func frozen(t *testing.T, p *lab.Process, manager *notifySocket) {
+	t.Helper()
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	manager.drain()
+	if got, ok := manager.next(time.Second); ok {
+		t.Errorf("a frozen agent says %q", got)
+	}
+	if err := p.Cont(); err != nil {
+		t.Fatal(err)
+	}
+	manager.expect(t, "WATCHDOG=1")
+}
+
+type notifySocket struct {
+	path  string
+	conn  *net.UnixConn
+	words chan string
+}
+
+func listenNotify(t *testing.T) *notifySocket {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "notify")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &notifySocket{path: filepath.Join(dir, "socket"), words: make(chan string, 1024)}
+	s.conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: s.path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		cancel()
+		_ = s.conn.Close()
+		_ = os.RemoveAll(dir)
+	})
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := s.conn.Read(buf)
+			if err != nil {
+				return
+			}
+			for _, w := range strings.Split(string(buf[:n]), "\n") {
+				select {
+				case s.words <- w:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return s
+}
+
+func (s *notifySocket) next(within time.Duration) (string, bool) {
+	select {
+	case w := <-s.words:
+		return w, true
+	case <-time.After(within):
+		return "", false
+	}
+}
+
+// drain forgets what was said before a freeze took hold: it waits for the
+// first quiet moment longer than a watchdog's half interval.
+func (s *notifySocket) drain() {
+	for {
+		if _, ok := s.next(250 * time.Millisecond); !ok {
+			return
+		}
+	}
+}
+
+func (s *notifySocket) expect(t *testing.T, word string) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		if w, ok := s.next(time.Until(deadline)); ok && w == word {
+			return
+		}
+	}
+	t.Fatalf("never heard %s", word)
+}
