@@ -86,9 +86,9 @@ func (r *Runner) password() (string, error) {
 func (r *Runner) explain(ctx context.Context, a Action, err error) string {
 	var op *net.OpError
 	switch {
-	case ctx.Err() != nil && r.ctx.Err() == nil:
+	case ended(ctx, err) && r.ctx.Err() == nil:
 		return whyEnded(ctx, "no answer", a.timeout()) + " (frozen, or its database is away?)"
-	case ctx.Err() != nil:
+	case ended(ctx, err):
 		return whyEnded(ctx, "no answer", a.timeout())
 	case errors.As(err, &op) && op.Op == "dial":
 		return oneLine(op.Err.Error()) + " (is FreeSWITCH running, mod_event_socket loaded?)"

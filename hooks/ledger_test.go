@@ -37,6 +37,7 @@ func TestEpochRules(t *testing.T) {
 		{"release of the newer of two", []func(*ledger){took(Acquire, 5), took(Acquire, 7)}, Release, 7, ""},
 
 		{"acquire after its epoch was raised", []func(*ledger){took(Acquire, 5), func(l *ledger) { l.raised(8) }}, Acquire, 8, ""},
+		{"release of what was raised since", []func(*ledger){took(Acquire, 5), func(l *ledger) { l.raised(8) }}, Release, 5, "epoch 5 is over, this node has taken epoch 8 since"},
 		{"release of the raised epoch", []func(*ledger){took(Acquire, 5), func(l *ledger) { l.raised(8) }, newer(9)}, Release, 8, ""},
 	}
 	for _, tt := range tests {

@@ -240,6 +240,13 @@ func (r *Runner) runVerb(a Action, env []string) result {
 	}
 }
 
+// ended reports whether err of a connection is due to the end of ctx. A dialer may
+// notice the deadline a moment before ctx does.
+func ended(ctx context.Context, err error) bool {
+	var timeout net.Error
+	return ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
+}
+
 // whyEnded says which end of ctx an action met, its timeout or the agent's; what
 // is what the timeout waited for in vain.
 func whyEnded(ctx context.Context, what string, timeout time.Duration) string {

@@ -83,6 +83,16 @@ func TestEmptyChainIsDone(t *testing.T) {
 	}
 }
 
+func TestEmptyChainOfAnOldEpochIsNotOK(t *testing.T) {
+	r := newTestRunner(t, Options{})
+	r.Newer("vip1", 8)
+	j := newJournal()
+	r.Start("vip1", Acquire, 7, Event{}, nil, j.report, j.done)
+	if j.wait(t); j.ok {
+		t.Error("done(true)")
+	}
+}
+
 func TestInvalidActionIsReported(t *testing.T) {
 	r := newTestRunner(t, Options{})
 	j := newJournal()
