@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sipalive/elect"
@@ -21,8 +22,11 @@ type binder struct {
 	a       *Agent
 	mu      sync.Mutex
 	level   []elect.Desired
+	owed    map[elect.VIPID]bool // the machine waits for word that it is off
 	wake    chan struct{}
 	repair  chan struct{}
+	unheard atomic.Bool // neighbours may have missed us: announce what is held once more
+	again   bool        // this round announces what is held already
 	applied map[elect.VIPID]*applied
 	flush   chan netip.Addr // connection tracking, off the fast path
 }
@@ -32,10 +36,10 @@ type applied struct {
 	*lease
 	address vip.Address
 	on      bool
-	told    bool // the machine knows that it is off
 	epoch   elect.Epoch
 	until   elect.Instant
 	retryAt elect.Instant
+	stuck   string // why the kernel does not let it go
 }
 
 // unbindRetry is how soon an address that the kernel would not let go is tried
@@ -43,11 +47,11 @@ type applied struct {
 const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
-	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1), applied: map[elect.VIPID]*applied{},
+	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
 		flush: make(chan netip.Addr, 64)}
 	for i := range a.names.leases {
 		l := &a.names.leases[i]
-		ap := &applied{lease: l, told: true}
+		ap := &applied{lease: l}
 		if l.vip != nil {
 			ap.address = vip.Address{IP: l.address, Interface: l.vip.Interface}
 		}
@@ -68,6 +72,9 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	b.mu.Lock()
 	if len(b.level) != len(level) {
 		b.level = slices.Clone(level)
+		for i := range b.level {
+			b.level[i].Hold = b.applied[level[i].VIP].on // adopted, or off
+		}
 		changed = true
 	}
 	for i, d := range level {
@@ -76,6 +83,9 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			continue
 		}
 		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch
+		if old.Hold && !d.Hold {
+			b.owed[d.VIP] = true
+		}
 		*old = d
 		if d.Hold {
 			b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
@@ -109,7 +119,9 @@ func (b *binder) run(ctx context.Context) error {
 			b.leave()
 			return nil
 		case <-b.repair:
+			b.again = b.unheard.Swap(false)
 			next = b.apply(true)
+			b.again = false
 		case <-b.wake:
 			next = b.apply(false)
 		case <-timer.C:
@@ -160,21 +172,25 @@ func (b *binder) apply(repair bool) elect.Instant {
 // hold binds and announces; held already, it only puts right what somebody
 // changed behind our back.
 func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
-	if ap.on && ap.epoch == d.Epoch && !repair {
-		ap.until = d.Until
+	ap.until = d.Until
+	if ap.on && !repair {
+		ap.epoch = d.Epoch
 		return
 	}
 	fresh := !ap.on
 	if ap.vip != nil {
 		if err := b.a.Table.Bind(ap.address); err != nil {
-			ap.on, ap.told = false, true
+			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
+			ap.on = false
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
 			return
 		}
 	}
-	ap.on, ap.told, ap.epoch, ap.until = true, false, d.Epoch, d.Until
+	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
-	b.announce(ap)
+	if fresh || b.again {
+		b.announce(ap)
+	}
 	if fresh {
 		b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip != nil)
 		b.a.actions.bound(ap.id, d.Epoch)
@@ -195,7 +211,14 @@ func (b *binder) announce(ap *applied) {
 // release silences the announcer before the address goes, and the machine is
 // told only when it is gone: only then may it release the lease.
 func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
-	if !ap.on && ap.told && !repair || b.a.Now() < ap.retryAt && !ap.on {
+	b.mu.Lock()
+	owed := b.owed[ap.id]
+	b.mu.Unlock()
+	if !ap.on && !owed && !repair {
+		return
+	}
+	if b.a.Now() < ap.retryAt {
+		*next = min(*next, ap.retryAt)
 		return
 	}
 	if ap.vip != nil {
@@ -203,7 +226,10 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 		if err := b.a.Table.Unbind(ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)
-			b.a.report(elect.Bound{VIP: ap.id, On: true, Err: err.Error()})
+			if ap.stuck != err.Error() { // once, not ten times a second
+				ap.stuck = err.Error()
+				b.a.report(elect.Bound{VIP: ap.id, On: true, Err: ap.stuck})
+			}
 			return
 		}
 	}
@@ -213,9 +239,11 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 		default: // the kernel times the entries out by itself
 		}
 	}
-	ap.on, ap.retryAt = false, 0
-	if !ap.told {
-		ap.told = true
+	ap.on, ap.retryAt, ap.stuck = false, 0, ""
+	if owed {
+		b.mu.Lock()
+		delete(b.owed, ap.id)
+		b.mu.Unlock()
 		b.a.report(elect.Bound{VIP: ap.id})
 	}
 }
@@ -252,7 +280,13 @@ func (b *binder) watch(ctx context.Context) error {
 		if c.Err != nil {
 			b.a.recorder.warn("watch addresses", c.Err)
 		}
-		if c.Resync || c.Link != nil || ours[c.Address.Addr()] {
+		// Without carrier, and a moment after, frames are lost without an error;
+		// so an interface that changed is one on which nobody may have heard us.
+		lost := c.Resync || c.Link != nil || ours[c.Address.Addr()] && !c.Added
+		if lost {
+			b.unheard.Store(true)
+		}
+		if lost || ours[c.Address.Addr()] {
 			b.poke(b.repair)
 		}
 	}

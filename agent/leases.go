@@ -71,16 +71,29 @@ func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem
 
 // put records a lease. A reader after a crash must never find an end that
 // belongs to another epoch: the end is cleared first and written last.
-func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, since, until elect.Instant) {
+func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, now, until elect.Instant) {
 	s := l.slot(id)
-	word := func(i int) *uint64 { return (*uint64)(unsafe.Pointer(&s[leaseIDRoom+8*i])) }
-	if atomic.LoadUint64(word(1)) != uint64(epoch) {
-		atomic.StoreUint64(word(3), 0)
-		atomic.StoreUint64(word(1), uint64(epoch))
-		atomic.StoreUint64(word(2), uint64(since))
+	if atomic.LoadUint64(word(s, wordEpoch)) != uint64(epoch) {
+		l.putEpoch(s, epoch, now)
 	}
-	atomic.StoreUint64(word(3), uint64(until))
+	atomic.StoreUint64(word(s, wordUntil), uint64(until))
 }
+
+func (l *leaseFile) putEpoch(s []byte, epoch elect.Epoch, since elect.Instant) {
+	atomic.StoreUint64(word(s, wordUntil), 0)
+	atomic.StoreUint64(word(s, wordEpoch), uint64(epoch))
+	atomic.StoreUint64(word(s, wordSince), uint64(since))
+}
+
+// The words after a slot's name.
+const (
+	wordBoot = iota
+	wordEpoch
+	wordSince
+	wordUntil
+)
+
+func word(slot []byte, i int) *uint64 { return (*uint64)(unsafe.Pointer(&slot[leaseIDRoom+8*i])) }
 
 func readLeases(path string, boot uint64) map[elect.VIPID]elect.HeldVIP {
 	data, err := os.ReadFile(path)
@@ -90,12 +103,12 @@ func readLeases(path string, boot uint64) map[elect.VIPID]elect.HeldVIP {
 	out := map[elect.VIPID]elect.HeldVIP{}
 	for ; len(data) >= leaseSlot; data = data[leaseSlot:] {
 		n := int(data[0])
-		word := func(i int) uint64 { return binary.NativeEndian.Uint64(data[leaseIDRoom+8*i:]) }
-		if n == 0 || n >= leaseIDRoom || word(0) != boot || word(3) == 0 {
+		read := func(i int) uint64 { return binary.NativeEndian.Uint64(data[leaseIDRoom+8*i:]) }
+		if n == 0 || n >= leaseIDRoom || read(wordBoot) != boot || read(wordUntil) == 0 {
 			continue
 		}
 		id := elect.VIPID(data[1 : 1+n])
-		out[id] = elect.HeldVIP{VIP: id, Epoch: elect.Epoch(word(1)), Since: elect.Instant(word(2)), Until: elect.Instant(word(3))}
+		out[id] = elect.HeldVIP{VIP: id, Epoch: elect.Epoch(read(wordEpoch)), Since: elect.Instant(read(wordSince)), Until: elect.Instant(read(wordUntil))}
 	}
 	return out
 }
