@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// check is the invariants of docs/design.md §10, over what happened since a
+// moment, at which every VIP had one holder.
+func (s *site) check(t *testing.T, since time.Duration, want moves) {
+	t.Helper()
+	s.checkOneHolder(t, since)
+	s.checkForeign(t)
+	s.checkEpochs(t)
+	for v, addr := range s.VIPs {
+		n, path := s.takeovers(t, addr, since)
+		if n != want[v] {
+			t.Errorf("%s got a new holder %d times, want %d: %v", cluster.VIPName(v), n, want[v], path)
+		}
+	}
+}
+
+// checkOneHolder: never two hosts with one VIP by the kernel's own order of
+// events, whoever could reach them, and never two answers to ARP questions.
+// One question that two hosts answered, while the kernel's order shows no
+// overlap, is a broadcast whose copies a busy machine delivered apart: that
+// happens once, never twice in a row.
+func (s *site) checkOneHolder(t *testing.T, since time.Duration) {
+	t.Helper()
+	overlaps, err := s.addresses.Overlaps(s.VIPs...)
+	s.must(t, err)
+	for _, o := range overlaps {
+		if o.From >= since && !slices.ContainsFunc(o.Hosts, func(h string) bool { return s.planted[h] }) {
+			t.Errorf("two holders: %v had %v at once from %v to %v", o.Hosts, o.Addr, o.From, o.To)
+		}
+	}
+	last := map[netip.Addr]time.Duration{}
+	for _, v := range s.arp.Violations() {
+		if v.Asked < since || slices.ContainsFunc(v.Answers, func(a lab.ARPAnswer) bool { return s.planted[a.Host] }) {
+			continue
+		}
+		t.Logf("ARP: %v", v)
+		if before, is := last[v.VIP]; is && v.Asked-before < 50*time.Millisecond {
+			t.Errorf("two holders: two ARP questions in a row were answered twice, at %v and %v", before, v.Asked)
+		}
+		last[v.VIP] = v.Asked
+	}
+}
+
+// checkForeign: what is not a VIP was neither removed nor added to.
+func (s *site) checkForeign(t *testing.T) {
+	t.Helper()
+	events, err := s.addresses.Events()
+	s.must(t, err)
+	for _, e := range events {
+		if !e.Bound && !slices.Contains(s.VIPs, e.Addr) && e.Addr.Is4() {
+			t.Errorf("foreign address: %v of %s was removed at %v", e.Addr, e.Host, e.At)
+		}
+	}
+	for host, addr := range s.foreign {
+		if hosts := s.bound(t, addr); !slices.Equal(hosts, []string{host}) {
+			t.Errorf("foreign address: %v is at %v, want %s", addr, hosts, host)
+		}
+	}
+}
+
+// takeovers counts how often a VIP came up on another host than the last one,
+// and names the hosts in order.
+func (s *site) takeovers(t *testing.T, addr netip.Addr, since time.Duration) (n int, path []string) {
+	t.Helper()
+	events, err := s.addresses.Events()
+	s.must(t, err)
+	last := ""
+	for _, e := range events {
+		if e.Addr != addr || !e.Bound || s.planted[e.Host] && e.At >= since {
+			continue
+		}
+		if e.At >= since && last != "" && e.Host != last {
+			n++
+			path = append(path, fmt.Sprintf("%s -> %s at %v", last, e.Host, e.At))
+		}
+		last = e.Host
+	}
+	return n, path
+}
+
+// ledger is what is known of epochs: who acquired each, when, and the highest.
+type ledger struct {
+	acquired map[string]map[uint64]acquisition // by VIP or role, by epoch
+	highest  map[string]uint64
+}
+
+type acquisition struct {
+	node string
+	at   time.Time
+}
+
+func newLedger() ledger {
+	return ledger{map[string]map[uint64]acquisition{}, map[string]uint64{}}
+}
+
+// checkEpochs: no epoch is acquired twice, a later acquisition has a higher
+// one, and what the agents know of it never falls.
+func (s *site) checkEpochs(t *testing.T) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	highest := map[string]uint64{}
+	for i := range s.Nodes() {
+		s.epochs.read(ctx, t, s.Client(i), highest)
+	}
+	for vip, e := range highest {
+		if e < s.epochs.highest[vip] {
+			t.Errorf("epochs: the agents say %d of %s, and said %d before", e, vip, s.epochs.highest[vip])
+		}
+		s.epochs.highest[vip] = e
+	}
+	for vip, by := range s.epochs.acquired {
+		var epochs []uint64
+		for e := range by {
+			epochs = append(epochs, e)
+		}
+		slices.Sort(epochs)
+		for i := 1; i < len(epochs); i++ {
+			a, b := by[epochs[i-1]], by[epochs[i]]
+			if b.at.Before(a.at) {
+				t.Errorf("epochs: %s acquired %s under %d at %v, before %s did under %d at %v", b.node, vip, epochs[i], b.at, a.node, epochs[i-1], a.at)
+			}
+		}
+	}
+}
+
+// read takes a live agent's word; an agent that a scene ended has none.
+func (l ledger) read(ctx context.Context, t *testing.T, c *control.Client, highest map[string]uint64) {
+	t.Helper()
+	st, err := c.Status(ctx)
+	if err != nil {
+		return
+	}
+	for _, v := range st.VIPs {
+		highest[v.Name] = max(highest[v.Name], v.Epoch)
+	}
+	events, err := c.Events(ctx, 1000)
+	if err != nil {
+		t.Errorf("epochs: %v", err)
+	}
+	for _, e := range events {
+		if e.Kind != control.Takeover {
+			continue
+		}
+		if l.acquired[e.VIP] == nil {
+			l.acquired[e.VIP] = map[uint64]acquisition{}
+		}
+		if other, is := l.acquired[e.VIP][e.Epoch]; is && other.node != e.To {
+			t.Errorf("epochs: %s and %s both acquired %s under %d", other.node, e.To, e.VIP, e.Epoch)
+		}
+		l.acquired[e.VIP][e.Epoch] = acquisition{e.To, e.Time.Add(after(e, "lease"))}
+	}
+}
+
+// after is when a mark of a takeover stands, from its zero.
+func after(e control.Event, mark string) time.Duration {
+	for _, m := range e.Timeline {
+		if m.Mark == mark {
+			return time.Duration(m.At)
+		}
+	}
+	return 0
+}
+
+// end ends every agent by SIGTERM, all at once, and looks for orphans.
+func (s *site) end(t *testing.T) {
+	t.Helper()
+	if t.Failed() {
+		return // what failed has been told; its cluster may be in any state
+	}
+	s.must(t, s.Heal())
+	for i := range s.Nodes() {
+		if p := s.Agent(i); p != nil && !ended(p) {
+			s.must(t, p.Signal(sigterm))
+		}
+	}
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	for i := range s.Nodes() {
+		if p := s.Agent(i); p != nil {
+			if err := p.Wait(ctx); err != nil && !killed(err) {
+				t.Errorf("agent of %s: %v", p.Host.Name, err)
+			}
+		}
+	}
+	s.checkForeign(t)
+	for v, addr := range s.VIPs {
+		if hosts := s.bound(t, addr); len(hosts) > 0 {
+			t.Errorf("orphan: %s is still at %v after every agent has ended", cluster.VIPName(v), hosts)
+		}
+	}
+}

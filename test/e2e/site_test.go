@@ -1,0 +1,290 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// patience bounds every wait for something that has to come; how soon it has to
+// come is asserted by what the observers saw.
+const patience = 20 * time.Second
+
+// calm is a cluster whose nodes count as fit again at once: scenarios that
+// share it would else wait out hold_down, which doubles.
+const calm = "[timing]\nhold_down = \"0s\"\n"
+
+// site is a cluster and those who judge it.
+type site struct {
+	*cluster.Cluster
+	arp       *lab.ARPObserver
+	addresses *lab.AddressObserver
+	phones    []*lab.SIPObserver    // one per VIP
+	foreign   map[string]netip.Addr // an address of every node that is none of the agents' business
+	epochs    ledger
+	planted   map[string]bool // hosts to which a scenario gave a VIP by its own hand
+	homeless  bool            // VIPs have no one home: scenes start wherever they are
+}
+
+// start starts a cluster, waits until it is at rest, and ends it with the test:
+// every agent by SIGTERM, after which no VIP may be left anywhere.
+func start(t *testing.T, o cluster.Options) *site {
+	t.Helper()
+	o.Binary = binary
+	s := &site{foreign: map[string]netip.Addr{}, epochs: newLedger(), planted: map[string]bool{}}
+	o.PBX = s.withForeign(o.PBX)
+	c, err := cluster.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Cluster = c
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if s.addresses, err = c.ObserveAddresses(); err != nil {
+		t.Fatal(err)
+	}
+	if s.arp, err = c.ObserveARP(0, c.VIPs...); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range c.VIPs {
+		phone, err := c.Phone().ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.phones = append(s.phones, phone)
+	}
+	t.Cleanup(func() { s.end(t) })
+	return s
+}
+
+// withForeign gives every node an address of somebody else's before its agent
+// starts. It does so where the PBX is started: each node's first process.
+func (s *site) withForeign(pbx func(*lab.Host) (lab.Spec, bool)) func(*lab.Host) (lab.Spec, bool) {
+	if pbx == nil {
+		pbx = demoPBX
+	}
+	return func(h *lab.Host) (lab.Spec, bool) {
+		if _, has := s.foreign[h.Name]; !has {
+			ip := h.Addr.As4()
+			ip[3] += 140
+			s.foreign[h.Name] = netip.AddrFrom4(ip)
+			if err := h.Bind(s.foreign[h.Name]); err != nil {
+				panic(err) // the test's own mistake
+			}
+		}
+		return pbx(h)
+	}
+}
+
+func demoPBX(h *lab.Host) (lab.Spec, bool) {
+	return lab.Spec{Name: "pbx-" + h.Name, Path: binary, Args: []string{"demo-pbx", h.Name}}, true
+}
+
+// moves is how often each VIP may and must get a new holder in a scene.
+type moves []int
+
+// scene brings the cluster to rest, plays, and checks the invariants.
+func (s *site) scene(t *testing.T, name string, want moves, play func(t *testing.T, at time.Duration)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		defer func() {
+			if t.Failed() {
+				s.explain(t)
+			}
+		}()
+		s.settle(t)
+		at := lab.Now()
+		clear(s.planted)
+		play(t, at)
+		s.check(t, at, want)
+	})
+}
+
+// settle heals every fault, starts what was ended, and brings every VIP home.
+func (s *site) settle(t *testing.T) {
+	t.Helper()
+	if err := s.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.Nodes() {
+		if p := s.PBX(i); p != nil && ended(p) {
+			s.must(t, s.StartPBX(i))
+		}
+		if p := s.Agent(i); p != nil && ended(p) {
+			s.must(t, s.StartAgent(i))
+		}
+	}
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	s.must(t, lab.WaitFor(ctx, "the cluster at rest", func() error { return s.atRest(ctx) }))
+	if s.homeless {
+		return
+	}
+	for v := range s.VIPs {
+		if home := s.home(v); s.holder(t, v) != home {
+			if _, err := s.Client(0).Do(ctx, control.Command{Kind: control.Failback}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.hears(t, v, s.home(v), lab.Now())
+	}
+	s.must(t, lab.WaitFor(ctx, "the cluster at rest and home", func() error { return s.atRest(ctx) }))
+}
+
+func ended(p *lab.Process) bool {
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// home is where the configuration wants a VIP: see cluster.Options.
+func (s *site) home(vip int) string { return s.Node(vip % len(s.Nodes())).Name }
+
+// atRest: every agent sees everybody fit and every VIP held and verified.
+func (s *site) atRest(ctx context.Context) error {
+	for i := range s.Nodes() {
+		st, err := s.Client(i).Status(ctx)
+		if err != nil {
+			return err
+		}
+		if why := unrest(st); why != "" {
+			return fmt.Errorf("%s says: %s", st.Node, why)
+		}
+	}
+	return nil
+}
+
+func unrest(st control.Status) string {
+	for _, n := range st.Nodes {
+		if !n.Alive || !n.Fit || n.HeldDown || n.Drained || n.ConfigDiffers {
+			return fmt.Sprintf("%+v", n)
+		}
+	}
+	for _, v := range st.VIPs {
+		if v.State != "held" || !v.Verified {
+			return fmt.Sprintf("%+v", v)
+		}
+	}
+	if !st.Quorum || st.AllUnfit {
+		return "no quorum, or nobody fit"
+	}
+	return ""
+}
+
+// explain shows what the agents have to say to a failure.
+func (s *site) explain(t *testing.T) {
+	events, err := s.addresses.Events()
+	for _, e := range events[max(0, len(events)-30):] {
+		t.Logf("address: %v %s if %d %v bound %v", e.At, e.Host, e.Index, e.Addr, e.Bound)
+	}
+	t.Log("now", lab.Now(), "address observer:", err)
+	for i := range s.Nodes() {
+		if p := s.Agent(i); p != nil {
+			lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
+			t.Logf("%s:\n%s", p.Host.Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+		}
+	}
+}
+
+func (s *site) must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holder is the host that has a VIP, by the kernel's word; "" for none.
+func (s *site) holder(t *testing.T, vip int) string {
+	t.Helper()
+	return strings.Join(s.bound(t, s.VIPs[vip]), "+")
+}
+
+// bound lists the hosts that have an address.
+func (s *site) bound(t *testing.T, addr netip.Addr) (hosts []string) {
+	t.Helper()
+	intervals, err := s.addresses.Intervals(addr)
+	s.must(t, err)
+	for _, i := range intervals {
+		if i.To == 0 && !slices.Contains(hosts, i.Host) {
+			hosts = append(hosts, i.Host)
+		}
+	}
+	return hosts
+}
+
+// hears waits until the phone's answers for a VIP come from a node.
+func (s *site) hears(t *testing.T, vip int, node string, since time.Duration) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	s.must(t, lab.WaitFor(ctx, fmt.Sprintf("the phone hears %s at %s", node, cluster.VIPName(vip)), func() error {
+		last, ok := s.phones[vip].Last()
+		if !ok || last.Server != node || last.Sent < since {
+			return fmt.Errorf("last answer from %q", last.Server)
+		}
+		return nil
+	}))
+}
+
+// watch lets the observers go on: how long is part of what a scene asserts,
+// that nothing happens meanwhile.
+func watch(long time.Duration) { time.Sleep(long) }
+
+// saw is what the phone saw of a VIP since a moment. The newest questions are
+// left out: their answers may still be on their way.
+func (s *site) saw(vip int, since time.Duration) lab.SIPReport {
+	watch(50 * time.Millisecond)
+	return s.phones[vip].Report(since, lab.Now()-30*time.Millisecond)
+}
+
+// silent asserts how long the phone heard nothing at most, and says how long it was.
+func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
+	t.Helper()
+	r := s.saw(vip, since)
+	t.Logf("%s: %v", cluster.VIPName(vip), r)
+	if r.Silence > most+r.Stall {
+		t.Errorf("%s: phone heard nothing for %v, want at most %v", cluster.VIPName(vip), r.Silence, most)
+	}
+}
+
+// status waits until a node's status is as a scene wants it.
+func (s *site) status(t *testing.T, node int, what string, good func(control.Status) bool) control.Status {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	var st control.Status
+	s.must(t, lab.WaitFor(ctx, what, func() (err error) {
+		if st, err = s.Client(node).Status(ctx); err != nil {
+			return err
+		}
+		if !good(st) {
+			return fmt.Errorf("%s says %+v", st.Node, st)
+		}
+		return nil
+	}))
+	return st
+}
+
+// node is one node's entry in a status.
+func node(st control.Status, name string) control.NodeStatus {
+	for _, n := range st.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return control.NodeStatus{}
+}
