@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -113,11 +114,10 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 		ev.From, ev.To = string(t.Previous), string(t.Node)
 	case elect.RetireDue:
 		return // its actions show in the release
-	default:
-		ev.To = ""
+	case elect.NodeUp, elect.NodeDown, elect.NodeFit, elect.NodeUnfit, elect.ConfigDiffers, elect.ConfigSame:
 		ev.From = string(t.Node)
 	}
-	ev.Text = text(t)
+	ev.Text = words(t, ev.VIP)
 	r.log(t, ev)
 	id := r.a.Journal.Add(ev)
 	if t.Kind == elect.LetGo {
@@ -125,12 +125,65 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	}
 }
 
-// text is the event in words.
-func text(t elect.Transition) string {
-	if t.Text != "" {
-		return t.Kind.String() + ": " + t.Text
+// words is the event as people read it, behind its kind.
+func words(t elect.Transition, vip string) string {
+	node, to := string(t.Node), string(t.Successor)
+	because := func(s string) string {
+		if t.Text == "" {
+			return s
+		}
+		return s + ": " + t.Text
 	}
-	return t.Kind.String()
+	switch t.Kind {
+	case elect.Raised:
+		return fmt.Sprintf("%s now under epoch %d, no takeover", vip, t.Epoch)
+	case elect.LetGo:
+		if to == "" {
+			return fmt.Sprintf("%s let go, epoch %d", vip, t.Epoch)
+		}
+		return fmt.Sprintf("%s handed to %s, epoch %d", vip, to, t.Epoch)
+	case elect.Lapsed:
+		return fmt.Sprintf("%s: the lease ended, epoch %d", vip, t.Epoch)
+	case elect.MoveStarted:
+		return fmt.Sprintf("%s: asking %s to get ready (%s)", vip, to, t.Cause)
+	case elect.MoveFailed:
+		return because(vip + " stays here")
+	case elect.NodeUp:
+		return node + " is heard"
+	case elect.NodeDown:
+		return node + " fell silent"
+	case elect.NodeFit:
+		return node + " is fit"
+	case elect.NodeUnfit:
+		return because(node + " is not fit")
+	case elect.AllUnfit:
+		return "no node is fit: nobody moves"
+	case elect.AllUnfitOver:
+		return "a node is fit again"
+	case elect.QuorumLost:
+		return "no majority of voters is heard"
+	case elect.QuorumBack:
+		return "a majority of voters is heard"
+	case elect.HolderSeen:
+		return fmt.Sprintf("%s is at %s, epoch %d", vip, node, t.Epoch)
+	case elect.VIPVacant:
+		return because("nobody holds " + vip)
+	case elect.Drained:
+		return node + " is drained"
+	case elect.Undrained:
+		return node + " may hold again"
+	case elect.ListTaken:
+		return because("voters are")
+	case elect.ConfigDiffers:
+		return node + " runs another configuration"
+	case elect.ConfigSame:
+		return node + " runs our configuration again"
+	case elect.VerifyFailed:
+		return because(vip + " does not answer SIP here")
+	case elect.BindFailed:
+		return t.Text
+	}
+	return because(t.Kind.String())
 }
 
 func kindOf(k elect.TransitionKind) string {
@@ -172,9 +225,24 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	case elect.AllUnfit, elect.BindFailed:
 		level = slog.LevelError
 	}
+	why, err := ev.Reason, ""
+	switch {
+	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed:
+		err = t.Text
+	case t.Text != "":
+		why = t.Text
+	}
+	peer := ""
+	if t.Node != elect.Node(r.a.Self.Name) && t.Kind != elect.HolderSeen {
+		peer = string(t.Node)
+	}
+	from := ev.From
+	if peer != "" {
+		from = ""
+	}
 	attrs := []slog.Attr{slog.String("node", r.a.Self.Name)}
-	for _, kv := range [][2]string{{"peer", string(t.Node)}, {"vip", ev.VIP}, {"from", ev.From}, {"to", ev.To}, {"reason", ev.Reason}, {"err", t.Text}} {
-		if kv[1] != "" && !(kv[0] == "peer" && kv[1] == r.a.Self.Name) && !(kv[0] == "from" && kv[1] == string(t.Node)) {
+	for _, kv := range [][2]string{{"peer", peer}, {"vip", ev.VIP}, {"from", from}, {"to", ev.To}, {"reason", why}, {"err", err}} {
+		if kv[1] != "" {
 			attrs = append(attrs, slog.String(kv[0], kv[1]))
 		}
 	}
