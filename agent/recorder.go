@@ -38,23 +38,21 @@ func newRecorder(a *Agent) *recorder {
 		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}}
 }
 
-func (r *recorder) run(ctx context.Context) error {
+// run goes on until the last action has ended, since it has something to tell.
+func (r *recorder) run(context.Context) error {
 	r.post(func() { r.agentEvent("started") })
 	for {
 		select {
 		case f := <-r.facts:
 			f()
-		case <-ctx.Done():
-			for {
-				select {
-				case f := <-r.facts:
-					f()
-				default:
-					r.agentEvent("stopped")
-					return nil
-				}
-			}
+			continue
+		case <-r.a.actions.ended:
 		}
+		for len(r.facts) > 0 {
+			(<-r.facts)()
+		}
+		r.agentEvent("stopped")
+		return nil
 	}
 }
 
