@@ -116,11 +116,32 @@ func (m *Machine) pursue(v *vip) {
 		return
 	}
 	m.due(end)
+	m.forgetWaits(v)
 	if next := v.lastSend.Add(m.pace()); m.now < next {
 		m.due(next)
 		return
 	}
 	m.askAll(v)
+}
+
+// forgetWaits asks a voter again whose refusal said for how long, once that has
+// passed: our own grant ended a moment before its, and with the old holder
+// silent every other vote is needed.
+func (m *Machine) forgetWaits(v *vip) {
+	switch {
+	case v.retryAt == 0:
+		return
+	case m.now < v.retryAt:
+		m.due(v.retryAt)
+		return
+	}
+	v.retryAt = 0
+	for _, p := range m.peers {
+		if r := v.votes[p.index].refused; r == RefusedHeld || r == RefusedQuiet {
+			v.rounds[p.index] = false
+			v.lastSend = m.now.Add(-m.pace())
+		}
+	}
 }
 
 // askAll asks every voter of the active list that has not answered, this
