@@ -82,10 +82,7 @@ func TestSocketDestroyedByKind(t *testing.T) {
 			served := netip.AddrPortFrom(netip.MustParseAddr(c.served), local.Port())
 			_, got := watchSockets(t, []uint16{local.Port()}, anySocket)
 			kill()
-			s := awaitSocket(t, got, func(SocketDestroyed) bool { return true })
-			if !s.Served(c.protocol, served) {
-				t.Fatalf("%+v did not serve %v", s, served)
-			}
+			s := awaitSocket(t, got, func(s SocketDestroyed) bool { return s.Served(c.protocol, served) })
 			if s.Served(c.protocol^unix.IPPROTO_UDP^unix.IPPROTO_TCP, served) {
 				t.Fatalf("%+v served the other protocol, too", s)
 			}
