@@ -57,8 +57,6 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-const journalKey = "journal of this script's agent"
-
 func startAgent(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs("run")
 	ts.Check(os.MkdirAll(dir, 0o700))
