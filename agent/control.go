@@ -245,7 +245,8 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason})
+		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
+		Unchecked: !v.Checked || !a.Config.SIP.Verify})
 }
 
 // countersNow puts the counters of every room side by side, under the names

@@ -106,6 +106,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 		return
 	case elect.LetGo, elect.Lapsed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
+		r.superseded(t)
 	case elect.MoveStarted, elect.MoveFailed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
@@ -296,7 +297,22 @@ func (r *recorder) mark(id elect.VIPID, e elect.Epoch, name string, at elect.Ins
 }
 
 func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
-	r.update(id, e, func(ev *control.Event, _ elect.Instant) { ev.Outcome = outcome })
+	r.update(id, e, func(ev *control.Event, _ elect.Instant) {
+		if ev.Outcome == "" {
+			ev.Outcome = outcome
+		}
+	})
+}
+
+// superseded closes a takeover that did not come to its end here.
+func (r *recorder) superseded(t elect.Transition) {
+	if en := r.open[t.VIP]; en != nil {
+		r.a.Journal.Update(en.id, func(ev *control.Event) {
+			if ev.Outcome == "" {
+				ev.Outcome = "let go before it was complete"
+			}
+		})
+	}
 }
 
 func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, elect.Instant)) {
