@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -35,7 +34,7 @@ func TestRogueAnswers(t *testing.T) {
 
 	at := lab.Now()
 	for _, name := range slices.Sorted(maps.Keys(lies)) {
-		s.eachCounts(t, name, 2, func() { lie(name, all...) }, "sip_malformed", "sip_late")
+		s.allCount(t, name, 2, func() { lie(name, all...) }, "sip_malformed", "sip_late")
 	}
 	lie("other port", all...)
 	watch(500 * time.Millisecond)
@@ -50,7 +49,8 @@ func TestRogueAnswers(t *testing.T) {
 	// 10,000 answers to a question, on a node that holds a VIP.
 	flooded := s.holder(t, 0)
 	at = lab.Now()
-	s.eachCounts(t, "flood", 3*floodSize/2, func() { lie("", all...); lie("flood", flooded) }, "sip_late")
+	lie("", all...)
+	s.counts(t, s.Index(flooded), "flood", 3*floodSize/2, func() { lie("flood", flooded) }, "sip_late")
 	lie("", all...)
 	s.nobodyMoved(t, at)
 
@@ -69,73 +69,4 @@ func TestRogueAnswers(t *testing.T) {
 	}
 	s.nobodyMoved(t, at)
 	s.bounded(t, before)
-}
-
-// eachCounts does something and waits until an agent has counted that many more
-// in one or several counters: every agent where more is small, else any.
-func (s *site) eachCounts(t *testing.T, what string, more uint64, do func(), names ...string) {
-	t.Helper()
-	sum := func(i int) (n uint64) {
-		c := s.counters(t, i)
-		for _, name := range names {
-			v, is := c[name]
-			if !is {
-				t.Fatalf("status --json has no counter %s: %v", name, slices.Sorted(maps.Keys(c)))
-			}
-			n += v
-		}
-		return n
-	}
-	var was []uint64
-	for i := range s.Nodes() {
-		was = append(was, sum(i))
-	}
-	do()
-	deadline := time.Now().Add(patience)
-	for {
-		counted, lines := 0, []string{}
-		for i := range s.Nodes() {
-			n := sum(i) - was[i]
-			lines = append(lines, fmt.Sprint(n))
-			if n >= more {
-				counted++
-			}
-		}
-		if counted == len(was) || counted > 0 && more > 100 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: counted as %v by the three agents: %v, want %d", what, names, lines, more)
-		}
-		watch(10 * time.Millisecond)
-	}
-}
-
-// memory is the resident size of every agent, in MB.
-func (s *site) memory(t *testing.T) (mb []int) {
-	t.Helper()
-	for i := range s.Nodes() {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.Agent(i).Pid))
-		must(t, err)
-		_, rest, found := strings.Cut(string(status), "\nVmRSS:")
-		var kb int
-		if _, err := fmt.Sscan(rest, &kb); !found || err != nil {
-			t.Fatalf("no VmRSS of %s's agent: %v", s.Node(i).Name, err)
-		}
-		mb = append(mb, kb>>10)
-	}
-	return mb
-}
-
-// bounded asserts that hostile input has cost no agent its memory.
-func (s *site) bounded(t *testing.T, before []int) {
-	t.Helper()
-	const limit = 64 // MB; design: 25 at rest
-	after := s.memory(t)
-	t.Logf("RSS of the agents: %v MB before, %v MB after", before, after)
-	for i, mb := range after {
-		if mb > limit {
-			t.Errorf("agent of %s has %d MB, at most %d expected", s.Node(i).Name, mb, limit)
-		}
-	}
 }

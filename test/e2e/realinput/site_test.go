@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,17 @@ func launch(t *testing.T, o cluster.Options) *site {
 	if o.TOML == "" {
 		o.TOML = swift
 	}
+	pbx := o.PBX
+	if pbx == nil {
+		pbx = pbxBy(func(h *lab.Host) lab.Spec {
+			return lab.Spec{Name: "pbx", Path: binary, Args: []string{"demo-pbx", h.Name}}
+		})
+	}
+	o.Agent = ahead
+	o.PBX = func(h *lab.Host) (lab.Spec, bool) {
+		spec, some := pbx(h)
+		return ahead(spec), some
+	}
 	c, err := cluster.Start(o)
 	must(t, err)
 	s := &site{Cluster: c}
@@ -74,6 +86,17 @@ func launch(t *testing.T, o cluster.Options) *site {
 	}
 	t.Cleanup(func() { s.oneHolder(t) })
 	return s
+}
+
+// ahead runs a program at a priority above what else this machine is doing:
+// judged is what the input does to a cluster, not what other tests do to it.
+func ahead(spec lab.Spec) lab.Spec {
+	if spec.Name == "" {
+		spec.Name = filepath.Base(spec.Path)
+	}
+	spec.Args = append([]string{"-n", "-15", spec.Path}, spec.Args...)
+	spec.Path = "nice"
+	return spec
 }
 
 func must(t *testing.T, err error) {
