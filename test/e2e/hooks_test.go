@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -121,7 +122,8 @@ func (h hooked) onMove(t *testing.T, at time.Duration) {
 	h.done(t, 0, "move", "vip1", "pbx3")
 	lines := h.lines(t, 8)
 	prepare, acquire := h.chain("prepare", "pbx3", "pbx1", e+1, "move"), h.chain("acquire", "pbx3", "pbx1", e+1, "move")
-	release, retire := h.chain("release", "pbx1", "", e, "move"), h.chain("retire", "pbx1", "", e, "move")
+	before := h.previous(t, 0, e)
+	release, retire := h.chain("release", "pbx1", before, e, "move"), h.chain("retire", "pbx1", before, e, "move")
 	ordered(t, lines, phases("prepare", "acquire", "retire"), prepare, acquire, retire)
 	ordered(t, lines, phases("prepare", "release", "retire"), prepare, release, retire)
 	h.environment(t)
@@ -149,10 +151,27 @@ func (h hooked) onKill(t *testing.T, at time.Duration) {
 	h.hears(t, 0, "pbx3", at)
 	lines := h.lines(t, 8)
 	prepare, acquire := h.chain("prepare", "pbx3", "pbx1", e+1, "sip"), h.chain("acquire", "pbx3", "pbx1", e+1, "sip")
-	release, retire := h.chain("release", "pbx1", "pbx3", e, "sip"), h.chain("retire", "pbx1", "pbx3", e, "sip")
+	before := h.previous(t, 0, e)
+	release, retire := h.chain("release", "pbx1", before, e, "sip"), h.chain("retire", "pbx1", before, e, "sip")
 	ordered(t, lines, phases("prepare", "acquire", "retire"), prepare, acquire, retire)
 	ordered(t, lines, phases("prepare", "release", "retire"), prepare, release, retire)
 	h.timeline(t, 2, e+1, "sip", []string{"exec", "exec", "exec", "exec"})
+}
+
+// previous is who held vip1 before a node acquired it under an epoch.
+func (h hooked) previous(t *testing.T, node int, epoch uint64) string {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	events, err := h.Client(node).Events(ctx, 1000)
+	h.must(t, err)
+	i := slices.IndexFunc(events, func(e control.Event) bool {
+		return e.Kind == control.Takeover && e.VIP == "vip1" && e.Epoch == epoch
+	})
+	if i < 0 {
+		t.Fatalf("no takeover of vip1 with epoch %d", epoch)
+	}
+	return events[i].From
 }
 
 // quiet lets the actions of what went before end: the VIPs came home, and the
@@ -193,10 +212,8 @@ func (h hooked) onRestart(t *testing.T, at time.Duration) {
 // timeline asserts the marks of the newest takeover as a node's agent tells it.
 func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, actions []string) {
 	t.Helper()
-	ctx, cancel := cluster.Deadline(patience)
-	defer cancel()
 	var e control.Event
-	s.must(t, lab.WaitFor(ctx, "a complete timeline", func() error {
+	await(t, "a complete timeline", func(ctx context.Context) error {
 		events, err := s.Client(node).Events(ctx, 100)
 		if err != nil {
 			return err
@@ -207,7 +224,7 @@ func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, act
 		}
 		e = events[i]
 		return nil
-	}))
+	})
 	var marks, ran []string
 	for i, m := range e.Timeline {
 		name, _, _ := strings.Cut(m.Mark, " ")
