@@ -66,9 +66,10 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	if !v.seenHeld && m.waitsForPreferred(v) {
 		turn = max(turn, m.started.Add(m.cfg.Settle))
 	}
-	turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	if m.handed(v) {
-		turn = at
+		turn = max(at, v.backoffUntil, v.retryAt)
+	} else {
+		turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	}
 	if turn > m.now {
 		m.due(turn)

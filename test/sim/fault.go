@@ -188,7 +188,7 @@ func (w *World) beginHost(f Fault, a *Node) func() {
 		return func() { a.CrashOnStore = false; a.Start() }
 	case CrashLost:
 		a.Kill()
-		a.Runtime = nil
+		a.Forget()
 		return a.Start
 	case PowerCut:
 		a.PowerOff()

@@ -18,7 +18,6 @@ type Judge struct {
 	vips  []judgedVIP
 	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
 	live  liveness
-	last  Time // of the last power cut
 }
 
 type judgedVIP struct {
@@ -26,6 +25,7 @@ type judgedVIP struct {
 	holder *Node       // the last one
 	at     Time        // of its acquisition
 	moves  int
+	lost   bool // a node lost its memory before the disks can have had the epoch
 }
 
 // promise is a voter's grant on the global clock.
@@ -42,7 +42,6 @@ func (j *Judge) init(w *World) {
 	for i := range j.ghost {
 		j.ghost[i] = make([]promise, len(w.VIPs))
 	}
-	j.last = -1 << 60
 }
 
 func (j *Judge) violate(format string, args ...any) {
@@ -79,17 +78,26 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
 func (j *Judge) acquired(n *Node, i int) {
 	v, b := &j.vips[i], &n.bound[i]
 	j.w.tracef("%s HOLDS %s epoch %d", n, j.w.VIPs[i].ID, b.epoch)
-	if b.epoch <= v.epoch && j.last < v.at {
+	if b.epoch <= v.epoch && !v.lost {
 		j.violate("%s acquired by %s under epoch %d, %s had %d", j.w.VIPs[i].ID, n, b.epoch, v.holder, v.epoch)
 	}
 	if v.holder != n || v.epoch != b.epoch {
 		j.Moves++
 		v.moves++
 	}
-	v.holder, v.at, v.epoch = n, j.w.Now, b.epoch
+	v.holder, v.at, v.epoch, v.lost = n, j.w.Now, b.epoch, false
 }
 
-func (j *Judge) poweredOff() { j.last = j.w.Now }
+// diskWindow is the time within which every disk has a new epoch.
+const diskWindow = 3 * time.Second
+
+func (j *Judge) forgot() {
+	for i := range j.vips {
+		if v := &j.vips[i]; j.w.Now < v.at+Time(diskWindow) {
+			v.lost = true
+		}
+	}
+}
 
 // leased: a lease is prolonged only under the promises of a majority of the
 // holder's list, every one of them stored and lasting longer than the lease.

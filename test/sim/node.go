@@ -53,6 +53,7 @@ type Node struct {
 	stopped   bool
 	stopping  bool
 	lastStep  Time
+	diskFree  Time // when the last write to the state directory ends
 	same      int // steps within this very instant
 }
 
@@ -146,10 +147,16 @@ func (n *Node) Kill() {
 	n.paused, n.backlog, n.wake = false, nil, never
 }
 
+// Forget loses the runtime directory.
+func (n *Node) Forget() {
+	n.Runtime = nil
+	n.w.Judge.forgot()
+}
+
 // PowerOff ends the whole host: tmpfs and addresses are gone.
 func (n *Node) PowerOff() {
 	n.Kill()
-	n.Runtime = nil
+	n.Forget()
 	n.Off = true
 	for i := range n.bound {
 		if n.bound[i].on {
@@ -157,7 +164,6 @@ func (n *Node) PowerOff() {
 			n.w.Judge.unbound(n, i)
 		}
 	}
-	n.w.Judge.poweredOff()
 	for _, p := range n.w.Nodes {
 		p.look(n)
 	}
@@ -268,7 +274,8 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	}
 	if eff.Durable != nil {
 		d, life := eff.Durable, n.life
-		n.w.At(n.w.DiskTook, func() {
+		n.diskFree = max(n.diskFree, n.w.Now) + Time(n.w.DiskTook) // one write at a time
+		n.w.At(time.Duration(n.diskFree-n.w.Now), func() {
 			if n.life == life {
 				n.Durable = d
 				n.Step(elect.Stored{Version: d.Version})
