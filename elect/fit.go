@@ -231,6 +231,7 @@ func (m *Machine) observeFitness() {
 		fit := m.isFit(p)
 		if fit && !p.fit {
 			p.fitSince = m.now
+			m.moveSoon()
 		}
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
@@ -245,9 +246,22 @@ func (m *Machine) observeFitness() {
 		kind := AllUnfitOver
 		if all {
 			kind = AllUnfit
+		} else {
+			m.allUnfitEnd = m.now
 		}
 		m.tell(Transition{Kind: kind})
 	}
+}
+
+// recovering: a sickness shared by all does not end everywhere at once. For
+// settle after it nobody moves for being the later one.
+func (m *Machine) recovering() bool {
+	if m.allUnfitEnd == 0 {
+		return false
+	}
+	end := m.allUnfitEnd.Add(m.cfg.Settle)
+	m.due(end)
+	return m.now < end
 }
 
 func (m *Machine) tellFitness(p *peer, why string) {
@@ -256,6 +270,13 @@ func (m *Machine) tellFitness(p *peer, why string) {
 		m.tell(Transition{Kind: NodeUnfit, Node: p.Name, Text: why})
 	case why == "" && p.unfit != "":
 		m.tell(Transition{Kind: NodeFit, Node: p.Name})
+	}
+}
+
+// moveSoon: a node that is fit now may take what none could before.
+func (m *Machine) moveSoon() {
+	for _, v := range m.vips {
+		v.moveAfter = 0
 	}
 }
 
@@ -268,6 +289,9 @@ func (m *Machine) observeQuorum() {
 	}
 	if q := m.lists.Active != nil && n >= m.lists.Active.Majority(); q != m.quorum {
 		m.quorum = q
+		if q && m.firstQuorum == 0 {
+			m.firstQuorum = m.now
+		}
 		kind := QuorumLost
 		if q {
 			kind = QuorumBack

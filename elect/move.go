@@ -65,6 +65,7 @@ func (m *Machine) moveCause(v *vip) Cause {
 	switch {
 	case m.stopping:
 		return CauseStop
+	case m.recovering():
 	case m.unfit(m.self) != "" || m.majoritySays(v, RefusedNoConfidence):
 		return CauseSIP
 	case m.excludes(m.self, v):
