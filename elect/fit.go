@@ -165,9 +165,11 @@ func (m *Machine) onHealth(e Health) {
 }
 
 // suspect lets this node probe those that p newly doubts, itself included: a
-// suspicion makes all probe at once (§4.7).
+// suspicion makes all probe at once (§4.7). So does p's word that its own PBX
+// is well again: a doubt of ours that outlived it by a probing interval would
+// make a short sickness of all look like one of p's own.
 func (m *Machine) suspect(p *peer, before, now Heartbeat) {
-	if now.SIP.Doubted() && !before.SIP.Doubted() {
+	if now.SIP.Doubted() != before.SIP.Doubted() {
 		m.eff.Probe = append(m.eff.Probe, p.Name)
 	}
 	for _, o := range now.Observes {
@@ -254,12 +256,12 @@ func (m *Machine) observeFitness() {
 }
 
 // recovering: a sickness shared by all does not end everywhere at once. For
-// settle after it nobody moves for being the later one.
+// settle after it, a lease at least, nobody moves for being the later one.
 func (m *Machine) recovering() bool {
 	if m.allUnfitEnd == 0 {
 		return false
 	}
-	end := m.allUnfitEnd.Add(m.cfg.Settle)
+	end := m.allUnfitEnd.Add(max(m.cfg.Settle, m.cfg.Lease))
 	m.due(end)
 	return m.now < end
 }
