@@ -123,7 +123,11 @@ func (m *Machine) commandFailback(cmd *command, c Command) string {
 // a role that prefers it.
 func (m *Machine) home(v *vip) *peer {
 	if v.PreferSpare {
-		for _, r := range m.rank(v, m.loads(), nil) {
+		loads := m.loads()
+		if h := m.holder(v); h != nil && m.isFit(h) && loads[h.index].vips == 0 {
+			return h
+		}
+		for _, r := range m.rank(v, loads, nil) {
 			if r.why == WhySparePrefer {
 				return r.node
 			}
