@@ -272,6 +272,9 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 		}
 	case it.Refusal == RefusedHeld || it.Refusal == RefusedQuiet || it.Refusal == RefusedList:
 		at := m.now.Add(it.Wait)
+		if it.Refusal == RefusedHeld && p != m.self {
+			v.leased = max(v.leased, at)
+		}
 		if it.Refusal == RefusedList {
 			at = m.now.Add(m.cfg.Heartbeat) // it is about to take the list, or waits for an operator
 		}
