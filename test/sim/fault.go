@@ -61,6 +61,8 @@ const (
 	SlowPrepare
 	FailPrepare
 	FailVerify
+	BlindSelf  // its prober does not hear its own PBX
+	Forgetting // a voter loses its memory for a moment while another is cut off
 	faultKinds
 )
 
@@ -68,7 +70,7 @@ var faultNames = [faultKinds]string{"cut pair", "cut one way", "isolate", "deaf"
 	"loss", "lossy link", "duplicates", "stragglers", "freeze", "freeze often", "crash", "crash and lose the runtime directory",
 	"crash between store and send", "power cut", "power cut of all", "PBX dead", "PBX silent", "all PBXes sick", "one observer blind",
 	"some observers blind", "PBX flaps", "move", "drain", "failback", "stop", "cannot bind", "cannot store", "slow disk", "slow prepare",
-	"prepare fails", "verification fails"}
+	"prepare fails", "verification fails", "blind for itself", "voter forgets while another is cut off"}
 
 func (k FaultKind) String() string { return faultNames[k] }
 
@@ -140,6 +142,12 @@ func (w *World) begin(f Fault) func() {
 		return w.worsen(&w.Net.Dup, 0.5*f.P)
 	case Straggling:
 		return w.worsen(&w.Net.Slow, 0.3*f.P)
+	}
+	if f.Kind == Forgetting {
+		a.Kill()
+		a.Forget()
+		w.At(time.Duration(f.P*float64(100*time.Millisecond)), a.Start)
+		return w.cutAll(func(x, y *Node) bool { return x == b || y == b })
 	}
 	if f.Kind < PBXDead {
 		return w.beginHost(f, a)
@@ -227,6 +235,9 @@ func (w *World) beginService(f Fault, a, b *Node) func() {
 	case BlindOne:
 		a.SetBlind(b, true)
 		return func() { a.SetBlind(b, false) }
+	case BlindSelf:
+		a.SetBlind(a, true)
+		return func() { a.SetBlind(a, false) }
 	case BlindSome:
 		return w.blindSome(f, b)
 	case PBXFlaps:

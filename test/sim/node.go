@@ -71,6 +71,8 @@ type bound struct {
 	until elect.Instant
 	epoch elect.Epoch
 	since elect.Instant
+	// leaving: the kernel has been told to unbind it, and still answers.
+	leaving bool
 }
 
 func (n *Node) init(nodes, vips int) {
@@ -113,10 +115,10 @@ func (n *Node) Start() {
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
 	for i := range n.bound {
 		b := &n.bound[i]
-		if b.on && n.Runtime != nil && n.local() < b.until {
+		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
-			b.on = false
+			*b = bound{}
 			n.w.Judge.unbound(n, i)
 		}
 	}
@@ -336,6 +338,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		case d.Hold:
 			was := n.effective(i)
 			grew := d.Until > b.until || !b.on
+			b.leaving = false
 			if !b.on {
 				b.on, b.since = true, n.local()
 				n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, On: true})
@@ -343,12 +346,28 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			raised := b.epoch
 			b.until, b.epoch = d.Until, d.Epoch
 			n.w.Judge.holds(n, i, was, grew, raised)
-		case b.on:
-			*b = bound{}
-			n.w.Judge.unbound(n, i)
-			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP})
+		case b.on && !b.leaving:
+			b.leaving = true
+			n.unbind(i)
 		}
 	}
+}
+
+// unbind takes the kernel a moment, in which the address still answers; the
+// agent hears of it if it is still the same one.
+func (n *Node) unbind(i int) {
+	life := n.life
+	n.w.At(time.Duration(20+n.w.Rand.IntN(100))*time.Microsecond, func() {
+		b := &n.bound[i]
+		if !b.leaving || !b.on {
+			return
+		}
+		*b = bound{}
+		n.w.Judge.unbound(n, i)
+		if n.life == life {
+			n.Step(elect.Bound{VIP: n.w.VIPs[i].ID})
+		}
+	})
 }
 
 // sipAnswers: a witness has no PBX, and nothing to ask it for.

@@ -18,7 +18,7 @@ type Single struct {
 
 // singleKinds are the faults whose victims are beyond doubt.
 var singleKinds = []FaultKind{CutPair, CutOneWay, Isolate, Lossy, Duplicating, Straggling, Freeze, Crash, CrashLost, CrashStoring, PowerCut, PBXDead,
-	PBXSilent, PBXAll, BlindOne, MoveVIP, DrainNode, SlowDisk, FailPrepare, SlowPrepare}
+	PBXSilent, PBXAll, BlindOne, BlindSelf, MoveVIP, DrainNode, SlowDisk, FailPrepare, SlowPrepare}
 
 // Run runs the rounds.
 func (s Single) Run(trace func(string)) Result {

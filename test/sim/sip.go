@@ -12,6 +12,8 @@ func (n *Node) sees(p *Node) elect.SIPState {
 		return s
 	}
 	switch {
+	case n == p && n.blind[p.Index] && p.PBX == elect.SIPUp:
+		return elect.SIPSilent
 	case n == p:
 		return p.PBX
 	case p.Off, n.blind[p.Index], n.cut[p.Index] > 0, p.cut[n.Index] > 0:
