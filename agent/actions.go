@@ -18,6 +18,9 @@ type actions struct {
 	a   *Agent
 	mu  sync.Mutex
 	now map[elect.VIPID]takeover
+	// chains are those under way; an agent that stops in order lets them end.
+	chains sync.WaitGroup
+	ended  chan struct{} // nothing runs any more
 }
 
 // takeover is what this node took and under what.
@@ -27,17 +30,36 @@ type takeover struct {
 	cause    elect.Cause
 }
 
-func newActions(a *Agent) *actions { return &actions{a: a, now: map[elect.VIPID]takeover{}} }
+func newActions(a *Agent) *actions {
+	return &actions{a: a, now: map[elect.VIPID]takeover{}, ended: make(chan struct{})}
+}
 
 // run ends what runs when the agent does.
 func (x *actions) run(ctx context.Context) error {
+	defer close(x.ended)
 	<-ctx.Done()
+	select {
+	case <-x.a.stopped:
+		x.await(releaseTimeout(x.a.Config))
+	default:
+	}
 	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := x.a.Runner.Close(c); err != nil {
 		x.a.recorder.warn("end the actions", err)
 	}
 	return nil
+}
+
+// await lets the chains under way end by themselves: a stop that killed its own
+// release actions would be no handover.
+func (x *actions) await(limit time.Duration) {
+	idle := make(chan struct{})
+	go func() { x.chains.Wait(); close(idle) }()
+	select {
+	case <-idle:
+	case <-time.After(limit):
+	}
 }
 
 // transitions starts the chains that follow from what the machine decided. The
@@ -88,12 +110,16 @@ func (x *actions) event(l *lease, e elect.Epoch, previous elect.Node, c elect.Ca
 }
 
 func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Event, done func(ok bool)) {
-	if done == nil {
-		done = func(bool) {}
+	x.chains.Add(1)
+	ended := func(ok bool) {
+		x.chains.Done()
+		if done != nil {
+			done(ok)
+		}
 	}
 	x.a.Runner.Start(l.name, phase, uint64(e), ev, l.actions, func(o hooks.Outcome) {
 		x.a.recorder.action(l.id, phase, elect.Epoch(o.Epoch), o)
-	}, done)
+	}, ended)
 }
 
 // bound is the binder's word that the address is there and announced: now the

@@ -59,7 +59,7 @@ type Agent struct {
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 
-	unstored  *elect.Runtime // a runtime record the directory would not take
+	unstored  bool // the runtime directory would not take the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
 	stopped   chan struct{} // nothing is held any more, as an operator asked

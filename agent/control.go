@@ -224,10 +224,13 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 
 // sipWord is a verdict in the words of status (§8).
 func sipWord(s elect.SIPState) string {
-	if s.Down() {
+	switch {
+	case s.Down():
 		return "down"
+	case s == elect.SIPUnknown:
+		return "unknown"
 	}
-	return s.String()
+	return "up"
 }
 
 func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
@@ -242,7 +245,8 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason})
+		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
+		Unchecked: !v.Checked || !a.Config.SIP.Verify})
 }
 
 // countersNow puts the counters of every room side by side, under the names
@@ -257,6 +261,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	for _, p := range a.probes.probers {
 		s := p.Stats()
 		c["sip_sent"] += s.Sent
+		c["sip_send_errors"] += s.SendErrors
 		c["sip_answered"] += s.Answered
 		c["sip_refused"] += s.Refused
 		c["sip_timeouts"] += s.Timeouts
@@ -273,7 +278,9 @@ func (a *Agent) addNetworkCounters(c map[string]uint64) {
 		"member_garbage": n.Garbage, "member_wrong_label": n.WrongLabel, "member_wrong_key": n.WrongKey, "member_wrong_source": n.WrongSource,
 		"member_unknown_sender": n.UnknownSender, "member_misdirected": n.Misdirected, "member_duplicate": n.Duplicate,
 		"member_replayed": n.Replayed, "member_stale_instance": n.StaleInstance, "member_unproven": n.Unproven,
-		"member_joins": n.Joins, "member_gossip_errors": n.GossipErrors,
+		"member_self": n.Self, "member_hellos": n.Hellos, "member_gossip": n.Gossip, "member_gossip_dropped": n.GossipDropped,
+		"member_receive_errors": n.ReceiveErrors, "member_streams_refused": n.StreamsRefused,
+		"member_joins": n.Joins, "member_joins_failed": n.JoinsFailed, "member_gossip_errors": n.GossipErrors,
 	} {
 		c[name] = v
 	}

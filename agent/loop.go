@@ -71,6 +71,9 @@ func (a *Agent) noteWakeUp() {
 
 func (a *Agent) step(ev elect.Event) {
 	start := a.Now()
+	if a.unstored {
+		a.carryOut(a.Machine.Step(start, elect.Unstored{}))
+	}
 	a.carryOut(a.Machine.Step(start, ev))
 	a.stats.steps.Add(1)
 	if took := int64(a.Now() - start); took > a.stats.slowestStep.Load() {
@@ -111,26 +114,19 @@ func (a *Agent) carryOut(eff elect.Effects) {
 }
 
 // storeRuntime puts the record into the runtime directory. While that fails
-// nothing leaves that could depend on it, and the last record is tried again
-// before the next effects.
+// nothing leaves that could depend on it, and the machine is told before it
+// hears anything else.
 func (a *Agent) storeRuntime(r *elect.Runtime) bool {
 	if r == nil {
-		r = a.unstored
-	}
-	if r == nil {
-		return true
+		return !a.unstored
 	}
 	err := a.Directory.StoreRuntime(r)
 	if err != nil {
-		if a.unstored == nil {
-			a.recorder.warn("store the votes", err)
-		}
-		a.unstored = r
 		a.stats.storeErrors.Add(1)
-		return false
+		a.recorder.warn("store the votes", err)
 	}
-	a.unstored = nil
-	return true
+	a.unstored = err != nil
+	return !a.unstored
 }
 
 func (a *Agent) answer(ans elect.CommandAnswer) {

@@ -82,24 +82,36 @@ func nodes(in []string) (out []elect.Node) {
 // prepareTimeout is the longest that getting ready can take: the slowest
 // chain of prepare actions, then one OPTIONS.
 func prepareTimeout(c *config.Config) time.Duration {
-	var chain, probe time.Duration
-	longest := func(actions []config.Action) {
-		var sum time.Duration
-		for _, a := range actions {
-			if a.On == config.Prepare {
-				sum += a.Timeout
-			}
-		}
-		chain = max(chain, sum)
-	}
-	for _, v := range c.VIPs {
-		longest(v.Actions)
-	}
-	for _, r := range c.Roles {
-		longest(r.Actions)
-	}
+	var probe time.Duration
 	for _, t := range c.SIP.Targets {
 		probe = max(probe, t.Timeout)
 	}
-	return chain + probe
+	return longestChain(c, config.Prepare) + probe
+}
+
+// releaseTimeout is the longest that the actions of a node that hands over can
+// take.
+func releaseTimeout(c *config.Config) time.Duration {
+	return longestChain(c, config.Release) + longestChain(c, config.Retire)
+}
+
+// longestChain is what the slowest VIP's or role's actions of a phase may take
+// by their timeouts.
+func longestChain(c *config.Config, phase config.Phase) (longest time.Duration) {
+	chain := func(actions []config.Action) {
+		var sum time.Duration
+		for _, a := range actions {
+			if a.On == phase {
+				sum += a.Timeout
+			}
+		}
+		longest = max(longest, sum)
+	}
+	for _, v := range c.VIPs {
+		chain(v.Actions)
+	}
+	for _, r := range c.Roles {
+		chain(r.Actions)
+	}
+	return longest
 }

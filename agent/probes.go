@@ -20,12 +20,12 @@ type probes struct {
 	probers []*sipcheck.Prober
 	byNode  map[elect.Node][]*sipcheck.Prober
 	mu      sync.Mutex
-	verdict map[*sipcheck.Prober]sipcheck.Verdict
+	verdict map[*sipcheck.Prober]elect.SIPState
 	told    map[elect.Node]elect.SIPState
 }
 
 func newProbes(a *Agent) *probes {
-	p := &probes{a: a, byNode: map[elect.Node][]*sipcheck.Prober{}, verdict: map[*sipcheck.Prober]sipcheck.Verdict{},
+	p := &probes{a: a, byNode: map[elect.Node][]*sipcheck.Prober{}, verdict: map[*sipcheck.Prober]elect.SIPState{},
 		told: map[elect.Node]elect.SIPState{}}
 	for _, n := range a.Config.Nodes {
 		if !n.Holder {
@@ -48,9 +48,7 @@ func newProbes(a *Agent) *probes {
 func (p *probes) add(t sipcheck.Target) {
 	var prober *sipcheck.Prober
 	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Deliver: func(r sipcheck.Result) {
-		if r.Changed {
-			p.take(prober, r.Verdict)
-		}
+		p.take(prober, sipState(r))
 	}})
 	node := elect.Node(t.Node)
 	p.probers = append(p.probers, prober)
@@ -58,7 +56,7 @@ func (p *probes) add(t sipcheck.Target) {
 }
 
 // take turns a target's verdict into the node's, and tells a change.
-func (p *probes) take(prober *sipcheck.Prober, v sipcheck.Verdict) {
+func (p *probes) take(prober *sipcheck.Prober, v elect.SIPState) {
 	node := elect.Node(prober.Target().Node)
 	p.mu.Lock()
 	p.verdict[prober] = v
@@ -71,21 +69,26 @@ func (p *probes) take(prober *sipcheck.Prober, v sipcheck.Verdict) {
 	}
 }
 
+// badness orders verdicts; what is not known yet is worse than what is doubted.
+var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPSilent: 3, elect.SIPRefused: 4}
+
 // stateOf is the worst of the node's targets: every one of them serves calls.
 func (p *probes) stateOf(n elect.Node) elect.SIPState {
 	worst := elect.SIPUp
-	rank := map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPUnknown: 1, elect.SIPSilent: 2, elect.SIPRefused: 3}
 	for _, prober := range p.byNode[n] {
-		if s := sipState(p.verdict[prober]); rank[s] > rank[worst] {
+		if s := p.verdict[prober]; badness[s] > badness[worst] {
 			worst = s
 		}
 	}
 	return worst
 }
 
-func sipState(v sipcheck.Verdict) elect.SIPState {
-	switch v {
+func sipState(r sipcheck.Result) elect.SIPState {
+	switch r.Verdict {
 	case sipcheck.Up:
+		if r.Misses > 0 {
+			return elect.SIPSuspect
+		}
 		return elect.SIPUp
 	case sipcheck.Refused:
 		return elect.SIPRefused

@@ -38,23 +38,21 @@ func newRecorder(a *Agent) *recorder {
 		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}}
 }
 
-func (r *recorder) run(ctx context.Context) error {
+// run goes on until the last action has ended, since it has something to tell.
+func (r *recorder) run(context.Context) error {
 	r.post(func() { r.agentEvent("started") })
 	for {
 		select {
 		case f := <-r.facts:
 			f()
-		case <-ctx.Done():
-			for {
-				select {
-				case f := <-r.facts:
-					f()
-				default:
-					r.agentEvent("stopped")
-					return nil
-				}
-			}
+			continue
+		case <-r.a.actions.ended:
 		}
+		for len(r.facts) > 0 {
+			(<-r.facts)()
+		}
+		r.agentEvent("stopped")
+		return nil
 	}
 }
 
@@ -108,6 +106,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 		return
 	case elect.LetGo, elect.Lapsed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
+		r.superseded(t)
 	case elect.MoveStarted, elect.MoveFailed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
@@ -298,7 +297,22 @@ func (r *recorder) mark(id elect.VIPID, e elect.Epoch, name string, at elect.Ins
 }
 
 func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
-	r.update(id, e, func(ev *control.Event, _ elect.Instant) { ev.Outcome = outcome })
+	r.update(id, e, func(ev *control.Event, _ elect.Instant) {
+		if ev.Outcome == "" {
+			ev.Outcome = outcome
+		}
+	})
+}
+
+// superseded closes a takeover that did not come to its end here.
+func (r *recorder) superseded(t elect.Transition) {
+	if en := r.open[t.VIP]; en != nil {
+		r.a.Journal.Update(en.id, func(ev *control.Event) {
+			if ev.Outcome == "" {
+				ev.Outcome = "let go before it was complete"
+			}
+		})
+	}
 }
 
 func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, elect.Instant)) {

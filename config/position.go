@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"fmt"
 	"sort"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -59,13 +60,13 @@ type indexer struct {
 	breaks []int // offsets of the line feeds
 	root   *position
 
-	crowded int // line of the first key too many
+	excess *Error // the first key too many
 }
 
 // positions indexes a document as far as it is valid TOML; go-toml finds what
-// is not. crowded is the line of the first key beyond maxKeys in one table, 0
-// where there is none; the index ends there.
-func positions(data []byte) (root *position, crowded int) {
+// is not. excess is about the first key beyond maxKeys in one table or maxParts
+// in itself, nil where there is none; the index ends there.
+func positions(data []byte) (root *position, excess *Error) {
 	x := &indexer{root: &position{line: 1}}
 	for at := 0; ; {
 		i := bytes.IndexByte(data[at:], '\n')
@@ -77,7 +78,7 @@ func positions(data []byte) (root *position, crowded int) {
 	}
 	x.parser.Reset(data)
 	table := x.root
-	for x.crowded == 0 && x.parser.NextExpression() {
+	for x.excess == nil && x.parser.NextExpression() {
 		switch n := x.parser.Expression(); n.Kind {
 		case unstable.Table:
 			table = x.path(x.root, n)
@@ -89,22 +90,32 @@ func positions(data []byte) (root *position, crowded int) {
 			x.keyValue(table, n)
 		}
 	}
-	return x.root, x.crowded
+	return x.root, x.excess
 }
 
 // path follows a header or dotted key. A list of tables on the way stands for
 // its last element; at the end it stands for itself.
 func (x *indexer) path(from *position, n *unstable.Node) *position {
-	at := from
+	at, parts := from, 0
 	for it := n.Key(); it.Next(); {
 		k := it.Node()
 		table := at.last()
 		at = table.enter(string(k.Data), x.line(k.Raw, at.line))
-		if x.crowded == 0 && len(table.keys) > maxKeys {
-			x.crowded = at.line
+		if len(table.keys) > maxKeys {
+			x.refuse(at.line, "more than %d keys in one table", maxKeys)
+		}
+		if parts++; parts > maxParts {
+			x.refuse(at.line, "a key of more than %d parts", maxParts)
+			break
 		}
 	}
 	return at
+}
+
+func (x *indexer) refuse(line int, format string, limit int) {
+	if x.excess == nil {
+		x.excess = &Error{Line: line, Text: fmt.Sprintf(format, limit) + "; `sipalive reference` prints every key there is"}
+	}
 }
 
 func (x *indexer) keyValue(table *position, n *unstable.Node) {

@@ -148,8 +148,6 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Carrying it out may take longer than reading it may.
-	http.NewResponseController(w).SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithTimeout(r.Context(), doTimeout)
 	defer cancel()
 	text, err := s.agent.Do(ctx, cmd)

@@ -43,7 +43,6 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, n int) {
 		}
 	}()
 	rc := http.NewResponseController(w)
-	rc.SetReadDeadline(time.Time{}) // net/http ends the request at its read deadline otherwise
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	f := follower{patience: s.patience}
 	events, since := s.journal.last(n)

@@ -19,7 +19,7 @@ const (
 	maxFollowers = 16
 	maxHeader    = 8 << 10
 	maxBody      = 4 << 10
-	readTimeout  = 3 * time.Second // a whole request
+	readTimeout  = 3 * time.Second // a whole request; net/http lifts it once that is read
 	writeTimeout = 3 * time.Second // each piece of an answer
 	askTimeout   = 2 * time.Second // the agent's answer to a question
 	doTimeout    = 2 * time.Minute // a command; prepare actions take their time
@@ -35,6 +35,7 @@ type Server struct {
 	patience  time.Duration
 	write     time.Duration // writeTimeout
 	ask       time.Duration // askTimeout
+	drain     time.Duration // drainTimeout
 	followers chan struct{} // one element each
 	closing   chan struct{}
 	requests  atomic.Uint64
@@ -44,7 +45,7 @@ type Server struct {
 // NewServer serves the agent and its journal.
 func NewServer(agent Agent, journal *Journal) *Server {
 	return &Server{
-		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout,
+		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, drain: drainTimeout,
 		followers: make(chan struct{}, maxFollowers), closing: make(chan struct{}),
 	}
 }
@@ -77,7 +78,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	close(s.closing)
-	grace, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	grace, cancel := context.WithTimeout(context.Background(), s.drain)
 	defer cancel()
 	if srv.Shutdown(grace) != nil {
 		srv.Close()

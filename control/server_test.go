@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -228,13 +229,19 @@ func TestClientGoneEndsItsCommand(t *testing.T) {
 func TestServeEndsAfterItsAnswers(t *testing.T) {
 	agent := steady()
 	asked, answer := make(chan struct{}), make(chan struct{})
-	agent.do = func(context.Context, Command) (string, error) {
+	agent.do = func(ctx context.Context, _ Command) (string, error) {
 		close(asked)
 		<-answer
-		return "all handed over", nil
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+			return "all handed over", nil
+		}
 	}
 	dir := t.TempDir()
 	s := NewServer(agent, NewJournal(1))
+	s.drain = time.Hour // it ends because its clients are done
 	stop := serve(t, s, dir)
 	followed := make(chan error, 1)
 	go func() { followed <- NewClient(dir).Follow(ctxFor(t), 0, func(Event) error { return nil }) }()
@@ -285,5 +292,97 @@ func TestStatusCarriesTheServersCounters(t *testing.T) {
 	}
 	if len(counters) != 1 {
 		t.Errorf("the agent's own counters were changed: %v", counters)
+	}
+}
+
+// What foreign text may hold does not reach a script's line or a terminal, and
+// scripts find lists where the agent has none.
+func TestAnswersAreClean(t *testing.T) {
+	agent := steady()
+	agent.status = func(context.Context) (Status, error) { return Status{Nodes: []NodeStatus{{}}}, nil }
+	agent.do = func(_ context.Context, cmd Command) (string, error) {
+		if cmd.Kind == Failback {
+			return "vip1: pbx1 -> pbx3 in 4 ms, epoch 8", nil
+		}
+		return "", errors.New("pbx2 says:\n\x1b[2J <no> \xff")
+	}
+	agent.plan = func(context.Context, []string) (Plan, error) { return Plan{}, nil }
+	_, _, dir := start(t, agent)
+	for request, want := range map[string]string{
+		get("/v1/status"):           `{"cluster":"","node":"","quorum":false,"fence":"","nodes":[{"name":"","address":"","alive":false,"fit":false,"sip":"","drained":false,"holds":[]}],"vips":[]}`,
+		get("/v1/plan"):             `{"without":[],"vips":[]}`,
+		get("/v1/events?n=5"):       `[]`,
+		post(`{"kind":"failback"}`): `{"text":"vip1: pbx1 -> pbx3 in 4 ms, epoch 8"}`,
+		post(`{"kind":"drain"}`):    `{"error":"pbx2 says: ?[2J <no> ?"}`,
+	} {
+		if _, body := raw(t, dir, request); body != want+"\n" {
+			t.Errorf("%.40q answers %swant %s", request, body, want)
+		}
+	}
+}
+
+// counting tells how many connections were open at once.
+type counting struct {
+	net.Listener
+	mu              sync.Mutex
+	total, now, max int
+}
+
+func (l *counting) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total++
+	l.now++
+	l.max = max(l.max, l.now)
+	return &counted{Conn: conn, l: l}, nil
+}
+
+func (l *counting) accepted() (total, most int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total, l.max
+}
+
+type counted struct {
+	net.Conn
+	l    *counting
+	once sync.Once
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.l.mu.Lock(); c.l.now--; c.l.mu.Unlock() })
+	return c.Conn.Close()
+}
+
+func TestConnectionsAreLimited(t *testing.T) {
+	dir := t.TempDir()
+	inner, _, err := Listen(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &counting{Listener: inner}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- NewServer(steady(), NewJournal(1)).Serve(ctx, l) }()
+	const clients = maxConns + 30
+	var conns []net.Conn
+	for range clients {
+		conns = append(conns, dial(t, dir))
+	}
+	eventually(t, "the limit", func() bool { total, _ := l.accepted(); return total >= maxConns })
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "everybody's turn", func() bool { total, _ := l.accepted(); return total == clients })
+	if _, most := l.accepted(); most != maxConns {
+		t.Errorf("%d connections at once, want at most %d", most, maxConns)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -91,7 +91,7 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 	c.by, c.hold, c.heard = p, h, m.now
 	v.told, v.passing, v.lastHeld, v.lastCause, v.noticed = false, "", p.Name, CauseNone, 0
 	if v.retire != 0 && h.Epoch > v.retire && h.Checked {
-		m.tell(Transition{Kind: RetireDue, VIP: v.ID, Node: m.self.Name, Epoch: v.retire, Successor: p.Name})
+		m.tell(Transition{Kind: RetireDue, VIP: v.ID, Node: m.self.Name, Epoch: v.retire, Successor: p.Name, Cause: h.Cause})
 		v.retire = 0
 	}
 	m.abandon(v)

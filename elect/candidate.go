@@ -66,9 +66,10 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	if !v.seenHeld && m.waitsForPreferred(v) {
 		turn = max(turn, m.started.Add(m.cfg.Settle))
 	}
-	turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	if m.handed(v) {
-		turn = at
+		turn = max(at, v.backoffUntil, v.retryAt)
+	} else {
+		turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	}
 	if turn > m.now {
 		m.due(turn)
@@ -116,11 +117,32 @@ func (m *Machine) pursue(v *vip) {
 		return
 	}
 	m.due(end)
+	m.forgetWaits(v)
 	if next := v.lastSend.Add(m.pace()); m.now < next {
 		m.due(next)
 		return
 	}
 	m.askAll(v)
+}
+
+// forgetWaits asks a voter again whose refusal said for how long, once that has
+// passed: our own grant ended a moment before its, and with the old holder
+// silent every other vote is needed.
+func (m *Machine) forgetWaits(v *vip) {
+	switch {
+	case v.retryAt == 0:
+		return
+	case m.now < v.retryAt:
+		m.due(v.retryAt)
+		return
+	}
+	v.retryAt = 0
+	for _, p := range m.peers {
+		if r := v.votes[p.index].refused; r == RefusedHeld || r == RefusedQuiet {
+			v.rounds[p.index] = false
+			v.lastSend = m.now.Add(-m.pace())
+		}
+	}
 }
 
 // askAll asks every voter of the active list that has not answered, this

@@ -48,8 +48,9 @@ type Verified struct {
 // Stored says that Durable with this version, or a newer one, is on disk.
 type Stored struct{ Version uint64 }
 
-// Unstored says that the Runtime of the last Effects could not be written: it
-// comes again with the effects of this event.
+// Unstored says that the Runtime of the last Effects could not be written. It
+// has no effects itself; the record comes again with the next step, which is
+// due soon.
 type Unstored struct{}
 
 // Tick is the passing of time: due by Deadline.

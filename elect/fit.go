@@ -119,30 +119,35 @@ func (m *Machine) unfit(p *peer) string {
 	case SIPRefused:
 		return "its SIP port refuses"
 	}
-	var down []string
-	live := 0
-	for _, o := range m.peers {
-		if o == p || !o.alive {
-			continue
-		}
-		switch m.verdict(o, p) {
-		case SIPUp:
-			live++
-		case SIPSilent, SIPRefused:
-			live++
-			down = append(down, string(o.Name))
-		}
-	}
-	by := strings.Join(down, ", ")
+	live, down, doubted := m.observers(p)
 	switch {
 	case own == SIPSilent && live == 0:
 		return "no SIP answer, and nobody else to ask"
-	case own == SIPSilent && len(down) > 0:
-		return fmt.Sprintf("no SIP answer, nor for %s", by)
+	case own == SIPSilent && len(doubted) > 0:
+		return fmt.Sprintf("no SIP answer, nor for %s", strings.Join(doubted, ", "))
 	case own != SIPSilent && live > 0 && len(down) == live && live >= (len(m.peers)-1)/2+1:
-		return fmt.Sprintf("no SIP answer for %s", by)
+		return fmt.Sprintf("no SIP answer for %s", strings.Join(down, ", "))
 	}
 	return ""
+}
+
+// observers are the live others that have a verdict of p: how many, who says
+// that its PBX is down, and whose last probe of it stayed unanswered.
+func (m *Machine) observers(p *peer) (live int, down, doubted []string) {
+	for _, o := range m.peers {
+		s := m.verdict(o, p)
+		if o == p || !o.alive || s == SIPUnknown {
+			continue
+		}
+		live++
+		if s.Doubted() {
+			doubted = append(doubted, string(o.Name))
+		}
+		if s.Down() {
+			down = append(down, string(o.Name))
+		}
+	}
+	return live, down, doubted
 }
 
 // isFit reports whether p is alive, able to serve calls and not drained (§2).
@@ -159,22 +164,15 @@ func (m *Machine) onHealth(e Health) {
 	m.beatNow = true
 }
 
-// suspect lets this node probe those that p newly sees down, itself included.
+// suspect lets this node probe those that p newly doubts, itself included: a
+// suspicion makes all probe at once (§4.7).
 func (m *Machine) suspect(p *peer, before, now Heartbeat) {
-	if now.SIP.Down() && !before.SIP.Down() {
+	if now.SIP.Doubted() && !before.SIP.Doubted() {
 		m.eff.Probe = append(m.eff.Probe, p.Name)
 	}
 	for _, o := range now.Observes {
-		if !o.SIP.Down() {
-			continue
-		}
-		was := SIPUnknown
-		for _, b := range before.Observes {
-			if b.Node == o.Node {
-				was = b.SIP
-			}
-		}
-		if !was.Down() && m.peer(o.Node) != nil {
+		was := slices.ContainsFunc(before.Observes, func(b Observation) bool { return b.Node == o.Node && b.SIP.Doubted() })
+		if o.SIP.Doubted() && !was && m.peer(o.Node) != nil {
 			m.eff.Probe = append(m.eff.Probe, o.Node)
 		}
 	}

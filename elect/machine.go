@@ -110,6 +110,11 @@ func New(cfg Config, restored Restored, instance Instance, now Instant, rng *ran
 // then every rule that may act on the state as it now is.
 func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.now = max(now, m.now)
+	if _, lost := ev.(Unstored); lost {
+		m.dirty = true
+		m.due(m.now.Add(m.pace()))
+		return Effects{}
+	}
 	m.begin()
 	m.lapse()
 	m.take(ev)
@@ -140,11 +145,9 @@ func (m *Machine) take(ev Event) {
 		m.onVerified(e)
 	case Stored:
 		m.onStored(e)
-	case Unstored:
-		m.dirty = true
 	case Command:
 		m.onCommand(e)
-	case Tick:
+	case Tick, Unstored:
 	}
 }
 

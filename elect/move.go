@@ -143,8 +143,8 @@ func (m *Machine) nextSuccessor(v *vip) {
 			if r.class == classDrained && v.move.cause == CauseDrain {
 				break // from one drained node to another helps nobody
 			}
-			if r.class == classLast && v.move.cause == CauseVerify && m.excludes(r.node, v) {
-				continue
+			if c := v.move.cause; (c == CauseVerify || c == CauseDrain) && m.excludes(r.node, v) {
+				continue // it would come straight back
 			}
 			if !v.move.tried[r.node.index] {
 				v.move.why = r.why

@@ -63,3 +63,16 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	s.Reason = fmt.Sprintf("%s: %s", s.Holder, s.Why)
 	return s
 }
+
+// Vote is this voter's part of a VIP's lease, and until when it lasts; false
+// where there is none.
+func (m *Machine) Vote(id VIPID) (g Grant, until Instant, ok bool) {
+	v := m.known[id]
+	if v == nil || v.grant == nil {
+		return Grant{}, 0, false
+	}
+	return *v.grant, v.grant.until, true
+}
+
+// Lists are this node's voter lists as they are now.
+func (m *Machine) Lists() Lists { return m.lists.Lists }

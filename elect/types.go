@@ -92,21 +92,26 @@ type Lists struct {
 // SIPState is one observer's verdict about a node's PBX.
 type SIPState uint8
 
-// The verdicts. Refused is a closed port, which on one's own host decides
-// alone (§4.7); Silent is no (healthy) answer within fall probes.
+// The verdicts. Suspect is a PBX that was up and whose last probe stayed
+// unanswered; Silent is no (healthy) answer within fall probes; Refused is a
+// closed port, which on one's own host decides alone (§4.7).
 const (
 	SIPUnknown SIPState = iota
 	SIPUp
+	SIPSuspect
 	SIPSilent
 	SIPRefused
 )
 
 func (s SIPState) String() string {
-	return [...]string{"unknown", "up", "silent", "refused"}[min(s, SIPRefused)]
+	return [...]string{"unknown", "up", "suspect", "silent", "refused"}[min(s, SIPRefused)]
 }
 
 // Down reports whether the verdict speaks against the PBX.
 func (s SIPState) Down() bool { return s == SIPSilent || s == SIPRefused }
+
+// Doubted reports whether the last probe brought no good answer.
+func (s SIPState) Doubted() bool { return s == SIPSuspect || s.Down() }
 
 // Cause says why a VIP got a new holder. The words stand in events, in
 // SIPALIVE_REASON and, later, in an action's `when`.

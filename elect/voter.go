@@ -77,6 +77,7 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 func (m *Machine) grant(v *vip, g Grant) {
 	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
 		m.dirty = true
+		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.ID]
 	}
 	v.grant = &g
 	v.saw(g.Epoch)
@@ -127,6 +128,7 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 		return false
 	}
 	v.saw(r.Epoch + 1)
+	m.durableDue = true
 	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)}
 	return true
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,6 +131,90 @@ func TestNewInstanceIsHeardWithinARoundTrip(t *testing.T) {
 	a.mustSend(t, "pbx2", 1, elect.Heartbeat{})
 	b.hear(t, "pbx1", 1) // the only packet it ever sends of itself
 	a.hear(t, "pbx2", seq)
+}
+
+// TestLostHello: an instance that is heard for the first time with a numbered
+// packet gets our nonce at once.
+func TestLostHello(t *testing.T) {
+	port := freePort(t)
+	a := start(t, config(1, port))
+	p := play(t, 2, port, 9, key)
+	p.write(p.packet("pbx1", 1, elect.Released{VIP: "x"}), 1)
+	if answer := p.read(); answer.Seq != 0 || answer.Echo == 0 {
+		t.Errorf("answered with %+v", answer)
+	}
+	p.write(p.packet("pbx1", 2, elect.Released{VIP: "x"}), 1)
+	a.hear(t, "pbx2", 2)
+
+	boot := NewGuard("pbx2", 10, shared)
+	p.guard = boot
+	hello := p.packet("pbx1", 0, nil)
+	for range 2 { // the first answer may have been lost
+		p.write(hello, 1)
+		for answer := p.read(); answer.Echo != boot.peers["pbx1"].nonce; answer = p.read() {
+		}
+	}
+}
+
+// TestTwoReceiversKeepTheOrder: what arrives by one address waits until what
+// was judged before it, by the other, is delivered.
+func TestTwoReceiversKeepTheOrder(t *testing.T) {
+	port := freePort(t)
+	cfg := config(1, port)
+	cfg.SelfAddress2 = addr(11)
+	began, release := make(chan elect.Seq, 2), make(chan struct{})
+	cfg.Deliver = func(r elect.Received) {
+		began <- r.Seq
+		<-release
+	}
+	n, err := Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { (&node{Network: n}).stop(t) })
+	free := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(free)
+	p := play(t, 2, port, 9, key)
+	p.greet(1)
+	p.write(p.packet("pbx1", 1, elect.Heartbeat{}), 1)
+	if seq := <-began; seq != 1 {
+		t.Fatalf("packet %d delivered", seq)
+	}
+	arrived := n.Counters().Received
+	p.write(p.packet("pbx1", 2, elect.Heartbeat{}), 11)
+	eventually(t, "the second packet is read", func() bool { return n.Counters().Received > arrived })
+	select {
+	case seq := <-began:
+		t.Errorf("packet %d delivered while packet 1 still was", seq)
+	case <-time.After(100 * time.Millisecond):
+	}
+	free()
+	select {
+	case seq := <-began:
+		if seq != 2 {
+			t.Errorf("packet %d delivered", seq)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the second packet is lost")
+	}
+}
+
+func TestGossipGoesToPeersOnly(t *testing.T) {
+	a := start(t, config(1, freePort(t)))
+	tr := a.transport
+	for _, to := range []netip.AddrPort{
+		netip.AddrPortFrom(addr(4), tr.port), netip.AddrPortFrom(addr(2), tr.port+1), netip.AddrPortFrom(addr(1), tr.port),
+	} {
+		if _, err := tr.WriteTo([]byte{0}, to.String()); err == nil {
+			t.Errorf("sent to %s", to)
+		}
+		if _, err := tr.DialTimeout(to.String(), time.Second); err == nil || !strings.Contains(err.Error(), "no peer") {
+			t.Errorf("dial %s: %v", to, err)
+		}
+	}
+	if _, err := tr.WriteTo([]byte{0}, netip.AddrPortFrom(addr(2), tr.port).String()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSendRefuses(t *testing.T) {
@@ -286,6 +371,7 @@ func TestCloseIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	l.SetDeadline(time.Now().Add(10 * time.Second))
 	a := start(t, config(1, port))
 	conn, err := l.Accept()
 	if err != nil {

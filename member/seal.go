@@ -91,7 +91,7 @@ func (s *sealer) open(plain, datagram []byte) ([]byte, error) {
 	if len(datagram) < 2 || datagram[0] != hasLabel || len(datagram) < 2+int(datagram[1]) {
 		return nil, errGarbage
 	}
-	if !bytes.Equal(datagram[2:2+datagram[1]], s.label) {
+	if !bytes.Equal(datagram[2:2+int(datagram[1])], s.label) {
 		return nil, errWrongLabel
 	}
 	if len(datagram) < head+nonceSize+tagSize || datagram[head-1] != plainVersion {

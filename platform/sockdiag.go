@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -41,9 +44,11 @@ func (s SocketDestroyed) Served(protocol uint8, addr netip.AddrPort) bool {
 
 // SocketWatch tells of sockets that died in one network namespace.
 type SocketWatch struct {
-	file *os.File
-	stop func() bool
-	done chan struct{}
+	file    *os.File
+	ports   []uint16
+	stop    func() bool
+	done    chan struct{}
+	closing atomic.Bool
 
 	mu  sync.Mutex
 	err error
@@ -52,14 +57,16 @@ type SocketWatch struct {
 // WatchSocketsDestroyed subscribes to the destroy groups of NETLINK_SOCK_DIAG
 // (Linux 4.3; no capability needed) in the calling thread's network namespace,
 // and calls notify, from its own goroutine, for each notice that match accepts:
-// 0.5-1.7 ms after a kill -9 of the owner (measured). Lost notices are told as one
-// zero SocketDestroyed, past match.
+// 0.5-1.7 ms after a kill -9 of the owner (measured). Lost notices are told as a
+// zero SocketDestroyed past match, at once and again when the backlog is read: the
+// kernel does not say what it drops meanwhile.
 //
 // With ports given, a filter in the kernel passes only unconnected sockets bound
 // to one of them (at most 200), so that short connections cost nothing here.
 //
 // It proves that notices come, with a socket of its own, before it returns: a
-// kernel without inet_diag or udp_diag accepts the subscription and stays silent.
+// kernel without inet_diag or udp_diag accepts the subscription and stays silent,
+// which takes 3 s to find out.
 // On error the caller goes on polling. The watch ends with ctx or Close.
 func WatchSocketsDestroyed(ctx context.Context, ports []uint16,
 	match func(SocketDestroyed) bool, notify func(SocketDestroyed)) (*SocketWatch, error) {
@@ -79,9 +86,14 @@ func WatchSocketsDestroyed(ctx context.Context, ports []uint16,
 			return nil, fmt.Errorf(why, err)
 		}
 	}
-	w := &SocketWatch{file: file, done: make(chan struct{})}
-	w.stop = context.AfterFunc(ctx, func() { file.Close() })
-	go w.run(match, notify)
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf(why, err)
+	}
+	w := &SocketWatch{file: file, ports: slices.Clone(ports), done: make(chan struct{})}
+	w.stop = context.AfterFunc(ctx, w.closeFile)
+	go w.run(raw, match, notify)
 	return w, nil
 }
 
@@ -89,8 +101,13 @@ func WatchSocketsDestroyed(ctx context.Context, ports []uint16,
 // within notify. Safe to call twice.
 func (w *SocketWatch) Close() {
 	w.stop()
-	w.file.Close()
+	w.closeFile()
 	<-w.done
+}
+
+func (w *SocketWatch) closeFile() {
+	w.closing.Store(true)
+	w.file.Close()
 }
 
 // Done is closed when the watch has ended.
@@ -120,6 +137,11 @@ func subscribeSockDiag() (int, error) {
 	return fd, nil
 }
 
+// proofTime bounds the wait for the first notice: usually 1 ms, but the kernel tells
+// of sockets one by one, and 200,000 dying each second make it late by up to 1 s
+// (measured, 2 cores).
+const proofTime = 3 * time.Second
+
 // proveNotices lets a UDP socket die and waits for word of it. It is bound to the
 // wildcard address, the only one that exists in every namespace.
 func proveNotices(file *os.File) error {
@@ -137,7 +159,7 @@ func proveNotices(file *os.File) error {
 		return fmt.Errorf("test socket: %w", err)
 	}
 	port := uint16(name.(*unix.SockaddrInet4).Port)
-	file.SetReadDeadline(time.Now().Add(time.Second)) // a busy machine; usually 1 ms
+	file.SetReadDeadline(time.Now().Add(proofTime))
 	defer file.SetReadDeadline(time.Time{})
 	buf := make([]byte, 8192)
 	for {
@@ -160,31 +182,55 @@ func proveNotices(file *os.File) error {
 	}
 }
 
-func (w *SocketWatch) run(match func(SocketDestroyed) bool, notify func(SocketDestroyed)) {
+func (w *SocketWatch) run(raw syscall.RawConn, match func(SocketDestroyed) bool, notify func(SocketDestroyed)) {
 	defer close(w.done)
-	buf := make([]byte, 8192)
+	buf, lost := make([]byte, 8192), false
 	for {
-		n, err := w.file.Read(buf)
+		n, err := readNotices(raw, buf, lost)
 		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			notify(SocketDestroyed{})
-		case errors.Is(err, os.ErrClosed):
+		case err == nil:
+			parseSocketsDestroyed(buf[:n], func(s SocketDestroyed) {
+				if w.wants(s) && match(s) {
+					notify(s)
+				}
+			})
+		case w.closing.Load():
 			return
-		case err != nil: // lasting or not: polling goes on, and the owner may try again
+		case errors.Is(err, unix.ENOBUFS):
+			lost = true
+			notify(SocketDestroyed{})
+		case errors.Is(err, unix.EAGAIN): // lost, and now the backlog is read
+			lost = false
+			notify(SocketDestroyed{})
+		default: // lasting or not: polling goes on, and the owner may try again
 			w.mu.Lock()
 			w.err = fmt.Errorf("read notices of destroyed sockets: %w (a dead SIP server is noticed at the next probe)", err)
 			w.mu.Unlock()
 			w.stop()
 			w.file.Close()
 			return
-		default:
-			parseSocketsDestroyed(buf[:n], func(s SocketDestroyed) {
-				if match(s) {
-					notify(s)
-				}
-			})
 		}
 	}
+}
+
+// readNotices waits for a message; with poll it returns EAGAIN instead.
+func readNotices(raw syscall.RawConn, buf []byte, poll bool) (n int, err error) {
+	waitErr := raw.Read(func(fd uintptr) bool {
+		for {
+			if n, err = unix.Read(int(fd), buf); err != unix.EINTR {
+				return poll || err != unix.EAGAIN
+			}
+		}
+	})
+	if waitErr != nil {
+		return 0, waitErr
+	}
+	return n, err
+}
+
+// wants repeats the kernel's filter for what had come before it was attached.
+func (w *SocketWatch) wants(s SocketDestroyed) bool {
+	return len(w.ports) == 0 || s.Remote.Port() == 0 && slices.Contains(w.ports, s.Local.Port())
 }
 
 const (

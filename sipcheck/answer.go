@@ -44,8 +44,6 @@ func matchAnswer(p *sip.Parser, datagram []byte, id ids) (Answer, error) {
 	switch {
 	case !bytes.HasPrefix(datagram, []byte("SIP/2.0 ")):
 		return Answer{}, errMalformed
-	case len(datagram) > maxAnswer:
-		return Answer{}, errMalformed
 	case id.branch == "" || !bytes.Contains(datagram, []byte(id.branch)):
 		return Answer{}, errLate
 	}

@@ -29,7 +29,7 @@ type flight struct {
 	asked       bool // deliver its result
 	again       bool // urged while under way: one more if it stays unanswered
 	pushed      bool // sent again because a Probe waits for its end
-	ids         ids
+	ids         ids  // none while not active: nothing is an answer then
 	asks        []chan outcome
 	started     time.Time
 	deadline    time.Time
@@ -207,11 +207,7 @@ func (p *Prober) received(n int, err error) {
 
 func (p *Prober) datagram(b []byte, now time.Time) {
 	f := &p.flight
-	id := f.ids
-	if !f.active {
-		id = ids{}
-	}
-	a, err := matchAnswer(p.parser, b, id)
+	a, err := matchAnswer(p.parser, b, f.ids)
 	if err != nil {
 		p.count(func(s *Stats) {
 			if errors.Is(err, errLate) {

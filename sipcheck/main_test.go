@@ -2,6 +2,7 @@ package sipcheck
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"testing"
@@ -31,7 +32,11 @@ func serveUntilKilled(address string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println("ready")
+	fmt.Println(conn.LocalAddr().(*net.UDPAddr).Port)
+	go func() { // ends with the test's process, however that ends
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
 	buf := make([]byte, 65535)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,5 +146,24 @@ func TestFirewallIsSilence(t *testing.T) {
 			return
 		}
 		stage(t, p, "up again", func() bool { return p.judge.verdict == Up })
+	})
+}
+
+// With one free port, the kernel draws the target's own.
+func TestNeverConnectedToItself(t *testing.T) {
+	inNamespace(t, func() {
+		// /proc/sys/net is that of the thread that opens it.
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("5070 5070"), 0o644); err != nil {
+			t.Error(err)
+			return
+		}
+		at := netip.MustParseAddrPort("127.0.0.1:5070")
+		s, err := openSocket(at.Addr(), at)
+		if err == nil {
+			s.Close()
+			t.Errorf("connected %v to itself", at)
+		} else if !strings.Contains(err.Error(), "drew that very port") {
+			t.Error(err)
+		}
 	})
 }

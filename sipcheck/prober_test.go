@@ -360,17 +360,43 @@ func TestProbeNowUrgesAProbeUnderWay(t *testing.T) {
 	p.change(Refused)
 }
 
-// A probe that was urged, yet stays unanswered, is followed by one that began
-// after the urging, also when the target is silent already.
+// A probe that was urged while under way, yet stays unanswered, is followed by one
+// that began after the urging, also when the target is silent already.
 func TestUrgedProbeIsFollowedByAFreshOne(t *testing.T) {
 	s := serve(t, ownAddress(), mute)
-	p := launch(t, silent(s.addr), Options{})
+	target := silent(s.addr)
+	target.Fall, target.Timeout = 1, 500*time.Millisecond
+	p := launch(t, target, Options{})
 	p.change(Silent)
+	p.ProbeNow() // the next probe is an hour away: this starts one
+	p.until("a probe under way", func(s Stats) bool { return s.Sent > 2 })
 	urged := time.Now()
 	p.ProbeNow()
 	for {
 		if res := p.next(); res.Asked && res.Started.After(urged) {
 			return
+		}
+	}
+}
+
+// A waiting Probe pushes the probe under way once, not every 10 ms.
+func TestProbePushesOnce(t *testing.T) {
+	s := serve(t, ownAddress(), mute)
+	target := silent(s.addr)
+	target.Timeout = 500 * time.Millisecond
+	p := launch(t, target, Options{})
+	p.until("a probe under way", func(s Stats) bool { return s.Sent == 1 })
+	if _, err := p.Probe(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	p.stop()
+	sends := map[string]int{}
+	for _, r := range s.requests() {
+		sends[r.header("Call-ID")]++
+	}
+	for id, n := range sends {
+		if n > 3 {
+			t.Fatalf("%s sent %d times", id, n)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -83,6 +84,9 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	}
 	defer func() { _ = unlock() }()
 
+	if err := refuseSecond(self, c.Port); err != nil {
+		return err
+	}
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
 	closeHost, err := openHost(&parts, log)
 	if err != nil {
@@ -107,6 +111,16 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	}
 	parts.Listener = listener
 	return runUntilSignal(ctx, agent.New(parts), log)
+}
+
+// refuseSecond finds another agent on this node, one with a runtime directory
+// of its own, before the sweep would take away the addresses it holds.
+func refuseSecond(self *config.Node, port uint16) error {
+	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(self.Address, port)))
+	if err != nil {
+		return fmt.Errorf("%w (one agent per node: does another run here?)", err)
+	}
+	return probe.Close()
 }
 
 // loadNode reads the file, finds this node in it, and fills in the interface

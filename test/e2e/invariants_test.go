@@ -42,16 +42,21 @@ func (s *site) checkOneHolder(t *testing.T, since time.Duration) {
 			t.Errorf("two holders: %v had %v at once from %v to %v", o.Hosts, o.Addr, o.From, o.To)
 		}
 	}
-	last := map[netip.Addr]time.Duration{}
+	last, n, inRow := map[netip.Addr]time.Duration{}, 0, 0
 	for _, v := range s.arp.Violations() {
 		if v.Asked < since || slices.ContainsFunc(v.Answers, func(a lab.ARPAnswer) bool { return s.planted[a.Host] }) {
 			continue
 		}
-		t.Logf("ARP: %v", v)
 		if before, is := last[v.VIP]; is && v.Asked-before < 50*time.Millisecond {
-			t.Errorf("two holders: two ARP questions in a row were answered twice, at %v and %v", before, v.Asked)
+			inRow++
 		}
 		last[v.VIP] = v.Asked
+		if n++; n <= 3 {
+			t.Logf("ARP: %v", v)
+		}
+	}
+	if inRow > 0 {
+		t.Errorf("two holders: %d ARP questions were answered by two hosts, %d of them right after another", n, inRow)
 	}
 }
 

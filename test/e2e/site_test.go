@@ -31,7 +31,6 @@ type site struct {
 	foreign   map[string]netip.Addr // an address of every node that is none of the agents' business
 	epochs    ledger
 	planted   map[string]bool // hosts to which a scenario gave a VIP by its own hand
-	homeless  bool            // VIPs have no one home: scenes start wherever they are
 }
 
 // start starts a cluster, waits until it is at rest, and ends it with the test:
@@ -127,10 +126,7 @@ func (s *site) settle(t *testing.T) {
 	}
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	s.must(t, lab.WaitFor(ctx, "the cluster at rest", func() error { return s.atRest(ctx) }))
-	if s.homeless {
-		return
-	}
+	await(t, "the cluster at rest", s.atRest)
 	for v := range s.VIPs {
 		if home := s.home(v); s.holder(t, v) != home {
 			if _, err := s.Client(0).Do(ctx, control.Command{Kind: control.Failback}); err != nil {
@@ -139,7 +135,24 @@ func (s *site) settle(t *testing.T) {
 		}
 		s.hears(t, v, s.home(v), lab.Now())
 	}
-	s.must(t, lab.WaitFor(ctx, "the cluster at rest and home", func() error { return s.atRest(ctx) }))
+	await(t, "the cluster at rest and home", s.atRest)
+}
+
+// await asks the agents until what they say is as a scene wants it: not so often
+// that the asking keeps the machine busy, and each time for as long as it takes,
+// so that the last answer is one.
+func await(t *testing.T, what string, good func(context.Context) error) {
+	t.Helper()
+	for end := lab.Now() + patience; ; {
+		err := good(context.Background())
+		if err == nil {
+			return
+		}
+		if lab.Now() > end {
+			t.Fatalf("wait for %s: not within %v: %v", what, patience, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func ended(p *lab.Process) bool {
@@ -170,7 +183,8 @@ func (s *site) atRest(ctx context.Context) error {
 
 func unrest(st control.Status) string {
 	for _, n := range st.Nodes {
-		if !n.Alive || !n.Fit || n.HeldDown || n.Drained || n.ConfigDiffers {
+		witness := n.SIP == "unknown" && n.Why == ""
+		if !n.Alive || !n.Fit && !witness || n.HeldDown || n.Drained || n.ConfigDiffers {
 			return fmt.Sprintf("%+v", n)
 		}
 	}
@@ -264,18 +278,13 @@ func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
 // status waits until a node's status is as a scene wants it.
 func (s *site) status(t *testing.T, node int, what string, good func(control.Status) bool) control.Status {
 	t.Helper()
-	ctx, cancel := cluster.Deadline(patience)
-	defer cancel()
 	var st control.Status
-	s.must(t, lab.WaitFor(ctx, what, func() (err error) {
-		if st, err = s.Client(node).Status(ctx); err != nil {
-			return err
+	await(t, what, func(ctx context.Context) (err error) {
+		if st, err = s.Client(node).Status(ctx); err == nil && !good(st) {
+			err = fmt.Errorf("%s says %+v", st.Node, st)
 		}
-		if !good(st) {
-			return fmt.Errorf("%s says %+v", st.Node, st)
-		}
-		return nil
-	}))
+		return err
+	})
 	return st
 }
 

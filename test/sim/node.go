@@ -1,40 +1,70 @@
 package sim
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
 
 	"sipalive/elect"
+	"sipalive/member"
 )
 
-// Node is one machine with its kernel, its PBX as seen by itself, and what
-// survives of it.
+// Node is one machine with its kernel, its PBX, its disks and its agent.
 type Node struct {
-	Name        elect.Node
-	Index       int
-	Config      elect.Config
-	Machine     *elect.Machine // nil while the agent is down
-	Rate        float64        // of its clock against global time
-	Offset      elect.Instant
-	SIP         map[elect.Node]elect.SIPState // its own verdict of each node's PBX
-	Cut         map[elect.Node]bool           // packets to these are lost
-	PrepareTook time.Duration
-	PrepareFail string
-	Answers     []elect.CommandAnswer
-	Runtime     *elect.Runtime
-	Durable     *elect.Durable
+	Name    elect.Node
+	Index   int
+	Config  elect.Config
+	Machine *elect.Machine // nil while the agent is down
+	Rate    float64        // of its clock against global time
+	Offset  elect.Instant
+	Runtime *elect.Runtime // the runtime directory
+	Durable *elect.Durable // the state directory
+	Answers []elect.CommandAnswer
+	Off     bool // the whole host is
+
+	// Faults.
+	PrepareTook  time.Duration
+	PrepareFail  string
+	VerifyFails  bool
+	BindFails    bool
+	StoreFails   bool // the runtime directory cannot be written
+	CrashOnStore bool // the agent dies between storing and everything else, once
+
+	PBX   elect.SIPState         // Up, Silent or Refused: what it does
+	blind []bool                 // by node index: it does not hear that node's PBX
+	known []elect.SIPState       // by node index: what its prober last said
+	looks []int                  // by node index: what an earlier look scheduled is void
+	over  map[int]elect.SIPState // by node index: set by hand
 
 	w         *World
-	bound     map[elect.VIPID]bound
+	guard     *member.Guard
+	greeted   []Time
+	cut       []int // by node index: packets to it are lost
+	loss      []float64
+	bound     []bound // by VIP index
 	instance  elect.Instance
 	life      int // of the agent: what an earlier life scheduled is void
 	paused    bool
-	backlog   []elect.Event
+	pausedAt  Time
+	backlog   []delivery
 	wake      Time
-	acquired  map[elect.VIPID]elect.Epoch
 	commandID uint64
+	stale     int
+	stopped   bool
+	stopping  bool
+	lastStep  Time
+	diskFree  Time // when the last write to the state directory ends
+	same      int // steps within this very instant
 }
 
+// delivery is what reached a frozen agent's sockets and channels.
+type delivery struct {
+	h   member.Header
+	msg elect.Message
+	ev  elect.Event
+}
+
+// bound is what the kernel has of a VIP.
 type bound struct {
 	on    bool
 	until elect.Instant
@@ -42,23 +72,51 @@ type bound struct {
 	since elect.Instant
 }
 
+func (n *Node) init(nodes, vips int) {
+	n.PBX = elect.SIPUp
+	n.blind, n.known, n.looks = make([]bool, nodes), make([]elect.SIPState, nodes), make([]int, nodes)
+	n.over = map[int]elect.SIPState{}
+	n.greeted, n.cut, n.loss = make([]Time, nodes), make([]int, nodes), make([]float64, nodes)
+	n.bound = make([]bound, vips)
+}
+
 func (n *Node) local() elect.Instant {
+	if n.Rate == 1 {
+		return n.Offset + elect.Instant(n.w.Now)
+	}
 	return n.Offset + elect.Instant(float64(n.w.Now)*n.Rate)
 }
 
 func (n *Node) global(t elect.Instant) Time {
+	if n.Rate == 1 {
+		return Time(t - n.Offset)
+	}
 	return Time(float64(t-n.Offset) / n.Rate)
 }
 
-// Start starts the agent on what its directories hold.
+// effective reports whether the kernel answers for the VIP. Without a fence an
+// address stays for as long as nobody removes it.
+func (n *Node) effective(i int) bool {
+	b := &n.bound[i]
+	return b.on && !n.Off && (!n.w.Fence || n.local() < b.until)
+}
+
+// Start starts the agent on what its directories hold. A VIP found bound
+// whose lease has ended, or whose record is lost, is unbound first.
 func (n *Node) Start() {
+	if n.Machine != nil {
+		return
+	}
 	n.life++
+	n.Off, n.stopped, n.stopping, n.paused = false, false, false, false
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
-	for id, b := range n.bound {
+	for i := range n.bound {
+		b := &n.bound[i]
 		if b.on && n.Runtime != nil && n.local() < b.until {
-			r.Held = append(r.Held, elect.HeldVIP{VIP: id, Epoch: b.epoch, Until: b.until, Since: b.since})
-		} else {
-			delete(n.bound, id)
+			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
+		} else if b.on {
+			b.on = false
+			n.w.Judge.unbound(n, i)
 		}
 	}
 	m, err := elect.New(n.Config, r, elect.Instance(n.w.Rand.Uint64()|1), n.local(),
@@ -67,45 +125,97 @@ func (n *Node) Start() {
 		panic(err)
 	}
 	n.Machine, n.instance = m, m.Instance()
+	n.guard = member.NewGuard(n.Name, n.instance, n.w.Rand.Uint64)
+	n.w.Judge.started(n)
+	n.w.tracef("%s starts, instance %x, restored %v", n.Name, uint16(n.instance), r.Held)
+	clear(n.known)
 	n.Step(elect.Tick{})
-	for node, s := range n.SIP {
-		n.Step(elect.Health{Node: node, SIP: s})
+	for _, p := range n.w.Nodes {
+		n.look(p)
 	}
 }
 
 // Kill ends the agent without a word; addresses stay until their lease's end.
-func (n *Node) Kill() { n.Machine = nil; n.life++; n.paused, n.backlog = false, nil }
+func (n *Node) Kill() {
+	if n.Machine == nil {
+		return
+	}
+	n.w.tracef("%s killed", n.Name)
+	n.w.Judge.killed(n)
+	n.Machine, n.guard = nil, nil
+	n.life++
+	n.paused, n.backlog, n.wake = false, nil, never
+}
+
+// Forget loses the runtime directory.
+func (n *Node) Forget() {
+	n.Runtime = nil
+	n.w.Judge.forgot()
+}
 
 // PowerOff ends the whole host: tmpfs and addresses are gone.
 func (n *Node) PowerOff() {
 	n.Kill()
-	n.Runtime = nil
-	n.bound = map[elect.VIPID]bound{}
+	n.Forget()
+	n.Off = true
+	for i := range n.bound {
+		if n.bound[i].on {
+			n.bound[i] = bound{}
+			n.w.Judge.unbound(n, i)
+		}
+	}
+	for _, p := range n.w.Nodes {
+		p.look(n)
+	}
+}
+
+// PowerOn boots the host again and starts the agent.
+func (n *Node) PowerOn() {
+	n.Off = false
+	n.Start()
+	for _, p := range n.w.Nodes {
+		p.look(n)
+	}
 }
 
 // Pause freezes the agent, Resume lets it go on with what has arrived.
-func (n *Node) Pause() { n.paused = true }
-
-// Resume ends Pause.
-func (n *Node) Resume() {
-	n.paused = false
-	for _, ev := range n.backlog {
-		n.Step(ev)
+func (n *Node) Pause() {
+	if n.Machine != nil && !n.paused {
+		n.w.tracef("%s frozen", n.Name)
+		n.paused, n.pausedAt = true, n.w.Now
 	}
-	n.backlog = nil
-	n.Step(elect.Tick{})
 }
 
-// See sets this node's own verdict of a node's PBX.
-func (n *Node) See(node elect.Node, s elect.SIPState) {
-	n.SIP[node] = s
-	n.Step(elect.Health{Node: node, SIP: s})
+// Resume ends Pause. Sockets and timers are read in no particular order.
+func (n *Node) Resume() {
+	if !n.paused {
+		return
+	}
+	n.w.tracef("%s thawed", n.Name)
+	n.paused = false
+	backlog := n.backlog
+	n.backlog = nil
+	if n.w.Rand.IntN(2) == 0 {
+		n.Step(elect.Tick{})
+	}
+	for _, d := range backlog {
+		switch {
+		case n.Machine == nil:
+			return
+		case d.ev != nil:
+			n.Step(d.ev)
+		default:
+			n.judgePacket(d.h, d.msg)
+		}
+	}
+	n.Step(elect.Tick{})
 }
 
 // Do puts an operator's command to this node and returns its id.
 func (n *Node) Do(c elect.Command) uint64 {
 	n.commandID++
 	c.ID = n.commandID
+	n.w.tracef("%s is told %+v", n.Name, c)
 	n.Step(c)
 	return c.ID
 }
@@ -117,119 +227,115 @@ func (n *Node) Step(ev elect.Event) {
 		return
 	}
 	if n.paused {
-		n.backlog = append(n.backlog, ev)
+		if _, tick := ev.(elect.Tick); !tick {
+			n.backlog = append(n.backlog, delivery{ev: ev})
+		}
 		return
 	}
-	eff := n.Machine.Step(n.local(), ev)
-	if n.w.OnStep != nil {
-		n.w.OnStep(n, ev, eff)
+	n.w.Steps++
+	life := n.life
+	if life != 0 && n.w.Now == n.lastStep {
+		if n.same++; n.same > 100000 {
+			panic(fmt.Sprintf("sim: %s steps without end at %s", n, n.w.Now))
+		}
+	} else {
+		n.lastStep, n.same = n.w.Now, 0
 	}
-	n.carryOut(eff)
-	n.w.judge()
-	n.schedule()
+	eff := n.Machine.Step(n.local(), ev)
+	if n.w.Trace != nil {
+		n.traceStep(ev, &eff)
+	}
+	if !n.carryOut(eff) {
+		n.Machine.Step(n.local(), elect.Unstored{})
+	}
+	if n.life != life {
+		return
+	}
+	n.w.Judge.stepped(n, &eff)
+	n.wake = max(n.global(n.Machine.Deadline())+1, n.w.Now+1)
 }
 
 func (n *Node) later(d time.Duration, ev elect.Event) {
-	life := n.life
-	n.w.At(d, func() {
-		if n.life == life {
-			n.Step(ev)
-		}
-	})
+	n.w.push(item{at: n.w.Now + Time(d), n: n, life: n.life, ev: ev})
 }
 
-func (n *Node) carryOut(eff elect.Effects) {
+// carryOut reports whether the runtime record could be written.
+func (n *Node) carryOut(eff elect.Effects) (stored bool) {
+	stored = true
 	if eff.Runtime != nil {
-		n.Runtime = eff.Runtime
+		if stored = !n.StoreFails; stored {
+			n.Runtime = eff.Runtime
+		}
+		if n.CrashOnStore {
+			n.CrashOnStore = false
+			n.Kill()
+			return true
+		}
 	}
 	if eff.Durable != nil {
-		d := eff.Durable
-		life := n.life
-		n.w.At(2*time.Millisecond, func() {
+		d, life := eff.Durable, n.life
+		n.diskFree = max(n.diskFree, n.w.Now) + Time(n.w.DiskTook) // one write at a time
+		n.w.At(time.Duration(n.diskFree-n.w.Now), func() {
 			if n.life == life {
 				n.Durable = d
 				n.Step(elect.Stored{Version: d.Version})
 			}
 		})
 	}
-	n.bind(eff.Want)
-	for _, o := range eff.Send {
-		n.transmit(o)
+	n.bind(eff.Want, stored)
+	if stored {
+		for _, o := range eff.Send {
+			to := n.w.Node(o.To)
+			n.transmit(to, n.guard.Stamp(o.To, o.Seq), o.Msg)
+		}
 	}
 	for _, p := range eff.Prepare {
 		fail := n.PrepareFail
-		if fail == "" && n.SIP[n.Name] != elect.SIPUp {
+		if fail == "" && n.PBX != elect.SIPUp {
 			fail = "its PBX does not answer"
 		}
-		n.later(n.PrepareTook+50*time.Microsecond, elect.Prepared{VIP: p.VIP, Epoch: p.Epoch, Failed: fail})
+		took := 50 * time.Microsecond
+		if !p.Again {
+			took += n.PrepareTook
+		}
+		n.later(took, elect.Prepared{VIP: p.VIP, Epoch: p.Epoch, Failed: fail})
+	}
+	for _, p := range eff.Probe {
+		n.lookSoon(n.w.Node(p), 2*time.Millisecond)
 	}
 	for _, t := range eff.Transitions {
 		if t.Kind == elect.Acquired {
-			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.SIP[n.Name] == elect.SIPUp})
+			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.PBX == elect.SIPUp && !n.VerifyFails})
 		}
 	}
 	n.Answers = append(n.Answers, eff.Answers...)
+	n.stopped = n.stopped || eff.Stopped
+	return stored
 }
 
-func (n *Node) bind(want []elect.Desired) {
-	for _, d := range want {
-		b := n.bound[d.VIP]
+func (n *Node) bind(want []elect.Desired, stored bool) {
+	for i := range want {
+		d, b := &want[i], &n.bound[i]
 		switch {
-		case d.Hold && !b.on:
-			n.bound[d.VIP] = bound{on: true, until: d.Until, epoch: d.Epoch, since: n.local()}
-			n.checkEpoch(d)
-			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, On: true})
+		case d.Hold && !stored:
+		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
+			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
 		case d.Hold:
+			was := n.effective(i)
+			grew := d.Until > b.until || !b.on
+			if !b.on {
+				b.on, b.since = true, n.local()
+				n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, On: true})
+			}
+			raised := b.epoch
 			b.until, b.epoch = d.Until, d.Epoch
-			n.bound[d.VIP] = b
+			n.w.Judge.holds(n, i, was, grew, raised)
 		case b.on:
-			delete(n.bound, d.VIP)
+			*b = bound{}
+			n.w.Judge.unbound(n, i)
 			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP})
 		}
 	}
 }
 
-// checkEpoch: a new acquisition's epoch is above that of every one before it.
-func (n *Node) checkEpoch(d elect.Desired) {
-	for _, o := range n.w.Nodes {
-		if e := o.acquired[d.VIP]; e >= d.Epoch {
-			n.w.violate("%s acquired by %s under epoch %d, %s had %d", d.VIP, n.Name, d.Epoch, o.Name, e)
-		}
-	}
-	if n.acquired == nil {
-		n.acquired = map[elect.VIPID]elect.Epoch{}
-	}
-	n.acquired[d.VIP] = d.Epoch
-}
-
-func (n *Node) transmit(o elect.Outgoing) {
-	to := n.w.Node(o.To)
-	if n.Cut[o.To] {
-		return
-	}
-	d, ok := n.w.Delay(n, to)
-	if !ok {
-		return
-	}
-	instance, seq := n.instance, o.Seq
-	n.w.At(d, func() {
-		if to.Machine != nil && instance == n.instance {
-			to.Step(elect.Received{From: n.Name, Instance: instance, Seq: seq, Msg: o.Msg})
-		}
-	})
-}
-
-func (n *Node) schedule() {
-	at := n.global(n.Machine.Deadline()) + 1
-	if n.wake > n.w.Now && n.wake <= at {
-		return
-	}
-	n.wake = at
-	life := n.life
-	n.w.At(time.Duration(max(at-n.w.Now, 1)), func() {
-		if n.life == life && n.wake == at {
-			n.wake = 0
-			n.Step(elect.Tick{})
-		}
-	})
-}
+func (n *Node) String() string { return fmt.Sprint(n.Name) }

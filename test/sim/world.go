@@ -4,7 +4,6 @@
 package sim
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -12,32 +11,48 @@ import (
 	"sipalive/elect"
 )
 
-// Time is global virtual time; every node's boot clock is derived from it.
+// Time is global virtual time in ns; every node's boot clock is derived from
+// it.
 type Time int64
+
+func (t Time) String() string { return fmt.Sprintf("%.6fs", time.Duration(t).Seconds()) }
 
 // World is one cluster in one run.
 type World struct {
-	Nodes      []*Node
-	Violations []string
-	Delay      func(from, to *Node) (time.Duration, bool) // false: lost
-	OnStep     func(n *Node, ev elect.Event, eff elect.Effects)
-	Now        Time
-	Rand       *rand.Rand
-	queue      queue
-	order      uint64
-	cfg        elect.Config
+	Nodes []*Node
+	VIPs  []elect.VIPConfig
+	Now   Time
+	Rand  *rand.Rand
+	Net   Net
+	Judge Judge
+
+	Fence    bool          // the kernel ends a lease by itself, agent or no agent
+	DiskTook time.Duration // to write Durable
+
+	// Trace, where set, is told every step, packet and fault.
+	Trace func(line string)
+
+	queue queue
+	order uint64
+	Steps uint64
 }
 
 // New builds a cluster of machines that have not started yet. cfg.Self is
 // ignored.
 func New(seed uint64, cfg elect.Config) *World {
-	w := &World{Rand: rand.New(rand.NewPCG(seed, 0x51a)), cfg: cfg}
-	w.Delay = func(_, _ *Node) (time.Duration, bool) { return 100 * time.Microsecond, true }
-	for i, n := range cfg.Nodes {
-		w.Nodes = append(w.Nodes, &Node{w: w, Name: n.Name, Index: i, Rate: 1, Offset: elect.Instant(i+1) * 1e12,
-			SIP: map[elect.Node]elect.SIPState{}, Cut: map[elect.Node]bool{}, bound: map[elect.VIPID]bound{}, Config: cfg})
-		w.Nodes[i].Config.Self = n.Name
+	w := &World{
+		Rand: rand.New(rand.NewPCG(seed, 0x51a)), VIPs: cfg.VIPs, Fence: true, DiskTook: 2 * time.Millisecond,
+		Net: Net{Base: 100 * time.Microsecond},
 	}
+	for i, n := range cfg.Nodes {
+		node := &Node{w: w, Name: n.Name, Index: i, Rate: 1, Offset: elect.Instant(i+1) * 1e12, Config: cfg, wake: never}
+		node.Config.Self = n.Name
+		w.Nodes = append(w.Nodes, node)
+	}
+	for _, n := range w.Nodes {
+		n.init(len(w.Nodes), len(w.VIPs))
+	}
+	w.Judge.init(w)
 	return w
 }
 
@@ -51,22 +66,65 @@ func (w *World) Node(name elect.Node) *Node {
 	panic("sim: no node " + string(name))
 }
 
+func (w *World) vipIndex(id elect.VIPID) int {
+	for i, v := range w.VIPs {
+		if v.ID == id {
+			return i
+		}
+	}
+	panic("sim: no VIP " + string(id))
+}
+
+// Start starts every node's agent, all at once.
+func (w *World) Start() {
+	for _, n := range w.Nodes {
+		n.Start()
+	}
+}
+
 // At calls f after d.
-func (w *World) At(d time.Duration, f func()) {
+func (w *World) At(d time.Duration, f func()) { w.push(item{at: w.Now + Time(d), f: f}) }
+
+func (w *World) push(it item) {
 	w.order++
-	heap.Push(&w.queue, item{at: w.Now + Time(d), order: w.order, f: f})
+	it.order = w.order
+	w.queue.push(it)
+}
+
+// next carries out the earliest of what is queued and due to a machine, if it
+// is not after end.
+func (w *World) next(end Time) bool {
+	at := never
+	var waking *Node
+	for _, n := range w.Nodes {
+		if n.wake < at {
+			at, waking = n.wake, n
+		}
+	}
+	if len(w.queue) > 0 && w.queue[0].at <= at {
+		if w.queue[0].at > end {
+			return false
+		}
+		it := w.queue.pop()
+		w.Now = max(w.Now, it.at)
+		it.run()
+		return true
+	}
+	if at > end {
+		return false
+	}
+	w.Now = max(w.Now, at)
+	waking.wake = never
+	waking.Step(elect.Tick{})
+	return true
 }
 
 // Run lets virtual time pass.
 func (w *World) Run(d time.Duration) {
 	end := w.Now + Time(d)
-	for len(w.queue) > 0 && w.queue[0].at <= end {
-		it := heap.Pop(&w.queue).(item)
-		w.Now = it.at
-		it.f()
+	for w.next(end) {
 	}
 	w.Now = end
-	w.judge()
 }
 
 // RunUntil lets time pass until cond holds, at most limit, and reports whether
@@ -74,59 +132,47 @@ func (w *World) Run(d time.Duration) {
 func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
 	end := w.Now + Time(limit)
 	for !cond() {
-		if len(w.queue) == 0 || w.queue[0].at > end {
+		if !w.next(end) {
 			w.Now = end
 			return cond()
 		}
-		it := heap.Pop(&w.queue).(item)
-		w.Now = it.at
-		it.f()
 	}
 	return true
 }
 
 // Holders are the nodes whose kernel answers for the VIP right now: bound, and
 // not past the fence's deadline.
-func (w *World) Holders(v elect.VIPID) (names []elect.Node) {
+func (w *World) Holders(id elect.VIPID) (names []elect.Node) {
+	i := w.vipIndex(id)
 	for _, n := range w.Nodes {
-		if b := n.bound[v]; b.on && n.local() < b.until {
+		if n.effective(i) {
 			names = append(names, n.Name)
 		}
 	}
 	return names
 }
 
-// judge looks at the kernels, not at the machines: at most one holder of each
-// VIP, and epochs that rise.
-func (w *World) judge() {
-	for _, v := range w.cfg.VIPs {
-		if h := w.Holders(v.ID); len(h) > 1 {
-			w.violate("%s has %d holders: %v", v.ID, len(h), h)
+// AllHeld reports whether every VIP has a holder.
+func (w *World) AllHeld() bool {
+	for i := range w.VIPs {
+		if w.holder(i) == nil {
+			return false
 		}
 	}
+	return true
 }
 
-func (w *World) violate(format string, args ...any) {
-	w.Violations = append(w.Violations, fmt.Sprintf("%s ", time.Duration(w.Now))+fmt.Sprintf(format, args...))
+func (w *World) holder(i int) *Node {
+	for _, n := range w.Nodes {
+		if n.effective(i) {
+			return n
+		}
+	}
+	return nil
 }
 
-type item struct {
-	at    Time
-	order uint64
-	f     func()
-}
-
-type queue []item
-
-func (q queue) Len() int { return len(q) }
-func (q queue) Less(i, j int) bool {
-	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].order < q[j].order
-}
-func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *queue) Push(x any)   { *q = append(*q, x.(item)) }
-func (q *queue) Pop() any {
-	old := *q
-	it := old[len(old)-1]
-	*q = old[:len(old)-1]
-	return it
+func (w *World) tracef(format string, args ...any) {
+	if w.Trace != nil {
+		w.Trace(fmt.Sprintf("%12s  ", w.Now) + fmt.Sprintf(format, args...))
+	}
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"sipalive/control"
+)
+
+// journals are the running agents' by the directory of their script.
+var journals sync.Map
+
+// fakeAgent answers as pbx1 of three nodes would, which holds vip1 and the
+// role cdr; a frozen one answers nothing.
+type fakeAgent struct{ frozen bool }
+
+func (a fakeAgent) wait(ctx context.Context) error {
+	if a.frozen {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
+
+func (a fakeAgent) Status(ctx context.Context) (control.Status, error) {
+	node := func(name, address string, holds ...string) control.NodeStatus {
+		return control.NodeStatus{Name: name, Address: address, Alive: true, Fit: true, SIP: "up", Holds: holds}
+	}
+	since := control.Since{Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	return control.Status{
+		Cluster: "pbx-dc1", Node: "pbx1", Quorum: true, Fence: "none",
+		Nodes: []control.NodeStatus{node("pbx1", "192.0.2.11", "vip1", "cdr"), node("pbx2", "192.0.2.12", "vip2"), node("pbx3", "192.0.2.13")},
+		VIPs: []control.VIPStatus{
+			{Name: "vip1", Address: "192.0.2.101", Holder: "pbx1", Epoch: 7, Since: since, State: "held", Router: "unknown", Verified: true, Reason: "pbx1: first in prefer"},
+			{Name: "vip2", Address: "192.0.2.102", Holder: "pbx2", Epoch: 3, Since: since, State: "held", Router: "unknown", Verified: true, Reason: "pbx2: first in prefer"},
+		},
+		Roles: []control.RoleStatus{{Name: "cdr", Holder: "pbx1", Epoch: 1, Since: since, State: "held", Reason: "pbx1: holds it"}},
+	}, a.wait(ctx)
+}
+
+func (a fakeAgent) Plan(ctx context.Context, without []string) (control.Plan, error) {
+	p := control.Plan{Without: without, VIPs: []control.PlannedVIP{{Name: "vip1", Holder: "pbx1", Would: "pbx1", Reason: "pbx1: holds it"}}}
+	for _, name := range without {
+		switch name {
+		case "pbx1":
+			p.VIPs[0].Would, p.VIPs[0].Reason = "pbx3", "pbx3: spare"
+		case "pbx2", "pbx3":
+		default:
+			return p, fmt.Errorf("plan without %s: no such node (sipalive status lists them)", name)
+		}
+	}
+	return p, a.wait(ctx)
+}
+
+func (a fakeAgent) Do(ctx context.Context, c control.Command) (string, error) {
+	switch {
+	case c.Kind == control.Move && c.Node == "pbx3":
+		return "vip1: pbx1 -> pbx3 in 4 ms, epoch 8", a.wait(ctx)
+	case c.Kind == control.Move:
+		return "", errors.New("move vip1 to pbx9: no such node\n(sipalive status lists them)")
+	case c.Kind == control.Drain && c.Node == "":
+		return "pbx1: drained", nil
+	}
+	return "", nil
+}
+
+const takeoverID = 2
+
+// fillJournal: a start, and a takeover that goes on.
+func fillJournal(j *control.Journal) {
+	at := func(ms int) control.Stamp {
+		return control.Stamp{Time: time.Date(2026, 1, 2, 3, 4, 5, ms*int(time.Millisecond), time.UTC)}
+	}
+	j.Add(control.Event{Time: at(0), Node: "pbx1", Kind: control.KindAgent, Text: "started"})
+	e := control.Event{Time: at(7), Node: "pbx1", Kind: control.Takeover, VIP: "vip1", Epoch: 7, From: "pbx2", To: "pbx1", Reason: "crash"}
+	e.Add("noticed", 0)
+	e.Add("lease", 41*time.Millisecond)
+	j.Add(e)
+}
+
+// startSIP answers OPTIONS on a loopback address.
+func startSIP(ts *testscript.TestScript, _ bool, _ []string) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for buf := make([]byte, 2048); ; {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			conn.WriteTo([]byte(sipAnswer(string(buf[:n]))), from)
+		}
+	}()
+	ts.Defer(func() { conn.Close(); <-done })
+	ts.Setenv("SIP", conn.LocalAddr().String())
+}
+
+func sipAnswer(request string) string {
+	answer := "SIP/2.0 200 OK\r\n"
+	for line := range strings.SplitSeq(request, "\r\n") {
+		name, _, _ := strings.Cut(line, ":")
+		switch name {
+		case "Via", "From", "Call-ID", "CSeq":
+			answer += line + "\r\n"
+		case "To":
+			answer += line + ";tag=1\r\n"
+		}
+	}
+	return answer + "Server: test\r\nContent-Length: 0\r\n\r\n"
+}

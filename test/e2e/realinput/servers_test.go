@@ -1,0 +1,67 @@
+package realinput
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sipalive/test/lab"
+)
+
+// vipOf is the address of the i-th VIP, counted from 1, in a node's network.
+func vipOf(h *lab.Host, i int) netip.Addr {
+	ip := h.Addr.As4()
+	ip[3] = byte(100 + i)
+	return netip.AddrFrom4(ip)
+}
+
+// serving is where a PBX listens: on the node's own address and both VIPs.
+func serving(h *lab.Host) []netip.Addr {
+	return []netip.Addr{h.Addr, vipOf(h, 1), vipOf(h, 2)}
+}
+
+// kamailio is Debian's Kamailio as a node's PBX. It calls itself by the node's
+// name. A missing listen means serving.
+func kamailio(t *testing.T, h *lab.Host, listen ...netip.Addr) lab.Spec {
+	t.Helper()
+	template, err := os.ReadFile("testdata/kamailio.cfg")
+	must(t, err)
+	if len(listen) == 0 {
+		listen = serving(h)
+	}
+	lines := ""
+	for _, a := range listen {
+		lines += fmt.Sprintf("listen=udp:%v:5060\n", a)
+	}
+	dir := t.TempDir()
+	cfg := filepath.Join(dir, "kamailio.cfg")
+	must(t, os.WriteFile(cfg, []byte(strings.NewReplacer("NAME", h.Name, "LISTEN", lines).Replace(string(template))), 0o644))
+	return lab.Spec{Name: "kamailio", Path: "kamailio", Args: []string{
+		"-f", cfg, "-DD", "-E", "-Y", dir, "-P", filepath.Join(dir, "pid"), "-m", "32", "-M", "4"}}
+}
+
+// sipp is SIPp as a node's PBX, answering OPTIONS with a status line and taking
+// calls. It answers from whatever address the kernel picks unless it is bound to
+// one: so there is one process per address, in one process group.
+func sipp(t *testing.T, h *lab.Host, status string) lab.Spec {
+	t.Helper()
+	template, err := os.ReadFile("testdata/uas.xml")
+	must(t, err)
+	must(t, h.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_nonlocal_bind", []byte("1"), 0) }))
+	dir := t.TempDir()
+	scenario := filepath.Join(dir, "uas.xml")
+	must(t, os.WriteFile(scenario, []byte(strings.NewReplacer("NAME", h.Name, "STATUS", status).Replace(string(template))), 0o644))
+	script := ""
+	for _, a := range serving(h) {
+		script += fmt.Sprintf("sipp -sf %s -i %v -p 5060 -nostdin -deadcall_wait 0 </dev/null >/dev/null 2>%s/%v.err &\n", scenario, a, dir, a)
+	}
+	return lab.Spec{Name: "sipp", Path: "/bin/sh", Args: []string{"-c", script + "wait"}, Dir: dir}
+}
+
+// pbxBy lets every node run what a function says.
+func pbxBy(f func(h *lab.Host) lab.Spec) func(*lab.Host) (lab.Spec, bool) {
+	return func(h *lab.Host) (lab.Spec, bool) { return f(h), true }
+}

@@ -1,0 +1,338 @@
+package realinput
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// patience bounds every wait for something that has to come; how soon it has to
+// come is asserted by what the observers saw.
+const patience = 20 * time.Second
+
+// swift settles at once and takes nodes that recover back at once; what decides
+// a takeover is as by default.
+const swift = "[timing]\nsettle = \"300ms\"\nhold_down = \"0s\"\n"
+
+// site is a cluster and those who judge it.
+type site struct {
+	*cluster.Cluster
+	arp       *lab.ARPObserver
+	addresses *lab.AddressObserver
+	phones    []*lab.SIPObserver // one per VIP
+}
+
+// start starts a cluster and waits until every agent sees it at rest and the
+// phone hears every VIP.
+func start(t *testing.T, o cluster.Options) *site {
+	t.Helper()
+	s := launch(t, o)
+	s.rests(t)
+	for i := range s.VIPs {
+		s.hears(t, i, s.holder(t, i), 0)
+	}
+	return s
+}
+
+// launch starts a cluster and its observers. At the test's end no two hosts may
+// ever have had one VIP.
+func launch(t *testing.T, o cluster.Options) *site {
+	t.Helper()
+	o.Binary = binary
+	if o.TOML == "" {
+		o.TOML = swift
+	}
+	pbx := o.PBX
+	if pbx == nil {
+		pbx = pbxBy(func(h *lab.Host) lab.Spec {
+			return lab.Spec{Name: "pbx", Path: binary, Args: []string{"demo-pbx", h.Name}}
+		})
+	}
+	o.Agent = ahead
+	o.PBX = func(h *lab.Host) (lab.Spec, bool) {
+		spec, some := pbx(h)
+		return ahead(spec), some
+	}
+	c, err := cluster.Start(o)
+	must(t, err)
+	s := &site{Cluster: c}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.explain(t)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.addresses, err = c.ObserveAddresses()
+	must(t, err)
+	s.arp, err = c.ObserveARP(0, c.VIPs...)
+	must(t, err)
+	for _, v := range c.VIPs {
+		phone, err := c.Phone().ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
+		must(t, err)
+		s.phones = append(s.phones, phone)
+	}
+	t.Cleanup(func() { s.oneHolder(t) })
+	return s
+}
+
+// ahead runs a program at a priority above what else this machine is doing:
+// judged is what the input does to a cluster, not what other tests do to it.
+func ahead(spec lab.Spec) lab.Spec {
+	if spec.Name == "" {
+		spec.Name = filepath.Base(spec.Path)
+	}
+	spec.Args = append([]string{"-n", "-15", spec.Path}, spec.Args...)
+	spec.Path = "nice"
+	return spec
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rests waits until every agent sees everybody fit and every VIP held and verified.
+func (s *site) rests(t *testing.T) {
+	t.Helper()
+	s.await(t, "the cluster at rest", func(ctx context.Context) error {
+		for i := range s.Nodes() {
+			st, err := s.Client(i).Status(ctx)
+			if err != nil {
+				return err
+			}
+			for _, n := range st.Nodes {
+				if !n.Alive || !n.Fit {
+					return fmt.Errorf("%s says %+v", st.Node, n)
+				}
+			}
+			for _, v := range st.VIPs {
+				if v.State != "held" || !v.Verified {
+					return fmt.Errorf("%s says %+v", st.Node, v)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (s *site) await(t *testing.T, what string, cond func(ctx context.Context) error) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(t, lab.WaitFor(ctx, what, func() error { return cond(ctx) }))
+}
+
+// awaitNode waits until a node's agent says of a node what is wanted.
+func (s *site) awaitNode(t *testing.T, at int, what, name string, good func(control.NodeStatus) bool) {
+	t.Helper()
+	s.await(t, what, func(ctx context.Context) error {
+		st, err := s.Client(at).Status(ctx)
+		if err != nil {
+			return err
+		}
+		for _, n := range st.Nodes {
+			if n.Name == name && !good(n) {
+				return fmt.Errorf("%s says %+v", st.Node, n)
+			}
+		}
+		return nil
+	})
+}
+
+// holder is the host that has a VIP, by the kernel's word.
+func (s *site) holder(t *testing.T, vip int) string {
+	t.Helper()
+	intervals, err := s.addresses.Intervals(s.VIPs[vip])
+	must(t, err)
+	var hosts []string
+	for _, i := range intervals {
+		if i.To == 0 {
+			hosts = append(hosts, i.Host)
+		}
+	}
+	return strings.Join(hosts, "+")
+}
+
+// hears waits until the phone's answers for a VIP come from a node.
+func (s *site) hears(t *testing.T, vip int, node string, since time.Duration) {
+	t.Helper()
+	s.await(t, fmt.Sprintf("the phone hears %s at %s", node, cluster.VIPName(vip)), func(context.Context) error {
+		last, ok := s.phones[vip].Last()
+		if !ok || last.Server != node || last.Sent < since {
+			return fmt.Errorf("last answer from %q", last.Server)
+		}
+		return nil
+	})
+}
+
+// watch lets the observers go on: how long is part of what a test asserts, that
+// nothing happens meanwhile.
+func watch(long time.Duration) { time.Sleep(long) }
+
+// saw is what the phone saw of a VIP since a moment. The newest questions are
+// left out: their answers may still be on their way.
+func (s *site) saw(vip int, since time.Duration) lab.SIPReport {
+	watch(50 * time.Millisecond)
+	return s.phones[vip].Report(since, lab.Now()-30*time.Millisecond)
+}
+
+// silent asserts how long the phone heard nothing at most, and says how long it was.
+func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
+	t.Helper()
+	r := s.saw(vip, since)
+	t.Logf("%s: %v", cluster.VIPName(vip), r)
+	if r.Silence > most+r.Stall {
+		t.Errorf("%s: phone heard nothing for %v, want at most %v", cluster.VIPName(vip), r.Silence, most)
+	}
+}
+
+// disturbed is the silence that a machine of two busy cores may cause by itself.
+const disturbed = 100 * time.Millisecond
+
+// nobodyMoved: since a moment no VIP was bound or unbound anywhere, and the
+// phone went on hearing.
+func (s *site) nobodyMoved(t *testing.T, since time.Duration) {
+	t.Helper()
+	s.stayed(t, since)
+	for v := range s.VIPs {
+		s.silent(t, v, since, disturbed)
+	}
+}
+
+// stayed is nobodyMoved where there is nobody to answer the phone.
+func (s *site) stayed(t *testing.T, since time.Duration) {
+	t.Helper()
+	events, err := s.addresses.Events()
+	must(t, err)
+	for _, e := range events {
+		if e.At >= since && slices.Contains(s.VIPs, e.Addr) {
+			t.Errorf("moved: %v of %s, bound %v at %v, %v after the start", e.Addr, e.Host, e.Bound, e.At, e.At-since)
+		}
+	}
+}
+
+// moved asserts the one and only takeover of a VIP since a moment.
+func (s *site) moved(t *testing.T, vip int, since time.Duration, to string) {
+	t.Helper()
+	events, err := s.addresses.Events()
+	must(t, err)
+	var bound []string
+	for _, e := range events {
+		if e.At >= since && e.Addr == s.VIPs[vip] && e.Bound {
+			bound = append(bound, e.Host)
+		}
+	}
+	if !slices.Equal(bound, []string{to}) {
+		t.Errorf("%s was taken by %v, want %s once", cluster.VIPName(vip), bound, to)
+	}
+}
+
+// oneHolder: never two hosts with one VIP by the kernel's order of events, and
+// never two questions in a row with two answers; a single one is a broadcast
+// whose copies a busy machine delivered apart.
+func (s *site) oneHolder(t *testing.T) {
+	t.Helper()
+	overlaps, err := s.addresses.Overlaps(s.VIPs...)
+	must(t, err)
+	for _, o := range overlaps {
+		t.Errorf("two holders: %v had %v at once from %v to %v", o.Hosts, o.Addr, o.From, o.To)
+	}
+	last := map[netip.Addr]time.Duration{}
+	for _, v := range s.arp.Violations() {
+		t.Logf("ARP: %v", v)
+		if before, is := last[v.VIP]; is && v.Asked-before < 50*time.Millisecond {
+			t.Errorf("two holders: two ARP questions in a row were answered twice, at %v and %v", before, v.Asked)
+		}
+		last[v.VIP] = v.Asked
+	}
+}
+
+// move asks any node for a planned move.
+func (s *site) move(t *testing.T, vip int, to string) {
+	t.Helper()
+	s.command(t, 0, "move", cluster.VIPName(vip), to)
+}
+
+// command runs the binary against a node's agent, as its administrator would.
+func (s *site) command(t *testing.T, node int, args ...string) string {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, binary, append(args, "--run-dir", s.RunDir(node))...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("sipalive %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// counters are what a node's agent counted, as `status --json` shows them.
+func (s *site) counters(t *testing.T, node int) map[string]uint64 {
+	t.Helper()
+	var st control.Status
+	must(t, json.Unmarshal([]byte(s.command(t, node, "status", "--json")), &st))
+	if len(st.Counters) == 0 {
+		t.Fatal("status --json shows no counters")
+	}
+	return st.Counters
+}
+
+// takeover waits for a VIP's newest takeover at a node to be complete.
+func (s *site) takeover(t *testing.T, node, vip int) (found control.Event) {
+	t.Helper()
+	s.await(t, "a complete takeover in events", func(ctx context.Context) error {
+		events, err := s.Client(node).Events(ctx, 1000)
+		if err != nil {
+			return err
+		}
+		found = control.Event{}
+		for _, e := range events {
+			if e.Kind == control.Takeover && e.VIP == cluster.VIPName(vip) {
+				found = e
+			}
+		}
+		if found.Outcome == "" {
+			return fmt.Errorf("events of %s: %+v", s.Node(node).Name, found)
+		}
+		return nil
+	})
+	return found
+}
+
+// mark is a takeover's mark that begins with a name.
+func mark(t *testing.T, e control.Event, begin string) control.Mark {
+	t.Helper()
+	for _, m := range e.Timeline {
+		if strings.HasPrefix(m.Mark, begin) {
+			return m
+		}
+	}
+	t.Fatalf("no %q in %+v", begin, e)
+	return control.Mark{}
+}
+
+// explain shows what the agents have to say to a failure.
+func (s *site) explain(t *testing.T) {
+	for i := range s.Nodes() {
+		for _, p := range []*lab.Process{s.Agent(i), s.PBX(i)} {
+			if p != nil {
+				lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
+				t.Logf("%s:\n%s", p.Log, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+			}
+		}
+	}
+}

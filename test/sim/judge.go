@@ -1,0 +1,282 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"sipalive/elect"
+)
+
+// Judge looks at kernels, disks and promises from the global clock, never at
+// what a machine believes of itself.
+type Judge struct {
+	Violations []string
+	Moves      int // new holders, first ones included
+	Unshared   int // leases judged
+
+	w     *World
+	vips  []judgedVIP
+	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
+	live  liveness
+}
+
+type judgedVIP struct {
+	epoch  elect.Epoch // the highest ever held
+	holder *Node       // the last one
+	at     Time        // of its acquisition
+	moves  int
+	lost   bool // a node lost its memory before the disks can have had the epoch
+}
+
+// promise is a voter's grant on the global clock.
+type promise struct {
+	holder   elect.Node
+	instance elect.Instance
+	until    Time
+}
+
+func (j *Judge) init(w *World) {
+	j.w = w
+	j.vips = make([]judgedVIP, len(w.VIPs))
+	j.ghost = make([][]promise, len(w.Nodes))
+	for i := range j.ghost {
+		j.ghost[i] = make([]promise, len(w.VIPs))
+	}
+}
+
+func (j *Judge) violate(format string, args ...any) {
+	text := fmt.Sprintf("%s: ", j.w.Now) + fmt.Sprintf(format, args...)
+	j.w.tracef("VIOLATION %s", text)
+	j.Violations = append(j.Violations, text)
+}
+
+// holds: the kernel of n was told to answer for VIP i. was says whether it did
+// already, grew whether the lease was prolonged.
+func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
+	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
+	if !was && n.effective(i) {
+		for _, o := range j.w.Nodes {
+			if o != n && o.effective(i) && (j.w.Fence || !o.paused && o.Machine != nil) {
+				j.violate("%s bound by %s (epoch %d) while %s answers for it (epoch %d)", id, n, b.epoch, o, o.bound[i].epoch)
+			}
+		}
+		if v.holder != n || v.epoch != b.epoch {
+			j.acquired(n, i)
+		}
+	} else if b.epoch < before {
+		j.violate("%s: epoch fell from %d to %d at %s", id, before, b.epoch, n)
+	}
+	v.epoch = max(v.epoch, b.epoch)
+	if grew && n.effective(i) {
+		j.leased(n, i)
+	}
+}
+
+// acquired: a new holder's epoch is above every one before it. Only what was
+// held within seconds before a power cut may be forgotten: epochs go to disk
+// in their own time (§4.5).
+func (j *Judge) acquired(n *Node, i int) {
+	v, b := &j.vips[i], &n.bound[i]
+	j.w.tracef("%s HOLDS %s epoch %d", n, j.w.VIPs[i].ID, b.epoch)
+	if b.epoch <= v.epoch && !v.lost {
+		j.violate("%s acquired by %s under epoch %d, %s had %d", j.w.VIPs[i].ID, n, b.epoch, v.holder, v.epoch)
+	}
+	if v.holder != n || v.epoch != b.epoch {
+		j.Moves++
+		v.moves++
+	}
+	v.holder, v.at, v.epoch, v.lost = n, j.w.Now, b.epoch, false
+}
+
+// diskWindow is the time within which every disk has a new epoch.
+const diskWindow = 3 * time.Second
+
+func (j *Judge) forgot() {
+	for i := range j.vips {
+		if v := &j.vips[i]; j.w.Now < v.at+Time(diskWindow) {
+			v.lost = true
+		}
+	}
+}
+
+// leased: a lease is prolonged only under the promises of a majority of the
+// holder's list, every one of them stored and lasting longer than the lease.
+func (j *Judge) leased(n *Node, i int) {
+	j.Unshared++
+	id, end := j.w.VIPs[i].ID, n.global(n.bound[i].until)
+	list := n.Machine.Lists().Active
+	votes := 0
+	for _, o := range j.w.Nodes {
+		if !list.Has(o.Name) {
+			continue
+		}
+		if p := j.promise(o, i); p.holder == n.Name && p.instance == n.instance && p.until >= end {
+			votes++
+		}
+	}
+	if votes < list.Majority() {
+		j.violate("%s: lease of %s until %s with %d of %d promises", id, n, end, votes, len(list))
+	}
+}
+
+func (j *Judge) promise(o *Node, i int) promise {
+	if o.Machine == nil {
+		return j.ghost[o.Index][i]
+	}
+	id := j.w.VIPs[i].ID
+	g, until, ok := o.Machine.Vote(id)
+	if !ok || o.Runtime == nil {
+		return j.ghost[o.Index][i]
+	}
+	s := o.Runtime.VIPs[id].Grant
+	if s == nil || s.Holder != g.Holder || s.Instance != g.Instance || s.Epoch != g.Epoch {
+		return promise{} // not stored, so not given
+	}
+	return promise{g.Holder, g.Instance, o.global(until)}
+}
+
+func (j *Judge) killed(n *Node) {
+	for i := range j.w.VIPs {
+		j.ghost[n.Index][i] = j.promise(n, i)
+	}
+}
+
+// started: what a voter has promised and lost still binds it, by the quiet
+// time.
+func (j *Judge) started(n *Node) {
+	if n.Runtime != nil {
+		clear(j.ghost[n.Index])
+	}
+}
+
+func (j *Judge) unbound(n *Node, i int) {
+	j.w.tracef("%s UNBOUND %s", n, j.w.VIPs[i].ID)
+}
+
+func (j *Judge) stepped(n *Node, eff *elect.Effects) { j.live.stepped(n, eff) }
+
+// liveness judges that somebody holds while somebody can.
+type liveness struct {
+	bound     time.Duration // how long a VIP may be without a holder while the cluster could have one
+	good      Time          // since when a majority has been well
+	isGood    bool
+	vacant    []Time // by VIP
+	Longest   time.Duration
+	steps     []int // by node, since the last look
+	lastLook  Time
+	stepsMost float64
+	told      bool
+}
+
+// lookEvery is how often the watch looks: what is vacant for less is not seen.
+const lookEvery = 250 * time.Millisecond
+
+// Watch starts to judge that every VIP is held within bound from when a
+// majority of voters is well and one of them fit.
+func (w *World) Watch(bound time.Duration) {
+	l := &w.Judge.live
+	*l = liveness{bound: bound, vacant: make([]Time, len(w.VIPs)), steps: make([]int, len(w.Nodes)), lastLook: w.Now}
+	for i := range l.vacant {
+		l.vacant[i] = w.Now
+	}
+	var look func()
+	look = func() {
+		l.look(w)
+		w.At(lookEvery, look)
+	}
+	look()
+}
+
+func (l *liveness) stepped(n *Node, _ *elect.Effects) {
+	if l.steps != nil {
+		l.steps[n.Index]++
+	}
+}
+
+func (l *liveness) look(w *World) {
+	for i, n := range l.steps {
+		rate := float64(n) / lookEvery.Seconds()
+		l.stepsMost = max(l.stepsMost, rate)
+		if most := float64(4000 + 1000*len(w.VIPs)); rate > most && !w.Nodes[i].paused {
+			w.Judge.violate("%s spins: %.0f steps per second", w.Nodes[i], rate)
+		}
+		l.steps[i] = 0
+	}
+	good := w.healthy()
+	if good && !l.isGood {
+		l.good = w.Now
+	}
+	l.isGood = good
+	for i := range w.VIPs {
+		if w.holder(i) != nil {
+			l.vacant[i] = w.Now
+			continue
+		}
+		since := max(l.vacant[i], l.good)
+		if !good {
+			continue
+		}
+		d := time.Duration(w.Now - since)
+		l.Longest = max(l.Longest, d)
+		if d > l.bound && !l.told {
+			l.told = true
+			w.Judge.violate("%s has had no holder for %s though a majority was well", w.VIPs[i].ID, d)
+		}
+	}
+}
+
+// healthy reports whether some majority of voters can talk, every pair of them
+// both ways, and one of them is fit beyond doubt.
+func (w *World) healthy() bool {
+	voters := 0
+	var ok, holder uint
+	for _, n := range w.Nodes {
+		c := n.Config.Nodes[n.Index]
+		if c.Voter {
+			voters++
+		}
+		if n.Machine == nil || n.paused || n.StoreFails || n.stopping {
+			continue
+		}
+		ok |= 1 << n.Index
+		if c.Holder && n.PBX == elect.SIPUp && !n.BindFails && !n.VerifyFails && len(n.over) == 0 && !w.doubted(n) {
+			holder |= 1 << n.Index
+		}
+	}
+	links := make([]uint, len(w.Nodes))
+	for _, a := range w.Nodes {
+		for _, b := range w.Nodes {
+			if a == b || a.cut[b.Index] == 0 && b.cut[a.Index] == 0 && a.loss[b.Index] < 0.5 && b.loss[a.Index] < 0.5 {
+				links[a.Index] |= 1 << b.Index
+			}
+		}
+	}
+	for set := uint(1); set < 1<<len(w.Nodes); set++ {
+		if set&ok != set || set&holder == 0 {
+			continue
+		}
+		n, linked := 0, true
+		for _, a := range w.Nodes {
+			if set&(1<<a.Index) == 0 {
+				continue
+			}
+			if a.Config.Nodes[a.Index].Voter {
+				n++
+			}
+			linked = linked && set&links[a.Index] == set
+		}
+		if linked && n > voters/2 {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *World) doubted(n *Node) bool {
+	for _, o := range w.Nodes {
+		if o.blind[n.Index] {
+			return true
+		}
+	}
+	return false
+}

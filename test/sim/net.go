@@ -1,0 +1,120 @@
+package sim
+
+import (
+	"time"
+
+	"sipalive/elect"
+	"sipalive/member"
+)
+
+// Net is what the network does to every packet, beside the cuts of a pair.
+type Net struct {
+	Base   time.Duration // one way, at least
+	Jitter time.Duration // more, evenly spread: packets overtake each other
+	Loss   float64
+	Dup    float64
+	// Slow is the part of packets that take up to SlowBy longer: beyond a
+	// lease they revive what is long over, if anything can.
+	Slow   float64
+	SlowBy time.Duration
+}
+
+// transmit sends one packet. What is cut, is cut at both ends of the way: when
+// it leaves, and when it would arrive.
+func (n *Node) transmit(to *Node, h member.Header, msg elect.Message) {
+	w := n.w
+	copies := 1
+	if w.Net.Dup > 0 && w.Rand.Float64() < w.Net.Dup {
+		copies = 2
+	}
+	for range copies {
+		if n.cut[to.Index] > 0 || w.Net.Loss > 0 && w.Rand.Float64() < w.Net.Loss ||
+			n.loss[to.Index] > 0 && w.Rand.Float64() < n.loss[to.Index] {
+			continue
+		}
+		d := w.Net.Base
+		if w.Net.Jitter > 0 {
+			d += time.Duration(w.Rand.Int64N(int64(w.Net.Jitter)))
+		}
+		if w.Net.Slow > 0 && w.Rand.Float64() < w.Net.Slow {
+			d += time.Duration(w.Rand.Int64N(int64(w.Net.SlowBy)))
+		}
+		w.push(item{at: w.Now + Time(d), n: to, hdr: h, msg: msg, pkt: true})
+	}
+}
+
+func newestOnly(m elect.Message) bool {
+	switch m.(type) {
+	case elect.Heartbeat, elect.Ask:
+		return true
+	}
+	return false
+}
+
+// arrive takes a packet off the wire, through the real guard.
+func (n *Node) arrive(h member.Header, msg elect.Message) {
+	if n.Machine == nil || n.cut2(h.From) {
+		return
+	}
+	if n.paused {
+		n.backlog = append(n.backlog, delivery{h: h, msg: msg})
+		return
+	}
+	n.judgePacket(h, msg)
+}
+
+// cut2: a packet under way when the cable was pulled does not arrive.
+func (n *Node) cut2(from elect.Node) bool { return n.w.Node(from).cut[n.Index] > 0 }
+
+func (n *Node) judgePacket(h member.Header, msg elect.Message) {
+	if msg == nil {
+		if v, news, owed := n.guard.Greet(h); v == member.Fresh && (news || owed) {
+			n.greet(h.From, owed)
+		}
+		return
+	}
+	switch n.guard.Accept(h, newestOnly(msg)) {
+	case member.Adopted:
+		n.greet(h.From, false)
+	case member.Unproven:
+		n.greet(h.From, true)
+		return
+	case member.Fresh:
+	default:
+		n.stale++
+		return
+	}
+	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg})
+}
+
+// greet sends a hello, at most one per peer in 20 ms as the real one does.
+func (n *Node) greet(to elect.Node, owed bool) {
+	p := n.w.Node(to)
+	if !owed || n.w.Now < n.greeted[p.Index]+Time(20*time.Millisecond) {
+		return
+	}
+	n.greeted[p.Index] = n.w.Now
+	n.transmit(p, n.guard.Stamp(to, 0), nil)
+}
+
+// Cut loses every packet from n to these nodes until Uncut; cuts add up.
+func (n *Node) Cut(to ...*Node) {
+	for _, p := range to {
+		n.cut[p.Index]++
+		n.w.wire(n, p)
+	}
+}
+
+// Uncut takes one Cut back.
+func (n *Node) Uncut(to ...*Node) {
+	for _, p := range to {
+		n.cut[p.Index]--
+		n.w.wire(n, p)
+	}
+}
+
+// wire lets both ends' SIP probes notice that packets pass no more, or again.
+func (w *World) wire(a, b *Node) {
+	a.look(b)
+	b.look(a)
+}

@@ -1,0 +1,116 @@
+package sim_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"sipalive/test/sim"
+)
+
+var (
+	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
+	firstFlag = flag.Uint64("sim.first", 1, "first seed")
+	hoursFlag = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
+	sizesFlag = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
+)
+
+// chaos is how long a seed's faults last.
+const chaos = 10 * time.Minute
+
+// TestThreeNodes is the main proof: a random mix of faults per seed, then
+// everything heals and must converge.
+func TestThreeNodes(t *testing.T) { runHours(t, *hoursFlag, 3) }
+
+// TestOtherSizes is the same for 3, 4, 5 and 7 nodes.
+func TestOtherSizes(t *testing.T) { runHours(t, *sizesFlag, 0) }
+
+type total struct {
+	sync.Mutex
+	simulated, vacant time.Duration
+	moves, leases     int
+	steps             uint64
+	rate              float64
+}
+
+func (a *total) add(r sim.Result) time.Duration {
+	a.Lock()
+	defer a.Unlock()
+	a.simulated += r.Simulated
+	a.vacant = max(a.vacant, r.Vacant)
+	a.moves += r.Moves
+	a.leases += r.Leases
+	a.steps += r.Steps
+	a.rate = max(a.rate, r.StepRate)
+	return a.simulated
+}
+
+func runHours(t *testing.T, hours float64, nodes int) {
+	if *seedFlag != 0 {
+		replay(t, sim.NewScenario(*seedFlag, nodes, chaos))
+		return
+	}
+	start := time.Now()
+	var all total
+	var next atomic.Uint64
+	var failed atomic.Uint64
+	next.Store(*firstFlag - 1)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for failed.Load() == 0 {
+				seed := next.Add(1)
+				r := sim.NewScenario(seed, nodes, chaos).Run(nil)
+				if len(r.Violations) > 0 {
+					failed.CompareAndSwap(0, seed)
+					return
+				}
+				if all.add(r) >= time.Duration(hours*float64(time.Hour)) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	fmt.Printf("%s: %.0f simulated hours, %d seeds, %d takeovers, %d leases judged, %d steps, longest vacancy %s, in %s\n", t.Name(),
+		all.simulated.Hours(), next.Load(), all.moves, all.leases, all.steps, all.vacant, time.Since(start).Round(time.Second))
+	if seed := failed.Load(); seed != 0 {
+		fail(t, sim.NewScenario(seed, nodes, chaos))
+	}
+}
+
+// fail shows a failing seed: how to replay it, what remains of it when shrunk,
+// and the last of that run's trace.
+func fail(t *testing.T, s sim.Scenario) {
+	t.Errorf("seed %d fails; replay: go test ./test/sim -run '^%s$' -sim.seed=%d", s.Seed, t.Name(), s.Seed)
+	s = s.Shrink()
+	var lines []string
+	r := s.Run(func(l string) {
+		if lines = append(lines, l); len(lines) > 4000 {
+			lines = lines[len(lines)-2000:]
+		}
+	})
+	const shown = 150
+	if len(lines) > shown {
+		lines = lines[len(lines)-shown:]
+	}
+	var faults []string
+	for _, f := range s.Faults {
+		faults = append(faults, f.String())
+	}
+	t.Fatalf("shrunk to %d faults:\n%s\n%s\n%s\n%s", len(s.Faults), s, strings.Join(faults, "\n"), strings.Join(lines, "\n"),
+		strings.Join(r.Violations, "\n"))
+}
+
+func replay(t *testing.T, s sim.Scenario) {
+	r := s.Run(func(l string) { fmt.Fprintln(os.Stdout, l) })
+	for _, v := range r.Violations {
+		t.Error(v)
+	}
+}
