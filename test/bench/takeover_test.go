@@ -1,0 +1,74 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// BenchmarkPlannedMove is the silence a phone hears while vip1 moves.
+func BenchmarkPlannedMove(b *testing.B) {
+	s := start(b, calm)
+	s.observe()
+	s.silences("planned move", "<= 5 ms", func() error {
+		_, err := s.Client(0).Do(context.Background(), control.Command{Kind: control.Move, VIP: "vip1", Node: "pbx3"})
+		return err
+	}, nothing)
+}
+
+// BenchmarkPBXKilled is the silence after kill -9 of the holder's SIP server.
+func BenchmarkPBXKilled(b *testing.B) {
+	s := start(b, calm)
+	s.observe()
+	s.silences("PBX killed", "<= 60 ms", func() error {
+		s.PBX(0).Kill()
+		return nil
+	}, func() error { return s.StartPBX(0) })
+}
+
+// BenchmarkHostSilent is the silence after the holder's switch port died; the
+// lease is the default, 1 s.
+func BenchmarkHostSilent(b *testing.B) {
+	s := start(b, calm)
+	s.observe()
+	s.silences("host silent, lease 1 s", "<= 1050 ms", func() error { return s.Cut(s.Node(0)) },
+		func() error { return s.Restore(s.Node(0)) })
+}
+
+// BenchmarkLoss counts who else answered the phone in a minute of 20 % loss.
+func BenchmarkLoss(b *testing.B) {
+	s := start(b, "[timing]\nheartbeat = \"100ms\"\nlease = \"250ms\"\nhold_down = \"0s\"\n")
+	s.observe()
+	for v := range s.VIPs {
+		s.await("the phone", func(context.Context) error {
+			if last, ok := s.phones[v].Last(); !ok || last.Server != s.Node(v).Name {
+				return fmt.Errorf("last answer from %q", last.Server)
+			}
+			return nil
+		})
+	}
+	at := lab.Now()
+	s.must(s.Loss(20))
+	time.Sleep(time.Minute)
+	s.must(s.Loss(0))
+	moved := 0
+	for v, addr := range s.VIPs {
+		r := s.phones[v].Report(at, 0)
+		last := s.Node(v).Name
+		for _, t := range s.arp.Tenures(addr) {
+			if t.To >= at && t.Host != last {
+				moved++
+				last = t.Host
+			}
+		}
+		fmt.Printf("  %s: %d of %d questions answered, by %v\n", cluster.VIPName(v), r.Answered, r.Sent, r.By)
+	}
+	fmt.Printf("  %-28s %d takeovers in 60 s           target 0              lease 250 ms, load %s\n", "20 % loss", moved, load())
+	b.ReportMetric(float64(moved), "takeovers")
+	b.ReportMetric(0, "ns/op")
+}
