@@ -21,6 +21,7 @@ import (
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/vip"
+	"sipalive/vip/fence"
 )
 
 // Parts is what an agent is made of; cmd constructs it. Every field is
@@ -32,6 +33,7 @@ type Parts struct {
 	Machine   *elect.Machine
 	Adopted   []elect.HeldVIP // the leases the machine asks on for
 	Table     *vip.Table
+	Fence     *fence.Fence
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
 	Runner    *hooks.Runner
@@ -123,6 +125,7 @@ func (a *Agent) tasks() []task {
 	tasks := []task{
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
+		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},

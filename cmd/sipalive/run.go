@@ -28,11 +28,13 @@ import (
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/vip"
+	"sipalive/vip/fence"
 )
 
 const (
 	defaultStateDir = "/var/lib/sipalive"
 	lockName        = "lock"
+	fenceName       = "fence"
 )
 
 type runFlags struct {
@@ -96,6 +98,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := openMachine(&parts); err != nil {
 		return err
 	}
+	if err := openFence(&parts, log); err != nil {
+		return err
+	}
+	defer closeFence(&parts, log)
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
@@ -234,6 +240,42 @@ func openMachine(p *agent.Parts) error {
 	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
+}
+
+// openFence closes the kernel to every VIP without a lease, in place of the
+// fence of an earlier agent; a lease that is asked on for keeps its end.
+func openFence(p *agent.Parts, log *slog.Logger) (err error) {
+	until := map[elect.VIPID]elect.Instant{}
+	for _, h := range p.Adopted {
+		until[h.VIP] = h.Until
+	}
+	vips := map[netip.Addr]int64{}
+	for _, v := range p.Config.VIPs {
+		vips[v.Address] = int64(until[elect.VIPID(v.Address.String())])
+	}
+	p.Fence, err = fence.Open(fence.Options{
+		Mode: fence.Mode(p.Config.Fence), VIPs: vips, Record: filepath.Join(p.Directory.Run(), fenceName),
+	})
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if p.Fence.Weak() {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "fence "+p.Fence.Kind(), "node", p.Self.Name, "means", p.Fence.Explain())
+	return nil
+}
+
+// closeFence removes the fence once nothing is bound that it could be needed for.
+func closeFence(p *agent.Parts, log *slog.Logger) {
+	bound, err := p.Table.Bound()
+	if err == nil {
+		err = p.Fence.Close(len(bound) == 0)
+	}
+	if err != nil {
+		log.Warn("remove the fence", "node", p.Self.Name, "err", err)
+	}
 }
 
 func newRand() (*rand.Rand, error) {

@@ -25,6 +25,13 @@ func (f *Fence) Kind() string {
 // Lifetimes: addresses are to be bound with a lifetime, and it renewed.
 func (f *Fence) Lifetimes() bool { return f.mode == Auto || f.mode == Lifetime }
 
+// Weak: a VIP may outlive its lease, on some device at least.
+func (f *Fence) Weak() bool {
+	f.attaching.Lock()
+	defer f.attaching.Unlock()
+	return f.deadlines == nil || f.partial != nil
+}
+
 // What each part of the fence means for the promise of one holder.
 const (
 	meansBPF      = "the kernel silences a VIP at the end of its lease, agent or no agent"
