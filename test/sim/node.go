@@ -54,7 +54,7 @@ type Node struct {
 	stopping  bool
 	lastStep  Time
 	diskFree  Time // when the last write to the state directory ends
-	same      int // steps within this very instant
+	same      int  // steps within this very instant
 }
 
 // delivery is what reached a frozen agent's sockets and channels.

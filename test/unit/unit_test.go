@@ -109,6 +109,9 @@ func TestNotify(t *testing.T) {
 	if err := c.WaitHeld(ctx, 0, "pbx1"); err != nil {
 		t.Fatalf("with the unit's capabilities: %v\n%s", err, c.Agent(0).Output())
 	}
+	if st, err := c.Client(0).Status(ctx); err != nil || st.Fence != "bpf+lifetime" || st.FenceWeak {
+		t.Errorf("with the unit's capabilities: fence %s, %s, %v", st.Fence, st.FenceMeans, err)
+	}
 	frozen(t, c.Agent(0), manager)
 	if err := c.Agent(0).Signal(15); err != nil {
 		t.Fatal(err)
