@@ -124,9 +124,13 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 		lines = append([]string{node + " is drained" + a.stillHolds(node, after)}, lines...)
 	case control.Undrain:
 		lines = append([]string{node + " may hold again"}, lines...)
-	default:
+	case control.Move:
 		if len(lines) == 0 {
-			lines = []string{"nothing to move"}
+			lines = []string{fmt.Sprintf("%s is at %s already", c.VIP, c.Node)}
+		}
+	case control.Failback:
+		if len(lines) == 0 {
+			lines = []string{"nothing to move: every VIP is at home, or its home is not fit"}
 		}
 	}
 	return strings.Join(lines, "; "), nil

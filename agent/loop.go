@@ -36,8 +36,8 @@ func (a *Agent) loop(ctx context.Context) error {
 		case q := <-a.queries:
 			q()
 		case <-timer.C:
-			a.drain()
 			a.noteWakeUp()
+			a.drain()
 			a.step(elect.Tick{})
 		case <-a.stopped:
 			return nil
@@ -64,8 +64,8 @@ func (a *Agent) drain() {
 }
 
 func (a *Agent) noteWakeUp() {
-	late := int64(a.Now() - a.Machine.Deadline())
-	if late > a.stats.latestWakeUp.Load() {
+	due := a.Machine.Deadline()
+	if late := int64(a.Now() - due); due != 0 && late > a.stats.latestWakeUp.Load() { // 0: before the first step
 		a.stats.latestWakeUp.Store(late)
 	}
 }

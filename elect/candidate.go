@@ -64,7 +64,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	}
 	turn := at.Add(time.Duration(rank) * m.cfg.Stagger)
 	if !v.seenHeld && m.waitsForPreferred(v) {
-		turn = max(turn, m.started.Add(m.cfg.Settle))
+		turn = max(turn, m.firstQuorum.Add(m.cfg.Settle))
 	}
 	if m.handed(v) {
 		turn = max(at, v.backoffUntil, v.retryAt)
@@ -266,8 +266,11 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 			m.raise(v, max(v.top(), it.Highest)+1)
 			m.reask(v)
 		}
-	case it.Refusal == RefusedHeld || it.Refusal == RefusedQuiet:
+	case it.Refusal == RefusedHeld || it.Refusal == RefusedQuiet || it.Refusal == RefusedList:
 		at := m.now.Add(it.Wait)
+		if it.Refusal == RefusedList {
+			at = m.now.Add(m.cfg.Heartbeat) // it is about to take the list, or waits for an operator
+		}
 		if v.retryAt <= m.now || at < v.retryAt {
 			v.retryAt = at
 		}

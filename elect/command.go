@@ -48,6 +48,8 @@ func (m *Machine) onCommand(c Command) {
 		why = m.commandFailback(cmd, c)
 	case CommandDrain, CommandUndrain:
 		why = m.commandDrain(cmd, c)
+	case CommandAdopt:
+		m.adopting = true
 	case CommandStop:
 		m.stopping, m.stopID = true, c.ID
 		m.stopBy = m.now.Add(m.cfg.PrepareTimeout + m.cfg.Lease)
@@ -203,6 +205,8 @@ func (m *Machine) runCommands() {
 
 func (m *Machine) commandDone(c *command) bool {
 	switch c.kind {
+	case CommandAdopt:
+		return m.lists.File.Equal(m.lists.Active)
 	case CommandDrain, CommandUndrain:
 		if c.node == m.self {
 			return true

@@ -66,6 +66,7 @@ const (
 	CommandDrain
 	CommandUndrain
 	CommandStop
+	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
 )
 
 // Command is an operator's request to this agent; exactly one CommandAnswer

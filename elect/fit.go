@@ -165,9 +165,11 @@ func (m *Machine) onHealth(e Health) {
 }
 
 // suspect lets this node probe those that p newly doubts, itself included: a
-// suspicion makes all probe at once (§4.7).
+// suspicion makes all probe at once (§4.7). So does p's word that its own PBX
+// is well again: a doubt of ours that outlived it by a probing interval would
+// make a short sickness of all look like one of p's own.
 func (m *Machine) suspect(p *peer, before, now Heartbeat) {
-	if now.SIP.Doubted() && !before.SIP.Doubted() {
+	if now.SIP.Doubted() != before.SIP.Doubted() {
 		m.eff.Probe = append(m.eff.Probe, p.Name)
 	}
 	for _, o := range now.Observes {
@@ -231,6 +233,7 @@ func (m *Machine) observeFitness() {
 		fit := m.isFit(p)
 		if fit && !p.fit {
 			p.fitSince = m.now
+			m.moveSoon()
 		}
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
@@ -245,9 +248,22 @@ func (m *Machine) observeFitness() {
 		kind := AllUnfitOver
 		if all {
 			kind = AllUnfit
+		} else {
+			m.allUnfitEnd = m.now
 		}
 		m.tell(Transition{Kind: kind})
 	}
+}
+
+// recovering: a sickness shared by all does not end everywhere at once. For
+// settle after it, a lease at least, nobody moves for being the later one.
+func (m *Machine) recovering() bool {
+	if m.allUnfitEnd == 0 {
+		return false
+	}
+	end := m.allUnfitEnd.Add(max(m.cfg.Settle, m.cfg.Lease))
+	m.due(end)
+	return m.now < end
 }
 
 func (m *Machine) tellFitness(p *peer, why string) {
@@ -256,6 +272,13 @@ func (m *Machine) tellFitness(p *peer, why string) {
 		m.tell(Transition{Kind: NodeUnfit, Node: p.Name, Text: why})
 	case why == "" && p.unfit != "":
 		m.tell(Transition{Kind: NodeFit, Node: p.Name})
+	}
+}
+
+// moveSoon: a node that is fit now may take what none could before.
+func (m *Machine) moveSoon() {
+	for _, v := range m.vips {
+		v.moveAfter = 0
 	}
 }
 
@@ -268,6 +291,9 @@ func (m *Machine) observeQuorum() {
 	}
 	if q := m.lists.Active != nil && n >= m.lists.Active.Majority(); q != m.quorum {
 		m.quorum = q
+		if q && m.firstQuorum == 0 {
+			m.firstQuorum = m.now
+		}
 		kind := QuorumLost
 		if q {
 			kind = QuorumBack

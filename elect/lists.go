@@ -30,6 +30,11 @@ func (m *Machine) takeList() {
 	l := &m.lists
 	if l.File.Equal(l.Active) {
 		l.waiting, l.may = "", false
+		m.adopting = false
+		return
+	}
+	if m.adopting {
+		m.writeList()
 		return
 	}
 	if l.waiting = m.listWaits(); l.waiting != "" {
@@ -45,9 +50,14 @@ func (m *Machine) takeList() {
 		m.due(at)
 		return
 	}
-	l.waiting = "the disk"
-	if !m.durable.Active.Equal(l.File) {
-		m.durable.Active = l.File
+	m.writeList()
+}
+
+// writeList puts the file's list on disk; it counts once it is there.
+func (m *Machine) writeList() {
+	m.lists.waiting = "the disk"
+	if !m.durable.Active.Equal(m.lists.File) {
+		m.durable.Active = m.lists.File
 		m.durableDue = true
 	}
 }

@@ -41,12 +41,15 @@ type Machine struct {
 	commands []*command
 	requests []*request
 	stopping bool
+	adopting bool // CommandAdopt, until the list is active
 	stopBy   Instant
 	stopID   uint64
 
-	quorum   bool
-	allUnfit bool
-	everFit  bool // a node was, or had time to be: before that, no alarm
+	quorum      bool
+	firstQuorum Instant // since then a takeover has been possible; 0: not yet
+	allUnfit    bool
+	allUnfitEnd Instant // 0: never
+	everFit     bool    // a node was, or had time to be: before that, no alarm
 
 	eff     Effects
 	askItem [2][][]AskItem // by prevote, by peer: items due in this step

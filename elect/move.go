@@ -49,11 +49,22 @@ func (m *Machine) steerMoves() {
 				m.startMove(v, cause, nil)
 			}
 		}
+		if v.move != nil && m.healed(v) {
+			v.move.lastFail = string(m.self.Name) + " is fit again"
+			m.endMove(v)
+			v.moveAfter = 0
+		}
 		if v.move != nil {
 			m.carryMove(v)
 		}
 	}
 	m.giveUpAtStop()
+}
+
+// healed: the PBX that a move runs from answers again before anything was let
+// go, and the holder is fit at its first good answer (§4.7).
+func (m *Machine) healed(v *vip) bool {
+	return v.move.cause == CauseSIP && !v.move.only && m.unfit(m.self) == "" && !m.majoritySays(v, RefusedNoConfidence)
 }
 
 // moveCause is why a VIP has to leave this node, if it has to (§4.7, §4.8).
@@ -65,6 +76,7 @@ func (m *Machine) moveCause(v *vip) Cause {
 	switch {
 	case m.stopping:
 		return CauseStop
+	case m.recovering():
 	case m.unfit(m.self) != "" || m.majoritySays(v, RefusedNoConfidence):
 		return CauseSIP
 	case m.excludes(m.self, v):

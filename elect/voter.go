@@ -98,7 +98,7 @@ func (m *Machine) yield(v *vip, p *peer) {
 // noConfidence reports whether the asker is unfit as seen from here while some
 // other node is fit (§4.3, §4.7).
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if m.unfit(asker) == "" {
+	if m.unfit(asker) == "" || m.recovering() {
 		return false
 	}
 	for _, p := range m.peers {
@@ -169,9 +169,12 @@ func (m *Machine) passed(v *vip, r Release) bool {
 func (m *Machine) noteRelease(v *vip, p *peer, r Release) {
 	v.saw(r.Epoch)
 	if v.claim.by == p && v.claim.hold.Epoch <= r.Epoch {
-		v.noticed = m.now.Add(-r.Ago)
-		v.lastCause = r.Cause
 		m.dropClaim(v)
-		v.passing = r.Successor
+	} else if v.claim.by != nil || v.lastHeld != p.Name || r.Cause == CauseNone {
+		return
 	}
+	// The heartbeat that claims it no more may have come first.
+	v.noticed = m.now.Add(-r.Ago)
+	v.lastCause = r.Cause
+	v.passing = r.Successor
 }

@@ -68,7 +68,22 @@ func BenchmarkLoss(b *testing.B) {
 		}
 		fmt.Printf("  %s: %d of %d questions answered, by %v\n", cluster.VIPName(v), r.Answered, r.Sent, r.By)
 	}
+	s.tellTakeovers(at)
 	fmt.Printf("  %-28s %d takeovers in 60 s           target 0              lease 250 ms, load %s\n", "20 % loss", moved, load())
 	b.ReportMetric(float64(moved), "takeovers")
 	b.ReportMetric(0, "ns/op")
+}
+
+// tellTakeovers prints what the agents say of takeovers since a moment.
+func (s *site) tellTakeovers(since time.Duration) {
+	from := time.Now().Add(since - lab.Now())
+	for i, h := range s.Nodes() {
+		events, err := s.Client(i).Events(context.Background(), 1000)
+		s.must(err)
+		for _, e := range events {
+			if e.Kind == control.Takeover && e.Time.After(from) {
+				fmt.Printf("  %s: %s: %s -> %s, %s, after %.1f s\n", h.Name, e.VIP, e.From, e.To, e.Reason, e.Time.Sub(from).Seconds())
+			}
+		}
+	}
 }

@@ -15,7 +15,7 @@ import (
 
 // check is the invariants of docs/design.md §10, over what happened since a
 // moment, at which every VIP had one holder.
-func (s *site) check(t *testing.T, since time.Duration, want moves) {
+func (s *site) check(t testing.TB, since time.Duration, want moves) {
 	t.Helper()
 	s.checkOneHolder(t, since)
 	s.checkForeign(t)
@@ -33,7 +33,7 @@ func (s *site) check(t *testing.T, since time.Duration, want moves) {
 // One question that two hosts answered, while the kernel's order shows no
 // overlap, is a broadcast whose copies a busy machine delivered apart: that
 // happens once, never twice in a row.
-func (s *site) checkOneHolder(t *testing.T, since time.Duration) {
+func (s *site) checkOneHolder(t testing.TB, since time.Duration) {
 	t.Helper()
 	overlaps, err := s.addresses.Overlaps(s.VIPs...)
 	s.must(t, err)
@@ -61,7 +61,7 @@ func (s *site) checkOneHolder(t *testing.T, since time.Duration) {
 }
 
 // checkForeign: what is not a VIP was neither removed nor added to.
-func (s *site) checkForeign(t *testing.T) {
+func (s *site) checkForeign(t testing.TB) {
 	t.Helper()
 	events, err := s.addresses.Events()
 	s.must(t, err)
@@ -79,7 +79,7 @@ func (s *site) checkForeign(t *testing.T) {
 
 // takeovers counts how often a VIP came up on another host than the last one,
 // and names the hosts in order.
-func (s *site) takeovers(t *testing.T, addr netip.Addr, since time.Duration) (n int, path []string) {
+func (s *site) takeovers(t testing.TB, addr netip.Addr, since time.Duration) (n int, path []string) {
 	t.Helper()
 	events, err := s.addresses.Events()
 	s.must(t, err)
@@ -114,7 +114,7 @@ func newLedger() ledger {
 
 // checkEpochs: no epoch is acquired twice, a later acquisition has a higher
 // one, and what the agents know of it never falls.
-func (s *site) checkEpochs(t *testing.T) {
+func (s *site) checkEpochs(t testing.TB) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
@@ -144,7 +144,7 @@ func (s *site) checkEpochs(t *testing.T) {
 }
 
 // read takes a live agent's word; an agent that a scene ended has none.
-func (l ledger) read(ctx context.Context, t *testing.T, c *control.Client, highest map[string]uint64) {
+func (l ledger) read(ctx context.Context, t testing.TB, c *control.Client, highest map[string]uint64) {
 	t.Helper()
 	st, err := c.Status(ctx)
 	if err != nil {
@@ -182,9 +182,9 @@ func after(e control.Event, mark string) time.Duration {
 }
 
 // end ends every agent by SIGTERM, all at once, and looks for orphans.
-func (s *site) end(t *testing.T) {
+func (s *site) end(t testing.TB) {
 	t.Helper()
-	if t.Failed() {
+	if t.Failed() || s.ruined {
 		return // what failed has been told; its cluster may be in any state
 	}
 	s.must(t, s.Heal())

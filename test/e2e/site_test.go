@@ -30,6 +30,7 @@ type site struct {
 	phones    []*lab.SIPObserver    // one per VIP
 	foreign   map[string]netip.Addr // an address of every node that is none of the agents' business
 	epochs    ledger
+	ruined    bool            // by a test of the checks themselves
 	planted   map[string]bool // hosts to which a scenario gave a VIP by its own hand
 }
 
@@ -214,7 +215,7 @@ func (s *site) explain(t *testing.T) {
 	}
 }
 
-func (s *site) must(t *testing.T, err error) {
+func (s *site) must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -222,13 +223,13 @@ func (s *site) must(t *testing.T, err error) {
 }
 
 // holder is the host that has a VIP, by the kernel's word; "" for none.
-func (s *site) holder(t *testing.T, vip int) string {
+func (s *site) holder(t testing.TB, vip int) string {
 	t.Helper()
 	return strings.Join(s.bound(t, s.VIPs[vip]), "+")
 }
 
 // bound lists the hosts that have an address.
-func (s *site) bound(t *testing.T, addr netip.Addr) (hosts []string) {
+func (s *site) bound(t testing.TB, addr netip.Addr) (hosts []string) {
 	t.Helper()
 	intervals, err := s.addresses.Intervals(addr)
 	s.must(t, err)

@@ -291,7 +291,7 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	}
 	for _, p := range eff.Prepare {
 		fail := n.PrepareFail
-		if fail == "" && n.PBX != elect.SIPUp {
+		if fail == "" && !n.sipAnswers() {
 			fail = "its PBX does not answer"
 		}
 		took := 50 * time.Microsecond
@@ -305,7 +305,7 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	}
 	for _, t := range eff.Transitions {
 		if t.Kind == elect.Acquired {
-			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.PBX == elect.SIPUp && !n.VerifyFails})
+			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
 		}
 	}
 	n.Answers = append(n.Answers, eff.Answers...)
@@ -336,6 +336,11 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP})
 		}
 	}
+}
+
+// sipAnswers: a witness has no PBX, and nothing to ask it for.
+func (n *Node) sipAnswers() bool {
+	return n.PBX == elect.SIPUp || !n.Config.Nodes[n.Index].Holder
 }
 
 func (n *Node) String() string { return fmt.Sprint(n.Name) }

@@ -15,10 +15,12 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
-	firstFlag = flag.Uint64("sim.first", 1, "first seed")
-	hoursFlag = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
-	sizesFlag = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
+	seedFlag   = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
+	firstFlag  = flag.Uint64("sim.first", 1, "first seed")
+	hoursFlag  = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
+	sizesFlag  = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
+	singleFlag = flag.Int("sim.single", 150, "seeds of twelve single faults each")
+	freeFlag   = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
 // chaos is how long a seed's faults last.
@@ -111,6 +113,43 @@ func fail(t *testing.T, s sim.Scenario) {
 func replay(t *testing.T, s sim.Scenario) {
 	r := s.Run(func(l string) { fmt.Fprintln(os.Stdout, l) })
 	for _, v := range r.Violations {
+		t.Error(v)
+	}
+}
+
+// TestOneFault counts moves: one fault at a time.
+func TestOneFault(t *testing.T) {
+	first, last := *firstFlag, *firstFlag+uint64(*singleFlag)
+	if *seedFlag != 0 {
+		first, last = *seedFlag, *seedFlag+1
+	}
+	var all total
+	for seed := first; seed < last; seed++ {
+		s := sim.Single{Scenario: sim.NewScenario(seed, []int{3, 3, 4, 5}[seed%4], 0), Rounds: 12}
+		var trace func(string)
+		if *seedFlag != 0 {
+			trace = func(l string) { fmt.Println(l) }
+		}
+		r := s.Run(trace)
+		all.add(r)
+		for _, v := range r.Violations {
+			t.Errorf("seed %d: %s\nreplay: go test ./test/sim -run '^TestOneFault$' -v -sim.seed=%d", seed, v, seed)
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	fmt.Printf("%s: %d faults one at a time, %.0f simulated hours, %d takeovers\n", t.Name(), 12*(last-first), all.simulated.Hours(), all.moves)
+}
+
+// TestFaultFree: nothing moves, and nothing is vacant, while nothing fails.
+func TestFaultFree(t *testing.T) {
+	moves, vacant, w := sim.FaultFree(*firstFlag, *freeFlag)
+	fmt.Printf("%s: %s without a fault, %d moves, longest vacancy %s\n", t.Name(), *freeFlag, moves, vacant)
+	if moves > 0 || vacant > 0 {
+		t.Errorf("%d moves, vacant for %s", moves, vacant)
+	}
+	for _, v := range w.Judge.Violations {
 		t.Error(v)
 	}
 }

@@ -40,7 +40,12 @@ func (n *Node) lookSoon(p *Node, d time.Duration) {
 		if n.life != life || look != n.looks[p.Index] {
 			return
 		}
-		if s := n.sees(p); s != n.known[p.Index] {
+		s := n.sees(p)
+		if s == elect.SIPSilent && n.known[p.Index] == elect.SIPUp {
+			s = elect.SIPSuspect // one probe unanswered; the next ones decide
+			defer n.look(p)
+		}
+		if s != n.known[p.Index] {
 			n.known[p.Index] = s
 			n.Step(elect.Health{Node: p.Name, SIP: s})
 		}

@@ -26,6 +26,7 @@ func TestKamailio(t *testing.T) {
 	t.Run("killed", s.killed)
 	t.Run("frozen", s.frozen)
 	t.Run("frozen everywhere", s.frozenEverywhere)
+	t.Run("thawed everywhere", s.thawedEverywhere)
 	t.Run("killed everywhere", s.killedEverywhere)
 }
 
@@ -134,8 +135,8 @@ func (s *site) frozen(t *testing.T) {
 	s.moved(t, 0, at, to)
 }
 
-// frozenEverywhere: what is sick everywhere at once is no reason to move, nor is
-// its end.
+// frozenEverywhere: what is sick everywhere at once is no reason to move (docs/
+// design.md §4.7).
 func (s *site) frozenEverywhere(t *testing.T) {
 	at := lab.Now()
 	for i := range s.Nodes() {
@@ -143,6 +144,13 @@ func (s *site) frozenEverywhere(t *testing.T) {
 	}
 	s.allDown(t)
 	watch(time.Second)
+	s.stayed(t, at)
+}
+
+// thawedEverywhere: nor is it that it gets well. The holder is fit again at its
+// first good answer, before any other node is.
+func (s *site) thawedEverywhere(t *testing.T) {
+	at := lab.Now()
 	for i := range s.Nodes() {
 		must(t, s.PBX(i).Cont())
 	}
@@ -150,10 +158,14 @@ func (s *site) frozenEverywhere(t *testing.T) {
 	s.stayed(t, at)
 }
 
+// killedEverywhere: nine processes each do not die in one instant. Frozen first,
+// no PBX of these answers any more when the first one's port refuses.
 func (s *site) killedEverywhere(t *testing.T) {
 	at := lab.Now()
-	for i := range s.Nodes() {
-		must(t, s.PBX(i).Signal(syscall.SIGKILL)) // waits for none: all at once
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
+		for i := range s.Nodes() {
+			must(t, s.PBX(i).Signal(sig))
+		}
 	}
 	s.allDown(t)
 	watch(time.Second)

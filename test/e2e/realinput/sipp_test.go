@@ -107,7 +107,7 @@ func TestServiceUnavailable(t *testing.T) {
 	})
 	t.Run("listed as unhealthy", func(t *testing.T) {
 		t.Parallel()
-		s := launch(t, cluster.Options{VIPs: 1, TOML: swift + "[sip]\nunhealthy_codes = [503]\n", PBX: full})
+		s := launch(t, cluster.Options{VIPs: 1, TOML: swift + "settle = \"300ms\"\n[sip]\nunhealthy_codes = [503]\n", PBX: full})
 		for i := range s.Nodes() {
 			s.awaitNode(t, i, "pbx1 unfit", "pbx1", func(n control.NodeStatus) bool { return n.SIP == "down" && !n.Fit })
 			s.awaitNode(t, i, "pbx2 fit", "pbx2", func(n control.NodeStatus) bool { return n.SIP == "up" && n.Fit })

@@ -21,9 +21,9 @@ import (
 // come is asserted by what the observers saw.
 const patience = 20 * time.Second
 
-// swift settles at once and takes nodes that recover back at once; what decides
-// a takeover is as by default.
-const swift = "[timing]\nsettle = \"300ms\"\nhold_down = \"0s\"\n"
+// swift takes nodes that recover back at once; what decides a takeover is as by
+// default.
+const swift = "[timing]\nhold_down = \"0s\"\n"
 
 // site is a cluster and those who judge it.
 type site struct {

@@ -1,0 +1,68 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// complaints takes what a check has to say instead of failing.
+type complaints struct {
+	testing.TB
+	lines []string
+}
+
+func (c *complaints) Errorf(format string, args ...any) {
+	c.lines = append(c.lines, fmt.Sprintf(format, args...))
+}
+
+// TestChecksSee plants one violation of every invariant: a check that sees
+// nothing would pass everywhere.
+func TestChecksSee(t *testing.T) {
+	s := start(t, cluster.Options{TOML: calm})
+	s.ruined = true
+	s.settle(t)
+	at := lab.Now()
+	s.checkEpochs(t)
+
+	s.Agent(2).Kill() // it would put right what follows
+	s.must(t, s.Node(2).Bind(s.VIPs[0]))
+	s.must(t, s.Node(1).Unbind(s.foreign["pbx2"]))
+	await(t, "ARP questions answered twice", func(context.Context) error {
+		if n := len(s.arp.Violations()); n < 5 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	s.epochs.highest["vip1"] += 1000
+	s.epochs.acquired["vip2"][1] = acquisition{"pbx3", time.Now()}
+	s.epochs.acquired["vip2"][1000] = acquisition{"pbx3", time.Now().Add(-time.Hour)}
+
+	c := &complaints{TB: t}
+	s.check(c, at, moves{0, 0})
+	told := strings.Join(c.lines, "\n")
+	for _, want := range []string{
+		"two holders: [pbx1 pbx3] had 10.77.0.101 at once", "ARP questions were answered by two hosts",
+		"foreign address: 10.77.0.152 of pbx2 was removed", "foreign address: 10.77.0.152 is at []",
+		"vip1 got a new holder 1 times, want 0", "of vip1, and said 100",
+		"pbx3 and pbx2 both acquired vip2 under 1", "pbx3 acquired vip2 under 1000",
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("the checks do not see %q:\n%s", want, told)
+		}
+	}
+
+	c.lines, s.ruined = nil, false
+	s.must(t, s.Node(2).Unbind(s.VIPs[0]))
+	s.must(t, s.Node(2).Bind(s.VIPs[1]))
+	s.end(c)
+	s.ruined = true
+	if told := strings.Join(c.lines, "\n"); !strings.Contains(told, "orphan: vip2 is still at [pbx3]") {
+		t.Errorf("the check at the end does not see an orphan:\n%s", told)
+	}
+}
