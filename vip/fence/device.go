@@ -29,7 +29,7 @@ func (f *Fence) chooseHooks(forceClsact bool) {
 	}
 	x := tcx{ours: f.record.ours}
 	f.hooks = []hook{c}
-	if x.supported() {
+	if !x.absent() {
 		f.hooks = []hook{x, c}
 		if forceClsact {
 			f.hooks = []hook{c, x}
@@ -142,9 +142,10 @@ func (f *Fence) removeAll() error {
 	var errs []error
 	for index, d := range devices {
 		for _, h := range f.hooks {
-			err := errors.Join(h.detach(index, ingress), h.detach(index, egress))
-			if err != nil && !errors.Is(err, unix.ENODEV) {
-				errs = append(errs, explain(fmt.Sprintf("remove the fence from %s", d.name), err))
+			for _, way := range []direction{ingress, egress} {
+				if err := h.detach(index, way); err != nil && !errors.Is(err, unix.ENODEV) {
+					errs = append(errs, explain(fmt.Sprintf("remove the fence from %s", d.name), err))
+				}
 			}
 		}
 	}

@@ -46,6 +46,10 @@ func TestDevicesComeAndGo(t *testing.T) {
 		s.wantAttached("eth2")
 		must(t, f.Sync())
 		s.wantAttached("eth2", s.ours()...)
+		const loopback = "fence lo: not a kind of device that can be fenced"
+		if err := f.Cover("lo"); err == nil || err.Error() != loopback {
+			t.Errorf("%v, want %s", err, loopback)
+		}
 		const gone = "fence eth9: no such device"
 		if err := f.Cover("eth9"); err == nil || err.Error() != gone {
 			t.Errorf("%v, want %s", err, gone)

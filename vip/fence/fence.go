@@ -98,6 +98,7 @@ func Open(o Options) (*Fence, error) {
 		return nil, fmt.Errorf("open a socket: %w", err)
 	}
 	f.chooseHooks(o.Clsact)
+	inherited := len(f.record.Programs) > 0
 	if o.Mode == Auto || o.Mode == BPF {
 		err = f.openBPF(o)
 	}
@@ -108,9 +109,8 @@ func Open(o Options) (*Fence, error) {
 	f.absent = err
 	if f.deadlines == nil || err != nil {
 		f.releaseBPF()
-		// What an earlier agent left would silence for ever. Where it cannot be
-		// removed, there most likely is none: it takes the same rights.
-		if err := f.removeAll(); err != nil && f.absent == nil && !errors.Is(err, unix.EPERM) {
+		// What an earlier agent left would silence its VIPs for ever.
+		if err := f.removeAll(); err != nil && inherited {
 			f.release()
 			return nil, fmt.Errorf("remove the fence of an earlier agent: %w", err)
 		}

@@ -81,6 +81,24 @@ func TestMissingCapabilities(t *testing.T) {
 	}
 }
 
+// What an agent with more rights left is removed with few, and where it cannot
+// be, the next agent says so: its VIPs would be silent for ever.
+func TestInheritedWithoutRights(t *testing.T) {
+	s := newSite(t)
+	s.foreign("foreign", link.Tail())
+	must(t, s.open(0).Close(false))
+	out, err := s.agent("", "FENCE_ONCE=1", "FENCE_MODE=auto").CombinedOutput()
+	const want = "remove the fence of an earlier agent: remove the fence from eth0: operation not permitted (needs CAP_BPF and CAP_NET_ADMIN)"
+	if got := strings.TrimSpace(string(out)); err == nil || got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	s.wantAttached("eth0", "ingress sipalive_in", "ingress foreign", "egress sipalive_out", "egress foreign")
+	if out, err := s.agent(",+net_admin", "FENCE_ONCE=1", "FENCE_MODE=auto").CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "lifetime ") {
+		t.Errorf("%v: %s", err, out)
+	}
+	s.wantAttached("eth0", "ingress foreign", "egress foreign")
+}
+
 // A record that is damaged, of another boot or gone: where the kernel tells
 // names (CAP_SYS_ADMIN), what an earlier agent left is found all the same.
 func TestLostRecord(t *testing.T) {

@@ -40,10 +40,11 @@ func (d direction) tcx() ebpf.AttachType {
 	return [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}[d]
 }
 
-// supported: a kernel without tcx does not know the question.
-func (tcx) supported() bool {
-	_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ingress.tcx()})
-	return err == nil
+// absent: a kernel without tcx does not know the question. One that does not
+// answer it to us may have it.
+func (tcx) absent() bool {
+	_, _, err := query(loopbackIndex, ingress)
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
 }
 
 // loopbackIndex is that of lo in every network namespace.
@@ -92,16 +93,11 @@ const tcxAttempts = 100
 func (x tcx) change(index int, d direction, do func(list []ebpf.ProgramID, revision uint64) error) error {
 	err := error(unix.ESTALE)
 	for i := 0; i < tcxAttempts && errors.Is(err, unix.ESTALE); i++ {
-		var found *link.QueryResult
-		found, err = link.QueryPrograms(link.QueryOptions{Target: index, Attach: d.tcx()})
-		if err != nil {
-			return err
+		list, revision, e := query(index, d)
+		if e != nil {
+			return e
 		}
-		list := make([]ebpf.ProgramID, 0, len(found.Programs))
-		for _, p := range found.Programs {
-			list = append(list, p.ID)
-		}
-		err = do(list, found.Revision)
+		err = do(list, revision)
 	}
 	return err
 }
@@ -109,10 +105,34 @@ func (x tcx) change(index int, d direction, do func(list []ebpf.ProgramID, revis
 // Numbers of linux/bpf.h.
 const (
 	bpfProgDetach = 9
+	bpfProgQuery  = 16
 	bpfBefore     = 1 << 3 // BPF_F_BEFORE
 	bpfAfter      = 1 << 4 // BPF_F_AFTER
 	bpfID         = 1 << 5 // BPF_F_ID
 )
+
+// queryAttr is the part of union bpf_attr that BPF_PROG_QUERY has.
+type queryAttr struct {
+	ifindex, attachType uint32
+	_                   [2]uint32
+	list                unsafe.Pointer
+	_                   [8 - unsafe.Sizeof(uintptr(0))]byte
+	count, _            uint32
+	_                   [3]uint64
+	revision            uint64
+}
+
+// query lists what is attached, first to last. Asked by cilium/ebpf, a kernel
+// that refuses to answer (EPERM) seems not to know the question.
+func query(index int, d direction) (list []ebpf.ProgramID, revision uint64, err error) {
+	list = make([]ebpf.ProgramID, 64) // BPF_MPROG_MAX
+	attr := queryAttr{ifindex: uint32(index), attachType: uint32(d.tcx()), list: unsafe.Pointer(&list[0]), count: uint32(len(list))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgQuery, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return nil, 0, fmt.Errorf("list programs: %w", errno)
+	}
+	return list[:attr.count], attr.revision, nil
+}
 
 // detachAttr is the part of union bpf_attr that BPF_PROG_DETACH reads.
 type detachAttr struct {
