@@ -37,7 +37,11 @@ func (b *binder) bind(ap *applied) error {
 	if !b.a.Fence.Lifetimes() {
 		return b.a.Table.Bind(ap.address)
 	}
-	ap.renewAt = 0 // what was bound already kept its end
+	// What was bound already, by whomever, kept its end. Not at each repair: a
+	// renewal wakes the watch, which asks for one.
+	if !ap.on {
+		ap.renewAt = 0
+	}
 	return b.a.Table.BindFor(ap.address, b.lifetime(ap))
 }
 

@@ -1,6 +1,7 @@
 package fence
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"sipalive/test/cluster"
@@ -186,7 +188,9 @@ func TestLifetimeAlone(t *testing.T) {
 		t.Errorf("programs %v", got)
 	}
 	begun := lab.Now()
-	time.Sleep(3 * lease) // three renewals
+	if n := s.renewals(0, 3*time.Second); n < 2 || n > 5 {
+		t.Errorf("%d renewals in 3 s, want one a second", n)
+	}
 	if r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond); r.By["pbx1"] != r.Answered || r.Lost > r.Sent/1000 {
 		t.Errorf("under renewals: %v", r)
 	}
@@ -199,6 +203,34 @@ func TestLifetimeAlone(t *testing.T) {
 		t.Errorf("the address was there for %v, want at most %v", gone-fault, most)
 	}
 	s.served(fault)
+}
+
+// renewals counts what the kernel says of vip1 on a node for so long.
+func (s *site) renewals(node int, long time.Duration) (n int) {
+	s.t.Helper()
+	var socket *nl.NetlinkSocket
+	must(s.t, s.Node(node).Do(func() (err error) {
+		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR)
+		return err
+	}))
+	defer socket.Close()
+	vip := s.VIPs[0].AsSlice()
+	for end := time.Now().Add(long); ; {
+		left := unix.NsecToTimeval(time.Until(end).Nanoseconds())
+		if time.Until(end) < time.Microsecond {
+			return n
+		}
+		must(s.t, socket.SetReceiveTimeout(&left))
+		messages, _, err := socket.Receive()
+		if err != nil {
+			continue // nothing was said
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.RTM_NEWADDR && bytes.Contains(m.Data, vip) {
+				n++
+			}
+		}
+	}
 }
 
 // An agent that gets 1 % of a core keeps its lease or loses it; it never has it
