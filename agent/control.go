@@ -213,7 +213,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 
 func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatus {
 	s := control.NodeStatus{Name: string(n.Name), Address: address, Alive: n.Alive, Fit: n.Fit, SIP: sipWord(n.SIP), Drained: n.Drained,
-		Holds: []string{}, Why: n.Unfit, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
+		Holds: []string{}, Why: n.Unfit, Witness: n.Witness, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
 	if !n.Alive {
 		s.Why = "not heard"
 	}

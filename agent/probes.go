@@ -47,7 +47,7 @@ func newProbes(a *Agent) *probes {
 
 func (p *probes) add(t sipcheck.Target) {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Deliver: func(r sipcheck.Result) {
+	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Every: true, Deliver: func(r sipcheck.Result) {
 		p.take(prober, sipState(r))
 	}})
 	node := elect.Node(t.Node)
@@ -70,7 +70,8 @@ func (p *probes) take(prober *sipcheck.Prober, v elect.SIPState) {
 }
 
 // badness orders verdicts; what is not known yet is worse than what is doubted.
-var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPSilent: 3, elect.SIPRefused: 4}
+var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPRising: 3,
+	elect.SIPSilent: 4, elect.SIPRefused: 5}
 
 // stateOf is the worst of the node's targets: every one of them serves calls.
 func (p *probes) stateOf(n elect.Node) elect.SIPState {
@@ -83,19 +84,22 @@ func (p *probes) stateOf(n elect.Node) elect.SIPState {
 	return worst
 }
 
+// sipState adds to the verdict how the last probe ended.
 func sipState(r sipcheck.Result) elect.SIPState {
-	switch r.Verdict {
-	case sipcheck.Up:
-		if r.Misses > 0 {
-			return elect.SIPSuspect
-		}
+	missed := r.Misses > 0
+	switch {
+	case r.Verdict == sipcheck.Unknown:
+		return elect.SIPUnknown
+	case r.Verdict == sipcheck.Up && missed:
+		return elect.SIPSuspect
+	case r.Verdict == sipcheck.Up:
 		return elect.SIPUp
-	case sipcheck.Refused:
+	case !missed:
+		return elect.SIPRising
+	case r.Verdict == sipcheck.Refused:
 		return elect.SIPRefused
-	case sipcheck.Silent, sipcheck.Unhealthy:
-		return elect.SIPSilent
 	}
-	return elect.SIPUnknown
+	return elect.SIPSilent
 }
 
 func (p *probes) probeNow(n elect.Node) {

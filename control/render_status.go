@@ -61,7 +61,7 @@ func (st Status) unusual() []string {
 	say(st.Waiting != "", "voter list: %s", st.Waiting)
 	for _, n := range st.Nodes {
 		say(!n.Alive, "%s silent", n.Name)
-		say(n.Alive && !n.Fit && !n.Drained, "%s not fit: %s", n.Name, orNone(n.Why))
+		say(n.Alive && !n.Fit && !n.Drained && !n.Witness, "%s not fit: %s", n.Name, orNone(n.Why))
 		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)

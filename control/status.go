@@ -31,6 +31,7 @@ type NodeStatus struct {
 	Holds   []string `json:"holds"` // names of VIPs, then of roles; never null
 
 	Why           string `json:"why,omitempty"`            // why it is not fit
+	Witness       bool   `json:"witness,omitempty"`        // votes, holds no VIP, is never fit
 	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
 }

@@ -62,8 +62,9 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	if rank < 0 {
 		return
 	}
-	turn := at.Add(time.Duration(rank) * m.cfg.Stagger)
-	if !v.seenHeld && m.waitsForPreferred(v) {
+	why := plan[v.index][rank].why
+	turn := max(at, m.quorumSince).Add(time.Duration(rank) * m.cfg.Stagger)
+	if !v.seenHeld && m.waitsForPreferred(v, why) {
 		turn = max(turn, m.firstQuorum.Add(m.cfg.Settle))
 	}
 	if m.handed(v) {
@@ -75,7 +76,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 		m.due(turn)
 		return
 	}
-	m.startPrevote(v, at, plan[v.index][rank].why)
+	m.startPrevote(v, at, why)
 }
 
 // handed reports whether voters hold grants for this node that it cannot use
@@ -87,9 +88,12 @@ func (m *Machine) handed(v *vip) bool {
 		!m.votes() && v.passing == m.self.Name
 }
 
-// waitsForPreferred: at a cold start a VIP waits for the first in its prefer
-// before another takes it (§4.8).
-func (m *Machine) waitsForPreferred(v *vip) bool {
+// waitsForPreferred: at a cold start a VIP waits for the first in its prefer,
+// and a role that prefers the spare for one, before another takes it (§4.8).
+func (m *Machine) waitsForPreferred(v *vip, why Why) bool {
+	if v.PreferSpare {
+		return why != WhySparePrefer
+	}
 	return len(v.Prefer) > 0 && v.Prefer[0] != m.self.Name
 }
 

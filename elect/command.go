@@ -119,7 +119,21 @@ func (m *Machine) commandFailback(cmd *command, c Command) string {
 	return ""
 }
 
+// home is where a VIP belongs: the first fit node of its prefer, the spare for
+// a role that prefers it.
 func (m *Machine) home(v *vip) *peer {
+	if v.PreferSpare {
+		loads := m.loads()
+		if h := m.holder(v); h != nil && m.isFit(h) && loads[h.index].vips == 0 {
+			return h
+		}
+		for _, r := range m.rank(v, loads, nil) {
+			if r.why == WhySparePrefer {
+				return r.node
+			}
+		}
+		return nil
+	}
 	for _, n := range v.Prefer {
 		if p := m.peer(n); p != nil && m.isFit(p) {
 			return p

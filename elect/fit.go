@@ -116,6 +116,10 @@ func (m *Machine) unfit(p *peer) string {
 		if !m.holds(p) {
 			return "no SIP answer since its start"
 		}
+	case SIPRising:
+		if !m.holds(p) { // the holder is fit again at its first good answer
+			return "its SIP answers again, but not often enough yet"
+		}
 	case SIPRefused:
 		return "its SIP port refuses"
 	}
@@ -266,12 +270,16 @@ func (m *Machine) recovering() bool {
 	return m.now < end
 }
 
+// tellFitness tells a change once. An agent that has just started and knows
+// nothing of its PBX yet is no news.
 func (m *Machine) tellFitness(p *peer, why string) {
 	switch {
-	case why != "" && p.unfit == "" && p.fitSince != 0:
-		m.tell(Transition{Kind: NodeUnfit, Node: p.Name, Text: why})
-	case why == "" && p.unfit != "":
+	case why == "" && !p.toldFit:
 		m.tell(Transition{Kind: NodeFit, Node: p.Name})
+		p.toldFit = true
+	case why != "" && p.toldFit && m.verdict(p, p) != SIPUnknown:
+		m.tell(Transition{Kind: NodeUnfit, Node: p.Name, Text: why})
+		p.toldFit = false
 	}
 }
 
@@ -290,7 +298,7 @@ func (m *Machine) observeQuorum() {
 		}
 	}
 	if q := m.lists.Active != nil && n >= m.lists.Active.Majority(); q != m.quorum {
-		m.quorum = q
+		m.quorum, m.quorumSince = q, m.now
 		if q && m.firstQuorum == 0 {
 			m.firstQuorum = m.now
 		}

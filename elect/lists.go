@@ -12,16 +12,11 @@ type lists struct {
 }
 
 // allow decides whether a vote may cross from an asker with lists a to this
-// voter: two majorities must share a voter.
+// voter: only under the same active list. A vote between adjacent lists let a
+// voter whose list others had already left make a majority of the list before
+// it (found by test/sim: {a,b,c} to {b,c} to {c}, with b's file going back).
 func (l *lists) allow(a Lists) bool {
-	if l.Active == nil || a.Active == nil {
-		return false
-	}
-	if l.Active.Equal(a.Active) {
-		return true
-	}
-	return l.Active.Adjacent(a.Active) && l.File.Equal(a.File) &&
-		(l.Active.Equal(l.File) || a.Active.Equal(l.File))
+	return l.Active != nil && l.Active.Equal(a.Active)
 }
 
 // takeList makes the file's list the active one when the rules of §4.9 have
@@ -68,26 +63,45 @@ func (m *Machine) listWaits() string {
 	if l.Active != nil && !l.Active.Adjacent(l.File) {
 		return "the file differs from the active list by more than one node: change them one at a time, or `sipalive adopt`"
 	}
+	if l.Active != nil && !m.listInUse() {
+		return "a majority of the active list to use it: the change before this one is not complete"
+	}
 	have := 0
 	var missing []string
-	for _, n := range l.File {
-		p := m.peer(n)
-		if p == nil || p == m.self {
-			continue
+	for _, p := range m.peers {
+		if p == m.self || l.Active != nil && !l.File.Has(p.Name) {
+			continue // a node without a list asks all it knows: some may vote under a list it is not on
 		}
 		theirs := p.beat.Lists
-		if p.alive && theirs.Active.Equal(l.File) {
+		if p.alive && l.File.Has(p.Name) && theirs.Active.Equal(l.File) {
 			have++
 		}
 		if !p.alive || !theirs.File.Equal(l.File) ||
 			!(theirs.Active == nil || theirs.Active.Equal(l.File) || theirs.Active.Adjacent(l.File)) {
-			missing = append(missing, string(n))
+			missing = append(missing, string(p.Name))
 		}
 	}
 	if have >= l.File.Majority() || len(missing) == 0 {
 		return ""
 	}
 	return "to hear the same voter list from " + strings.Join(missing, ", ")
+}
+
+// listInUse reports whether a majority of the active list's voters use it, or
+// the file's already. Before that the list before it may still have a majority,
+// which the next one need not share a voter with: {b} to {b,d} to {d}.
+func (m *Machine) listInUse() bool {
+	n := 0
+	for _, p := range m.peers {
+		theirs := p.beat.Lists.Active
+		if p == m.self {
+			theirs = m.lists.Active
+		}
+		if m.lists.Active.Has(p.Name) && p.alive && (theirs.Equal(m.lists.Active) || theirs.Equal(m.lists.File)) {
+			n++
+		}
+	}
+	return n >= m.lists.Active.Majority()
 }
 
 // onStored makes durable changes count.

@@ -46,6 +46,7 @@ type Machine struct {
 	stopID   uint64
 
 	quorum      bool
+	quorumSince Instant // of quorum being what it is
 	firstQuorum Instant // since then a takeover has been possible; 0: not yet
 	allUnfit    bool
 	allUnfitEnd Instant // 0: never
@@ -66,6 +67,7 @@ type peer struct {
 	seen      SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
+	toldFit             bool
 	unfit               string
 	fitSince            Instant
 	asks                [256]sentAsk // ring, by sequence number

@@ -22,6 +22,7 @@ type NodeStatus struct {
 	Unfit      string   // why not, in words
 	SIP        SIPState // its own word where it is heard, else what we see
 	Seen       SIPState // our own probe of it
+	Witness    bool     // holds no VIP, so it is never fit
 	Drained    bool
 	HeldDown   bool
 	SameConfig bool

@@ -93,18 +93,20 @@ type Lists struct {
 type SIPState uint8
 
 // The verdicts. Suspect is a PBX that was up and whose last probe stayed
-// unanswered; Silent is no (healthy) answer within fall probes; Refused is a
-// closed port, which on one's own host decides alone (§4.7).
+// unanswered; Rising one that was down and answers again, not yet rise times;
+// Silent is no (healthy) answer within fall probes; Refused is a closed port,
+// which on one's own host decides alone (§4.7).
 const (
 	SIPUnknown SIPState = iota
 	SIPUp
 	SIPSuspect
+	SIPRising
 	SIPSilent
 	SIPRefused
 )
 
 func (s SIPState) String() string {
-	return [...]string{"unknown", "up", "suspect", "silent", "refused"}[min(s, SIPRefused)]
+	return [...]string{"unknown", "up", "suspect", "rising", "silent", "refused"}[min(s, SIPRefused)]
 }
 
 // Down reports whether the verdict speaks against the PBX.

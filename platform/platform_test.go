@@ -213,3 +213,23 @@ func TestInterfaces(t *testing.T) {
 		}
 	}
 }
+
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	if locked, err := Locked(path); locked || err != nil {
+		t.Errorf("no file: %v, %v", locked, err)
+	}
+	release, err := Lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if locked, err := Locked(path); !locked || err != nil {
+		t.Errorf("held: %v, %v", locked, err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	if locked, err := Locked(path); locked || err != nil {
+		t.Errorf("released: %v, %v", locked, err)
+	}
+}

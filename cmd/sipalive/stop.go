@@ -1,14 +1,42 @@
 package main
 
 import (
+	"fmt"
+	"path/filepath"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"sipalive/control"
+	"sipalive/platform"
 )
 
+// stopPatience is how long an agent that has handed over may take to end: its
+// release actions run until then.
+const stopPatience = time.Minute
+
 func newStopCommand() *cobra.Command {
-	return newOrderCommand(control.Stop, "", "Hand everything over and end the agent",
+	cmd := newOrderCommand(control.Stop, "", "Hand everything over and end the agent",
 		`Hand every VIP and role of this node over and end its agent. To restart or
 upgrade an agent, restart it: that moves nothing.`,
 		func([]string) control.Command { return control.Command{Kind: control.Stop} })
+	order := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := order(cmd, args); err != nil {
+			return err
+		}
+		return awaitUnlocked(filepath.Join(cmd.Flag("run-dir").Value.String(), lockName))
+	}
+	return cmd
+}
+
+// awaitUnlocked returns once the agent's process is gone, so that a start right
+// after is not refused.
+func awaitUnlocked(path string) error {
+	for end := time.Now().Add(stopPatience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if locked, err := platform.Locked(path); err != nil || !locked {
+			return err
+		}
+	}
+	return fmt.Errorf("stop: the agent has handed over but not ended after %s (its actions may still run)", stopPatience)
 }

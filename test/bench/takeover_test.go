@@ -74,10 +74,15 @@ func BenchmarkLoss(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// tellTakeovers prints what the agents say of takeovers since a moment.
+// tellTakeovers prints what the agents say of takeovers since a moment, and how
+// late each woke up at worst: one that the machine kept from running for most of
+// its lease has lost it to that, not to the loss.
 func (s *site) tellTakeovers(since time.Duration) {
 	from := time.Now().Add(since - lab.Now())
 	for i, h := range s.Nodes() {
+		st, err := s.Client(i).Status(context.Background())
+		s.must(err)
+		fmt.Printf("  %s: woke up %.1f ms late at worst\n", h.Name, float64(st.Counters["loop_latest_wakeup_us"])/1000)
 		events, err := s.Client(i).Events(context.Background(), 1000)
 		s.must(err)
 		for _, e := range events {

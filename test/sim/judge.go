@@ -85,7 +85,17 @@ func (j *Judge) acquired(n *Node, i int) {
 		j.Moves++
 		v.moves++
 	}
-	v.holder, v.at, v.epoch, v.lost = n, j.w.Now, b.epoch, false
+	if b.epoch > v.epoch {
+		v.epoch, v.lost = b.epoch, false
+	}
+	v.holder, v.at = n, j.w.Now
+}
+
+// reinstalled: what only that node's disk knew is gone for good.
+func (j *Judge) reinstalled() {
+	for i := range j.vips {
+		j.vips[i].lost = true
+	}
 }
 
 // diskWindow is the time within which every disk has a new epoch.

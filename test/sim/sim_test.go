@@ -20,6 +20,7 @@ var (
 	hoursFlag  = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
 	sizesFlag  = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
 	singleFlag = flag.Int("sim.single", 150, "seeds of twelve single faults each")
+	listsFlag  = flag.Int("sim.lists", 300, "seeds of changing voter lists")
 	freeFlag   = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
@@ -152,4 +153,23 @@ func TestFaultFree(t *testing.T) {
 	for _, v := range w.Judge.Violations {
 		t.Error(v)
 	}
+}
+
+// TestVoterLists changes files in every careless way and expects one holder.
+func TestVoterLists(t *testing.T) {
+	if *seedFlag != 0 {
+		for _, v := range sim.NewLists(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {
+			t.Error(v)
+		}
+		return
+	}
+	var all total
+	for seed := *firstFlag; seed < *firstFlag+uint64(*listsFlag); seed++ {
+		r := sim.NewLists(seed).Run(nil)
+		all.add(r)
+		for _, v := range r.Violations {
+			t.Fatalf("seed %d: %s\nreplay: go test ./test/sim -run '^TestVoterLists$' -v -sim.seed=%d", seed, v, seed)
+		}
+	}
+	fmt.Printf("%s: %d seeds, %.0f simulated hours, %d takeovers\n", t.Name(), *listsFlag, all.simulated.Hours(), all.moves)
 }

@@ -94,7 +94,6 @@ func TestServiceUnavailable(t *testing.T) {
 		return kamailio(t, h)
 	})
 	t.Run("life", func(t *testing.T) {
-		t.Parallel() // most of it is waiting
 		s := start(t, cluster.Options{VIPs: 1, PBX: full})
 		s.move(t, 0, "pbx1") // no reason not to move there, either
 		s.hears(t, 0, "pbx1", 0)
@@ -106,7 +105,6 @@ func TestServiceUnavailable(t *testing.T) {
 		}
 	})
 	t.Run("listed as unhealthy", func(t *testing.T) {
-		t.Parallel()
 		s := launch(t, cluster.Options{VIPs: 1, TOML: swift + "settle = \"300ms\"\n[sip]\nunhealthy_codes = [503]\n", PBX: full})
 		for i := range s.Nodes() {
 			s.awaitNode(t, i, "pbx1 unfit", "pbx1", func(n control.NodeStatus) bool { return n.SIP == "down" && !n.Fit })

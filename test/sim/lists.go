@@ -1,0 +1,160 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"sipalive/elect"
+)
+
+// Lists is a run in which files change: which nodes are voters, one node's file
+// at a time or several at once, out of order, in partitions, with crashes,
+// reinstalled nodes and a holder that holds meanwhile. In the end every file
+// says the same, everything is healed, and all has to be held again.
+type Lists struct {
+	Scenario
+	edits []edit
+	final []bool // by node: a voter
+}
+
+// edit gives one node a file, which it reads at its next start.
+type edit struct {
+	at     time.Duration
+	node   int
+	voters []bool
+	lost   bool // the node is reinstalled: both of its directories are gone
+}
+
+// NewLists draws a run from a seed.
+func NewLists(seed uint64) Lists {
+	r := rand.New(rand.NewPCG(seed, 0x11575))
+	nodes := 3 + r.IntN(4)
+	s := Lists{Scenario: NewScenario(seed, nodes, 6*time.Minute)}
+	T := s.longest()
+	kinds := []FaultKind{CutPair, CutOneWay, Isolate, Partition, Partition, Bridge, ThreeWay, Lossy, Freeze, Crash, Crash, CrashStoring, PowerCut,
+		MoveVIP, SlowDisk, Straggling, Duplicating}
+	s.Faults = nil
+	for at := time.Duration(0); at < s.Duration; at += time.Duration(r.Int64N(int64(8 * T))) {
+		f := randomFault(r, nodes, len(s.Config.VIPs), T, kinds)
+		f.At, f.For = at, min(f.For, s.Duration-at)
+		s.Faults = append(s.Faults, f)
+	}
+	list := randomVoters(r, nodes)
+	for i := range nodes {
+		s.Config.Nodes[i].Voter, s.Config.Nodes[i].Holder = list[i], true
+	}
+	quick := r.IntN(2) == 0 // files change faster than anybody can follow
+	for at := 10 * T; at < s.Duration; {
+		if r.IntN(3) == 0 {
+			list = randomVoters(r, nodes) // careless: by many at once
+		} else {
+			list = slices.Clone(list)
+			if i := r.IntN(nodes); !list[i] || count(list) > 1 {
+				list[i] = !list[i]
+			}
+		}
+		for _, i := range r.Perm(nodes) {
+			if r.IntN(8) == 0 {
+				continue // forgotten
+			}
+			s.edits = append(s.edits, edit{at: at, node: i, voters: list, lost: r.IntN(40) == 0})
+			gap := 4 * T
+			if quick {
+				gap = T
+			}
+			at += time.Duration(r.Int64N(int64(gap)))
+		}
+		if !quick {
+			at += time.Duration(r.Int64N(int64(10 * T)))
+		}
+	}
+	s.final = list
+	return s
+}
+
+func randomVoters(r *rand.Rand, nodes int) []bool {
+	l := make([]bool, nodes)
+	for count(l) < min(2, nodes) {
+		for i := range l {
+			l[i] = r.IntN(3) > 0
+		}
+	}
+	return l
+}
+
+func count(l []bool) (n int) {
+	for _, v := range l {
+		if v {
+			n++
+		}
+	}
+	return n
+}
+
+// Run runs the edits amid the faults. Only at the end does an operator adopt
+// the list, when every file says the same and nothing is cut.
+func (s Lists) Run(trace func(string)) Result {
+	w := s.World()
+	w.Trace = trace
+	w.tracef("%s", s.Scenario)
+	w.Start()
+	for _, f := range s.Faults {
+		w.Apply(f)
+	}
+	for _, e := range s.edits {
+		w.At(e.at, func() { w.edit(e) })
+	}
+	stop := func() bool { return len(w.Judge.Violations) > 0 }
+	if !w.RunUntil(s.Duration+time.Second, stop) {
+		s.converge(w, stop)
+	}
+	return Result{Violations: w.Judge.Violations, Simulated: time.Duration(w.Now), Moves: w.Judge.Moves, Leases: w.Judge.Unshared, Steps: w.Steps}
+}
+
+func (w *World) edit(e edit) {
+	n := w.Nodes[e.node]
+	w.tracef("EDIT %s: voters %v lost %v", n, e.voters, e.lost)
+	n.Config.Nodes = slices.Clone(n.Config.Nodes)
+	for i := range n.Config.Nodes {
+		n.Config.Nodes[i].Voter = e.voters[i]
+	}
+	if n.Machine == nil || n.paused {
+		return // it reads the file when it starts
+	}
+	n.Kill()
+	if e.lost {
+		// Reinstalled: off for longer than any lease it may have granted.
+		n.PowerOff()
+		n.Durable = nil
+		w.Judge.reinstalled()
+		w.At(4*n.Config.Lease*3, n.PowerOn)
+		return
+	}
+	n.Start()
+}
+
+func (s Lists) converge(w *World, stop func() bool) {
+	w.Heal()
+	for i := range w.Nodes {
+		w.edit(edit{node: i, voters: s.final})
+	}
+	if w.RunUntil(s.Bound(), stop) {
+		return
+	}
+	for _, n := range w.Nodes {
+		n.Do(elect.Command{Kind: elect.CommandAdopt})
+	}
+	if w.RunUntil(s.Bound()+s.Config.Exclude, stop) {
+		return
+	}
+	want := w.Nodes[0].Machine.Lists().File
+	for _, n := range w.Nodes {
+		if l := n.Machine.Lists(); !l.Active.Equal(want) {
+			w.Judge.violate("%s still uses %v, every file says %v", n, l.Active, want)
+		}
+	}
+	if !w.AllHeld() {
+		w.Judge.violate("not every VIP is held %s after the lists agree", s.Bound())
+	}
+}
