@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,8 +67,17 @@ type Agent struct {
 	commandID uint64
 	stopped   chan struct{} // nothing is held any more, as an operator asked
 	ended     chan struct{} // the loop has ended
+	left      atomic.Bool   // a successor takes over what is held here
 	stats     counters
 }
+
+// Leave has the agent end without letting go of anything, for a successor that
+// starts at once: addresses, leases and the fence stay, and end with the lease
+// if nobody comes. Cancel Run's context next.
+func (a *Agent) Leave() { a.left.Store(true) }
+
+// Left tells whether Leave was called.
+func (a *Agent) Left() bool { return a.left.Load() }
 
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {

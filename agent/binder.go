@@ -139,6 +139,9 @@ func (b *binder) run(ctx context.Context) error {
 // leave takes down what is still bound when the agent ends in order: nothing
 // outlives a lease. After a stop there is nothing left to do.
 func (b *binder) leave() {
+	if b.a.left.Load() {
+		return
+	}
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)

@@ -101,7 +101,8 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := openFence(&parts, log); err != nil {
 		return err
 	}
-	defer closeFence(&parts, log)
+	left := false
+	defer func() { closeFence(&parts, left, log) }()
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
@@ -116,7 +117,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		log.Warn(warning, "node", self.Name)
 	}
 	parts.Listener = listener
-	return runUntilSignal(ctx, agent.New(parts), log)
+	a := agent.New(parts)
+	err = runUntilSignal(ctx, a, log)
+	left = a.Left()
+	return err
 }
 
 // refuseSecond finds another agent on this node, one with a runtime directory
@@ -267,11 +271,12 @@ func openFence(p *agent.Parts, log *slog.Logger) (err error) {
 	return nil
 }
 
-// closeFence removes the fence once nothing is bound that it could be needed for.
-func closeFence(p *agent.Parts, log *slog.Logger) {
+// closeFence removes the fence once nothing is bound that it could be needed
+// for, unless a successor is to find it.
+func closeFence(p *agent.Parts, left bool, log *slog.Logger) {
 	bound, err := p.Table.Bound()
 	if err == nil {
-		err = p.Fence.Close(len(bound) == 0)
+		err = p.Fence.Close(!left && len(bound) == 0)
 	}
 	if err != nil {
 		log.Warn("remove the fence", "node", p.Self.Name, "err", err)
@@ -334,18 +339,25 @@ func newLog(w io.Writer) *slog.Logger {
 const handOverPatience = 5 * time.Second
 
 // runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at
-// the second.
+// the second. SIGUSR2 ends it at once too, with everything left as it is, for a
+// successor that starts within the lease.
 func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	go func() {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-signals:
+			if s == syscall.SIGUSR2 {
+				log.Info("leaving everything to a successor", "reason", s.String())
+				a.Leave()
+				cancel()
+				return
+			}
 			log.Info("handing over", "reason", s.String())
 		}
 		_ = platform.NotifySystemd("STOPPING=1")

@@ -177,6 +177,56 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	t.Fatal("the machine stands still too often to tell anything")
 }
 
+// SIGUSR2 leaves everything to a successor: the address stays bound and open
+// until the lease ends, and silent from then on if none comes.
+func TestSuccessor(t *testing.T) {
+	s := start(t, "")
+	before := s.status(1).VIPs[0]
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	begun := lab.Now()
+	for range 5 {
+		must(t, s.Agent(0).Signal(unix.SIGUSR2))
+		must(t, s.Agent(0).Wait(ctx))
+		if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
+			t.Errorf("between two agents: programs %v", got)
+		}
+		must(t, s.StartAgent(0))
+		s.status(0)
+		time.Sleep(lease / 2)
+	}
+	r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond)
+	t.Logf("five successors: %v", r)
+	if after := s.status(1).VIPs[0]; r.Stall < lease/4 && (after.Epoch != before.Epoch || r.Lost > r.Sent/1000 || r.By["pbx1"] != r.Answered) {
+		t.Errorf("%d lost of %d, answers by %v, epoch %d, was %d", r.Lost, r.Sent, r.By, after.Epoch, before.Epoch)
+	}
+	fault := lab.Now()
+	must(t, s.Agent(0).Signal(unix.SIGUSR2))
+	s.taken(fault)
+	s.oneHolder(begun)
+}
+
+// SIGTERM hands over first.
+func TestTerminatedAgent(t *testing.T) {
+	s := start(t, "")
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	for range 5 {
+		begun := lab.Now()
+		must(t, s.Agent(0).Terminate(ctx))
+		s.served(begun)
+		r := s.phones[0].Report(begun, lab.Now()-20*time.Millisecond)
+		t.Logf("SIGTERM: %v", r)
+		if most := 100*time.Millisecond + r.Stall; r.Silence > most {
+			t.Errorf("silence %v, want at most %v", r.Silence, most)
+		}
+		s.oneHolder(begun)
+		must(t, s.StartAgent(0))
+		s.status(0)
+		s.failback(0)
+	}
+}
+
 // Without bpf the kernel removes the address of a dead agent by itself, late.
 // Nobody else holds vip1 meanwhile here, so that only the end is looked at.
 func TestLifetimeAlone(t *testing.T) {
