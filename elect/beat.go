@@ -120,6 +120,10 @@ func (m *Machine) observeClaim(v *vip) {
 	if m.holder(v) != nil || v.told || v.phase == unbinding {
 		return
 	}
+	if m.now < v.leased {
+		m.due(v.leased)
+		return
+	}
 	if at := v.freeSince.Add(m.cfg.Lease); m.now < at {
 		m.due(at)
 		return
@@ -140,6 +144,8 @@ func (m *Machine) whyVacant(v *vip) string {
 	}
 	r := m.rank(v, m.loads(), nil)
 	switch {
+	case m.now < v.leased:
+		return "a voter has leased it to a node that is not heard here"
 	case len(r) == 0:
 		return "no node is fit"
 	case v.passing != "":

@@ -15,7 +15,7 @@ func (m *Machine) candidacies() {
 			continue
 		}
 		at, vacant := m.vacantSince(v)
-		if !vacant {
+		if !vacant || !m.mayStand() || m.waits(v) {
 			continue
 		}
 		if plan == nil {
@@ -53,11 +53,18 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 	return at, true
 }
 
+func (m *Machine) mayStand() bool { return !m.stopping && m.lists.Active != nil && m.quorum }
+
+// waits: whatever its rank, this node does not ask yet. It spares the placement
+// of many VIPs in every step.
+func (m *Machine) waits(v *vip) bool {
+	until := max(v.backoffUntil, v.retryAt)
+	m.due(until)
+	return until > m.now
+}
+
 // stand starts a candidacy when this node's turn has come.
 func (m *Machine) stand(v *vip, at Instant, plan placement) {
-	if m.stopping || m.lists.Active == nil || !m.quorum {
-		return
-	}
 	rank := plan.rank(v, m.self)
 	if rank < 0 {
 		return
@@ -272,6 +279,9 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 		}
 	case it.Refusal == RefusedHeld || it.Refusal == RefusedQuiet || it.Refusal == RefusedList:
 		at := m.now.Add(it.Wait)
+		if it.Refusal == RefusedHeld && p != m.self {
+			v.leased = max(v.leased, at)
+		}
 		if it.Refusal == RefusedList {
 			at = m.now.Add(m.cfg.Heartbeat) // it is about to take the list, or waits for an operator
 		}

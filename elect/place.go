@@ -80,7 +80,7 @@ func (m *Machine) placeVacant() placement {
 func (m *Machine) rank(v *vip, loads []load, without *peer) []ranked {
 	var out []ranked
 	for _, p := range m.peers {
-		if p == without || !p.alive || !(p.Holder || v.Role) || m.unfit(p) != "" {
+		if p == without || !p.alive || !(p.Holder || v.Role) || p.unfit != "" {
 			continue
 		}
 		out = append(out, m.placeNode(v, p, loads[p.index]))

@@ -53,8 +53,9 @@ type vip struct {
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
-	seenHeld  bool // since the cluster started: no cold start any more
-	told      bool // that it is vacant
+	leased    Instant // another voter said that it is leased until then, to whom we do not hear
+	seenHeld  bool    // since the cluster started: no cold start any more
+	told      bool    // that it is vacant
 	lastCause Cause
 	lastHeld  Node
 	noticed   Instant

@@ -53,8 +53,9 @@ type Node struct {
 	stopped   bool
 	stopping  bool
 	lastStep  Time
-	diskFree  Time // when the last write to the state directory ends
-	same      int  // steps within this very instant
+	unwritten *elect.Durable // waits for the state directory
+	writing   bool
+	same      int // steps within this very instant
 }
 
 // delivery is what reached a frozen agent's sockets and channels.
@@ -145,6 +146,7 @@ func (n *Node) Kill() {
 	n.Machine, n.guard = nil, nil
 	n.life++
 	n.paused, n.backlog, n.wake = false, nil, never
+	n.writing, n.unwritten = false, nil
 }
 
 // Forget loses the runtime directory.
@@ -273,14 +275,8 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		}
 	}
 	if eff.Durable != nil {
-		d, life := eff.Durable, n.life
-		n.diskFree = max(n.diskFree, n.w.Now) + Time(n.w.DiskTook) // one write at a time
-		n.w.At(time.Duration(n.diskFree-n.w.Now), func() {
-			if n.life == life {
-				n.Durable = d
-				n.Step(elect.Stored{Version: d.Version})
-			}
-		})
+		n.unwritten = eff.Durable
+		n.write()
 	}
 	n.bind(eff.Want, stored)
 	if stored {
@@ -311,6 +307,23 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	n.Answers = append(n.Answers, eff.Answers...)
 	n.stopped = n.stopped || eff.Stopped
 	return stored
+}
+
+// write writes the newest record, one at a time.
+func (n *Node) write() {
+	if n.writing || n.unwritten == nil {
+		return
+	}
+	d, life := n.unwritten, n.life
+	n.writing, n.unwritten = true, nil
+	n.w.At(n.w.DiskTook, func() {
+		if n.life != life {
+			return // the agent died with it
+		}
+		n.writing, n.Durable = false, d
+		n.Step(elect.Stored{Version: d.Version})
+		n.write()
+	})
 }
 
 func (n *Node) bind(want []elect.Desired, stored bool) {

@@ -96,7 +96,7 @@ func randomCluster(r *rand.Rand, nodes int) elect.Config {
 		cfg.Nodes[r.IntN(nodes)].Voter = false
 	}
 	vips := 1 + r.IntN(3)
-	if r.IntN(25) == 0 {
+	if r.IntN(60) == 0 {
 		vips = 1 + r.IntN(64)
 	}
 	for i := range vips {
