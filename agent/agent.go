@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,6 +22,7 @@ import (
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/vip"
+	"sipalive/vip/fence"
 )
 
 // Parts is what an agent is made of; cmd constructs it. Every field is
@@ -32,6 +34,7 @@ type Parts struct {
 	Machine   *elect.Machine
 	Adopted   []elect.HeldVIP // the leases the machine asks on for
 	Table     *vip.Table
+	Fence     *fence.Fence
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
 	Runner    *hooks.Runner
@@ -64,8 +67,17 @@ type Agent struct {
 	commandID uint64
 	stopped   chan struct{} // nothing is held any more, as an operator asked
 	ended     chan struct{} // the loop has ended
+	left      atomic.Bool   // a successor takes over what is held here
 	stats     counters
 }
+
+// Leave has the agent end without letting go of anything, for a successor that
+// starts at once: addresses, leases and the fence stay, and end with the lease
+// if nobody comes. Cancel Run's context next.
+func (a *Agent) Leave() { a.left.Store(true) }
+
+// Left tells whether Leave was called.
+func (a *Agent) Left() bool { return a.left.Load() }
 
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
@@ -123,6 +135,7 @@ func (a *Agent) tasks() []task {
 	tasks := []task{
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
+		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},

@@ -25,8 +25,9 @@ type binder struct {
 	owed    map[elect.VIPID]bool // the machine waits for word that it is off
 	wake    chan struct{}
 	repair  chan struct{}
-	unheard atomic.Bool // neighbours may have missed us: announce what is held once more
-	again   bool        // this round announces what is held already
+	devices chan struct{} // some appeared or changed: fence them
+	unheard atomic.Bool   // neighbours may have missed us: announce what is held once more
+	again   bool          // this round announces what is held already
 	applied map[elect.VIPID]*applied
 	flush   chan netip.Addr // connection tracking, off the fast path
 }
@@ -38,6 +39,7 @@ type applied struct {
 	on      bool
 	epoch   elect.Epoch
 	until   elect.Instant
+	renewAt elect.Instant // of its lifetime
 	retryAt elect.Instant
 	stuck   string // why the kernel does not let it go
 }
@@ -47,7 +49,8 @@ type applied struct {
 const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
-	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
+	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
+		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
 		flush: make(chan netip.Addr, 64)}
 	for i := range a.names.leases {
 		l := &a.names.leases[i]
@@ -89,8 +92,10 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 		*old = d
 		if d.Hold {
 			b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
+			b.setFence(d.VIP, d.Until)
 		} else {
 			b.a.Directory.leases.put(d.VIP, d.Epoch, 0, 0)
+			b.setFence(d.VIP, 0)
 		}
 	}
 	b.mu.Unlock()
@@ -134,8 +139,12 @@ func (b *binder) run(ctx context.Context) error {
 // leave takes down what is still bound when the agent ends in order: nothing
 // outlives a lease. After a stop there is nothing left to do.
 func (b *binder) leave() {
+	if b.a.left.Load() {
+		return
+	}
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
+			b.setFence(ap.id, 0)
 			b.a.Announcer.Stop(ap.address.IP)
 			_ = b.a.Table.Unbind(ap.address)
 		}
@@ -164,6 +173,9 @@ func (b *binder) apply(repair bool) elect.Instant {
 		if ap := b.applied[d.VIP]; ap != nil && d.Hold && now < d.Until {
 			b.hold(ap, d, repair)
 			next = min(next, d.Until)
+			if ap.on && ap.vip != nil && b.a.Fence.Lifetimes() {
+				next = min(next, ap.renewAt)
+			}
 		}
 	}
 	return next
@@ -173,13 +185,16 @@ func (b *binder) apply(repair bool) elect.Instant {
 // changed behind our back.
 func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.until = d.Until
+	if ap.on {
+		b.renew(ap)
+	}
 	if ap.on && !repair {
 		ap.epoch = d.Epoch
 		return
 	}
 	fresh := !ap.on
 	if ap.vip != nil {
-		if err := b.a.Table.Bind(ap.address); err != nil {
+		if err := b.bind(ap); err != nil {
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
@@ -277,6 +292,9 @@ func (b *binder) watch(ctx context.Context) error {
 		}
 	}
 	for c := range changes {
+		if c.Resync || c.Link != nil {
+			b.poke(b.devices)
+		}
 		if c.Err != nil {
 			b.a.recorder.warn("watch addresses", c.Err)
 		}

@@ -199,7 +199,8 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
 		return control.Status{}, err
 	}
-	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum, Fence: "none",
+	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
+		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
 	for i, n := range st.Nodes {
 		out.Nodes = append(out.Nodes, a.nodeStatus(n, a.Config.Nodes[i].Address.String()))
@@ -261,6 +262,8 @@ func (a *Agent) countersNow() map[string]uint64 {
 		"loop_slowest_step_us": uint64(a.stats.slowestStep.Load() / 1000), "loop_latest_wakeup_us": uint64(max(a.stats.latestWakeUp.Load(), 0) / 1000),
 		"loop_send_errors": a.stats.sendErrors.Load(), "store_errors": a.stats.storeErrors.Load(), "records_lost": a.stats.recordsLost.Load(),
 	}
+	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
+	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
 	for _, p := range a.probes.probers {
 		s := p.Stats()

@@ -15,6 +15,7 @@ type counters struct {
 	dropped      atomic.Uint64 // packets that found the queue full
 	sendErrors   atomic.Uint64
 	storeErrors  atomic.Uint64 // the runtime directory refused a record
+	fenceErrors  atomic.Uint64 // deadlines that the kernel would not take
 	recordsLost  atomic.Uint64 // facts the log was too slow for
 	slowestStep  atomic.Int64  // ns
 	latestWakeUp atomic.Int64  // ns past a deadline, the worst

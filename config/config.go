@@ -17,6 +17,7 @@ type Config struct {
 	Cluster    string // gossip label; clusters with other labels are ignored
 	KeyFile    string // absolute path, for LoadKeyring
 	Port       uint16 // heartbeats and gossip, UDP and TCP
+	Fence      Fence
 	Failback   Failback
 	Timing     Timing
 	Nodes      []Node // in file order, which breaks ties (design §4.8)
@@ -27,6 +28,17 @@ type Config struct {
 	Announce   Announce
 	Control    Control
 }
+
+// Fence is what ends a lease in the kernel, agent or no agent (design §5.2).
+type Fence string
+
+// The values of Fence.
+const (
+	FenceAuto     Fence = "auto"     // both, as far as they are to be had
+	FenceBPF      Fence = "bpf"      // programs on every device, or the agent does not start
+	FenceLifetime Fence = "lifetime" // addresses with a lifetime, renewed
+	FenceNone     Fence = "none"
+)
 
 // Failback says whether a VIP returns to a preferred node by itself.
 type Failback string

@@ -24,7 +24,7 @@ func home() *Config {
 		return VIP{Name: name, Address: netip.MustParseAddr(address), Interface: "eth0", Prefer: []string{prefer}, Weight: 1, Announce: true}
 	}
 	return &Config{
-		File: "testdata/home.toml", Cluster: "pbx-dc1", KeyFile: "/etc/sipalive/key", Port: 7946, Failback: FailbackManual,
+		File: "testdata/home.toml", Cluster: "pbx-dc1", KeyFile: "/etc/sipalive/key", Port: 7946, Fence: FenceAuto, Failback: FailbackManual,
 		Timing: Timing{
 			Heartbeat: 200 * time.Millisecond, Lease: time.Second, HoldDown: 10 * time.Second, Settle: 5 * time.Second,
 			Stagger: 50 * time.Millisecond, FailbackAfter: time.Minute, Exclude: time.Minute,

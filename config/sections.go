@@ -38,6 +38,7 @@ func (d *decoder) config() *Config {
 		Cluster:  t.name("cluster", "pbx-dc1"),
 		KeyFile:  t.path("key_file", "", "/etc/sipalive/key"),
 		Port:     uint16(t.number("port", 7946, 1, 65535)),
+		Fence:    Fence(t.oneOf("fence", string(FenceAuto), string(FenceAuto), string(FenceBPF), string(FenceLifetime), string(FenceNone))),
 		Failback: Failback(t.oneOf("failback", string(FailbackManual), string(FailbackManual), string(FailbackAuto))),
 	}
 	d.timing = t.table("timing")

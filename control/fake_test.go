@@ -154,6 +154,7 @@ func example() Status {
 func troubled() Status {
 	st := example()
 	st.Quorum, st.Fence, st.Quiet, st.AllUnfit = false, "none", true, true
+	st.FenceWeak, st.FenceMeans = true, "the VIP of a frozen or killed agent stays until somebody removes it"
 	st.Waiting = "pbx3 runs another list"
 	st.Nodes = []NodeStatus{
 		{Name: "pbx1", Address: "192.0.2.11", Alive: true, SIP: "down", Why: "port refused", HeldDown: true, Holds: []string{"vip1", "cdr"}},

@@ -11,11 +11,13 @@ type Status struct {
 	Nodes   []NodeStatus `json:"nodes"` // in configured order
 	VIPs    []VIPStatus  `json:"vips"`  // in configured order
 
-	Roles    []RoleStatus      `json:"roles,omitempty"`
-	Quiet    bool              `json:"quiet,omitempty"`     // this voter grants nothing yet (§4.5)
-	Waiting  string            `json:"waiting,omitempty"`   // why the file's voter list is not taken yet (§4.9)
-	AllUnfit bool              `json:"all_unfit,omitempty"` // no node is fit: nobody moves (§4.7)
-	Counters map[string]uint64 `json:"counters,omitempty"`
+	Roles      []RoleStatus      `json:"roles,omitempty"`
+	Quiet      bool              `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
+	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
+	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
+	FenceWeak  bool              `json:"fence_weak,omitempty"`  // it does not hold the promise of one holder, or not everywhere
+	AllUnfit   bool              `json:"all_unfit,omitempty"`   // no node is fit: nobody moves (§4.7)
+	Counters   map[string]uint64 `json:"counters,omitempty"`
 }
 
 // NodeStatus is one node as the answering one sees it.

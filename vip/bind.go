@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,14 +18,41 @@ import (
 // addresses. Like `ip address add IP/32 dev IF noprefixroute proto 187`.
 //
 // On error the VIP may be bound; Bind again or Unbind.
-func (t *Table) Bind(a Address) error {
-	if err := t.bind(a); err != nil {
+func (t *Table) Bind(a Address) error { return t.bindOrSay(a, forever) }
+
+// BindFor is Bind for an address that the kernel removes by itself, unless
+// Renew comes in time: not before valid has passed, and up to 2.3 s later
+// (lifetimes are whole seconds, and the kernel looks at them once in a while).
+// Bound already for a time, it changes nothing: its end neither.
+func (t *Table) BindFor(a Address, valid time.Duration) error { return t.bindOrSay(a, seconds(valid)) }
+
+func (t *Table) bindOrSay(a Address, life lifetime) error {
+	if err := t.bind(a, life); err != nil {
 		return fmt.Errorf("bind %s/32 on %s: %w", a.IP, a.Interface, explain(err))
 	}
 	return nil
 }
 
-func (t *Table) bind(a Address) error {
+// Renew has a.IP stay for valid from now on. It costs some 20 µs, and every
+// watcher of addresses one RTM_NEWADDR that differs from the last in nothing but
+// the lifetime: no route changes, and no other part of the kernel is told.
+//
+// An address that somebody has removed comes back by it.
+func (t *Table) Renew(a Address, valid time.Duration) error {
+	err := t.check(a)
+	if err == nil {
+		var index int
+		if index, err = platform.InterfaceIndex(t.socket.GetFd(), a.Interface); err == nil {
+			err = t.add(index, a.IP, unix.NLM_F_REPLACE, seconds(valid))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("renew %s/32 on %s: %w", a.IP, a.Interface, explain(err))
+	}
+	return nil
+}
+
+func (t *Table) bind(a Address, life lifetime) error {
 	if err := t.check(a); err != nil {
 		return err
 	}
@@ -32,7 +60,7 @@ func (t *Table) bind(a Address) error {
 	if err != nil {
 		return err
 	}
-	err = t.add(index, a.IP, unix.NLM_F_EXCL)
+	err = t.add(index, a.IP, unix.NLM_F_EXCL, life)
 	existed := errors.Is(err, unix.EEXIST)
 	if err != nil && !existed {
 		return err
@@ -44,11 +72,11 @@ func (t *Table) bind(a Address) error {
 	right, found := find(all, index, a.IP)
 	switch {
 	case !found: // removed by someone between two requests
-		if err := t.add(index, a.IP, unix.NLM_F_EXCL); err != nil {
+		if err := t.add(index, a.IP, unix.NLM_F_EXCL, life); err != nil {
 			return err
 		}
 	case existed:
-		if err := t.settle(right); err != nil {
+		if err := t.settle(right, life); err != nil {
 			return err
 		}
 	case right.tag != Tag:
@@ -71,15 +99,18 @@ func find(all []entry, index int, ip netip.Addr) (entry, bool) {
 
 // settled: a host copy is as Bind makes it. A label and the no-prefix-route
 // flag make no difference to a /32, which has no prefix route.
-func (t *Table) settled(e entry) bool {
-	return e.scope == unix.RT_SCOPE_UNIVERSE &&
-		e.flags&unix.IFA_F_PERMANENT != 0 &&
-		(e.tag == Tag || t.untagged)
+func (t *Table) settled(e entry, life lifetime) bool {
+	return t.shaped(e) && (e.flags&unix.IFA_F_PERMANENT != 0) == (life == forever)
+}
+
+// shaped: settled, however long it stays.
+func (t *Table) shaped(e entry) bool {
+	return e.scope == unix.RT_SCOPE_UNIVERSE && (e.tag == Tag || t.untagged)
 }
 
 // settle makes a host copy that someone else bound as Bind makes it.
-func (t *Table) settle(e entry) error {
-	if t.settled(e) {
+func (t *Table) settle(e entry, life lifetime) error {
+	if t.settled(e, life) {
 		return nil
 	}
 	if e.scope != unix.RT_SCOPE_UNIVERSE {
@@ -87,9 +118,9 @@ func (t *Table) settle(e entry) error {
 		if err := t.remove(e); err != nil {
 			return err
 		}
-		return t.add(e.index, e.local, unix.NLM_F_EXCL)
+		return t.add(e.index, e.local, unix.NLM_F_EXCL, life)
 	}
-	if err := t.add(e.index, e.local, unix.NLM_F_REPLACE); err != nil {
+	if err := t.add(e.index, e.local, unix.NLM_F_REPLACE, life); err != nil {
 		return err
 	}
 	// Without the tag kept, settling again each time would wake each watcher

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -31,6 +32,27 @@ type entry struct {
 // isHost: the shape in which Bind binds, a prefix of the address alone.
 func (e entry) isHost() bool { return e.prefix == e.local.BitLen() && e.address == e.local }
 
+// lifetime is how long an address stays, in seconds.
+type lifetime uint32
+
+// forever is what the kernel takes for an address that has no end.
+const forever lifetime = 1<<32 - 1
+
+// seconds rounds up, to at least one.
+func seconds(d time.Duration) lifetime {
+	return lifetime(max((d+time.Second-1)/time.Second, 1))
+}
+
+// cacheInfo is struct ifa_cacheinfo: preferred and valid lifetime, and two
+// times that only the kernel fills in. Preferred as long as valid: an address
+// that serves calls must not look like one on its way out.
+func (l lifetime) cacheInfo() []byte {
+	info := make([]byte, 16)
+	binary.NativeEndian.PutUint32(info, uint32(l))
+	binary.NativeEndian.PutUint32(info[4:], uint32(l))
+	return info
+}
+
 func (t *Table) request(kind int, flags uint16) *nl.NetlinkRequest {
 	return &nl.NetlinkRequest{
 		NlMsghdr: unix.NlMsghdr{Type: uint16(kind), Flags: unix.NLM_F_REQUEST | flags},
@@ -48,23 +70,26 @@ func addressHeader(e entry) *nl.IfAddrmsg {
 
 // add asks for ip as a host address of interface index. mode is NLM_F_EXCL
 // (EEXIST if it is there) or NLM_F_REPLACE.
-func (t *Table) add(index int, ip netip.Addr, mode uint16) error {
-	err := t.addTagged(index, ip, mode, !t.untagged)
+func (t *Table) add(index int, ip netip.Addr, mode uint16, life lifetime) error {
+	err := t.addTagged(index, ip, mode, life, !t.untagged)
 	if errors.Is(err, unix.EINVAL) && !t.untagged {
-		if err = t.addTagged(index, ip, mode, false); err == nil {
+		if err = t.addTagged(index, ip, mode, life, false); err == nil {
 			t.untagged = true // it was the tag
 		}
 	}
 	return err
 }
 
-func (t *Table) addTagged(index int, ip netip.Addr, mode uint16, tagged bool) error {
+func (t *Table) addTagged(index int, ip netip.Addr, mode uint16, life lifetime, tagged bool) error {
 	request := t.request(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|mode)
 	request.AddData(addressHeader(entry{index: index, prefix: ip.BitLen(), scope: unix.RT_SCOPE_UNIVERSE}))
 	raw := ip.AsSlice()
 	request.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
 	request.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
 	request.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
+	if life != forever {
+		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.cacheInfo()))
+	}
 	if tagged {
 		request.AddData(nl.NewRtAttr(ifaProto, []byte{Tag}))
 	}

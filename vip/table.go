@@ -26,7 +26,7 @@ type Bound struct {
 	Index         int // of the interface
 	PrefixLength  int
 	Ours          bool // carries our IFA_PROTO tag; never set by kernels before 5.18
-	AsBoundByBind bool // on its configured interface and exactly as Bind makes it
+	AsBoundByBind bool // on its configured interface and as Bind or BindFor makes it
 }
 
 // kernelTimeout bounds the wait for an answer. The kernel answers within the
@@ -112,7 +112,7 @@ func (t *Table) describe(e entry) Bound {
 		Index:         e.index,
 		PrefixLength:  e.prefix,
 		Ours:          e.tag == Tag,
-		AsBoundByBind: name == t.managed[e.local] && e.isHost() && t.settled(e),
+		AsBoundByBind: name == t.managed[e.local] && e.isHost() && t.shaped(e),
 	}
 }
 

@@ -28,11 +28,13 @@ import (
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/vip"
+	"sipalive/vip/fence"
 )
 
 const (
 	defaultStateDir = "/var/lib/sipalive"
 	lockName        = "lock"
+	fenceName       = "fence"
 )
 
 type runFlags struct {
@@ -96,6 +98,11 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := openMachine(&parts); err != nil {
 		return err
 	}
+	if err := openFence(&parts, log); err != nil {
+		return err
+	}
+	left := false
+	defer func() { closeFence(&parts, left, log) }()
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
@@ -110,7 +117,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		log.Warn(warning, "node", self.Name)
 	}
 	parts.Listener = listener
-	return runUntilSignal(ctx, agent.New(parts), log)
+	a := agent.New(parts)
+	err = runUntilSignal(ctx, a, log)
+	left = a.Left()
+	return err
 }
 
 // refuseSecond finds another agent on this node, one with a runtime directory
@@ -236,6 +246,43 @@ func openMachine(p *agent.Parts) error {
 	return err
 }
 
+// openFence closes the kernel to every VIP without a lease, in place of the
+// fence of an earlier agent; a lease that is asked on for keeps its end.
+func openFence(p *agent.Parts, log *slog.Logger) (err error) {
+	until := map[elect.VIPID]elect.Instant{}
+	for _, h := range p.Adopted {
+		until[h.VIP] = h.Until
+	}
+	vips := map[netip.Addr]int64{}
+	for _, v := range p.Config.VIPs {
+		vips[v.Address] = int64(until[elect.VIPID(v.Address.String())])
+	}
+	p.Fence, err = fence.Open(fence.Options{
+		Mode: fence.Mode(p.Config.Fence), VIPs: vips, Record: filepath.Join(p.Directory.Run(), fenceName),
+	})
+	if err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if p.Fence.Weak() {
+		level = slog.LevelWarn
+	}
+	log.Log(context.Background(), level, "fence "+p.Fence.Kind(), "node", p.Self.Name, "means", p.Fence.Explain())
+	return nil
+}
+
+// closeFence removes the fence once nothing is bound that it could be needed
+// for, unless a successor is to find it.
+func closeFence(p *agent.Parts, left bool, log *slog.Logger) {
+	bound, err := p.Table.Bound()
+	if err == nil {
+		err = p.Fence.Close(!left && len(bound) == 0)
+	}
+	if err != nil {
+		log.Warn("remove the fence", "node", p.Self.Name, "err", err)
+	}
+}
+
 func newRand() (*rand.Rand, error) {
 	var seed [32]byte
 	if _, err := crand.Read(seed[:]); err != nil {
@@ -292,18 +339,25 @@ func newLog(w io.Writer) *slog.Logger {
 const handOverPatience = 5 * time.Second
 
 // runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at
-// the second.
+// the second. SIGUSR2 ends it at once too, with everything left as it is, for a
+// successor that starts within the lease.
 func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
 	go func() {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-signals:
+			if s == syscall.SIGUSR2 {
+				log.Info("leaving everything to a successor", "reason", s.String())
+				a.Leave()
+				cancel()
+				return
+			}
 			log.Info("handing over", "reason", s.String())
 		}
 		_ = platform.NotifySystemd("STOPPING=1")

@@ -64,7 +64,7 @@ func TestUnitSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"Type=notify", "Restart=always", "RuntimeDirectoryPreserve=yes",
-		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW", "NoNewPrivileges=yes"} {
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
 		}
@@ -88,7 +88,7 @@ func TestNotify(t *testing.T) {
 	manager := listenNotify(t)
 	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, Agent: func(s lab.Spec) lab.Spec {
 		s.Env = append(s.Env, "NOTIFY_SOCKET="+manager.path, "WATCHDOG_USEC=400000")
-		s.Args = append([]string{"--bounding-set", "-all,+net_admin,+net_raw", "--no-new-privs", s.Path}, s.Args...)
+		s.Args = append([]string{"--bounding-set", "-all,+net_admin,+net_raw,+bpf", "--no-new-privs", s.Path}, s.Args...)
 		s.Path = "setpriv"
 		return s
 	}})
@@ -108,6 +108,9 @@ func TestNotify(t *testing.T) {
 	defer cancel()
 	if err := c.WaitHeld(ctx, 0, "pbx1"); err != nil {
 		t.Fatalf("with the unit's capabilities: %v\n%s", err, c.Agent(0).Output())
+	}
+	if st, err := c.Client(0).Status(ctx); err != nil || st.Fence != "bpf+lifetime" || st.FenceWeak {
+		t.Errorf("with the unit's capabilities: fence %s, %s, %v", st.Fence, st.FenceMeans, err)
 	}
 	frozen(t, c.Agent(0), manager)
 	if err := c.Agent(0).Signal(15); err != nil {

@@ -1,0 +1,84 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"sipalive/elect"
+)
+
+// setFence moves the end of a lease in the kernel (§5.2). The loop does it
+// itself, before the binder hears of the change: an address is never bound under
+// a closed fence, nor unbound under an open one, and a renewal needs no binder.
+func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
+	l := b.a.names.byID[id]
+	if l == nil || l.vip == nil {
+		return
+	}
+	if err := b.a.Fence.Set(l.address, int64(until)); err != nil {
+		b.a.stats.fenceErrors.Add(1)
+		b.a.recorder.warn("fence", err)
+	}
+}
+
+// renewEvery is how often the lifetime of an address is renewed: each time
+// wakes every program of the host that watches addresses.
+const renewEvery = time.Second
+
+// bind binds, behind the fence and with a lifetime where they are asked for. A
+// device that cannot be fenced holds a VIP only where the fence may be missing.
+func (b *binder) bind(ap *applied) error {
+	if err := b.a.Fence.Cover(ap.address.Interface); err != nil {
+		if !b.a.Fence.Lifetimes() {
+			return err
+		}
+		b.a.recorder.warn("fence", err)
+	}
+	if !b.a.Fence.Lifetimes() {
+		return b.a.Table.Bind(ap.address)
+	}
+	// What was bound already, by whomever, kept its end. Not at each repair: a
+	// renewal wakes the watch, which asks for one.
+	if !ap.on {
+		ap.renewAt = 0
+	}
+	return b.a.Table.BindFor(ap.address, b.lifetime(ap))
+}
+
+// lifetime is what an address needs: its lease may be longer by then, but not
+// before the next renewal.
+func (b *binder) lifetime(ap *applied) time.Duration {
+	return ap.until.Sub(b.a.Now()) + renewEvery
+}
+
+// renew renews the lifetime of what is bound, about once a second.
+func (b *binder) renew(ap *applied) {
+	if ap.vip == nil || !b.a.Fence.Lifetimes() || b.a.Now() < ap.renewAt {
+		return
+	}
+	if err := b.a.Table.Renew(ap.address, b.lifetime(ap)); err != nil {
+		b.a.recorder.warn("lifetime", err)
+	}
+	ap.renewAt = b.a.Now().Add(renewEvery)
+}
+
+// fenceEvery is how often the fence is looked for where it belongs, beside each
+// change of a device: somebody may have taken it off.
+const fenceEvery = 10 * time.Second
+
+// keepFence fences devices that appear.
+func (b *binder) keepFence(ctx context.Context) error {
+	tick := time.NewTicker(fenceEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.devices:
+		case <-tick.C:
+		}
+		if err := b.a.Fence.Sync(); err != nil {
+			b.a.recorder.warn("fence", err)
+		}
+	}
+}

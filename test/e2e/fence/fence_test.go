@@ -1,0 +1,385 @@
+package fence
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+func (s *site) index() int {
+	ifi, err := net.InterfaceByName("eth0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ifi.Index
+}
+
+// taken asserts that vip1 was served elsewhere soon after its lease.
+func (s *site) taken(fault time.Duration) {
+	s.t.Helper()
+	took := s.served(fault)
+	s.t.Logf("served elsewhere after %v: lease %+v", took.Round(time.Millisecond), (took - lease).Round(time.Millisecond))
+	if took > lease+late {
+		s.t.Errorf("served elsewhere only %v after the fault, want within %v", took, lease+late)
+	}
+}
+
+func TestFrozenAgent(t *testing.T) {
+	s := start(t, "")
+	if st := s.status(0); st.Fence != "bpf+lifetime" || st.FenceWeak {
+		t.Fatalf("fence %s: %s", st.Fence, st.FenceMeans)
+	}
+	for range 3 {
+		fault := lab.Now()
+		must(t, s.Agent(0).Stop())
+		s.taken(fault)
+		time.Sleep(lease) // whoever could answer has had the time
+		s.oneHolder(fault)
+		resumed := lab.Now()
+		must(t, s.Agent(0).Cont())
+		ctx, cancel := cluster.Deadline(patience)
+		must(t, lab.WaitFor(ctx, "the agent finds its lease gone", func() error {
+			holder, err := s.Holder(ctx, 0, 0)
+			if err == nil && (holder == "" || holder == "pbx1") {
+				err = fmt.Errorf("it says %q", holder)
+			}
+			return err
+		}))
+		cancel()
+		s.oneHolder(fault)
+		s.unbound(0, resumed)
+		s.failback(0)
+	}
+}
+
+// unbound: a node does not have vip1 any more.
+func (s *site) unbound(node int, since time.Duration) (at time.Duration) {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "the address removed", func() error {
+		intervals, err := s.addresses.Intervals(s.VIPs[0])
+		if err != nil {
+			return err
+		}
+		for _, i := range intervals {
+			if i.Host != s.Node(node).Name {
+				continue
+			}
+			if i.To == 0 {
+				return fmt.Errorf("still bound since %v", i.From)
+			}
+			at = i.To
+		}
+		return nil
+	}))
+	return at
+}
+
+// failback brings vip1 home.
+func (s *site) failback(node int) {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "vip1 home", func() error {
+		if out, err := s.Node(1).Run(ctx, binary, "move", "vip1", s.Node(node).Name, "--run-dir", s.RunDir(1)); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return s.WaitHolder(ctx, 1, 0, s.Node(node).Name)
+	}))
+	s.hears(0, s.Node(node).Name)
+}
+
+// Nobody starts the agent again. The address falls silent at once, and the
+// kernel removes it by itself.
+func TestKilledAgent(t *testing.T) {
+	s := start(t, "")
+	fault := lab.Now()
+	s.Agent(0).Kill()
+	s.taken(fault)
+	gone := s.unbound(0, fault)
+	t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
+	if most := lease + 3*time.Second; gone-fault > most {
+		t.Errorf("the address was there for %v, want at most %v", gone-fault, most)
+	}
+	s.oneHolder(fault)
+	if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
+		t.Errorf("the dead agent's node has programs %v", got)
+	}
+	must(t, s.StartAgent(0))
+	s.failback(0)
+	s.stopAll()
+}
+
+// stopAll ends every agent in order, and looks for what is left.
+func (s *site) stopAll() {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	for i := range s.Nodes() {
+		must(s.t, s.Agent(i).Signal(unix.SIGTERM))
+	}
+	for i := range s.Nodes() {
+		if err := s.Agent(i).Wait(ctx); err != nil {
+			s.t.Errorf("%s: %v", s.Node(i).Name, err)
+		}
+		if left := s.programs(i); len(left) != 0 {
+			s.t.Errorf("%s stopped in order and left %v", s.Node(i).Name, left)
+		}
+	}
+}
+
+// A successor within the lease: nothing is lost, nothing moves. A machine that
+// stood still for longer than a lease may lose one meanwhile, and says nothing
+// about the agents.
+func TestKilledAndStartedAgain(t *testing.T) {
+	s := start(t, "")
+	for range 5 {
+		before := s.status(1).VIPs[0]
+		begun := lab.Now()
+		for range 5 {
+			s.Agent(0).Kill()
+			must(t, s.StartAgent(0))
+			s.status(0)
+			time.Sleep(lease / 2) // the new agent renews
+		}
+		r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond)
+		t.Logf("five restarts: %v", r)
+		s.oneHolder(begun)
+		if r.Stall > lease/4 {
+			t.Log("the machine stood still: once more")
+			s.failback(0)
+			continue
+		}
+		if r.By["pbx1"] != r.Answered || r.Lost > r.Sent/1000 {
+			t.Errorf("%d lost of %d, answers by %v", r.Lost, r.Sent, r.By)
+		}
+		if after := s.status(1).VIPs[0]; after.Epoch != before.Epoch || after.Holder != "pbx1" {
+			t.Errorf("%s under epoch %d, was %s under %d", after.Holder, after.Epoch, before.Holder, before.Epoch)
+		}
+		if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
+			t.Errorf("programs %v, want one agent's", got)
+		}
+		return
+	}
+	t.Fatal("the machine stands still too often to tell anything")
+}
+
+// SIGUSR2 leaves everything to a successor: the address stays bound and open
+// until the lease ends, and silent from then on if none comes.
+func TestSuccessor(t *testing.T) {
+	s := start(t, "")
+	before := s.status(1).VIPs[0]
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	begun := lab.Now()
+	for range 5 {
+		must(t, s.Agent(0).Signal(unix.SIGUSR2))
+		must(t, s.Agent(0).Wait(ctx))
+		if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
+			t.Errorf("between two agents: programs %v", got)
+		}
+		must(t, s.StartAgent(0))
+		s.status(0)
+		time.Sleep(lease / 2)
+	}
+	r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond)
+	t.Logf("five successors: %v", r)
+	if after := s.status(1).VIPs[0]; r.Stall < lease/4 && (after.Epoch != before.Epoch || r.Lost > r.Sent/1000 || r.By["pbx1"] != r.Answered) {
+		t.Errorf("%d lost of %d, answers by %v, epoch %d, was %d", r.Lost, r.Sent, r.By, after.Epoch, before.Epoch)
+	}
+	fault := lab.Now()
+	must(t, s.Agent(0).Signal(unix.SIGUSR2))
+	s.taken(fault)
+	s.oneHolder(begun)
+}
+
+// SIGTERM hands over first.
+func TestTerminatedAgent(t *testing.T) {
+	s := start(t, "")
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	for range 5 {
+		begun := lab.Now()
+		must(t, s.Agent(0).Terminate(ctx))
+		s.served(begun)
+		r := s.phones[0].Report(begun, lab.Now()-20*time.Millisecond)
+		t.Logf("SIGTERM: %v", r)
+		if most := 100*time.Millisecond + r.Stall; r.Silence > most {
+			t.Errorf("silence %v, want at most %v", r.Silence, most)
+		}
+		s.oneHolder(begun)
+		must(t, s.StartAgent(0))
+		s.status(0)
+		s.failback(0)
+	}
+}
+
+// Without bpf the kernel removes the address of a dead agent by itself, late.
+// Nobody else holds vip1 meanwhile here, so that only the end is looked at.
+func TestLifetimeAlone(t *testing.T) {
+	s := start(t, "fence = \"lifetime\"\n")
+	if st := s.status(0); st.Fence != "lifetime" || !st.FenceWeak || st.FenceMeans == "" {
+		t.Fatalf("fence %s, weak %t: %s", st.Fence, st.FenceWeak, st.FenceMeans)
+	}
+	if got := s.programs(0); len(got) != 0 {
+		t.Errorf("programs %v", got)
+	}
+	begun := lab.Now()
+	if n := s.renewals(0, 3*time.Second); n < 2 || n > 5 {
+		t.Errorf("%d renewals in 3 s, want one a second", n)
+	}
+	if r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond); r.By["pbx1"] != r.Answered || r.Lost > r.Sent/1000 {
+		t.Errorf("under renewals: %v", r)
+	}
+	fault := lab.Now()
+	s.Agent(0).Kill()
+	gone := s.unbound(0, fault)
+	t.Logf("the kernel removed the address %v after the kill, %v after the lease at the earliest",
+		(gone - fault).Round(time.Millisecond), (gone - fault - lease).Round(time.Millisecond))
+	if most := lease + 3*time.Second; gone-fault > most {
+		t.Errorf("the address was there for %v, want at most %v", gone-fault, most)
+	}
+	s.served(fault)
+}
+
+// renewals counts what the kernel says of vip1 on a node for so long.
+func (s *site) renewals(node int, long time.Duration) (n int) {
+	s.t.Helper()
+	var socket *nl.NetlinkSocket
+	must(s.t, s.Node(node).Do(func() (err error) {
+		socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR)
+		return err
+	}))
+	defer socket.Close()
+	vip := s.VIPs[0].AsSlice()
+	for end := time.Now().Add(long); ; {
+		left := unix.NsecToTimeval(time.Until(end).Nanoseconds())
+		if time.Until(end) < time.Microsecond {
+			return n
+		}
+		must(s.t, socket.SetReceiveTimeout(&left))
+		messages, _, err := socket.Receive()
+		if err != nil {
+			continue // nothing was said
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.RTM_NEWADDR && bytes.Contains(m.Data, vip) {
+				n++
+			}
+		}
+	}
+}
+
+// An agent that gets 1 % of a core keeps its lease or loses it; it never has it
+// beside another.
+func TestStarvedAgent(t *testing.T) {
+	s := start(t, "")
+	fault := lab.Now()
+	release := quota(t, s.Agent(0).Pid, 1000, 100_000)
+	time.Sleep(10 * time.Second)
+	r := s.phones[0].Report(fault, lab.Now()-100*time.Millisecond)
+	t.Logf("10 s at 1 %% of a core: %v", r)
+	release()
+	s.oneHolder(fault)
+}
+
+// quota lets a process run for so many µs of each period.
+func quota(t *testing.T, pid, quota, period int) (release func()) {
+	t.Helper()
+	name := fmt.Sprintf("sipa-fence-%d", os.Getpid())
+	dir, limits := filepath.Join("/sys/fs/cgroup/cpu", name), map[string]string{
+		"cpu.cfs_period_us": fmt.Sprint(period), "cpu.cfs_quota_us": fmt.Sprint(quota)}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2
+		dir, limits = filepath.Join("/sys/fs/cgroup", name), map[string]string{"cpu.max": fmt.Sprintf("%d %d", quota, period)}
+		must(t, os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu"), 0o644))
+	}
+	must(t, os.Mkdir(dir, 0o755))
+	for file, value := range limits {
+		must(t, os.WriteFile(filepath.Join(dir, file), []byte(value), 0o644))
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(fmt.Sprint(pid)), 0o644))
+	released := false
+	release = func() {
+		if released {
+			return
+		}
+		released = true
+		must(t, os.WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.procs"), []byte(fmt.Sprint(pid)), 0o644))
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if err := os.Remove(dir); err == nil {
+				return
+			} else if time.Now().After(end) {
+				t.Errorf("remove %s: %v", dir, err)
+				return
+			}
+		}
+	}
+	t.Cleanup(release)
+	return release
+}
+
+// A runtime directory that takes nothing any more: votes cannot be stored, so
+// none leaves; whoever holds, one holds.
+func TestFullRuntimeDirectory(t *testing.T) {
+	unwritable(t, func(t *testing.T, dir string) {
+		f, err := os.Create(filepath.Join(dir, "ballast"))
+		must(t, err)
+		defer f.Close()
+		for chunk := make([]byte, 4096); ; {
+			if _, err := f.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
+}
+
+func TestReadOnlyRuntimeDirectory(t *testing.T) {
+	unwritable(t, func(t *testing.T, dir string) {
+		must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	})
+}
+
+func unwritable(t *testing.T, spoil func(t *testing.T, dir string)) {
+	s := start(t, "")
+	// A runtime directory of its own for pbx1, as on a real machine.
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(t, s.Agent(0).Terminate(ctx))
+	must(t, unix.Mount("tmpfs", s.RunDir(0), "tmpfs", 0, "size=256k"))
+	t.Cleanup(func() { _ = unix.Unmount(s.RunDir(0), unix.MNT_DETACH) })
+	must(t, s.StartAgent(0))
+	must(t, s.WaitHeld(ctx, 1, "pbx1", "pbx2", "pbx3"))
+	s.failback(0)
+
+	fault := lab.Now()
+	spoil(t, s.RunDir(0))
+	time.Sleep(3 * lease)
+	r := s.phones[0].Report(fault, lab.Now()-100*time.Millisecond)
+	t.Logf("unwritable: %v", r)
+	// Somebody else's death is when votes are needed.
+	must(t, s.Agent(1).Stop())
+	time.Sleep(3 * lease)
+	s.oneHolder(fault)
+	must(t, s.Agent(1).Cont())
+	for i := range s.Nodes() {
+		if out := s.Agent(i).Output(); strings.Contains(out, "panic") || strings.Contains(out, "fatal error") {
+			t.Errorf("%s: %s", s.Node(i).Name, out)
+		}
+	}
+	s.oneHolder(fault)
+}

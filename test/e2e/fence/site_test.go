@@ -1,0 +1,194 @@
+// Package fence judges from outside what becomes of a VIP whose agent is
+// frozen, killed, starved or cannot write: the address may stay bound, since
+// nobody is there to remove it, but it must not answer.
+package fence
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+const (
+	patience = 30 * time.Second
+	lease    = time.Second // the default
+	// late is how much longer than its lease a takeover may take on a machine
+	// that is busy with other things; the figure is printed.
+	late = time.Second
+)
+
+// site is a cluster, and an observer outside of it.
+type site struct {
+	*cluster.Cluster
+	t         *testing.T
+	arp       *lab.ARPObserver
+	addresses *lab.AddressObserver
+	phones    []*lab.SIPObserver
+}
+
+func start(t *testing.T, toml string) *site {
+	t.Helper()
+	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: toml + "[timing]\nhold_down = \"0s\"\n"})
+	must(t, err)
+	s := &site{Cluster: c, t: t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for i := range s.Nodes() {
+				lines := strings.Split(strings.TrimSpace(s.Agent(i).Output()), "\n")
+				t.Logf("%s:\n%s", s.Node(i).Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s.arp, err = c.ObserveARP(5*time.Millisecond, c.VIPs...)
+	must(t, err)
+	s.addresses, err = c.ObserveAddresses()
+	must(t, err)
+	for _, v := range c.VIPs {
+		phone, err := c.Phone().ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
+		must(t, err)
+		s.phones = append(s.phones, phone)
+	}
+	s.rest()
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rest waits until every agent sees everybody fit and each VIP at home.
+func (s *site) rest() {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	for i := range s.Nodes() {
+		must(s.t, s.WaitHeld(ctx, i, "pbx1", "pbx2", "pbx3"))
+		for v := range s.VIPs {
+			must(s.t, s.WaitHolder(ctx, i, v, s.Node(v).Name))
+		}
+	}
+	for v := range s.VIPs {
+		s.hears(v, s.Node(v).Name)
+	}
+}
+
+// hears waits until the phone's answers for a VIP come from a node.
+func (s *site) hears(vip int, node string) {
+	s.t.Helper()
+	since := lab.Now()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, fmt.Sprintf("%s answers for %s", node, cluster.VIPName(vip)), func() error {
+		last, ok := s.phones[vip].Last()
+		if !ok || last.Server != node || last.Sent < since {
+			return fmt.Errorf("last answer from %q", last.Server)
+		}
+		return nil
+	}))
+}
+
+// status waits until a node answers.
+func (s *site) status(node int) (st control.Status) {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "a status", func() (err error) { st, err = s.Client(node).Status(ctx); return err }))
+	return st
+}
+
+// served waits until somebody but the first node serves vip1, and says how long
+// after the fault the first answer came.
+func (s *site) served(fault time.Duration) time.Duration {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "vip1 served elsewhere", func() error {
+		if last, _ := s.phones[0].Last(); last.Server == "pbx1" || last.Sent < fault {
+			return fmt.Errorf("last answer from %q", last.Server)
+		}
+		return nil
+	}))
+	for _, p := range s.phones[0].Pings(fault, 0) {
+		if p.RTT > 0 && p.Server != "pbx1" {
+			return p.Sent - fault
+		}
+	}
+	s.t.Fatal("no answer from another node")
+	return 0
+}
+
+// oneHolder: since a moment no question was answered by two machines, and none
+// by the old holder once another had answered.
+func (s *site) oneHolder(since time.Duration) {
+	s.t.Helper()
+	for _, v := range s.arp.Violations() {
+		if v.Asked >= since {
+			s.t.Errorf("two holders: %v", v)
+		}
+	}
+	for i, addr := range s.VIPs {
+		holder, changes := "", 0
+		for _, tenure := range s.arp.Tenures(addr) {
+			if tenure.To >= since && tenure.Host != holder {
+				holder = tenure.Host
+				changes++
+			}
+		}
+		if changes > 2 {
+			s.t.Errorf("%s went to and fro: %v", cluster.VIPName(i), s.arp.Tenures(addr))
+		}
+		seen := map[string]bool{}
+		last := ""
+		for _, p := range s.phones[i].Pings(since, 0) {
+			if p.RTT == 0 || p.Server == last {
+				continue
+			}
+			if seen[p.Server] {
+				s.t.Errorf("two holders: %s answered for %s at %v, after %s had", p.Server, cluster.VIPName(i), p.Sent, last)
+			}
+			seen[p.Server], last = true, p.Server
+		}
+	}
+}
+
+// programs lists what is attached to a node's eth0.
+func (s *site) programs(node int) (names []string) {
+	s.t.Helper()
+	must(s.t, s.Node(node).Do(func() error {
+		for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			found, err := link.QueryPrograms(link.QueryOptions{Target: s.index(), Attach: at})
+			if err != nil {
+				return err
+			}
+			for _, p := range found.Programs {
+				program, err := ebpf.NewProgramFromID(p.ID)
+				if err != nil {
+					return err
+				}
+				info, err := program.Info()
+				_ = program.Close()
+				if err != nil {
+					return err
+				}
+				names = append(names, info.Name)
+			}
+		}
+		return nil
+	}))
+	return names
+}
