@@ -94,7 +94,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
 			b.setFence(d.VIP, d.Until)
 		} else {
-			b.a.Directory.leases.put(d.VIP, d.Epoch, 0, 0)
+			b.a.Directory.leases.end(d.VIP)
 			b.setFence(d.VIP, 0)
 		}
 	}

@@ -119,11 +119,12 @@ func TestLeasesComeBack(t *testing.T) {
 	if held, err := d.OpenLeases(leaseIDs); err != nil || len(held) != 0 {
 		t.Fatalf("a new file holds %v, %v", held, err)
 	}
+	d.leases.end("192.0.2.102") // asked for under 4, not held yet
 	d.leases.put("192.0.2.102", 4, 100, 900)
 	d.leases.put("192.0.2.102", 4, 500, 1100) // renewed: held since the first
 	d.leases.put(elect.RoleID("cdr"), 2, 200, 800)
 	d.leases.put("192.0.2.101", 3, 100, 700)
-	d.leases.put("192.0.2.101", 3, 0, 0) // let go
+	d.leases.end("192.0.2.101")
 	want := []elect.HeldVIP{{VIP: "192.0.2.102", Epoch: 4, Since: 100, Until: 1100}, {VIP: elect.RoleID("cdr"), Epoch: 2, Since: 200, Until: 800}}
 	for range 2 { // once more: what was taken over is written anew
 		again := openDirectory(t, base)

@@ -79,6 +79,10 @@ func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, now, until elect.Inst
 	atomic.StoreUint64(word(s, wordUntil), uint64(until))
 }
 
+// end records that nothing is held. The epoch is forgotten with it: the next
+// lease is held since its own beginning.
+func (l *leaseFile) end(id elect.VIPID) { l.putEpoch(l.slot(id), 0, 0) }
+
 func (l *leaseFile) putEpoch(s []byte, epoch elect.Epoch, since elect.Instant) {
 	atomic.StoreUint64(word(s, wordUntil), 0)
 	atomic.StoreUint64(word(s, wordEpoch), uint64(epoch))

@@ -16,9 +16,8 @@ import (
 )
 
 // neighbours are two clusters on one segment, with names and keys of their own
-// and the same node names and port. The second one's file still names a machine
-// that is the first one's now.
-func neighbours(t *testing.T) *site {
+// and the same node names and port.
+func neighbours(t *testing.T) (s *site, westFile string) {
 	t.Helper()
 	dir := t.TempDir()
 	files := map[string]string{}
@@ -32,9 +31,6 @@ func neighbours(t *testing.T) *site {
 		for n := range 3 {
 			text += fmt.Sprintf("[[node]]\nname = \"pbx%d\"\naddress = \"10.77.0.%d\"\n", n+1, 11+3*i+n)
 		}
-		if name == "west" {
-			text += "[[node]]\nname = \"gone\"\naddress = \"10.77.0.13\"\nvoter = false\nholder = false\n"
-		}
 		text += fmt.Sprintf("[[vip]]\nname = \"vip%d\"\naddress = \"10.77.0.%d\"\nprefer = [\"pbx1\"]\n", i+1, 101+i)
 		if err := os.WriteFile(keyFile, []byte(key+"\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -44,7 +40,7 @@ func neighbours(t *testing.T) *site {
 		}
 		files[name] = file
 	}
-	return start(t, cluster.Options{
+	s = start(t, cluster.Options{
 		Nodes: []string{"east1", "east2", "east3", "west1", "west2", "west3"},
 		Agent: func(spec lab.Spec) lab.Spec {
 			name := strings.TrimPrefix(spec.Name, "agent-")
@@ -52,16 +48,39 @@ func neighbours(t *testing.T) *site {
 			return spec
 		},
 	})
+	return s, files["west"]
 }
 
-// TestNeighbours: two clusters on one segment do not disturb each other.
-func TestNeighbours(t *testing.T) {
-	s := neighbours(t)
+// allHeld waits until every agent sees its VIP held and its nodes fit.
+func (s *site) allHeld(t *testing.T) {
+	t.Helper()
 	for i := range s.Nodes() {
 		s.status(t, i, "everything held", func(st control.Status) bool {
 			return st.Quorum && st.VIPs[0].State == "held" && st.VIPs[0].Verified && node(st, "pbx1").Fit && node(st, "pbx2").Fit && node(st, "pbx3").Fit
 		})
 	}
+}
+
+// nameForeign gives west's file a machine that is east's, and restarts west's
+// agents on it: from then on that machine hears heartbeats that are not its.
+func (s *site) nameForeign(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	s.must(t, err)
+	text = append(text, "[[node]]\nname = \"gone\"\naddress = \"10.77.0.13\"\nvoter = false\nholder = false\n"...)
+	s.must(t, os.WriteFile(file, text, 0o644))
+	for i := 3; i < 6; i++ {
+		s.Agent(i).Kill()
+		s.must(t, s.StartAgent(i))
+	}
+}
+
+// TestNeighbours: two clusters on one segment do not disturb each other.
+func TestNeighbours(t *testing.T) {
+	s, west := neighbours(t)
+	s.allHeld(t)
+	s.nameForeign(t, west)
+	s.allHeld(t)
 	at := lab.Now()
 	s.hears(t, 0, "east1", at)
 	s.hears(t, 1, "west1", at)
