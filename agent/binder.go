@@ -85,6 +85,9 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
 			continue
 		}
+		if *old == d {
+			continue
+		}
 		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch
 		if old.Hold && !d.Hold {
 			b.owed[d.VIP] = true
