@@ -75,7 +75,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 		turn = max(turn, m.firstQuorum.Add(m.cfg.Settle))
 	}
 	if m.handed(v) {
-		turn = max(at, v.backoffUntil, v.retryAt)
+		turn = at
 	} else {
 		turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	}

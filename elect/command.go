@@ -8,14 +8,13 @@ import (
 
 // command is an operator's request to this agent, until it is done.
 type command struct {
-	id     uint64
-	kind   CommandKind
-	node   *peer     // drain, undrain
-	moves  []cmdMove // move, failback
-	asks   uint64    // ID of the request that a drain of another node is
-	sent   Instant   // last request to another node
-	by     Instant
-	remote bool // somebody else has to act
+	id    uint64
+	kind  CommandKind
+	node  *peer     // drain, undrain
+	moves []cmdMove // move, failback
+	asks  uint64    // ID of the request that a drain of another node is
+	sent  Instant   // last request to another node
+	by    Instant
 }
 
 type cmdMove struct {
