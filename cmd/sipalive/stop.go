@@ -18,7 +18,7 @@ const stopPatience = time.Minute
 func newStopCommand() *cobra.Command {
 	cmd := newOrderCommand(control.Stop, "", "Hand everything over and end the agent",
 		`Hand every VIP and role of this node over and end its agent. To restart or
-upgrade an agent, restart it: that moves nothing.`,
+upgrade an agent with nothing moved, send it SIGUSR2 and start the new one.`,
 		func([]string) control.Command { return control.Command{Kind: control.Stop} })
 	order := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
