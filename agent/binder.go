@@ -71,6 +71,9 @@ func newBinder(a *Agent) *binder {
 // want sets the level. What was not stored must not be held anew: then only
 // what is held already, under its old end, stays (§4.5).
 func (b *binder) want(level []elect.Desired, stored bool) {
+	if len(level) == 0 {
+		return // no change: the machine has only heard that a record was not stored
+	}
 	changed := false
 	b.mu.Lock()
 	if len(b.level) != len(level) {

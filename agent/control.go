@@ -73,7 +73,8 @@ func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
 // command translates names into what elect knows.
 func (a *Agent) command(c control.Command) (elect.Command, error) {
 	kinds := map[control.Kind]elect.CommandKind{control.Move: elect.CommandMove, control.Failback: elect.CommandFailback,
-		control.Drain: elect.CommandDrain, control.Undrain: elect.CommandUndrain, control.Stop: elect.CommandStop}
+		control.Drain: elect.CommandDrain, control.Undrain: elect.CommandUndrain,
+		control.Adopt: elect.CommandAdopt, control.Stop: elect.CommandStop}
 	cmd := elect.Command{Kind: kinds[c.Kind], Node: elect.Node(c.Node)}
 	if cmd.Kind == 0 {
 		return cmd, fmt.Errorf("%s: unknown command", c.Kind)
@@ -122,6 +123,8 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 	switch c.Kind {
 	case control.Drain:
 		lines = append([]string{node + " is drained" + a.stillHolds(node, after)}, lines...)
+	case control.Adopt:
+		lines = []string{"the file's voter list is active"}
 	case control.Undrain:
 		lines = append([]string{node + " may hold again"}, lines...)
 	case control.Move:

@@ -37,6 +37,7 @@ const (
 	Failback Kind = "failback" // VIP, or every one when empty, to its preferred node
 	Drain    Kind = "drain"    // Node, this one when empty
 	Undrain  Kind = "undrain"  // Node, this one when empty
+	Adopt    Kind = "adopt"    // take the file's voter list now: no other is in use
 	Stop     Kind = "stop"     // hand everything over and end this agent
 )
 
@@ -67,7 +68,7 @@ const maxName = 128
 func (c Command) check() error {
 	type need struct{ vip, node bool }
 	allowed := map[Kind]need{
-		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Stop: {},
+		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Stop: {},
 	}
 	may, known := allowed[c.Kind]
 	if !known {
