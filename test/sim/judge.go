@@ -248,6 +248,9 @@ func (w *World) healthy() bool {
 		if n.Machine == nil || n.paused || n.StoreFails || n.stopping {
 			continue
 		}
+		if n.Machine.Lists().Active == nil {
+			continue // a first start waits for every node (§4.9)
+		}
 		ok |= 1 << n.Index
 		if c.Holder && n.PBX == elect.SIPUp && !n.BindFails && !n.VerifyFails && len(n.over) == 0 && !w.doubted(n) {
 			holder |= 1 << n.Index
