@@ -56,7 +56,7 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
 	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
 	if !was && n.effective(i) {
 		for _, o := range j.w.Nodes {
-			if o != n && o.effective(i) && (j.w.Fence || !o.paused && o.Machine != nil) {
+			if o != n && o.effective(i) && (j.w.Fence || !o.unfenced(i)) {
 				j.violate("%s bound by %s (epoch %d) while %s answers for it (epoch %d)", id, n, b.epoch, o, o.bound[i].epoch)
 			}
 		}

@@ -45,6 +45,7 @@ type Node struct {
 	instance  elect.Instance
 	life      int // of the agent: what an earlier life scheduled is void
 	paused    bool
+	thawed    Time // when it was paused last, the end of it
 	pausedAt  Time
 	backlog   []delivery
 	wake      Time
@@ -102,6 +103,16 @@ func (n *Node) global(t elect.Instant) Time {
 func (n *Node) effective(i int) bool {
 	b := &n.bound[i]
 	return b.on && !n.Off && (!n.w.Fence || n.local() < b.until)
+}
+
+// unbindMost is the longest that the kernel takes to unbind.
+const unbindMost = 120 * time.Microsecond
+
+// unfenced reports whether the node answers for the VIP only because nobody
+// could end its lease for it: its agent is frozen or gone, or thawed just now
+// and has told the kernel at once. Without a fence that overlap is known.
+func (n *Node) unfenced(i int) bool {
+	return n.paused || n.Machine == nil || n.bound[i].leaving && n.w.Now-n.thawed <= Time(unbindMost)
 }
 
 // Start starts the agent on what its directories hold. A VIP found bound
@@ -196,7 +207,7 @@ func (n *Node) Resume() {
 		return
 	}
 	n.w.tracef("%s thawed", n.Name)
-	n.paused = false
+	n.paused, n.thawed = false, n.w.Now
 	backlog := n.backlog
 	n.backlog = nil
 	if n.w.Rand.IntN(2) == 0 {
@@ -357,7 +368,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 // agent hears of it if it is still the same one.
 func (n *Node) unbind(i int) {
 	life := n.life
-	n.w.At(time.Duration(20+n.w.Rand.IntN(100))*time.Microsecond, func() {
+	n.w.At(20*time.Microsecond+time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond))), func() {
 		b := &n.bound[i]
 		if !b.leaving || !b.on {
 			return
