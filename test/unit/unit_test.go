@@ -63,7 +63,7 @@ func TestUnitSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"Type=notify", "Restart=always", "RuntimeDirectoryPreserve=yes",
+	for _, line := range []string{"Type=notify", "Restart=always", "StartLimitIntervalSec=0", "RuntimeDirectoryPreserve=yes",
 		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
