@@ -22,7 +22,7 @@ func newDemoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Run a whole cluster on this machine and let it fail over before your eyes",
-		Args:  cobra.NoArgs,
+		Args:  arguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Geteuid() != 0 {
 				return errors.New("demo: network namespaces need root (run it with sudo)")

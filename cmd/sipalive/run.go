@@ -46,7 +46,7 @@ func newRunCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Run the agent on this node",
-		Args:  cobra.NoArgs,
+		Args:  arguments(""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !cmd.Flags().Changed("state-dir") && cmd.Flags().Changed("run-dir") {
 				f.stateDir = filepath.Join(f.runDir, "state")
