@@ -127,7 +127,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 // of its own, before the sweep would take away the addresses it holds.
 func refuseSecond(self *config.Node, port uint16) error {
 	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(self.Address, port)))
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("%w (the address of %s is not on this machine, or not yet)", err, self.Name)
+	case err != nil:
 		return fmt.Errorf("%w (one agent per node: does another run here?)", err)
 	}
 	return probe.Close()
