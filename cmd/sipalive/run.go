@@ -151,8 +151,10 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.CheckInterfaces(interfaceExists); err != nil {
-		return nil, nil, err
+	if self.Holder { // a witness binds nothing
+		if err := c.CheckInterfaces(interfaceExists); err != nil {
+			return nil, nil, err
+		}
 	}
 	for i := range c.VIPs {
 		if c.VIPs[i].Interface != "" {
