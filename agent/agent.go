@@ -180,10 +180,13 @@ func (a *Agent) notifySystemd(ctx context.Context) error {
 		defer cancel()
 		return a.ask(c, func() {}) == nil
 	}
-	if alive() {
-		if err := platform.NotifySystemd("READY=1"); err != nil {
-			a.recorder.warn("tell systemd that the agent is ready", err)
+	for !alive() { // a machine that boots may starve it for a while
+		if ctx.Err() != nil {
+			return nil
 		}
+	}
+	if err := platform.NotifySystemd("READY=1"); err != nil {
+		a.recorder.warn("tell systemd that the agent is ready", err)
 	}
 	if interval == 0 {
 		<-ctx.Done()
