@@ -25,7 +25,9 @@ type actions struct {
 
 // takeover is what this node took and under what.
 type takeover struct {
-	epoch    elect.Epoch
+	epoch    elect.Epoch // raised in place, maybe
+	took     elect.Epoch // under which it was acquired
+	gone     bool
 	previous elect.Node
 	cause    elect.Cause
 }
@@ -72,7 +74,7 @@ func (x *actions) transitions(ts []elect.Transition) {
 		}
 		switch t.Kind {
 		case elect.Acquired:
-			x.set(t.VIP, takeover{epoch: t.Epoch, previous: t.Previous, cause: t.Cause})
+			x.set(t.VIP, takeover{epoch: t.Epoch, took: t.Epoch, previous: t.Previous, cause: t.Cause})
 			x.a.Runner.Newer(l.name, uint64(t.Epoch))
 		case elect.Raised:
 			was := x.get(t.VIP)
@@ -82,6 +84,9 @@ func (x *actions) transitions(ts []elect.Transition) {
 		case elect.HolderSeen:
 			x.a.Runner.Newer(l.name, uint64(t.Epoch))
 		case elect.LetGo:
+			was := x.get(t.VIP)
+			was.gone = true
+			x.set(t.VIP, was)
 			x.start(l, hooks.Release, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
 		case elect.RetireDue:
 			x.start(l, hooks.Retire, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
@@ -126,12 +131,17 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 // acquire actions run, then SIP has to answer on it.
 func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
 	l, t := x.a.names.byID[id], x.get(id)
-	x.start(l, hooks.Acquire, e, x.event(l, e, t.previous, t.cause), func(bool) { go x.verify(l) })
+	x.start(l, hooks.Acquire, e, x.event(l, e, t.previous, t.cause), func(bool) { go x.verify(l, t.took) })
 }
 
-// verify asks the VIP itself with OPTIONS until it answers or time is up.
-func (x *actions) verify(l *lease) {
-	e := x.get(l.id).epoch
+// verify asks the VIP itself with OPTIONS until it answers or time is up. The
+// takeover that ran its actions may be over by then: what answers is another's.
+func (x *actions) verify(l *lease, took elect.Epoch) {
+	t := x.get(l.id)
+	if t.gone || t.took != took {
+		return
+	}
+	e := t.epoch
 	if l.vip == nil || !x.a.Config.SIP.Verify {
 		x.a.recorder.complete(l.id, e, "done")
 		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
