@@ -108,7 +108,14 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 		return "stopped", nil
 	}
 	var after elect.Status
-	look := func() error { return a.ask(ctx, func() { after = a.Machine.Status() }) }
+	look := func() error {
+		var st elect.Status // its own: the loop may still write it after an ask that failed
+		err := a.ask(ctx, func() { st = a.Machine.Status() })
+		if err == nil {
+			after = st
+		}
+		return err
+	}
 	if err := look(); err != nil {
 		return "", err
 	}
