@@ -213,7 +213,9 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		b.announce(ap)
 	}
 	if fresh {
-		b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip != nil)
+		if ap.vip != nil {
+			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
+		}
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}

@@ -283,13 +283,12 @@ func addAction(ev *control.Event, zero elect.Instant, o hooks.Outcome) {
 	ev.AddAction(o.Action, elect.Instant(o.Started).Sub(zero), o.Took, o.Output, err)
 }
 
-// bound marks when the address was there and announced; a role has neither.
-func (r *recorder) bound(id elect.VIPID, e elect.Epoch, bound, announced elect.Instant, address bool) {
-	if !address {
-		return
-	}
+// bound marks when the address was there and, where it is announced, announced.
+func (r *recorder) bound(id elect.VIPID, e elect.Epoch, bound, announced elect.Instant, announce bool) {
 	r.mark(id, e, "bound", bound)
-	r.mark(id, e, "announced", announced)
+	if announce {
+		r.mark(id, e, "announced", announced)
+	}
 }
 
 func (r *recorder) mark(id elect.VIPID, e elect.Epoch, name string, at elect.Instant) {
