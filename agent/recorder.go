@@ -30,6 +30,9 @@ type entry struct {
 	zero  elect.Instant // of its timeline
 }
 
+// maxReady bounds the prepare actions kept for a takeover that may never come.
+const maxReady = 32
+
 // warnEvery is how often the same warning is worth a line.
 const warnEvery = time.Minute
 
@@ -267,7 +270,11 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	}
 	ev.Add("noticed", 0)
 	for _, o := range r.ready[t.VIP] {
-		addAction(&ev, zero, o)
+		// Else of a move that came to nothing. A lease of slack: what told when the
+		// need was noticed took its time.
+		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config.Timing.Lease) {
+			addAction(&ev, zero, o)
+		}
 	}
 	delete(r.ready, t.VIP)
 	ev.Add("lease", at.Sub(zero))
@@ -325,13 +332,18 @@ func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, 
 // action keeps what became of an action with the event it belongs to.
 func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o hooks.Outcome) {
 	r.post(func() {
-		if !o.OK {
-			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", o.Err)
+		why := o.Err + o.Note
+		switch {
+		case o.Skipped:
+			r.a.Log.Info(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
+		case why != "":
+			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		}
 		en := r.open[id]
 		switch phase {
 		case hooks.Prepare:
-			r.ready[id] = append(r.ready[id], o)
+			kept := r.ready[id]
+			r.ready[id] = append(kept[max(0, len(kept)+1-maxReady):], o)
 			return
 		case hooks.Release, hooks.Retire:
 			en = r.release[id]

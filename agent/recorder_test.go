@@ -112,6 +112,24 @@ func TestTakeoverTimeline(t *testing.T) {
 	}
 }
 
+// TestPreparedInVain: what ran for a move that came to nothing is no part of a
+// later takeover.
+func TestPreparedInVain(t *testing.T) {
+	r := newRecording(t)
+	for range 3 * maxReady {
+		r.action(vip1, hooks.Prepare, 8, hooks.Outcome{Action: "exec /ready", Started: int64(r.at(-time.Hour)), OK: true})
+	}
+	r.settle()
+	if n := len(r.ready[vip1]); n != maxReady {
+		t.Errorf("%d prepare actions kept, want %d", n, maxReady)
+	}
+	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: 8, Cause: elect.CauseSIP, Noticed: r.at(-time.Second)}})
+	r.settle()
+	if tl := r.last().Timeline; len(tl) != 2 {
+		t.Errorf("timeline %+v", tl)
+	}
+}
+
 // TestCrashTimeline: a crash is noticed when the lease ends; the last sign of
 // life shows before it.
 func TestCrashTimeline(t *testing.T) {
@@ -167,6 +185,20 @@ func TestEveryTransitionHasWords(t *testing.T) {
 		}
 		if k.String() == (k + 1).String() {
 			break // the last one answers for all above it
+		}
+	}
+}
+
+// TestNotesAreSaid: an action that went well but left something running says so,
+// and one that was not wanted any more is no trouble.
+func TestNotesAreSaid(t *testing.T) {
+	r := newRecording(t)
+	r.action(vip1, hooks.Acquire, 8, hooks.Outcome{Action: "exec /a", OK: true, Note: "processes it left running were killed"})
+	r.action(vip1, hooks.Retire, 8, hooks.Outcome{Action: "exec /b", Skipped: true, Err: "skipped: epoch 8 is over"})
+	r.settle()
+	for _, want := range []string{`level=WARN msg="exec /a" `, `err="processes it left running were killed"`, `level=INFO msg="exec /b" `} {
+		if !strings.Contains(r.log.String(), want) {
+			t.Errorf("%s is not in the log:\n%s", want, r.log)
 		}
 	}
 }
