@@ -63,8 +63,20 @@ func (m *Machine) steerMoves() {
 
 // healed: the PBX that a move runs from answers again before anything was let
 // go, and the holder is fit at its first good answer (§4.7).
+//
+// Each voter's last word counts, of whatever round: a beat begins a new round,
+// in which nobody has said anything yet.
 func (m *Machine) healed(v *vip) bool {
-	return v.move.cause == CauseSIP && !v.move.only && m.unfit(m.self) == "" && !m.majoritySays(v, RefusedNoConfidence)
+	if v.move.cause != CauseSIP || v.move.only || m.unfit(m.self) != "" {
+		return false
+	}
+	n := 0
+	for _, p := range m.peers {
+		if m.lists.Active.Has(p.Name) && v.votes[p.index].refused == RefusedNoConfidence {
+			n++
+		}
+	}
+	return n < m.lists.Active.Majority()
 }
 
 // moveCause is why a VIP has to leave this node, if it has to (§4.7, §4.8).

@@ -88,6 +88,22 @@ func runHours(t *testing.T, hours float64, nodes int) {
 	}
 }
 
+// onceFailed are seeds of three nodes that found something, a bug or a flaw of
+// the judge, after the first hundreds of hours had found nothing more.
+var onceFailed = []uint64{
+	100243, // judge: a first start in which two nodes never heard each other
+	100450, // judge: thawed without a fence, unbound a moment later
+	100921, // a move from a sick PBX ended and began anew with every round of asking
+}
+
+func TestOnceFailed(t *testing.T) {
+	for _, seed := range onceFailed {
+		if s := sim.NewScenario(seed, 3, chaos); len(s.Run(nil).Violations) > 0 {
+			fail(t, s)
+		}
+	}
+}
+
 // fail shows a failing seed: how to replay it, what remains of it when shrunk,
 // and the last of that run's trace.
 func fail(t *testing.T, s sim.Scenario) {
