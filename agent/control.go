@@ -129,7 +129,10 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 	lines := a.changes(before, after, took)
 	switch c.Kind {
 	case control.Drain:
-		lines = append([]string{node + " is drained" + a.stillHolds(node, after)}, lines...)
+		if still := a.stillHolds(node, after); still != "" {
+			return "", errors.New(strings.Join(append([]string{node + " is drained" + still}, lines...), "; "))
+		}
+		lines = append([]string{node + " is drained"}, lines...)
 	case control.Adopt:
 		lines = []string{"the file's voter list is active"}
 	case control.Undrain:
@@ -307,6 +310,17 @@ func (a *Agent) addNetworkCounters(c map[string]uint64) {
 func (a *Agent) Stop(ctx context.Context) error {
 	_, err := a.Do(ctx, control.Command{Kind: control.Stop})
 	return err
+}
+
+// Stopped reports whether everything was handed over because somebody asked for
+// it.
+func (a *Agent) Stopped() bool {
+	select {
+	case <-a.stopped:
+		return true
+	default:
+		return false
+	}
 }
 
 // StopPatience is the longest that handing over may take.

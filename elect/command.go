@@ -86,6 +86,10 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 		return fmt.Sprintf("move %s to %s: it is a witness (holder = false)", v.Name, c.Node)
 	case !to.alive:
 		return fmt.Sprintf("move %s to %s: it is not heard", v.Name, c.Node)
+	case m.drained(to):
+		return fmt.Sprintf("move %s to %s: it is drained (sipalive undrain %s)", v.Name, c.Node, c.Node)
+	case m.unfit(to) != "":
+		return fmt.Sprintf("move %s to %s: %s", v.Name, c.Node, m.unfit(to))
 	case m.holder(v) == nil:
 		return fmt.Sprintf("move %s: nobody holds it (%s)", v.Name, m.whyVacant(v))
 	}

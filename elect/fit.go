@@ -242,7 +242,7 @@ func (m *Machine) observeFitness() {
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
 			anyAlive = true
-			anyFit = anyFit || fit
+			anyFit = anyFit || why == "" // a drained node is able: no alarm for an operator's wish
 		}
 		p.fit, p.unfit = fit, why
 	}

@@ -16,7 +16,13 @@ const (
 	exitNo      = 1 // no, or failed
 	exitUsage   = 2
 	exitNoAgent = 3 // no agent answers
+	// exitStopped is how an agent ends that `sipalive stop` ended: the unit does
+	// not start it again (RestartPreventExitStatus=).
+	exitStopped = 10
 )
+
+// errStopped ends an agent that an operator stopped; it is no failure.
+var errStopped = errors.New("stopped")
 
 // errNo is the answer "no" to a question: nothing is printed.
 var errNo = errors.New("no")
@@ -72,6 +78,9 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitDone
 	}
+	if err == errStopped {
+		return exitStopped
+	}
 	if _, wrong := errors.AsType[usageError](err); wrong {
 		return exitUsage
 	}
@@ -83,7 +92,7 @@ func exitCode(err error) int {
 
 // errorLine is what stderr gets: one line, or nothing.
 func errorLine(err error) string {
-	if err == nil || err == errNo {
+	if err == nil || err == errNo || err == errStopped {
 		return ""
 	}
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), " ")

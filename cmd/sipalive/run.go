@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -352,11 +353,13 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	var signalled atomic.Bool
 	go func() {
 		select {
 		case <-ctx.Done():
 			return
 		case s := <-signals:
+			signalled.Store(true)
 			if s == syscall.SIGUSR2 {
 				log.Info("leaving everything to a successor", "reason", s.String())
 				a.Leave()
@@ -380,5 +383,9 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 			cancel()
 		}
 	}()
-	return a.Run(ctx)
+	err := a.Run(ctx)
+	if err == nil && a.Stopped() && !signalled.Load() {
+		return errStopped
+	}
+	return err
 }

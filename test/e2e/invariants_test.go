@@ -197,7 +197,7 @@ func (s *site) end(t testing.TB) {
 	defer cancel()
 	for i := range s.Nodes() {
 		if p := s.Agent(i); p != nil {
-			if err := p.Wait(ctx); err != nil && !killed(err) {
+			if err := inOrder(p.Wait(ctx)); err != nil && !killed(err) {
 				t.Errorf("agent of %s: %v", p.Host.Name, err)
 			}
 		}

@@ -18,6 +18,15 @@ func killed(err error) bool {
 	return is && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 }
 
+// inOrder takes the exit status of an agent that `sipalive stop` ended, 10 for
+// the unit's sake, as well as 0.
+func inOrder(err error) error {
+	if exit, is := errors.AsType[*exec.ExitError](err); is && exit.ExitCode() == 10 {
+		return nil
+	}
+	return err
+}
+
 // command is one run of the binary.
 type command struct {
 	out, err string

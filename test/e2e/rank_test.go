@@ -55,7 +55,7 @@ func (s *site) spareRole(t *testing.T, record string) {
 
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	s.must(t, s.Agent(2).Wait(ctx))
+	s.must(t, inOrder(s.Agent(2).Wait(ctx)))
 	s.must(t, s.StartAgent(2))
 	await(t, "the spare back", s.atRest)
 	s.oneHas(t, other) // nothing comes back by itself

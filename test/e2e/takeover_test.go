@@ -143,7 +143,7 @@ func (s *site) handedOver(t *testing.T, at time.Duration) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	if err := s.Agent(0).Wait(ctx); err != nil {
+	if err := inOrder(s.Agent(0).Wait(ctx)); err != nil {
 		t.Errorf("agent of pbx1: %v", err)
 	}
 	for _, addr := range s.VIPs {

@@ -139,7 +139,9 @@ func (j *Judge) promise(o *Node, i int) promise {
 		return j.ghost[o.Index][i]
 	}
 	s := o.Runtime.VIPs[id].Grant
-	if s == nil || s.Holder != g.Holder || s.Instance != g.Instance || s.Epoch != g.Epoch {
+	// A raised epoch that could not be stored takes nothing back: what is stored
+	// still names the holder.
+	if s == nil || s.Holder != g.Holder || s.Instance != g.Instance || s.Lease < g.Lease {
 		return promise{} // not stored, so not given
 	}
 	return promise{g.Holder, g.Instance, o.global(until)}
