@@ -124,7 +124,7 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 		node = a.Self.Name
 	}
 	if c.Kind == control.Drain {
-		took = a.awaitDrained(ctx, node, start, &after, look)
+		took = a.awaitDrained(ctx, node, start, before, &after, look)
 	}
 	lines := a.changes(before, after, took)
 	switch c.Kind {
@@ -152,8 +152,8 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 // drainPatience is how long a drain waits for a VIP that does not leave.
 const drainPatience = 5 * time.Second
 
-func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, after *elect.Status, look func() error) time.Duration {
-	for time.Since(start) < drainPatience+prepareTimeout(a.Config) && len(held(node, *after)) > 0 {
+func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, before elect.Status, after *elect.Status, look func() error) time.Duration {
+	for time.Since(start) < drainPatience+prepareTimeout(a.Config) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
 		select {
 		case <-ctx.Done():
 			return time.Since(start)
@@ -164,6 +164,17 @@ func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, 
 		}
 	}
 	return time.Since(start)
+}
+
+// onTheWay reports whether a VIP has left its old holder and its new one has
+// not been heard yet.
+func onTheWay(before, now elect.Status) bool {
+	for i, v := range now.VIPs {
+		if v.Holder == "" && before.VIPs[i].Holder != "" {
+			return true
+		}
+	}
+	return false
 }
 
 func held(node string, st elect.Status) []elect.VIPID {
