@@ -1,7 +1,9 @@
 package platform
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -133,7 +135,8 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("locked")
-		select {}
+		_, _ = io.Copy(io.Discard, os.Stdin) // until killed; an end of the parent ends it too
+		return
 	}
 	child := exec.Command(os.Args[0], "-test.run=^TestLockEndsWithItsProcess$")
 	child.Env = append(os.Environ(), "SIPALIVE_LOCK="+path)
@@ -141,11 +144,14 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := child.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := out.Read(make([]byte, 6)); err != nil {
-		t.Fatal(err)
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "locked\n" {
+		t.Fatalf("the child said %q, %v", line, err)
 	}
 	if _, err := Lock(path); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("held by process %d", child.Process.Pid)) {
 		t.Errorf("while the child lives: %v", err)
