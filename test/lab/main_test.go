@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 	case "idle": // waits to be killed
 		fmt.Println("idle", strings.Join(os.Args[1:], " "))
-		select {}
+		waitToBeKilled()
 	case "polite": // ends on SIGTERM
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			fmt.Println("child", cmd.Process.Pid)
 		}
 		fmt.Println("ready")
-		select {}
+		waitToBeKilled()
 	case "serve":
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -65,7 +65,15 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println("built", l.RunName())
-		select {}
+		waitToBeKilled()
+	}
+}
+
+// waitToBeKilled blocks in the kernel: the runtime ends a process all of whose
+// goroutines wait for each other.
+func waitToBeKilled() {
+	for {
+		_ = unix.Pause()
 	}
 }
 
