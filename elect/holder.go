@@ -87,7 +87,7 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 
 // onBound takes the kernel's word: only an address that is gone is released.
 func (m *Machine) onBound(e Bound) {
-	v := m.known[e.VIP]
+	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
 		return
 	}
@@ -109,7 +109,7 @@ func (m *Machine) onBound(e Bound) {
 // releaseUnbound releases what was let go within the step that acquired it: the
 // kernel never heard of it and has no word to give.
 func (m *Machine) releaseUnbound() {
-	for _, v := range m.vips {
+	for _, v := range m.everyVIP() {
 		if v.phase == unbinding && !v.wanted {
 			m.sendRelease(v)
 		}
