@@ -152,6 +152,19 @@ func (m *Machine) everyVIP() []*vip {
 	return slices.Concat(m.vips, m.leaving)
 }
 
+// maxStrangers bounds what is kept of VIPs that only other nodes have.
+const maxStrangers = 1024
+
+// noteStranger keeps the epoch of a VIP that only other nodes have yet, so that
+// epochs go on rising once it is in this configuration too. It reaches the disk
+// with the next record.
+func (m *Machine) noteStranger(h Hold) {
+	known, seen := m.durable.Highest[h.VIP]
+	if h.Epoch > known && (seen || len(m.durable.Highest) < maxStrangers) {
+		m.durable.Highest[h.VIP] = h.Epoch
+	}
+}
+
 // recall gives a VIP that comes (back) into the configuration what this node
 // has promised and seen of it.
 func (m *Machine) recall(v *vip) {

@@ -144,6 +144,7 @@ func (w *World) edit(e edit) {
 
 // write puts the edit into the node's file.
 func (w *World) write(n *Node, e edit) {
+	before := n.Config.VIPs
 	n.Config.Nodes, n.Config.VIPs = nil, nil
 	for i, c := range w.all.Nodes {
 		if e.members == nil || e.members[i] || i == n.Index {
@@ -154,6 +155,9 @@ func (w *World) write(n *Node, e edit) {
 	for i, v := range w.all.VIPs {
 		if e.vips == nil || e.vips[i] {
 			n.Config.VIPs = append(n.Config.VIPs, v)
+			if !slices.ContainsFunc(before, func(b elect.VIPConfig) bool { return b.ID == v.ID }) {
+				w.Judge.joined(i)
+			}
 		}
 	}
 	if e.lease != 0 {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -15,12 +16,15 @@ func NewReloads(seed uint64) Lists {
 	nodes, vips := len(s.Config.Nodes), len(s.Config.VIPs)
 	T := s.Config.Lease
 	members, have, lease := all(nodes), all(vips), T
+	// A node without a list asks every node it knows: that a reinstalled one
+	// knows them all is the operator's part (§4.9).
+	leave := !slices.ContainsFunc(s.edits, func(e edit) bool { return e.lost })
 	for i := range s.edits {
 		e := &s.edits[i]
 		switch r.IntN(6) {
 		case 0:
 			members = all(nodes)
-			members[r.IntN(nodes)] = r.IntN(2) == 0
+			members[r.IntN(nodes)] = !leave || r.IntN(2) == 0
 		case 1, 2:
 			have = all(vips)
 			have[r.IntN(vips)] = r.IntN(2) == 0

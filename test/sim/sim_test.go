@@ -21,7 +21,7 @@ var (
 	sizesFlag   = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
 	singleFlag  = flag.Int("sim.single", 150, "seeds of twelve single faults each")
 	listsFlag   = flag.Int("sim.lists", 300, "seeds of changing voter lists")
-	reloadsFlag = flag.Int("sim.reloads", 200, "seeds of reloaded files")
+	reloadsFlag = flag.Int("sim.reloads", 50, "seeds of reloaded files")
 	freeFlag    = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
