@@ -11,7 +11,7 @@ import (
 // itself, before the binder hears of the change: an address is never bound under
 // a closed fence, nor unbound under an open one, and a renewal needs no binder.
 func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
-	l := b.a.names.byID[id]
+	l := b.a.names().byID[id]
 	if l == nil || l.vip == nil {
 		return
 	}

@@ -72,6 +72,14 @@ func (r *recorder) agentEvent(text string) {
 	r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindAgent, Text: text})
 }
 
+// reloaded tells of a configuration that is in force now.
+func (r *recorder) reloaded(text string) {
+	r.post(func() {
+		r.a.Log.Info("configuration "+text, "node", r.a.Self.Name)
+		r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindConfig, Text: text})
+	})
+}
+
 // warn tells of trouble, at most once a minute for the same.
 func (r *recorder) warn(what string, err error) {
 	r.post(func() {
@@ -97,7 +105,7 @@ func (r *recorder) transitions(ts []elect.Transition) {
 
 func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	ev := control.Event{Time: r.wall(at), Node: r.a.Self.Name, Kind: kindOf(t.Kind), Epoch: uint64(t.Epoch), Text: t.Text}
-	if l := r.a.names.byID[t.VIP]; l != nil {
+	if l := r.a.names().byID[t.VIP]; l != nil {
 		ev.VIP = l.name
 	}
 	if t.Cause != elect.CauseNone {
@@ -272,7 +280,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	for _, o := range r.ready[t.VIP] {
 		// Else of a move that came to nothing. A lease of slack: what told when the
 		// need was noticed took its time.
-		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config.Timing.Lease) {
+		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config().Timing.Lease) {
 			addAction(&ev, zero, o)
 		}
 	}
@@ -335,9 +343,9 @@ func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o ho
 		why := o.Err + o.Note
 		switch {
 		case o.Skipped:
-			r.a.Log.Info(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
+			r.a.Log.Info(o.Action, "node", r.a.Self.Name, "vip", r.a.names().byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		case why != "":
-			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
+			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names().byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		}
 		en := r.open[id]
 		switch phase {

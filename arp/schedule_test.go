@@ -36,13 +36,14 @@ func (r *recorder) send(addr netip.Addr, ifname string) error {
 // recorded makes an announcer with the bubble's clock and no socket.
 func recorded(o Options) (*Announcer, *recorder) {
 	r := &recorder{start: time.Now(), at: make(map[netip.Addr][]int64)}
-	return &Announcer{
-		refresh:   o.Refresh,
+	a := &Announcer{
 		burst:     burst[:],
 		onError:   o.OnError,
 		send:      r.send,
 		schedules: make(map[netip.Addr]*schedule),
-	}, r
+	}
+	a.SetRefresh(o.Refresh)
+	return a, r
 }
 
 func expect(t *testing.T, got []int64, want ...int64) {

@@ -37,17 +37,18 @@ func checkFreeSWITCH(command string) error {
 func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
 	var out capture
 	var notes []string
+	address, ask := r.freeSWITCH()
 	finish := func(step string, err error) result {
 		if err != nil {
-			err = fmt.Errorf("freeswitch %s: %s%s", r.opts.FreeSWITCHAddress, step, r.explain(ctx, a, err))
+			err = fmt.Errorf("freeswitch %s: %s%s", address, step, r.explain(ctx, a, err))
 		}
 		return result{err: err, note: strings.Join(notes, "; "), output: out.String()}
 	}
-	password, err := r.password()
+	password, err := readPassword(ask)
 	if err != nil {
 		return finish("", err)
 	}
-	s, err := openEventSocket(ctx, r.opts.Dial, r.opts.FreeSWITCHAddress, password)
+	s, err := openEventSocket(ctx, r.opts.Dial, address, password)
 	if err != nil {
 		return finish("", err)
 	}
@@ -66,11 +67,11 @@ func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
 	return finish("", nil)
 }
 
-func (r *Runner) password() (string, error) {
-	if r.opts.FreeSWITCHPassword == nil {
+func readPassword(ask func() (string, error)) (string, error) {
+	if ask == nil {
 		return "", errors.New("no password (set password_file under [freeswitch])")
 	}
-	password, err := r.opts.FreeSWITCHPassword()
+	password, err := ask()
 	if err != nil {
 		return "", fmt.Errorf("no password: %s", oneLine(err.Error()))
 	}
