@@ -236,6 +236,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.moved = false
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
+			b.a.Announcer.Stop(ap.address.IP)
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
