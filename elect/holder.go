@@ -12,6 +12,9 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	} else if v.cause == CauseNone {
 		v.cause = CauseCrash
 	}
+	if v.cause == CauseMove {
+		v.excluded = 0 // an operator wants it here all the same
+	}
 	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,
 		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince})
 	v.seenHeld, v.told, v.passing = true, false, ""

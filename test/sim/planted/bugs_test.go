@@ -7,6 +7,7 @@ const (
 	lists     = "elect/lists.go"
 	machine   = "elect/machine.go"
 	move      = "elect/move.go"
+	reconf    = "elect/reconfigure.go"
 	store     = "elect/store.go"
 	successor = "elect/successor.go"
 	vip       = "elect/vip.go"
@@ -53,5 +54,8 @@ var bugs = []bug{
 	{name: "instance kept over a reboot", file: store, old: "		m.instance = instance\n", new: "		m.instance = 7\n", directed: true},
 	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "if h.Epoch > v.epoch {", new: "if false {", directed: true},
 	{name: "release passes a vote over lists", file: voter, old: " || !m.lists.allow(r.Lists)", new: "", directed: true},
+	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
+	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
+	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }
