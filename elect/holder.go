@@ -12,7 +12,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	} else if v.cause == CauseNone {
 		v.cause = CauseCrash
 	}
-	if v.cause == CauseMove {
+	if v.cause == CauseMove || v.cause == CauseFailback {
 		v.excluded = 0 // an operator wants it here all the same
 	}
 	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,

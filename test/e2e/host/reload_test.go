@@ -78,6 +78,10 @@ func TestReload(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("interface changed", func(t *testing.T) {
+		s.t = t
+		s.changeInterface()
+	})
 	t.Run("lease changed", func(t *testing.T) {
 		s.t = t
 		for _, lease := range []string{"3s", "600ms"} {
@@ -98,6 +102,43 @@ func TestReload(t *testing.T) {
 		t.Errorf("epochs %v, were %v before", now, epochs)
 	}
 	s.untouched()
+}
+
+// changeInterface: a held VIP follows the file from one interface to another.
+func (s *site) changeInterface() {
+	v := apart
+	s.write("", 4, "", vip1, vip2, v)
+	for i := range 4 {
+		s.reload(i)
+	}
+	s.await("apart held", func(ctx context.Context) error {
+		h, err := s.holder(ctx, 0, v)
+		if err == nil && h != v.prefer {
+			err = fmt.Errorf("at %q", h)
+		}
+		return err
+	})
+	epoch := s.epochs(0)[v.name]
+	v.dev = "vip0x"
+	s.write("", 4, "", vip1, vip2, v)
+	for i := range 4 {
+		s.reload(i)
+	}
+	s.await("apart on its new interface alone", func(context.Context) error {
+		is, was := s.ip(0, "-o addr show dev vip0x"), s.ip(0, "-o addr show dev vip0")
+		if !strings.Contains(is, v.address+"/32") || strings.Contains(was, v.address) {
+			return fmt.Errorf("vip0x has %q, vip0 %q", is, was)
+		}
+		return nil
+	})
+	if now := s.epochs(0)[v.name]; now != epoch {
+		s.t.Errorf("epoch %d, was %d: nothing should have moved", now, epoch)
+	}
+	s.write("", 4, "", vip1, vip2)
+	for i := range 4 {
+		s.reload(i)
+	}
+	s.rest(4, vip1, vip2)
 }
 
 // badFile: the command says what check says, SIGHUP logs it, nothing changes.
