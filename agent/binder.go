@@ -66,7 +66,8 @@ func newBinder(a *Agent) *binder {
 	for _, h := range a.Adopted {
 		if ap := b.applied[h.VIP]; ap != nil {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
-			b.levelOf(h.VIP).Hold = true
+			d := b.levelOf(h.VIP)
+			d.Hold, d.Epoch = true, h.Epoch
 		}
 	}
 	return b
@@ -315,6 +316,7 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ip := <-b.flush:
+			_ = b.a.Conntrack.Manage([]vip.Address{{IP: ip}}) // it may have come, or left, by a reload
 			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
 				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
 			}
