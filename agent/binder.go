@@ -103,7 +103,7 @@ func (b *binder) arrange(level []elect.Desired) (changed bool) {
 // want sets the level. What was not stored must not be held anew: then only
 // what is held already, under its old end, stays (§4.5).
 func (b *binder) want(level []elect.Desired, stored bool) {
-	if len(level) == 0 {
+	if level == nil {
 		return // no change: the machine has only heard that a record was not stored
 	}
 	b.mu.Lock()
