@@ -70,6 +70,19 @@ func TestSchedule(t *testing.T) {
 	})
 }
 
+// A reload may change how often; what is due already stays so.
+func TestScheduleWithAnotherRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, r := recorded(Options{Refresh: 30 * time.Second})
+		a.Start(vip1, "eth0")
+		time.Sleep(10 * time.Second)
+		a.SetRefresh(5 * time.Second)
+		time.Sleep(36 * time.Second)
+		a.Stop(vip1)
+		expect(t, r.at[vip1], 100, 1100, 2200, 4400, 34400, 39400, 44400)
+	})
+}
+
 func TestScheduleMovesToAnotherInterface(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
