@@ -111,13 +111,7 @@ func (s *site) changeInterface() {
 	for i := range 4 {
 		s.reload(i)
 	}
-	s.await("apart held", func(ctx context.Context) error {
-		h, err := s.holder(ctx, 0, v)
-		if err == nil && h != v.prefer {
-			err = fmt.Errorf("at %q", h)
-		}
-		return err
-	})
+	s.home(v)
 	epoch := s.epochs(0)[v.name]
 	v.dev = "vip0x"
 	s.write("", 4, "", vip1, vip2, v)
