@@ -180,7 +180,6 @@ func (b *binder) takeNames() {
 			ap.address, ap.renewAt = to, 0
 		}
 	}
-	b.manage()
 }
 
 // manage tells the kernel's table which addresses are this agent's business.
