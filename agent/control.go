@@ -9,6 +9,7 @@ import (
 
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/platform"
 )
 
 // Plan answers `sipalive plan`.
@@ -220,12 +221,17 @@ func roundMillis(d time.Duration) string {
 // Status answers `sipalive status`.
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
-	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
+	err := a.ask(ctx, func() { st = a.Machine.Status() })
+	if err != nil {
 		return control.Status{}, err
 	}
 	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
+	out.MemoryLocked = a.MemoryLocked
+	if out.Scheduling, err = platform.Scheduling(); err != nil {
+		out.Scheduling = "unknown"
+	}
 	for i, n := range st.Nodes {
 		out.Nodes = append(out.Nodes, a.nodeStatus(n, a.Config.Nodes[i].Address.String()))
 	}
@@ -332,6 +338,12 @@ func (a *Agent) Stopped() bool {
 	default:
 		return false
 	}
+}
+
+// EndPatience is the longest that ending may take once told to: handing over,
+// then the actions that follow from it.
+func (a *Agent) EndPatience() time.Duration {
+	return a.StopPatience() + releaseTimeout(a.Config) + closePatience
 }
 
 // StopPatience is the longest that handing over may take.
