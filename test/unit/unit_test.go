@@ -46,7 +46,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := filepath.Join(t.TempDir(), "sipalive.service")
-	changed := strings.Replace(string(text), "/usr/bin/sipalive", "/bin/true", 1)
+	changed := strings.ReplaceAll(string(text), "/usr/bin/sipalive", "/bin/true")
 	if changed == string(text) {
 		t.Fatal("the unit does not start /usr/bin/sipalive")
 	}
