@@ -1,15 +1,21 @@
 package realtime
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sipalive/control"
 	"sipalive/test/cluster"
@@ -118,16 +124,18 @@ func (s *site) status(node int) control.Status {
 	return st
 }
 
-// hogs occupy every core for so long.
-func (s *site) hogs(long time.Duration) (begun, ended time.Time) {
+// hogs occupy every core for so long, one of each policy.
+func (s *site) hogs(long time.Duration, policies ...[]string) (begun, ended time.Time) {
 	s.t.Helper()
 	var hogs []*lab.Process
 	limit := fmt.Sprintf("--cpu=%d", int((long + 10*time.Second).Seconds()))
 	for core := range runtime.NumCPU() {
-		args := append(chrt("-r", hogPriority), "taskset", "-c", fmt.Sprint(core), "prlimit", limit, "sh", "-c", "while :; do :; done")
-		hog, err := s.Phone().Start(lab.Spec{Name: fmt.Sprintf("hog-%d", core), Path: args[0], Args: args[1:]})
-		must(s.t, err)
-		hogs = append(hogs, hog)
+		for _, policy := range policies {
+			args := append(slices.Clone(policy), "taskset", "-c", fmt.Sprint(core), "prlimit", limit, "sh", "-c", "while :; do :; done")
+			hog, err := s.Phone().Start(lab.Spec{Name: "hog", Path: args[0], Args: args[1:]})
+			must(s.t, err)
+			hogs = append(hogs, hog)
+		}
 	}
 	begun = time.Now()
 	time.Sleep(long)
@@ -173,7 +181,7 @@ func TestHogs(t *testing.T) {
 		}
 	}
 	before, at := s.status(1).VIPs[0], lab.Now()
-	begun, ended := s.hogs(30 * time.Second)
+	begun, ended := s.hogs(30*time.Second, chrt("-r", hogPriority))
 	r := s.seen(at)
 	if r.By["pbx1"] != r.Answered {
 		t.Errorf("answers by %v", r.By)
@@ -201,24 +209,72 @@ func TestHogs(t *testing.T) {
 	}
 }
 
-// TestStarvedHolder: a holder at normal priority beside the hogs keeps its lease
-// or loses it to those that have the unit's policy; it never has it beside them.
+// TestStarvedHolder: a holder without the realtime policy, which gets what little
+// is left beside hogs of every kind, loses its lease to those that have the
+// policy, and its VIP stays bound for want of somebody to remove it: the fence
+// alone keeps it silent.
 func TestStarvedHolder(t *testing.T) {
 	_, policy := unitPolicy(t)
 	s := start(t, func(node string) []string {
 		if node == "pbx1" {
-			return chrt("-o", 0)
+			return chrt("-i", 0)
 		}
 		return policy
 	})
-	if st := s.status(0); st.Scheduling != "other" {
+	if st := s.status(0); st.Scheduling != "idle" {
 		t.Errorf("pbx1 says scheduling %q", st.Scheduling)
 	}
 	before, at := s.status(1).VIPs[0], lab.Now()
-	s.hogs(15 * time.Second)
+	s.hogs(15*time.Second, chrt("-r", hogPriority), chrt("-o", 0))
 	s.seen(at)
 	after := s.status(1).VIPs[0]
 	t.Logf("vip1 was at %s under epoch %d, is at %s under %d", before.Holder, before.Epoch, after.Holder, after.Epoch)
+	if after.Epoch == before.Epoch {
+		t.Error("pbx1 was not starved: nothing is known of what the fence does")
+	}
 	s.oneHolder()
 	s.rest()
+}
+
+// TestRunaway: a thread that runs for longer than the unit's LimitRTTIME= without
+// ever waiting ends the agent, by the kernel's word. Here the limit is lowered to
+// what an agent that is asked without a pause goes past. It ends as a killed one:
+// the next one finds everything, and nothing is lost.
+func TestRunaway(t *testing.T) {
+	_, policy := unitPolicy(t)
+	s := start(t, func(string) []string { return policy })
+	before, at := s.status(1).VIPs[0], lab.Now()
+	agent := s.Agent(0)
+	limit := unix.Rlimit{Cur: 4000, Max: 2_000_000}
+	must(t, unix.Prlimit(agent.Pid, unix.RLIMIT_RTTIME, &limit, nil))
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := s.Client(0).Status(ctx); err != nil {
+					return
+				}
+			}
+		})
+	}
+	err := agent.Wait(ctx)
+	must(t, s.StartAgent(0))
+	asking.Wait()
+	if exit, is := errors.AsType[*exec.ExitError](err); !is || exit.ExitCode() != 1 {
+		t.Errorf("the agent ended with %v, want exit status 1", err)
+	}
+	if out := agent.Output(); !strings.Contains(out, "ran at a realtime priority without ever waiting") || !strings.Contains(out, "goroutine 1 [") {
+		t.Errorf("the agent does not say why it ended, or not what it was doing:\n%.2000s", out)
+	}
+	s.rest()
+	time.Sleep(1500 * time.Millisecond) // longer than the lease that was left behind
+	if r := s.seen(at); r.Stall < heartbeat && (r.By["pbx1"] != r.Answered || r.Lost > 0) {
+		t.Errorf("%d lost, answers by %v", r.Lost, r.By)
+	}
+	if after := s.status(1).VIPs[0]; after.Epoch != before.Epoch {
+		t.Errorf("epoch %d, was %d", after.Epoch, before.Epoch)
+	}
+	s.oneHolder()
 }
