@@ -225,7 +225,7 @@ func TestStarvedHolder(t *testing.T) {
 		t.Errorf("pbx1 says scheduling %q", st.Scheduling)
 	}
 	before, at := s.status(1).VIPs[0], lab.Now()
-	s.hogs(15*time.Second, chrt("-r", hogPriority), chrt("-o", 0))
+	s.hogs(15*time.Second, chrt("-r", hogPriority), []string{"nice", "-n", "-20"}, []string{"nice", "-n", "-20"})
 	s.seen(at)
 	after := s.status(1).VIPs[0]
 	t.Logf("vip1 was at %s under epoch %d, is at %s under %d", before.Holder, before.Epoch, after.Holder, after.Epoch)
