@@ -59,14 +59,14 @@ type site struct {
 }
 
 // start runs every agent by way of the command that policy gives for its node.
-func start(t *testing.T, policy func(node string) []string) *site {
+func start(t *testing.T, toml string, policy func(node string) []string) *site {
 	t.Helper()
 	wrap := func(s lab.Spec, with []string) lab.Spec {
 		s.Args = append(append(with[1:len(with):len(with)], s.Path), s.Args...)
 		s.Path = with[0]
 		return s
 	}
-	c, err := cluster.Start(cluster.Options{Binary: program, VIPs: 1, TOML: "[timing]\nhold_down = \"0s\"\n",
+	c, err := cluster.Start(cluster.Options{Binary: program, VIPs: 1, TOML: toml + "[timing]\nhold_down = \"0s\"\n",
 		Agent: func(s lab.Spec) lab.Spec { return wrap(s, policy(strings.TrimPrefix(s.Name, "agent-"))) },
 		PBX: func(h *lab.Host) (lab.Spec, bool) {
 			return wrap(lab.Spec{Name: "pbx-" + h.Name, Path: program, Args: []string{"demo-pbx", h.Name}}, chrt("-r", pbxPriority)), true
@@ -178,7 +178,7 @@ func (s *site) oneHolder() {
 // TestHogs: agents at the unit's policy beside hogs on every core lose nothing.
 func TestHogs(t *testing.T) {
 	priority, policy := unitPolicy(t)
-	s := start(t, func(string) []string { return policy })
+	s := start(t, "", func(string) []string { return policy })
 	for i := range s.Nodes() {
 		if st := s.status(i); st.Scheduling != fmt.Sprintf("rr %d", priority) || !st.MemoryLocked {
 			t.Errorf("%s says scheduling %q, memory locked %t", st.Node, st.Scheduling, st.MemoryLocked)
@@ -218,8 +218,25 @@ func TestHogs(t *testing.T) {
 // policy, and its VIP stays bound for want of somebody to remove it: the fence
 // alone keeps it silent.
 func TestStarvedHolder(t *testing.T) {
+	s := starved(t, "", 15*time.Second)
+	s.oneHolder()
+	s.rest()
+}
+
+// TestStarvedHolderWithoutFence: the judge sees what the fence is there for.
+func TestStarvedHolderWithoutFence(t *testing.T) {
+	s := starved(t, "fence = \"none\"\n", 5*time.Second)
+	if n := len(s.arp.Violations()); n == 0 {
+		t.Error("a starved holder without a fence beside its successor: no question was answered by both")
+	} else {
+		t.Logf("%d of %d questions answered by two", n, s.arp.Asked())
+	}
+}
+
+func starved(t *testing.T, toml string, long time.Duration) *site {
+	t.Helper()
 	_, policy := unitPolicy(t)
-	s := start(t, func(node string) []string {
+	s := start(t, toml, func(node string) []string {
 		if node == "pbx1" {
 			return chrt("-i", 0)
 		}
@@ -230,15 +247,14 @@ func TestStarvedHolder(t *testing.T) {
 	}
 	before, at := s.status(1).VIPs[0], lab.Now()
 	greedy := append(chrt("-o", 0), "nice", "-n", "-20")
-	s.hogs(15*time.Second, chrt("-r", hogPriority), greedy, greedy)
+	s.hogs(long, chrt("-r", hogPriority), greedy, greedy)
 	s.seen(at)
 	after := s.status(1).VIPs[0]
 	t.Logf("vip1 was at %s under epoch %d, is at %s under %d", before.Holder, before.Epoch, after.Holder, after.Epoch)
 	if after.Epoch == before.Epoch {
 		t.Error("pbx1 was not starved: nothing is known of what the fence does")
 	}
-	s.oneHolder()
-	s.rest()
+	return s
 }
 
 // TestRunaway: a thread that runs for longer than the unit's LimitRTTIME= without
@@ -247,7 +263,7 @@ func TestStarvedHolder(t *testing.T) {
 // the next one finds everything, and nothing is lost.
 func TestRunaway(t *testing.T) {
 	_, policy := unitPolicy(t)
-	s := start(t, func(string) []string { return policy })
+	s := start(t, "", func(string) []string { return policy })
 	before, at := s.status(1).VIPs[0], lab.Now()
 	agent := s.Agent(0)
 	limit := unix.Rlimit{Cur: 4000, Max: 2_000_000}
