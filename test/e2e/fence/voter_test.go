@@ -76,7 +76,7 @@ func (s *site) voterRestart(name string, end func()) bool {
 	if err != nil || took > lease/2 {
 		s.t.Errorf("%s: the move to the restarted voter took %v: %v", name, took, err)
 	}
-	if silence := max(reports[0].Silence, reports[1].Silence); silence > lease/4 {
+	if silence := max(reports[0].Silence, reports[1].Silence); silence > lease/2 {
 		s.t.Errorf("%s: a phone heard nothing for %v", name, silence)
 	}
 	if after := s.status(0).VIPs; after[0].Epoch != before[0].Epoch+2 || after[1].Epoch != before[1].Epoch {
