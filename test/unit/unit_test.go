@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"sipalive/control"
+	"sipalive/platform"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
 )
@@ -166,6 +168,11 @@ func TestNotify(t *testing.T) {
 	if st, err := c.Client(0).Status(ctx); err != nil || st.Fence != "bpf+lifetime" || st.FenceWeak {
 		t.Errorf("with the unit's capabilities: fence %s, %s, %v", st.Fence, st.FenceMeans, err)
 	}
+	for _, line := range []string{`msg="scheduling other: beside realtime processes`, `msg="memory is not locked: short of memory, a takeover may wait for the disk"`} {
+		if n := strings.Count(c.Agent(0).Output(), line); n != 1 {
+			t.Errorf("the agent says %d times %s:\n%s", n, line, c.Agent(0).Output())
+		}
+	}
 	frozen(t, c.Agent(0), manager)
 	if err := c.Agent(0).Signal(15); err != nil {
 		t.Fatal(err)
@@ -175,6 +182,50 @@ func TestNotify(t *testing.T) {
 	manager.expect(t, "EXTEND_TIMEOUT_USEC=49400000")
 	if err := c.Agent(0).Wait(ctx); err != nil {
 		t.Errorf("the agent ended with %v", err)
+	}
+}
+
+// TestWhatItGot: the agent finds out what the unit gave it, and says what is
+// missing, once. The runtime directory is on a disk here.
+func TestWhatItGot(t *testing.T) {
+	disk, err := os.MkdirTemp("/var/tmp", "sipalive-unit-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(disk) })
+	if memory, err := platform.OnTmpfs(disk); err != nil || memory {
+		t.Fatalf("%s is on no disk: %t, %v", disk, memory, err)
+	}
+	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, Agent: func(s lab.Spec) lab.Spec {
+		if err := os.Symlink(disk, s.Args[len(s.Args)-1]); err != nil { // of --run-dir
+			t.Fatal(err)
+		}
+		s.Args = append([]string{"-r", "95", s.Path}, s.Args...)
+		s.Path = "chrt"
+		return s
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := cluster.Deadline(20 * time.Second)
+	defer cancel()
+	var st control.Status
+	if err := lab.WaitFor(ctx, "a status", func() (err error) { st, err = c.Client(0).Status(ctx); return err }); err != nil {
+		t.Fatalf("%v\n%s", err, c.Agent(0).Output())
+	}
+	if st.Scheduling != "rr 95" || !st.MemoryLocked {
+		t.Errorf("status says scheduling %q, memory locked %t", st.Scheduling, st.MemoryLocked)
+	}
+	out := c.Agent(0).Output()
+	for line, times := range map[string]int{`msg="scheduling rr 95"`: 1, "memory is not locked": 0, "is on a disk: every vote waits for it (use a directory under /run, or mount a tmpfs there)": 1} {
+		if n := strings.Count(out, line); n != times {
+			t.Errorf("the agent says %d times, want %d: %s\n%s", n, times, line, out)
+		}
 	}
 }
 
