@@ -19,7 +19,7 @@ import (
 // rest is (thread.go); shed after it they would race with what the program does
 // first. So the agent's own binary runs in between: it sheds them and becomes the
 // program. It is found as /proc/self/exe, which an upgrade does not replace.
-// Measured: 4 ms, and only where there is something to shed.
+// That costs a few milliseconds, and only where there is something to shed.
 
 const (
 	becomeName = "sipalive-action" // argv[0] of what is to become an action; the path and its argv follow
