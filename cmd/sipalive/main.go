@@ -48,6 +48,7 @@ func newRootCommand() *cobra.Command {
 		newPlanCommand(),
 		newEventsCommand(),
 		newAdoptCommand(),
+		newReloadCommand(),
 		newStopCommand(),
 		newPingCommand(),
 		newCheckCommand(),

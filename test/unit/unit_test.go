@@ -67,6 +67,7 @@ func TestUnitSays(t *testing.T) {
 	}
 	for _, line := range []string{"Type=notify", "Restart=always", "StartLimitIntervalSec=0", "RuntimeDirectoryPreserve=yes",
 		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes",
+		"ExecReload=/usr/bin/sipalive reload",
 		"ExecStop=/usr/bin/sipalive stop --systemd", "LimitRTTIME=1s:2s", "LimitMEMLOCK=infinity", "OOMScoreAdjust=-900", "OOMPolicy=continue",
 		"RestrictRealtime=yes"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
