@@ -4,7 +4,6 @@ import (
 	"flag"
 	"os"
 	"runtime"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -17,19 +16,18 @@ var leakProbes = flag.Int("sipcheck.probes", 2000, "probes per transport in Test
 // leave no descriptor, goroutine or memory behind.
 func TestNothingLeaks(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
-		var rude atomic.Bool
-		s := k.serve(t, ownAddress(), func(_ int, r request) ([][]byte, bool) {
-			if rude.Load() {
-				return nil, true
+		s := k.serve(t, ownAddress(), func(n int, r request) ([][]byte, bool) {
+			if r.header("User-Agent") == "ignored" {
+				return nil, n%2 == 0
 			}
-			return [][]byte{reply(r, "200 OK")}, false
+			return [][]byte{reply(r, "200 OK")}, n%100 == 0
 		})
 		target := quick(s.addr)
-		target.Interval, target.Timeout = time.Hour, time.Second
+		target.Interval = time.Hour
 		asked := k.launch(t, target, Options{})
 		each := func(n int) {
 			for i := range n {
-				if _, err := asked.Probe(t.Context()); err != nil && !rude.Load() {
+				if _, err := asked.Probe(t.Context()); err != nil {
 					t.Fatalf("probe %d: %v", i, err)
 				}
 				for len(asked.results) > 0 {
@@ -40,10 +38,11 @@ func TestNothingLeaks(t *testing.T) {
 		each(100)
 		before := measure(t)
 		each(*leakProbes / 2)
-		rude.Store(true)
-		each(1)
-		rude.Store(false)
-		each(1)
+		ignored := target
+		ignored.UserAgent, ignored.Timeout, ignored.Fall = "ignored", 40*time.Millisecond, 20
+		unanswered := k.launch(t, ignored, Options{})
+		unanswered.change(Silent)
+		unanswered.stop()
 		target.Interval = time.Nanosecond // one after the other
 		kept := k.launch(t, target, Options{})
 		kept.until("all answers", func(s Stats) bool { return s.Answered >= uint64(*leakProbes/2) })
