@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
@@ -28,35 +30,39 @@ import (
 // Parts is what an agent is made of; cmd constructs it. Every field is
 // required unless it says otherwise.
 type Parts struct {
-	Config    *config.Config
-	Self      *config.Node
-	Directory *Directory
-	Machine   *elect.Machine
-	Adopted   []elect.HeldVIP // the leases the machine asks on for
-	Table     *vip.Table
-	Fence     *fence.Fence
-	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
-	Announcer *arp.Announcer
-	Runner    *hooks.Runner
-	Network   func(deliver func(elect.Received)) (*member.Network, error)
-	Listener  net.Listener
-	Journal   *control.Journal
-	Log       *slog.Logger
-	Rand      *rand.Rand
-	Now       func() elect.Instant // the boot clock
+	Config      *config.Config
+	Self        *config.Node
+	Directory   *Directory
+	Machine     *elect.Machine
+	Adopted     []elect.HeldVIP // the leases the machine asks on for
+	Table       *vip.Table
+	Fence       *fence.Fence
+	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
+	Announcer   *arp.Announcer
+	Runner      *hooks.Runner
+	Roots       *x509.CertPool     // authorities of SIP over TLS; nil: the system's
+	EventSocket eventsocket.Client // FreeSWITCH's, for its readiness
+	Network     func(deliver func(elect.Received)) (*member.Network, error)
+	Listener    net.Listener
+	Journal     *control.Journal
+	Log         *slog.Logger
+	Rand        *rand.Rand
+	Now         func() elect.Instant // the boot clock
 }
 
 // Agent is one node's agent.
 type Agent struct {
 	Parts
-	names    names
-	network  *member.Network
-	server   *control.Server
-	binder   *binder
-	probes   *probes
-	actions  *actions
-	recorder *recorder
-	durables *durableWriter
+	names      names
+	network    *member.Network
+	server     *control.Server
+	binder     *binder
+	probes     *probes
+	vipTargets *vipTargets
+	checks     *checks
+	actions    *actions
+	recorder   *recorder
+	durables   *durableWriter
 
 	packets chan elect.Event // from the network: dropped when full, as packets are
 	events  chan elect.Event // from our own workers: never dropped
@@ -89,6 +95,8 @@ func New(p Parts) *Agent {
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
+	a.vipTargets = newVIPTargets(a)
+	a.checks = newChecks(a)
 	a.actions = newActions(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
@@ -140,6 +148,8 @@ func (a *Agent) tasks() []task {
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
 		{"socket notices", a.probes.watchSockets},
+		{"VIP targets", a.vipTargets.run},
+		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
 	}

@@ -83,7 +83,7 @@ func nodes(in []string) (out []elect.Node) {
 // chain of prepare actions, then one OPTIONS.
 func prepareTimeout(c *config.Config) time.Duration {
 	var probe time.Duration
-	for _, t := range c.SIP.Targets {
+	for _, t := range c.SIP.OnNode() {
 		probe = max(probe, t.Timeout)
 	}
 	return longestChain(c, config.Prepare) + probe

@@ -3,7 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
-	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type probes struct {
 	mu      sync.Mutex
 	verdict map[*sipcheck.Prober]elect.SIPState
 	told    map[elect.Node]elect.SIPState
+	unready bool // this node's own checks say no
 }
 
 func newProbes(a *Agent) *probes {
@@ -31,11 +33,8 @@ func newProbes(a *Agent) *probes {
 		if !n.Holder {
 			continue // a witness runs no PBX
 		}
-		for _, t := range a.Config.SIP.Targets {
-			target := sipcheck.Target{
-				Node: n.Name, Name: t.Name, Address: netip.AddrPortFrom(n.Address, t.Port), Interval: t.PeerInterval,
-				Timeout: t.Timeout, Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: a.Config.SIP.UserAgent,
-			}
+		for _, t := range a.Config.SIP.OnNode() {
+			target := sipTarget(a.Config, t, n.Name, n.Address)
 			if n.Name == a.Self.Name {
 				target.Interval = t.SelfInterval
 			}
@@ -47,9 +46,10 @@ func newProbes(a *Agent) *probes {
 
 func (p *probes) add(t sipcheck.Target) {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Every: true, Deliver: func(r sipcheck.Result) {
-		p.take(prober, sipState(r))
-	}})
+	opts := p.a.sipOptions()
+	opts.Every = true
+	opts.Deliver = func(r sipcheck.Result) { p.take(prober, sipState(r)) }
+	prober = sipcheck.NewProber(t, opts)
 	node := elect.Node(t.Node)
 	p.probers = append(p.probers, prober)
 	p.byNode[node] = append(p.byNode[node], prober)
@@ -57,9 +57,17 @@ func (p *probes) add(t sipcheck.Target) {
 
 // take turns a target's verdict into the node's, and tells a change.
 func (p *probes) take(prober *sipcheck.Prober, v elect.SIPState) {
-	node := elect.Node(prober.Target().Node)
+	p.update(elect.Node(prober.Target().Node), func() { p.verdict[prober] = v })
+}
+
+// setUnready takes the word of this node's own checks.
+func (p *probes) setUnready(on bool) {
+	p.update(elect.Node(p.a.Self.Name), func() { p.unready = on })
+}
+
+func (p *probes) update(node elect.Node, change func()) {
 	p.mu.Lock()
-	p.verdict[prober] = v
+	change()
 	state := p.stateOf(node)
 	changed := p.told[node] != state
 	p.told[node] = state
@@ -71,7 +79,7 @@ func (p *probes) take(prober *sipcheck.Prober, v elect.SIPState) {
 
 // badness orders verdicts; what is not known yet is worse than what is doubted.
 var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPRising: 3,
-	elect.SIPSilent: 4, elect.SIPRefused: 5}
+	elect.SIPSilent: 4, elect.SIPUnready: 5, elect.SIPRefused: 6}
 
 // stateOf is the worst of the node's targets: every one of them serves calls.
 func (p *probes) stateOf(n elect.Node) elect.SIPState {
@@ -80,6 +88,9 @@ func (p *probes) stateOf(n elect.Node) elect.SIPState {
 		if s := p.verdict[prober]; badness[s] > badness[worst] {
 			worst = s
 		}
+	}
+	if p.unready && n == elect.Node(p.a.Self.Name) && badness[worst] < badness[elect.SIPUnready] {
+		return elect.SIPUnready
 	}
 	return worst
 }
@@ -111,6 +122,9 @@ func (p *probes) probeNow(n elect.Node) {
 // fresh asks this node's own PBX once more, now: every target has to answer
 // with a code that is not listed as unhealthy.
 func (p *probes) fresh(ctx context.Context) error {
+	if no := p.a.checks.unfit(); len(no) > 0 {
+		return errors.New("its own checks say no: " + strings.Join(no, "; "))
+	}
 	for _, prober := range p.byNode[elect.Node(p.a.Self.Name)] {
 		answer, err := prober.Probe(ctx)
 		if err != nil {
@@ -126,27 +140,19 @@ func (p *probes) fresh(ctx context.Context) error {
 // watchSockets lets the kernel's notice that a SIP server's socket died trigger
 // a probe at once. Where the kernel cannot say so, the interval has to do.
 func (p *probes) watchSockets(ctx context.Context) error {
-	own := p.byNode[elect.Node(p.a.Self.Name)]
-	if len(own) == 0 {
+	protocols, ports := p.watched()
+	if len(ports) == 0 {
 		<-ctx.Done()
 		return nil
 	}
-	var ports []uint16
-	for _, prober := range own {
-		ports = append(ports, prober.Target().Address.Port())
-	}
 	served := func(s platform.SocketDestroyed, prober *sipcheck.Prober) bool {
-		return s.Served(unix.IPPROTO_UDP, prober.Target().Address)
+		t := prober.Target()
+		return s.Served(protocolOf(t.Transport), t.Address)
 	}
-	w, err := platform.WatchSocketsDestroyed(ctx, ports, func(s platform.SocketDestroyed) bool {
-		for _, prober := range own {
-			if served(s, prober) {
-				return true
-			}
-		}
-		return false
+	w, err := platform.WatchSocketsDestroyed(ctx, protocols, ports, func(s platform.SocketDestroyed) bool {
+		return slices.ContainsFunc(p.here(), func(prober *sipcheck.Prober) bool { return served(s, prober) })
 	}, func(s platform.SocketDestroyed) {
-		for _, prober := range own {
+		for _, prober := range p.here() {
 			if served(s, prober) {
 				prober.ProbeNow()
 			}
@@ -167,4 +173,31 @@ func (p *probes) watchSockets(ctx context.Context) error {
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// here are the probers of what listens on this machine: on the node, and on the
+// VIPs it holds.
+func (p *probes) here() []*sipcheck.Prober {
+	return append(p.a.vipTargets.now(), p.byNode[elect.Node(p.a.Self.Name)]...)
+}
+
+// watched are the protocols and ports that a target of ours may listen on.
+func (p *probes) watched() (protocols []uint8, ports []uint16) {
+	if !p.a.Self.Holder {
+		return nil, nil
+	}
+	for _, t := range p.a.Config.SIP.Targets {
+		by, _ := sipcheck.ParseTransport(t.Transport)
+		protocols, ports = append(protocols, protocolOf(by)), append(ports, t.Port)
+	}
+	slices.Sort(protocols)
+	slices.Sort(ports)
+	return slices.Compact(protocols), slices.Compact(ports)
+}
+
+func protocolOf(by sipcheck.Transport) uint8 {
+	if by == sipcheck.UDP {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
 }

@@ -288,7 +288,14 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	p.link.settle(o == Answered || o == Listed)
 	previous, misses := p.judge.verdict, p.judge.bad
 	changed := p.judge.note(o)
-	p.count(func(s *Stats) { s.note(a, o, now) })
+	p.mu.Lock()
+	p.stats.note(a, o, now)
+	p.report.Verdict, p.report.Misses, p.report.Err = p.judge.verdict, p.judge.bad, nil
+	if a.Code != 0 {
+		p.report.Answer = a
+		p.rtts.add(a.RTT)
+	}
+	p.mu.Unlock()
 
 	p.nextAt = f.started.Add(p.target.Interval)
 	if o == Unanswered {
@@ -299,6 +306,9 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	}
 	if o == Unanswered || o == PortRefused {
 		err = &ProbeError{Target: p.target, Outcome: o, Sends: f.sends, Err: err}
+		p.mu.Lock()
+		p.report.Err = err
+		p.mu.Unlock()
 	}
 	for _, ask := range f.asks {
 		ask <- outcome{a, err}

@@ -49,9 +49,11 @@ type Prober struct {
 	started atomic.Bool
 	done    chan struct{} // closed when Run has ended
 
-	mu    sync.Mutex
-	stats Stats
-	asks  []chan outcome // Probe calls that no probe has been started for
+	mu     sync.Mutex
+	stats  Stats
+	rtts   rtts
+	report Report         // without Target and RTT
+	asks   []chan outcome // Probe calls that no probe has been started for
 
 	// Run's own from here on.
 	judge    judge

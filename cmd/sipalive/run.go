@@ -25,9 +25,11 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
+	"sipalive/sipcheck"
 	"sipalive/vip"
 	"sipalive/vip/fence"
 )
@@ -190,9 +192,14 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.Roots, err = sipcheck.LoadRoots(p.Config.SIP.TLSCA); err != nil {
+		return nil, err
+	}
+	password := func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) }
+	p.EventSocket = eventsocket.Client{Address: p.Config.FreeSWITCH.Address, Password: password}
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
-		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
+		FreeSWITCHPassword: password,
 		Now:                platform.BootNow,
 	})
 	return func() {

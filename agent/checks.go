@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/hooks"
+	"sipalive/sipcheck"
+)
+
+// checks are a node's questions to itself beside OPTIONS: the configured programs,
+// and FreeSWITCH's readiness. What they answer is the node's own word: it needs no
+// company, and makes it unfit like a refused port does.
+type checks struct {
+	a     *Agent
+	items []*check
+	mu    sync.Mutex // guards what each item says
+}
+
+// check is one question, asked again and again.
+type check struct {
+	name     string
+	interval time.Duration
+	fall     int
+	ask      func(ctx context.Context) (word, text string)
+
+	word string // checkWords; "" before the first answer
+	text string
+	bad  int // times unfit in a row
+	down bool
+}
+
+// The words of a check in status. Warn is for people; unknown says nothing for or
+// against, so what was believed before stays.
+const (
+	checkOK      = "ok"
+	checkWarn    = "warn"
+	checkUnfit   = "unfit"
+	checkPaused  = "paused"
+	checkUnknown = "unknown"
+)
+
+// note takes one answer and says whether the verdict changed.
+func (c *check) note(word, text string) bool {
+	c.word, c.text = word, text
+	was := c.down
+	switch word {
+	case checkUnfit:
+		c.bad++
+		c.down = c.down || c.bad >= c.fall
+	case checkUnknown:
+	default:
+		c.bad, c.down = 0, false
+	}
+	return c.down != was
+}
+
+func newChecks(a *Agent) *checks {
+	x := &checks{a: a}
+	if !a.Self.Holder {
+		return x // a witness runs no PBX
+	}
+	for _, c := range a.Config.Checks {
+		x.items = append(x.items, execCheck(a.Self.Name, c))
+	}
+	if a.Config.FreeSWITCH.ReadyCheck {
+		x.items = append(x.items, x.readyCheck())
+	}
+	return x
+}
+
+func execCheck(node string, c config.Check) *check {
+	return &check{name: c.Name, interval: c.Interval, fall: c.Fall, ask: func(ctx context.Context) (word, text string) {
+		code, text := hooks.RunCheck(ctx, node, c.Exec, c.Timeout)
+		switch code {
+		case hooks.CheckOK:
+			return checkOK, text
+		case hooks.CheckWarning:
+			return checkWarn, text
+		case hooks.CheckUnfit:
+			return checkUnfit, text
+		}
+		return checkUnknown, text
+	}}
+}
+
+// readyEvery is between two questions to FreeSWITCH, each a connection; the answer
+// has as long.
+const readyEvery = time.Second
+
+func (x *checks) readyCheck() *check {
+	fall := x.a.Config.SIP.OnNode()[0].Fall
+	return &check{name: "freeswitch", interval: readyEvery, fall: fall, ask: func(ctx context.Context) (word, text string) {
+		ctx, cancel := context.WithTimeout(ctx, readyEvery)
+		defer cancel()
+		r, err := sipcheck.AskReadiness(ctx, x.a.EventSocket)
+		switch {
+		case err != nil:
+			return checkUnknown, err.Error()
+		case r == sipcheck.Paused:
+			return checkPaused, "fsctl pause: new calls get 503"
+		case r == sipcheck.Unready:
+			return checkUnfit, "fsctl ready_check says false, and it is not paused"
+		}
+		return checkOK, r.String()
+	}}
+}
+
+// run asks each at its own pace; one that hangs delays no other.
+func (x *checks) run(ctx context.Context) error {
+	var all sync.WaitGroup
+	for _, c := range x.items {
+		all.Go(func() { x.repeat(ctx, c) })
+	}
+	<-ctx.Done()
+	all.Wait()
+	return nil
+}
+
+func (x *checks) repeat(ctx context.Context, c *check) {
+	tick := time.NewTicker(c.interval)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		word, text := c.ask(ctx)
+		if ctx.Err() != nil {
+			return // its answer is about the agent's end
+		}
+		x.mu.Lock()
+		changed := c.note(word, text)
+		x.mu.Unlock()
+		if changed {
+			x.a.probes.setUnready(len(x.unfit()) > 0)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// unfit says which speak against this node, one line each.
+func (x *checks) unfit() (lines []string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.items {
+		if c.down {
+			lines = append(lines, strings.TrimSuffix(c.name+": "+c.text, ": "))
+		}
+	}
+	return lines
+}
+
+// status is what each said last.
+func (x *checks) status() (all []control.CheckStatus) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.items {
+		if c.word != "" {
+			all = append(all, control.CheckStatus{Name: c.name, State: c.word, Text: c.text, Unfit: c.down})
+		}
+	}
+	return all
+}
