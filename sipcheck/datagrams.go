@@ -89,7 +89,7 @@ func (l *datagrams) close() {
 	}
 }
 
-func (l *datagrams) settle(bool) {}
+func (l *datagrams) settle(bool, time.Time) {}
 
 func (l *datagrams) connected() (time.Duration, *Certificate) { return 0, nil }
 

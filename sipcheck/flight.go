@@ -165,12 +165,19 @@ func (p *Prober) waiting() bool {
 }
 
 func (p *Prober) start(now time.Time) {
-	gap := min(timer1, p.target.Timeout/2)
+	wait := p.target.Timeout
+	if p.judge.suspects() {
+		// Of a suspicion, one probe per interval: fall of them are over after
+		// fall*interval + timeout at the latest, not after fall timeouts. Each still
+		// has the whole timeout for its answer, see earlier.
+		wait = min(wait, p.target.Interval)
+	}
+	gap := min(timer1, wait/2)
 	p.flight = flight{
 		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand), target: &p.target,
-		started: now, deadline: now.Add(p.target.Timeout), resendAt: now.Add(gap), gap: gap,
+		started: now, deadline: now.Add(wait), resendAt: now.Add(gap), gap: gap,
 	}
-	anew := p.urgent || p.judge.suspects()
+	anew := p.urgent || p.judge.suspects() && p.judge.bad == 1
 	if p.urgent {
 		p.urgent, p.lastUrge = false, now
 	}
@@ -254,6 +261,10 @@ func endOf(err error) error {
 func (p *Prober) message(b []byte, now time.Time) {
 	f := &p.flight
 	a, err := matchAnswer(p.parser, b, f.ids)
+	sentAt := f.sentAt
+	if errors.Is(err, errLate) && f.active && len(f.asks) == 0 {
+		a, sentAt, err = p.earlierAnswer(b, now)
+	}
 	if err != nil {
 		p.count(func(s *Stats) {
 			if errors.Is(err, errLate) {
@@ -264,7 +275,7 @@ func (p *Prober) message(b []byte, now time.Time) {
 		})
 		return
 	}
-	a.RTT = now.Sub(f.sentAt)
+	a.RTT = now.Sub(sentAt)
 	a.Connect, a.Certificate = p.link.connected()
 	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code)
 	if a.Code < 200 { // the final answer may yet be a listed one
@@ -272,6 +283,31 @@ func (p *Prober) message(b []byte, now time.Time) {
 		return
 	}
 	p.end(a, p.outcomeOf(a), nil, now)
+}
+
+// remember keeps a probe whose answer may still come in time.
+func (p *Prober) remember(f flight, o Outcome) {
+	if o != Unanswered {
+		p.earlier = p.earlier[:0]
+		return
+	}
+	p.earlier = slices.DeleteFunc(p.earlier, func(e flight) bool { return !f.deadline.Before(e.started.Add(p.target.Timeout)) })
+	if f.deadline.Before(f.started.Add(p.target.Timeout)) {
+		f.asks = nil
+		p.earlier = append(p.earlier, f)
+	}
+}
+
+// earlierAnswer is an answer to a probe before this one, within that one's timeout.
+func (p *Prober) earlierAnswer(b []byte, now time.Time) (Answer, time.Time, error) {
+	for _, e := range p.earlier {
+		if now.Before(e.started.Add(p.target.Timeout)) {
+			if a, err := matchAnswer(p.parser, b, e.ids); err == nil {
+				return a, e.sentAt, nil
+			}
+		}
+	}
+	return Answer{}, time.Time{}, errLate
 }
 
 func (p *Prober) outcomeOf(a Answer) Outcome {
@@ -285,7 +321,8 @@ func (p *Prober) outcomeOf(a Answer) Outcome {
 func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	f := p.flight
 	p.flight = flight{}
-	p.link.settle(o == Answered || o == Listed)
+	p.link.settle(o == Answered || o == Listed, now)
+	p.remember(f, o)
 	previous, misses := p.judge.verdict, p.judge.bad
 	changed := p.judge.note(o)
 	p.mu.Lock()

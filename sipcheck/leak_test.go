@@ -51,7 +51,8 @@ func TestNothingLeaks(t *testing.T) {
 		t.Logf("%d probes, %d connections: descriptors %d -> %d, goroutines %d -> %d, heap %d -> %d KiB",
 			asked.Stats().Sent+kept.Stats().Sent, s.accepts(), before.files, after.files,
 			before.goroutines, after.goroutines, before.heap>>10, after.heap>>10)
-		if after.files > before.files || after.goroutines > before.goroutines || after.heap > before.heap+8<<20 {
+		// One connection may be open now that had just been hung up before, both of its ends here.
+		if after.files > before.files+2 || after.goroutines > before.goroutines+2 || after.heap > before.heap+8<<20 {
 			t.Errorf("something leaks")
 		}
 	})

@@ -20,7 +20,7 @@ type link interface {
 	// fail closes what an error has made useless.
 	fail(err error, now time.Time)
 	// settle ends the probe under way.
-	settle(answered bool)
+	settle(answered bool, now time.Time)
 	// connected is what the connection cost and showed; nothing over UDP.
 	connected() (took time.Duration, cert *Certificate)
 	wake()

@@ -58,6 +58,7 @@ type Prober struct {
 	// Run's own from here on.
 	judge    judge
 	flight   flight
+	earlier  []flight  // unanswered so far, with time left
 	nextAt   time.Time // the next regular probe
 	lastUrge time.Time // when hurry was last acted on
 	urgent   bool      // hurry, taken but not yet acted on
@@ -90,10 +91,10 @@ func newLink(t Target, opts Options) link {
 	d := dialer{local: opts.Local, remote: t.Address, now: opts.Now}
 	switch t.Transport {
 	case TCP:
-		return newStreams(d, opts.Now)
+		return newStreams(d, t.Timeout, opts.Now)
 	case TLS:
 		d.secure = &opts.Security
-		return newStreams(d, opts.Now)
+		return newStreams(d, t.Timeout, opts.Now)
 	}
 	return newDatagrams(opts.Local, t.Address, opts.Now)
 }

@@ -3,6 +3,7 @@ package sipcheck
 import (
 	"bytes"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -61,6 +62,45 @@ func TestGuessedAnswersNeverCount(t *testing.T) {
 				t.Fatalf("%+v", st)
 			}
 		})
+	}
+}
+
+// Of a suspicion one probe leaves per interval, so that fall of them are over after
+// fall*interval + timeout; an answer that takes nearly the timeout still counts.
+func TestSuspicionIsProbedPerInterval(t *testing.T) {
+	s := serve(t, ownAddress(), mute)
+	target := silent(s.addr)
+	target.Timeout, target.Interval, target.Fall = 800*time.Millisecond, 200*time.Millisecond, 3
+	start := time.Now()
+	p := launch(t, target, Options{})
+	p.change(Silent)
+	took, least := time.Since(start), target.Timeout+2*target.Interval
+	t.Logf("silent after %v", took)
+	if took < least || took > least+target.Timeout {
+		t.Fatalf("silent after %v, want %v and a little", took, least)
+	}
+}
+
+func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
+	const slow = 300 * time.Millisecond
+	var n atomic.Int32
+	s := &server{}
+	s = serve(t, ownAddress(), func(i int, r request) [][]byte {
+		s.mu.Lock()
+		to := s.from[i]
+		s.mu.Unlock()
+		if n.Add(1) > 2 { // both packets of the first probe are lost
+			time.AfterFunc(slow, func() { s.conn.WriteToUDPAddrPort(reply(r, "200 OK"), to) })
+		}
+		return nil
+	})
+	target := silent(s.addr)
+	target.Timeout, target.Interval, target.Fall = 800*time.Millisecond, 200*time.Millisecond, 20
+	p := launch(t, target, Options{})
+	p.next() // the suspicion
+	res := p.change(Up)
+	if res.RTT < slow || p.Stats().Answered == 0 {
+		t.Fatalf("%+v, %+v", res, p.Stats())
 	}
 }
 

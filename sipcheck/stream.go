@@ -19,13 +19,14 @@ const connectionAge = 10 * time.Second
 
 // streams is the link over TCP or TLS: one connection at a time.
 type streams struct {
-	dial   dialer
-	now    func() time.Time
-	age    time.Duration // connectionAge
-	wakeup chan struct{}
-	events chan connEvent
-	timer  *time.Timer
-	out    []byte
+	dial    dialer
+	now     func() time.Time
+	age     time.Duration // connectionAge
+	timeout time.Duration // of a probe, and so of connecting
+	wakeup  chan struct{}
+	events  chan connEvent
+	timer   *time.Timer
+	out     []byte
 
 	conn    *connection // nil: none, or none yet
 	readers sync.WaitGroup
@@ -67,10 +68,10 @@ type established struct {
 	took time.Duration
 }
 
-func newStreams(d dialer, now func() time.Time) *streams {
+func newStreams(d dialer, timeout time.Duration, now func() time.Time) *streams {
 	t := time.NewTimer(time.Hour)
 	t.Stop()
-	return &streams{dial: d, now: now, age: connectionAge, wakeup: make(chan struct{}, 1), events: make(chan connEvent), timer: t}
+	return &streams{dial: d, now: now, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent), timer: t}
 }
 
 // send writes the flight's message once per connection: TCP itself repeats it. A
@@ -230,12 +231,12 @@ func (l *streams) take(e connEvent) arrival {
 // this host's own outlives one.
 func (l *streams) fail(error, time.Time) {}
 
-func (l *streams) settle(answered bool) {
+func (l *streams) settle(answered bool, now time.Time) {
 	switch c := l.conn; {
 	case c == nil:
 	case answered:
 		c.good, c.owes = true, false
-	case !c.ready:
+	case !c.ready && now.Sub(c.opened) >= l.timeout:
 		l.drop(true)
 	}
 }

@@ -226,7 +226,7 @@ func TestStreamStarvedProberIsGraced(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
 		s := k.serve(t, ownAddress(), answers(always("200 OK")))
 		target := quick(s.addr)
-		target.Timeout = 100 * time.Millisecond
+		target.Timeout = 50 * time.Millisecond
 		var stall atomic.Bool
 		p := k.launch(t, target, Options{Every: true, Now: func() time.Time {
 			now := time.Now()
