@@ -216,10 +216,14 @@ func (x *actions) prepare(p elect.PrepareVIP) {
 }
 
 func (x *actions) ready(p elect.PrepareVIP) {
-	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout())
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout()+checkTimeout(x.a.Config))
 	defer cancel()
 	done := elect.Prepared{VIP: p.VIP, Epoch: p.Epoch}
-	if err := x.a.probes.fresh(ctx); err != nil {
+	err := x.a.probes.fresh(ctx)
+	if err == nil && p.Cause == elect.CauseCheck { // what makes the holder sick may be shared
+		err = x.a.checks.fresh(ctx)
+	}
+	if err != nil {
 		done.Failed = err.Error()
 	}
 	x.a.report(done)

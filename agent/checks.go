@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -140,6 +142,24 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 		case <-tick.C:
 		}
 	}
+}
+
+// fresh asks every question once more, now, all at the same time: one no is enough.
+func (x *checks) fresh(ctx context.Context) error {
+	said := make([]string, len(x.items))
+	var all sync.WaitGroup
+	for i, c := range x.items {
+		all.Go(func() {
+			if word, text := c.ask(ctx); word == checkUnfit {
+				said[i] = strings.TrimSuffix(c.name+": "+text, ": ")
+			}
+		})
+	}
+	all.Wait()
+	if no := slices.DeleteFunc(said, func(s string) bool { return s == "" }); len(no) > 0 {
+		return errors.New("its own checks say no, too: " + strings.Join(no, "; "))
+	}
+	return nil
 }
 
 // unfit says which speak against this node, one line each.

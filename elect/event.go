@@ -223,6 +223,7 @@ type Config struct {
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
+	CheckTimeout   time.Duration // the longest a node's own checks may take
 	Digest         uint64
 }
 
