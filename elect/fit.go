@@ -79,6 +79,13 @@ func (m *Machine) heldDown(p *peer) bool {
 	return m.now < h.heldUntil && (h.joined || !h.boot) && !m.holdsAny()
 }
 
+// sickened: this node's PBX was well and, as far as this node has heard, is not. When
+// it gets well the others may see that first, and must not take it for one that was
+// well all along: so it calls itself held down until it is, indeed.
+func (m *Machine) sickened() bool {
+	return !m.health.healthy && !m.health.never && !m.holdsAny()
+}
+
 func (m *Machine) drained(p *peer) bool {
 	if p == m.self {
 		return m.durable.Drained || m.stopping

@@ -24,7 +24,7 @@ func (m *Machine) Status() Status {
 func (m *Machine) nodeStatus(p *peer) NodeStatus {
 	n := NodeStatus{
 		Name: p.Name, Alive: p.alive, Fit: m.isFit(p) && p.Holder, Unfit: p.unfit, Seen: p.seen, SIP: p.seen,
-		Witness: !p.Holder, Drained: m.drained(p), HeldDown: m.heldDown(p), SameConfig: !p.differs, LastHeard: p.lastHeard,
+		Witness: !p.Holder, Drained: m.drained(p), HeldDown: m.heldDown(p) && m.unfit(p) == "", SameConfig: !p.differs, LastHeard: p.lastHeard,
 	}
 	n.Frozen = m.frozenFor(p)
 	for _, o := range m.peers {
