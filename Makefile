@@ -3,7 +3,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BINARY  := build/sipalive
-TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd procps gcc libc6-dev
+TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev
 
 export CGO_ENABLED = 0
 
@@ -49,7 +49,7 @@ lint:
 RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench $(foreach p,$(PROOF),-e $(p)))
 race: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m $(RACED)
-	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.free 1h
+	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.free 1h
 
 # Random faults against three real agents, judged from outside; -chaos.seed=N
 # replays.

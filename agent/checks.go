@@ -18,9 +18,10 @@ import (
 // and FreeSWITCH's readiness. What they answer is the node's own word: it needs no
 // company, and makes it unfit like a refused port does.
 type checks struct {
-	a     *Agent
-	items []*check
-	mu    sync.Mutex // guards what each item says
+	a      *Agent
+	change chan struct{} // there are other items
+	mu     sync.Mutex    // guards items and what each says
+	items  []*check
 }
 
 // check is one question, asked again and again.
@@ -62,17 +63,49 @@ func (c *check) note(word, text string) bool {
 }
 
 func newChecks(a *Agent) *checks {
-	x := &checks{a: a}
-	if !a.Self.Holder {
-		return x // a witness runs no PBX
-	}
-	for _, c := range a.Config.Checks {
-		x.items = append(x.items, execCheck(a.Self.Name, c))
-	}
-	if a.Config.FreeSWITCH.ReadyCheck {
-		x.items = append(x.items, x.readyCheck())
-	}
+	x := &checks{a: a, change: make(chan struct{}, 1)}
+	x.items = x.wanted(a.Config())
 	return x
+}
+
+// wanted are the checks of a configuration, as far as they are the same those that
+// there are.
+func (x *checks) wanted(c *config.Config) (items []*check) {
+	if !x.a.Self.Holder {
+		return nil // a witness runs no PBX
+	}
+	for _, k := range c.Checks {
+		items = append(items, execCheck(x.a.Self.Name, k))
+	}
+	if c.FreeSWITCH.ReadyCheck {
+		items = append(items, x.readyCheck(c.SIP.OnNode()[0].Fall))
+	}
+	for _, is := range items {
+		for _, was := range x.items {
+			if was.name == is.name {
+				is.word, is.text, is.bad, is.down = was.word, was.text, was.bad, was.down
+			}
+		}
+	}
+	return items
+}
+
+// take changes the checks to those of a new configuration; one of the same name
+// keeps its verdict until it says another.
+func (x *checks) take(c *config.Config) {
+	x.mu.Lock()
+	x.items = x.wanted(c)
+	x.mu.Unlock()
+	select {
+	case x.change <- struct{}{}:
+	default:
+	}
+}
+
+func (x *checks) now() []*check {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.items
 }
 
 func execCheck(node string, c config.Check) *check {
@@ -94,12 +127,11 @@ func execCheck(node string, c config.Check) *check {
 // has as long.
 const readyEvery = time.Second
 
-func (x *checks) readyCheck() *check {
-	fall := x.a.Config.SIP.OnNode()[0].Fall
+func (x *checks) readyCheck(fall int) *check {
 	return &check{name: "freeswitch", interval: readyEvery, fall: fall, ask: func(ctx context.Context) (word, text string) {
 		ctx, cancel := context.WithTimeout(ctx, readyEvery)
 		defer cancel()
-		r, err := sipcheck.AskReadiness(ctx, x.a.EventSocket)
+		r, err := sipcheck.AskReadiness(ctx, x.a.inForce.Load().eventSocket)
 		switch {
 		case err != nil:
 			return checkUnknown, err.Error()
@@ -114,12 +146,20 @@ func (x *checks) readyCheck() *check {
 
 // run asks each at its own pace; one that hangs delays no other.
 func (x *checks) run(ctx context.Context) error {
-	var all sync.WaitGroup
-	for _, c := range x.items {
-		all.Go(func() { x.repeat(ctx, c) })
+	for ctx.Err() == nil {
+		c, cancel := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		for _, item := range x.now() {
+			all.Go(func() { x.repeat(c, item) })
+		}
+		x.a.probes.setUnready(len(x.unfit()) > 0)
+		select {
+		case <-ctx.Done():
+		case <-x.change:
+		}
+		cancel()
+		all.Wait()
 	}
-	<-ctx.Done()
-	all.Wait()
 	return nil
 }
 
@@ -146,9 +186,10 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 
 // fresh asks every question once more, now, all at the same time: one no is enough.
 func (x *checks) fresh(ctx context.Context) error {
-	said := make([]string, len(x.items))
+	items := x.now()
+	said := make([]string, len(items))
 	var all sync.WaitGroup
-	for i, c := range x.items {
+	for i, c := range items {
 		all.Go(func() {
 			if word, text := c.ask(ctx); word == checkUnfit {
 				said[i] = strings.TrimSuffix(c.name+": "+text, ": ")

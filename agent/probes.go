@@ -2,13 +2,16 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/platform"
 	"sipalive/sipcheck"
@@ -17,57 +20,193 @@ import (
 // probes asks every node's PBX whether it answers, this node's own fast and
 // the others' slower, and makes one verdict per node of several targets.
 type probes struct {
-	a       *Agent
-	probers []*sipcheck.Prober
-	byNode  map[elect.Node][]*sipcheck.Prober
+	a      *Agent
+	change chan []probe  // by a reload, to run
+	moved  chan struct{} // the own targets may have changed: watch their sockets
+
+	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
+
 	mu      sync.Mutex
+	probes  []probe
+	byNode  map[elect.Node][]*sipcheck.Prober
 	verdict map[*sipcheck.Prober]elect.SIPState
 	told    map[elect.Node]elect.SIPState
 	unready bool // this node's own checks say no
 }
 
+// probe is one prober and what it was made for.
+type probe struct {
+	*sipcheck.Prober
+	target   sipcheck.Target
+	security sipcheck.Security
+}
+
 func newProbes(a *Agent) *probes {
-	p := &probes{a: a, byNode: map[elect.Node][]*sipcheck.Prober{}, verdict: map[*sipcheck.Prober]elect.SIPState{},
-		told: map[elect.Node]elect.SIPState{}}
-	for _, n := range a.Config.Nodes {
-		if !n.Holder {
-			continue // a witness runs no PBX
-		}
-		for _, t := range a.Config.SIP.OnNode() {
-			target := sipTarget(a.Config, t, n.Name, n.Address)
-			if n.Name == a.Self.Name {
-				target.Interval = t.SelfInterval
-			}
-			p.add(target)
-		}
-	}
+	p := &probes{a: a, change: make(chan []probe, 1), moved: make(chan struct{}, 1),
+		verdict: map[*sipcheck.Prober]elect.SIPState{}, told: map[elect.Node]elect.SIPState{}}
+	p.set(p.wanted(a.Config(), a.Roots))
 	return p
 }
 
-func (p *probes) add(t sipcheck.Target) {
-	var prober *sipcheck.Prober
-	opts := p.a.sipOptions()
-	opts.Every = true
-	opts.Deliver = func(r sipcheck.Result) { p.take(prober, sipState(r)) }
-	prober = sipcheck.NewProber(t, opts)
-	node := elect.Node(t.Node)
-	p.probers = append(p.probers, prober)
-	p.byNode[node] = append(p.byNode[node], prober)
+// wanted are the probers of a configuration, as far as they are the same those
+// that there are.
+func (p *probes) wanted(c *config.Config, roots *x509.CertPool) (probes []probe) {
+	security := securityOf(c, roots)
+	for _, t := range targets(c, p.a.Self.Name) {
+		at := slices.IndexFunc(p.probes, func(old probe) bool {
+			return reflect.DeepEqual(old.target, t) && (t.Transport != sipcheck.TLS || sameSecurity(old.security, security))
+		})
+		if at >= 0 {
+			probes = append(probes, p.probes[at])
+		} else {
+			probes = append(probes, p.make(t, security))
+		}
+	}
+	return probes
 }
 
-// take turns a target's verdict into the node's, and tells a change.
-func (p *probes) take(prober *sipcheck.Prober, v elect.SIPState) {
-	p.update(elect.Node(prober.Target().Node), func() { p.verdict[prober] = v })
+// targets are every node's SIP servers.
+func targets(c *config.Config, self string) (out []sipcheck.Target) {
+	for _, n := range c.Nodes {
+		if !n.Holder {
+			continue // a witness runs no PBX
+		}
+		for _, t := range c.SIP.OnNode() {
+			target := sipTarget(c, t, n.Name, n.Address)
+			if n.Name == self {
+				target.Interval = t.SelfInterval
+			}
+			out = append(out, target)
+		}
+	}
+	return out
+}
+
+func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
+	var prober *sipcheck.Prober
+	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Deliver: func(r sipcheck.Result) {
+		p.verdictOf(prober, sipState(r))
+	}})
+	return probe{prober, t, s}
+}
+
+// set puts probers in place. One that replaces another of the same server
+// begins with that one's verdict: asking more often is no news of the PBX.
+func (p *probes) set(now []probe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, verdict, told := p.probes, map[*sipcheck.Prober]elect.SIPState{}, map[elect.Node]elect.SIPState{}
+	p.probes, p.byNode = now, map[elect.Node][]*sipcheck.Prober{}
+	for _, n := range now {
+		node := elect.Node(n.target.Node)
+		p.byNode[node] = append(p.byNode[node], n.Prober)
+		told[node] = p.told[node]
+		if told[node] != elect.SIPUnknown {
+			verdict[n.Prober] = elect.SIPUp // a server new to the file, until it is known
+		}
+		for _, old := range before {
+			if old.target.Node == n.target.Node && old.target.Address == n.target.Address && old.target.Transport == n.target.Transport {
+				verdict[n.Prober] = p.verdict[old.Prober]
+			}
+		}
+	}
+	p.verdict, p.told = verdict, told
+}
+
+func (p *probes) all() []probe {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.probes
+}
+
+func (p *probes) of(n elect.Node) []*sipcheck.Prober {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byNode[n]
+}
+
+// take changes the probers to those of a new configuration.
+func (p *probes) take(c *config.Config, roots *x509.CertPool) {
+	now := p.wanted(c, roots)
+	p.set(now)
+	select { // one that run has not seen yet is out of date
+	case <-p.change:
+	default:
+	}
+	p.change <- now
+	select {
+	case p.moved <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the probers running that there should be.
+func (p *probes) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	running := map[*sipcheck.Prober]context.CancelFunc{}
+	for now := p.all(); ; {
+		for prober, stop := range running {
+			if !slices.ContainsFunc(now, func(n probe) bool { return n.Prober == prober }) {
+				stop()
+				delete(running, prober)
+			}
+		}
+		for _, n := range now {
+			if running[n.Prober] != nil {
+				continue
+			}
+			c, stop := context.WithCancel(ctx)
+			running[n.Prober] = stop
+			wg.Go(func() {
+				if err := n.Run(c); err != nil {
+					select {
+					case failed <- err:
+					default:
+					}
+				}
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case now = <-p.change:
+		}
+	}
+}
+
+// verdictOf turns a target's verdict into the node's, and tells a change. A
+// prober that has not made up its mind yet changes nothing that is known.
+func (p *probes) verdictOf(prober *sipcheck.Prober, v elect.SIPState) {
+	node := elect.Node(prober.Target().Node)
+	p.mu.Lock()
+	if !slices.Contains(p.byNode[node], prober) || v == elect.SIPUnknown && p.verdict[prober] != v {
+		p.mu.Unlock()
+		return // or it has been replaced
+	}
+	p.verdict[prober] = v
+	p.mu.Unlock()
+	p.tell(node)
 }
 
 // setUnready takes the word of this node's own checks.
 func (p *probes) setUnready(on bool) {
-	p.update(elect.Node(p.a.Self.Name), func() { p.unready = on })
+	p.mu.Lock()
+	p.unready = on
+	p.mu.Unlock()
+	p.tell(elect.Node(p.a.Self.Name))
 }
 
-func (p *probes) update(node elect.Node, change func()) {
+// tell tells a node's verdict if it is another.
+func (p *probes) tell(node elect.Node) {
+	p.telling.Lock()
+	defer p.telling.Unlock()
 	p.mu.Lock()
-	change()
 	state := p.stateOf(node)
 	changed := p.told[node] != state
 	p.told[node] = state
@@ -114,7 +253,7 @@ func sipState(r sipcheck.Result) elect.SIPState {
 }
 
 func (p *probes) probeNow(n elect.Node) {
-	for _, prober := range p.byNode[n] {
+	for _, prober := range p.of(n) {
 		prober.ProbeNow()
 	}
 }
@@ -125,7 +264,7 @@ func (p *probes) fresh(ctx context.Context) error {
 	if no := p.a.checks.unfit(); len(no) > 0 {
 		return errors.New("its own checks say no: " + strings.Join(no, "; "))
 	}
-	for _, prober := range p.byNode[elect.Node(p.a.Self.Name)] {
+	for _, prober := range p.of(elect.Node(p.a.Self.Name)) {
 		answer, err := prober.Probe(ctx)
 		if err != nil {
 			return err
@@ -140,10 +279,24 @@ func (p *probes) fresh(ctx context.Context) error {
 // watchSockets lets the kernel's notice that a SIP server's socket died trigger
 // a probe at once. Where the kernel cannot say so, the interval has to do.
 func (p *probes) watchSockets(ctx context.Context) error {
+	for ctx.Err() == nil {
+		p.watchOwn(ctx)
+	}
+	return nil
+}
+
+// watchOwn watches until a reload.
+func (p *probes) watchOwn(ctx context.Context) {
+	again := func() {
+		select {
+		case <-ctx.Done():
+		case <-p.moved:
+		}
+	}
 	protocols, ports := p.watched()
 	if len(ports) == 0 {
-		<-ctx.Done()
-		return nil
+		again()
+		return
 	}
 	served := func(s platform.SocketDestroyed, prober *sipcheck.Prober) bool {
 		t := prober.Target()
@@ -160,25 +313,25 @@ func (p *probes) watchSockets(ctx context.Context) error {
 	})
 	if err != nil {
 		p.a.recorder.warn("watch for dying sockets", err)
-		<-ctx.Done()
-		return nil
+		again()
+		return
 	}
 	defer w.Close()
 	select {
 	case <-ctx.Done():
+	case <-p.moved:
 	case <-w.Done():
 		if err := w.Err(); err != nil {
 			p.a.recorder.warn("watch for dying sockets", err)
 		}
-		<-ctx.Done()
+		again()
 	}
-	return nil
 }
 
 // here are the probers of what listens on this machine: on the node, and on the
 // VIPs it holds.
 func (p *probes) here() []*sipcheck.Prober {
-	return append(p.a.vipTargets.now(), p.byNode[elect.Node(p.a.Self.Name)]...)
+	return append(p.a.vipTargets.now(), p.of(elect.Node(p.a.Self.Name))...)
 }
 
 // watched are the protocols and ports that a target of ours may listen on.
@@ -186,7 +339,7 @@ func (p *probes) watched() (protocols []uint8, ports []uint16) {
 	if !p.a.Self.Holder {
 		return nil, nil
 	}
-	for _, t := range p.a.Config.SIP.Targets {
+	for _, t := range p.a.Config().SIP.Targets {
 		by, _ := sipcheck.ParseTransport(t.Transport)
 		protocols, ports = append(protocols, protocolOf(by)), append(ports, t.Port)
 	}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
+	"maps"
 	"net/netip"
 	"sync"
 
@@ -42,7 +44,7 @@ func (v *vipTargets) run(ctx context.Context) error {
 	v.ctx = ctx
 	v.mu.Unlock()
 	for _, h := range v.a.Adopted {
-		if l := v.a.names.byID[h.VIP]; l != nil {
+		if l := v.a.names().byID[h.VIP]; l != nil {
 			v.start(l, h.Epoch)
 		}
 	}
@@ -55,8 +57,10 @@ func (v *vipTargets) run(ctx context.Context) error {
 }
 
 // start begins once the takeover's own verification has ended.
-func (v *vipTargets) start(l *lease, e elect.Epoch) {
-	targets := v.a.Config.SIP.OnVIP(l.name)
+func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
+
+func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
+	targets := v.a.Config().SIP.OnVIP(l.name)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ctx == nil || l.vip == nil || len(targets) == 0 {
@@ -64,7 +68,7 @@ func (v *vipTargets) start(l *lease, e elect.Epoch) {
 	}
 	v.end(l.id)
 	ctx, cancel := context.WithCancel(v.ctx)
-	w := &vipWatch{lease: l, epoch: e, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
+	w := &vipWatch{lease: l, epoch: e, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
 	for _, t := range targets {
 		w.probers = append(w.probers, v.prober(w, t))
 	}
@@ -75,14 +79,28 @@ func (v *vipTargets) start(l *lease, e elect.Epoch) {
 }
 
 func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
-	target := sipTarget(v.a.Config, t, v.a.Self.Name, w.lease.address)
+	target := sipTarget(v.a.Config(), t, v.a.Self.Name, w.lease.address)
 	target.Interval = t.SelfInterval
 	var p *sipcheck.Prober
 	opts := v.a.sipOptions()
 	opts.Every = true
-	opts.Deliver = func(r sipcheck.Result) { v.take(w, p, r.Verdict) }
+	opts.Deliver = func(r sipcheck.Result) { v.hear(w, p, r.Verdict) }
 	p = sipcheck.NewProber(target, opts)
 	return p
+}
+
+// take begins anew under another configuration; what was told before stands until
+// it is another.
+func (v *vipTargets) take() {
+	v.mu.Lock()
+	before := maps.Clone(v.held)
+	v.mu.Unlock()
+	for id, w := range before {
+		v.stop(id)
+		if l := v.a.names().byID[id]; l != nil && !l.left {
+			v.startAs(l, w.epoch, w.told)
+		}
+	}
 }
 
 // stop ends when this node lets the VIP go.
@@ -99,8 +117,8 @@ func (v *vipTargets) end(id elect.VIPID) {
 	}
 }
 
-// take tells a change: the VIP answers at all of its targets, or not.
-func (v *vipTargets) take(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
+// hear tells a change: the VIP answers at all of its targets, or not.
+func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
 	v.mu.Lock()
 	w.verdict[p] = verdict
 	now := sipcheck.Up
@@ -151,11 +169,20 @@ func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) si
 	}
 }
 
-// sipOptions are what every prober of this node shares.
+// sipOptions are what every prober of a VIP shares.
 func (a *Agent) sipOptions() sipcheck.Options {
 	return sipcheck.Options{Local: a.Self.Address, Security: a.security()}
 }
 
 func (a *Agent) security() sipcheck.Security {
-	return sipcheck.Security{Insecure: !a.Config.SIP.TLSVerify, Roots: a.Roots}
+	s := a.inForce.Load()
+	return securityOf(s.config, s.roots)
+}
+
+func securityOf(c *config.Config, roots *x509.CertPool) sipcheck.Security {
+	return sipcheck.Security{Insecure: !c.SIP.TLSVerify, Roots: roots}
+}
+
+func sameSecurity(a, b sipcheck.Security) bool {
+	return a.Insecure == b.Insecure && (a.Roots == b.Roots || a.Roots != nil && b.Roots != nil && a.Roots.Equal(b.Roots))
 }

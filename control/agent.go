@@ -41,6 +41,7 @@ const (
 	Adopt    Kind = "adopt"    // take the file's voter list now: no other is in use
 	Freeze   Kind = "freeze"   // Node, this one when empty: no SIP verdicts, For so long
 	Thaw     Kind = "thaw"     // Node, this one when empty
+	Reload   Kind = "reload"   // read the file anew and take it
 	Stop     Kind = "stop"     // hand everything over and end this agent
 )
 
@@ -78,7 +79,7 @@ const maxName = 128
 func (c Command) check() error {
 	type need struct{ vip, node, long bool }
 	allowed := map[Kind]need{
-		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Stop: {},
+		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Reload: {}, Stop: {},
 		Freeze: {node: true, long: true}, Thaw: {node: true},
 	}
 	may, known := allowed[c.Kind]
