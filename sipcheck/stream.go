@@ -224,7 +224,7 @@ func (l *streams) take(e connEvent) arrival {
 		c.local = localOf(e.up.conn.LocalAddr().(*net.TCPAddr).AddrPort())
 		return arrival{ready: true}
 	case e.err != nil:
-		a := arrival{err: e.err, closed: c.ready, reused: c.good}
+		a := arrival{err: e.err, closed: c.ready}
 		l.drop(false)
 		return a
 	}
