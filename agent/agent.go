@@ -111,6 +111,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
+	a.actions.resume()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -203,6 +203,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		if err := b.bind(ap); err != nil {
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
+			b.a.actions.failed(ap.id, d.Epoch, err.Error())
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
 			return
 		}

@@ -47,7 +47,12 @@ func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }
 func hookActions(in []config.Action) []hooks.Action {
 	out := make([]hooks.Action, 0, len(in))
 	for _, c := range in {
-		out = append(out, hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached, Timeout: c.Timeout})
+		a := hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached,
+			Timeout: c.Timeout, Retries: c.Retries, GiveBack: c.OnFailure == config.OnFailureRelease}
+		for _, w := range c.When {
+			a.When = append(a.When, hooks.Cause(w))
+		}
+		out = append(out, a)
 	}
 	return out
 }
@@ -86,32 +91,23 @@ func prepareTimeout(c *config.Config) time.Duration {
 	for _, t := range c.SIP.Targets {
 		probe = max(probe, t.Timeout)
 	}
-	return longestChain(c, config.Prepare) + probe
+	return longestChain(c, hooks.Prepare) + probe
 }
 
 // releaseTimeout is the longest that the actions of a node that hands over can
 // take.
 func releaseTimeout(c *config.Config) time.Duration {
-	return longestChain(c, config.Release) + longestChain(c, config.Retire)
+	return longestChain(c, hooks.Release) + longestChain(c, hooks.Retire)
 }
 
 // longestChain is what the slowest VIP's or role's actions of a phase may take
 // by their timeouts.
-func longestChain(c *config.Config, phase config.Phase) (longest time.Duration) {
-	chain := func(actions []config.Action) {
-		var sum time.Duration
-		for _, a := range actions {
-			if a.On == phase {
-				sum += a.Timeout
-			}
-		}
-		longest = max(longest, sum)
-	}
+func longestChain(c *config.Config, phase hooks.Phase) (longest time.Duration) {
 	for _, v := range c.VIPs {
-		chain(v.Actions)
+		longest = max(longest, hooks.Longest(hookActions(v.Actions), phase))
 	}
 	for _, r := range c.Roles {
-		chain(r.Actions)
+		longest = max(longest, hooks.Longest(hookActions(r.Actions), phase))
 	}
 	return longest
 }

@@ -182,6 +182,8 @@ func words(t elect.Transition, vip string) string {
 		return node + " runs our configuration again"
 	case elect.VerifyFailed:
 		return because(vip + " does not answer SIP here")
+	case elect.ActionFailed:
+		return because(vip + ": an action failed that gives it back")
 	case elect.BindFailed:
 		return t.Text
 	}
@@ -210,7 +212,7 @@ func kindOf(k elect.TransitionKind) string {
 		return control.KindDrain
 	case elect.ListTaken, elect.ConfigDiffers, elect.ConfigSame:
 		return control.KindConfig
-	case elect.VerifyFailed:
+	case elect.VerifyFailed, elect.ActionFailed:
 		return control.KindVerify
 	case elect.BindFailed:
 		return control.KindBind
@@ -221,7 +223,7 @@ func kindOf(k elect.TransitionKind) string {
 func (r *recorder) log(t elect.Transition, ev control.Event) {
 	level := slog.LevelInfo
 	switch t.Kind {
-	case elect.Lapsed, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed,
+	case elect.Lapsed, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
 		elect.ConfigDiffers:
 		level = slog.LevelWarn
 	case elect.AllUnfit, elect.BindFailed:
@@ -229,7 +231,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	}
 	why, err := ev.Reason, ""
 	switch {
-	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed:
+	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed || t.Kind == elect.ActionFailed:
 		err = t.Text
 	case t.Text != "":
 		why = t.Text
@@ -326,6 +328,13 @@ func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, 
 		if en := r.open[id]; en != nil && e >= en.epoch {
 			r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev, en.zero) })
 		}
+	})
+}
+
+// again tells that actions of an agent before this one are run to their end.
+func (r *recorder) again(l *lease, o hooks.Owed) {
+	r.post(func() {
+		r.a.Log.Warn("actions that an earlier agent did not end are run again", "node", r.a.Self.Name, "vip", l.name, "epoch", o.Epoch, "reason", string(o.Phase))
 	})
 }
 

@@ -2,6 +2,8 @@ package config
 
 import (
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -9,6 +11,7 @@ import (
 const (
 	defActionTimeout = 5 * time.Second
 	maxActionTimeout = time.Hour
+	maxRetries       = 100
 )
 
 // actions reads the [[….action]] tables of a VIP or a role.
@@ -27,6 +30,12 @@ func action(t *table) Action {
 	a.FreeSWITCH = t.texts("freeswitch", `["sofia profile vip1 recover"]`)
 	a.Memcached = t.texts("memcached", `["127.0.0.1:11211"]`)
 	a.Timeout = t.duration("timeout", defActionTimeout, minInterval, maxActionTimeout)
+	a.Retries = t.number("retries", 0, 0, maxRetries)
+	a.OnFailure = OnFailure(t.oneOf("on_failure", string(OnFailureContinue), string(OnFailureContinue), string(OnFailureRelease)))
+	if a.OnFailure == OnFailureRelease && a.On != Prepare && a.On != Acquire {
+		t.fail("on_failure", "on_failure = \"release\": nothing to give back on %s; only for prepare and acquire", a.On)
+	}
+	a.When = t.causes()
 	t.oneVerb()
 	t.checkExec(a.Exec)
 	t.checkCommands(a.FreeSWITCH)
@@ -41,16 +50,47 @@ func action(t *table) Action {
 func (t *table) phase() Phase {
 	if !t.has("on") {
 		t.get("on")
-		t.d.absent(t.at.line, "on is missing %s; one of \"prepare\", \"acquire\", \"release\", \"retire\"", t.where)
+		t.d.absent(t.at.line, "on is missing %s; one of %s", t.where, quoted(phases, ", "))
 		return Acquire
 	}
 	s := t.text("on", string(Acquire), string(Acquire))
-	switch p := Phase(s); p {
-	case Prepare, Acquire, Release, Retire:
-		return p
+	if slices.Contains(phases, Phase(s)) {
+		return Phase(s)
 	}
-	t.fail("on", "on = %q: must be \"prepare\", \"acquire\", \"release\" or \"retire\"", s)
+	t.fail("on", "on = %q: must be %s", s, quoted(phases, " or "))
 	return Acquire
+}
+
+// causes is the list of causes an action runs for.
+func (t *table) causes() (out []Cause) {
+	known := []Cause{CauseMove, CauseCrash, CauseSIP, CauseBoot}
+	for i, s := range t.texts("when", `["crash", "sip"]`) {
+		c := Cause(s)
+		switch {
+		case !slices.Contains(known, c):
+			t.failItem("when", i, "when: %q is no cause; they are %s", s, quoted(known, ", "))
+		case slices.Contains(out, c):
+			t.failItem("when", i, "when: %q is named twice; leave one out", s)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// quoted lists words as the file spells them, last before the last.
+func quoted[T ~string](words []T, last string) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			b.WriteString(last)
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.Quote(string(w)))
+	}
+	return b.String()
 }
 
 // oneVerb also refuses a verb with nothing to do.

@@ -129,8 +129,31 @@ type Action struct {
 	Exec       []string      // absolute path and arguments, no shell
 	FreeSWITCH []string      // event-socket api commands, in order, one line each
 	Memcached  []string      // host:port, flush_all on each server
-	Timeout    time.Duration // of the whole action
+	Timeout    time.Duration // of the whole action, each time it is tried
+	Retries    int           // after a failure, with growing pauses
+	OnFailure  OnFailure
+	When       []Cause // runs for these alone; empty: for all
 }
+
+// OnFailure is what follows once an action has failed for good.
+type OnFailure string
+
+// The two values of OnFailure.
+const (
+	OnFailureContinue OnFailure = "continue" // the next action
+	OnFailureRelease  OnFailure = "release"  // another node is asked to hold it, if there is one
+)
+
+// Cause is why a takeover happens.
+type Cause string
+
+// The causes that actions tell apart.
+const (
+	CauseMove  Cause = "move"  // planned, by whomever
+	CauseCrash Cause = "crash" // the holder fell silent
+	CauseSIP   Cause = "sip"   // the holder's PBX did not answer
+	CauseBoot  Cause = "boot"  // nobody held it since the cluster started
+)
 
 // Verb is the action's key in the file: exec, freeswitch or memcached.
 func (a Action) Verb() string {
@@ -153,7 +176,13 @@ const (
 	Acquire Phase = "acquire" // on the new holder, once the address is bound and announced
 	Release Phase = "release" // on the old holder, once the address is unbound
 	Retire  Phase = "retire"  // on the old holder, once the successor's acquire actions ended
+	Failed  Phase = "failed"  // on the node whose takeover failed
+	// Unreachable runs on the holder that the router was not shown to follow.
+	Unreachable Phase = "unreachable"
 )
+
+// phases are those of a VIP or role, in the order of a takeover.
+var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable}
 
 // Announce says how the network is kept informed (design §5.3).
 type Announce struct {

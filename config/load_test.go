@@ -59,9 +59,9 @@ func TestLoadHome(t *testing.T) {
 func TestReferenceActions(t *testing.T) {
 	c := mustParse(t, Reference())
 	want := []Action{
-		{On: Acquire, Memcached: []string{"127.0.0.1:11211"}, Timeout: 5 * time.Second},
-		{On: Acquire, FreeSWITCH: []string{"sofia profile vip1 recover"}, Timeout: 5 * time.Second},
-		{On: Acquire, Exec: []string{"/etc/sipalive/hooks/takeover", "--vip", "vip1"}, Timeout: 5 * time.Second},
+		{On: Acquire, Memcached: []string{"127.0.0.1:11211"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
+		{On: Acquire, FreeSWITCH: []string{"sofia profile vip1 recover"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
+		{On: Acquire, Exec: []string{"/etc/sipalive/hooks/takeover", "--vip", "vip1"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
 	}
 	if diff := cmp.Diff(want, c.VIPs[0].Actions); diff != "" {
 		t.Error(diff)

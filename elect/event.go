@@ -37,12 +37,14 @@ type Prepared struct {
 }
 
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
-// and OK says whether the VIP answered SIP after them (§5.5).
+// and OK says whether the VIP answered SIP after them (§5.5). With GiveBack it
+// was not asked: an action failed that gives the VIP back.
 type Verified struct {
-	VIP     VIPID
-	Epoch   Epoch
-	OK      bool
-	Skipped bool // nothing asked: verify = false, or a role
+	VIP      VIPID
+	Epoch    Epoch
+	OK       bool
+	Skipped  bool // nothing asked: verify = false, or a role
+	GiveBack bool // an action with on_failure = "release" failed
 }
 
 // Stored says that Durable with this version, or a newer one, is on disk.
@@ -170,13 +172,14 @@ const (
 	ConfigSame    // Node runs ours again
 	VerifyFailed  // the VIP did not answer SIP here; Text says what follows
 	BindFailed    // Text is the kernel's word
+	ActionFailed  // an acquire action failed that gives the VIP back; Text says what follows
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "action failed"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.

@@ -32,7 +32,7 @@ func helperMain() int {
 	r := NewRunner(Options{Now: testNow})
 	out, done := make(chan Outcome, 1), make(chan struct{})
 	r.Start("vip1", Acquire, 1, Event{}, []Action{sh(privilegesScript)},
-		func(o Outcome) { out <- o }, func(bool) { close(done) })
+		func(o Outcome) { out <- o }, func(End) { close(done) })
 	<-done
 	o := <-out
 	fmt.Printf("action: %s%s\n", o.Output, o.Err)

@@ -190,10 +190,16 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	journal, err := p.Directory.OpenActions()
+	if err != nil {
+		return nil, err
+	}
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
 		Now:                platform.BootNow,
+		Journal:            journal,
+		JournalError:       func(err error) { log.Warn("keep the actions' journal", "node", p.Self.Name, "err", err) },
 	})
 	return func() {
 		_ = p.Announcer.Close()
