@@ -199,13 +199,25 @@ func (s *site) move(vip, node string) uint64 {
 	return 0
 }
 
-// holder waits until every node sees vip1 held by one of the nodes for good:
+func (s *site) dead(node int) bool {
+	select {
+	case <-s.Agent(node).Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// holder waits until every live node sees vip1 held by one of the nodes for good:
 // verified or not, but with its takeover ended.
 func (s *site) holder(nodes ...string) control.VIPStatus {
 	s.t.Helper()
 	var v control.VIPStatus
 	s.await("vip1 at "+strings.Join(nodes, " or "), func(context.Context) error {
 		for i := range s.Nodes() {
+			if s.dead(i) {
+				continue
+			}
 			v = s.status(i).VIPs[0]
 			if v.State != "held" || !slices.Contains(nodes, v.Holder) || v.Unchecked {
 				return fmt.Errorf("%s: %s at %q, unchecked %v", s.Node(i).Name, v.State, v.Holder, v.Unchecked)
