@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -55,6 +56,18 @@ func hookActions(in []config.Action) []hooks.Action {
 		out = append(out, a)
 	}
 	return out
+}
+
+// CheckActions refuses an action that could never do what it says.
+func CheckActions(c *config.Config) error {
+	for _, l := range newNames(c).leases {
+		for i, a := range l.actions {
+			if err := a.Check(); err != nil {
+				return fmt.Errorf("%s: action %d of %s: %w", c.File, i+1, l.name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // ElectConfig is what the machine needs of the configuration.

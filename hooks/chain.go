@@ -129,7 +129,7 @@ func (r *Runner) runVerb(a Action, phase Phase, ev Event) result {
 	case len(a.Exec) > 0:
 		return runExec(ctx, a.timeout(), a.Exec, ev.environ(phase), killGroup)
 	case len(a.FreeSWITCH) > 0:
-		return r.runFreeSWITCH(ctx, a)
+		return r.runFreeSWITCH(ctx, a, phase)
 	default:
 		return r.runMemcached(ctx, a)
 	}

@@ -77,8 +77,9 @@ type Action struct {
 	On Phase
 	// Exec is a program and its arguments; the program by its absolute path.
 	Exec []string
-	// FreeSWITCH is a list of API commands, sent in order on one connection. The
-	// list ends at the first that fails, since later ones build on earlier ones
+	// FreeSWITCH is a list of API commands and ready-made verbs (profile-start NAME,
+	// profile-recover NAME, standby-on, standby-off, pause, resume, flush), done in
+	// order on one connection. The list ends at the first that fails, since later ones build on earlier ones
 	// (stop, then start); commands that do not are better off as actions of their own.
 	FreeSWITCH []string
 	// Memcached is a list of servers (host:port); each gets flush_all on its own.

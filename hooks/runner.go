@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -20,6 +21,11 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Backoff is the pause before the n-th repetition; nil means Backoff.
 	Backoff func(n int) time.Duration
+	// Answers asks an address with SIP OPTIONS and returns nil if it answers, as
+	// proof of a FreeSWITCH profile.
+	Answers func(ctx context.Context, at netip.AddrPort) error
+	// Wait returns after d, or with ctx's error; nil means in real time.
+	Wait func(ctx context.Context, d time.Duration) error
 	// Journal keeps what the actions of an agent that dies have left undone; nil
 	// means that nothing is kept.
 	Journal *Journal
@@ -81,6 +87,9 @@ func NewRunner(opts Options) *Runner {
 	if opts.Backoff == nil {
 		opts.Backoff = Backoff
 	}
+	if opts.Wait == nil {
+		opts.Wait = wait
+	}
 	if opts.JournalError == nil {
 		opts.JournalError = func(error) {}
 	}
@@ -91,6 +100,17 @@ func NewRunner(opts Options) *Runner {
 		l.ledger, l.taken, l.left = rec.Epochs, rec.Taken, rec.Left
 	}
 	return r
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Start hands in the chain of one phase of one epoch and returns at once. Of the

@@ -28,6 +28,7 @@ import (
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
+	"sipalive/sipcheck"
 	"sipalive/vip"
 	"sipalive/vip/fence"
 )
@@ -144,6 +145,9 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := agent.CheckActions(c); err != nil {
+		return nil, nil, err
+	}
 	local, err := platform.LocalAddresses()
 	if err != nil {
 		return nil, nil, err
@@ -198,8 +202,12 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
 		Now:                platform.BootNow,
-		Journal:            journal,
-		JournalError:       func(err error) { log.Warn("keep the actions' journal", "node", p.Self.Name, "err", err) },
+		Answers: func(ctx context.Context, at netip.AddrPort) error {
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: p.Self.Address, Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+			return err
+		},
+		Journal:      journal,
+		JournalError: func(err error) { log.Warn("keep the actions' journal", "node", p.Self.Name, "err", err) },
 	})
 	return func() {
 		_ = p.Announcer.Close()
@@ -207,6 +215,9 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 		p.Table.Close()
 	}, nil
 }
+
+// pingTimeout bounds one OPTIONS to a FreeSWITCH profile that was just started.
+const pingTimeout = 400 * time.Millisecond
 
 func readPassword(path string) (string, error) {
 	data, err := os.ReadFile(path)
