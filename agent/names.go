@@ -48,7 +48,7 @@ func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }
 func hookActions(in []config.Action) []hooks.Action {
 	out := make([]hooks.Action, 0, len(in))
 	for _, c := range in {
-		a := hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached,
+		a := hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, User: c.User, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached,
 			Timeout: c.Timeout, Retries: c.Retries, GiveBack: c.OnFailure == config.OnFailureRelease}
 		for _, w := range c.When {
 			a.When = append(a.When, hooks.Cause(w))

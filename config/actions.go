@@ -27,6 +27,7 @@ func action(t *table) Action {
 	defer t.done()
 	a := Action{On: t.phase()}
 	a.Exec = t.texts("exec", `["/etc/sipalive/hooks/takeover", "--vip", "vip1"]`)
+	a.User = t.user("user")
 	a.FreeSWITCH = t.texts("freeswitch", `["sofia profile vip1 recover"]`)
 	a.Memcached = t.texts("memcached", `["127.0.0.1:11211"]`)
 	a.Timeout = t.duration("timeout", defActionTimeout, minInterval, maxActionTimeout)
@@ -117,6 +118,19 @@ func (t *table) oneVerb() {
 		t.fail(second, "the action has %d verbs, %s; give each its own %s, in order",
 			len(given), strings.Join(given, " and "), strings.TrimPrefix(t.where, "in "))
 	}
+}
+
+// user is a user's name as useradd allows it; "" is the agent's own.
+func (t *table) user(key string) string {
+	s := t.text(key, "", "nobody")
+	odd := func(r rune) bool { return !isNameRune(r) }
+	switch {
+	case len(s) > 32 || strings.HasPrefix(s, "-") || strings.ContainsFunc(s, odd):
+		t.fail(key, "%s = %q: not a user name; e.g. \"nobody\", or \"\" for the agent's own", key, s)
+	case s != "" && !t.has("exec"):
+		t.fail(key, "%s = %q: only an exec action runs as a user", key, s)
+	}
+	return s
 }
 
 func (t *table) checkExec(argv []string) {

@@ -127,6 +127,7 @@ type Role struct {
 type Action struct {
 	On         Phase
 	Exec       []string      // absolute path and arguments, no shell
+	User       string        // whom Exec runs as; "": the agent's own, without its capabilities
 	FreeSWITCH []string      // event-socket api commands, in order, one line each
 	Memcached  []string      // host:port, flush_all on each server
 	Timeout    time.Duration // of the whole action, each time it is tried

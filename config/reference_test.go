@@ -176,11 +176,11 @@ func TestEveryKeyMatters(t *testing.T) {
 		"vip.weight": "2", "vip.announce": "false",
 		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
 		"vip.action.memcached": `["127.0.0.1:11212"]`, "vip.action.timeout": `"1s"`,
-		"vip.action.retries": "2", "vip.action.on_failure": `"release"`, "vip.action.when": `["crash"]`,
+		"vip.action.retries": "2", "vip.action.user": `"nobody"`, "vip.action.on_failure": `"release"`, "vip.action.when": `["crash"]`,
 		"role.name": `"other"`, "role.prefer": `["pbx1"]`,
 		"role.action.on": `"prepare"`, "role.action.exec": `["/other"]`, "role.action.freeswitch": "",
 		"role.action.memcached": "", "role.action.timeout": `"1s"`,
-		"role.action.retries": "2", "role.action.on_failure": `"release"`, "role.action.when": `["crash"]`,
+		"role.action.retries": "2", "role.action.user": `"nobody"`, "role.action.on_failure": `"release"`, "role.action.when": `["crash"]`,
 		"announce.refresh": `"10s"`, "control.group": `"other"`,
 	}
 	// These have no second value that is right in the reference itself.

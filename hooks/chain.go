@@ -127,7 +127,7 @@ func (r *Runner) runVerb(a Action, phase Phase, ev Event) result {
 	defer cancel()
 	switch {
 	case len(a.Exec) > 0:
-		return runExec(ctx, a.timeout(), a.Exec, ev.environ(phase), killGroup)
+		return r.exec(ctx, a, ev.environ(phase))
 	case len(a.FreeSWITCH) > 0:
 		return r.runFreeSWITCH(ctx, a, phase)
 	default:

@@ -8,6 +8,7 @@
 package hooks
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -77,6 +78,9 @@ type Action struct {
 	On Phase
 	// Exec is a program and its arguments; the program by its absolute path.
 	Exec []string
+	// User is whom the program runs as; "" is the agent's own user, without its
+	// capabilities. Needs Exec, and, unless it is the agent's own, the hooks service.
+	User string
 	// FreeSWITCH is a list of API commands and ready-made verbs (profile-start NAME,
 	// profile-recover NAME, standby-on, standby-off, pause, resume, flush), done in
 	// order on one connection. The list ends at the first that fails, since later ones build on earlier ones
@@ -125,6 +129,9 @@ func (a Action) Check() error {
 	}
 	if verbs != 1 {
 		return fmt.Errorf("an action has exactly one of exec, freeswitch and memcached, this one has %d", verbs)
+	}
+	if a.User != "" && len(a.Exec) == 0 {
+		return errors.New("user: only an exec action has one")
 	}
 	return a.checkVerb()
 }

@@ -11,6 +11,9 @@ import (
 
 // Options is what a Runner needs from outside. Now is required.
 type Options struct {
+	// Service is the unix socket of the hooks service, which runs exec actions; ""
+	// or a socket where nobody listens: the Runner runs them itself.
+	Service string
 	// FreeSWITCHAddress is the event socket, e.g. 127.0.0.1:8021.
 	FreeSWITCHAddress string
 	// FreeSWITCHPassword is asked at each use, so that a changed file counts.

@@ -2,40 +2,60 @@ package hooks
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// startUnprivileged starts cmd without the agent's capabilities and real-time
-// priority.
+// startUnprivileged starts cmd without the agent's capabilities, real-time
+// priority and protection from the OOM killer.
 //
-// Both pass from the forking thread to the child, NoNewPrivileges or not
+// The first two pass from the forking thread to the child, NoNewPrivileges or not
 // (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
 // happens on a thread that has shed them: os/exec forks on the caller's thread,
 // and a goroutine that ends locked takes its thread with it, so no other
 // goroutine ever runs there. The runtime, too, clones new threads from an
 // untouched one while a goroutine is locked.
 //
-// An agent that runs as root (uid 0) is another matter: exec gives uid 0 the
-// whole bounding set back. Its children are root as much as it is itself; only
-// the unit's own user or CapabilityBoundingSet changes that.
-func startUnprivileged(cmd *exec.Cmd) error {
+// exec gives uid 0 the whole bounding set back, but no more than the thread had
+// where NoNewPrivs is set (capabilities(7), cap_bprm_creds_from_file): so the
+// thread has none, unless the program is to be root by name. Another user's
+// program loses all with its uid.
+func startUnprivileged(cmd *exec.Cmd, as account) error {
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
-		err := shedPrivileges()
+		err := shedPrivileges(as)
 		if err == nil {
 			err = cmd.Start()
 		}
 		started <- err
 	}()
-	return <-started
+	err := <-started
+	if err == nil {
+		exposeToOOM(cmd.Process.Pid)
+	}
+	return err
+}
+
+// exposeToOOM takes the agent's protection from a program that inherited it: the
+// score belongs to the process, not to the thread that forks. Start has returned
+// when the program is executed, microseconds ago. Where it fails the program has
+// ended already.
+func exposeToOOM(pid int) {
+	const file = "/oom_score_adj"
+	own, err := os.ReadFile("/proc/self" + file)
+	if err == nil && strings.HasPrefix(string(own), "-") {
+		_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+file, []byte("0"), 0)
+	}
 }
 
 // shedPrivileges changes the calling thread only.
-func shedPrivileges() error {
+func shedPrivileges(as account) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot clear ambient capabilities: %w", err)
 	}
@@ -44,6 +64,16 @@ func shedPrivileges() error {
 	}
 	if err := resetPriorityOnFork(); err != nil {
 		return fmt.Errorf("cannot reset the scheduling policy: %w (does the unit's SystemCallFilter allow sched_setattr?)", err)
+	}
+	if as.keep || as.switchTo != nil || as.uid != 0 {
+		return nil
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot set NoNewPrivs: %w", err)
+	}
+	hdr, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capset(&hdr, &none[0]); err != nil {
+		return fmt.Errorf("cannot drop capabilities: %w (does the unit's SystemCallFilter allow capset?)", err)
 	}
 	return nil
 }

@@ -46,6 +46,7 @@ func newRootCommand() *cobra.Command {
 		newEventsCommand(),
 		newAdoptCommand(),
 		newStopCommand(),
+		newHooksCommand(),
 		newPingCommand(),
 		newCheckCommand(),
 		newKeygenCommand(),

@@ -199,6 +199,7 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 		return nil, err
 	}
 	p.Runner = hooks.NewRunner(hooks.Options{
+		Service:            hooksService(p.Directory.Run()),
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
 		Now:                platform.BootNow,
