@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/hooks"
 	"sipalive/sipcheck"
@@ -179,7 +180,9 @@ func (x *actions) failed(id elect.VIPID, e elect.Epoch, why string) {
 // unreachable starts the actions for a VIP held here that the router was not
 // shown to follow.
 func (x *actions) unreachable(id elect.VIPID, why string) {
-	x.once(x.a.names.byID[id], hooks.Unreachable, x.get(id).epoch, why)
+	l, e := x.a.names.byID[id], x.get(id).epoch
+	x.once(l, hooks.Unreachable, e, why)
+	x.a.recorder.notice(config.NoticeUnreachable, l, e, why)
 }
 
 // once starts a phase that a takeover runs once, however often it is said.

@@ -49,7 +49,7 @@ func hookActions(in []config.Action) []hooks.Action {
 	out := make([]hooks.Action, 0, len(in))
 	for _, c := range in {
 		a := hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, User: c.User, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached,
-			Timeout: c.Timeout, Retries: c.Retries, GiveBack: c.OnFailure == config.OnFailureRelease}
+			HTTP: c.HTTP, SecretFile: c.SecretFile, Timeout: c.Timeout, Retries: c.Retries, GiveBack: c.OnFailure == config.OnFailureRelease}
 		for _, w := range c.When {
 			a.When = append(a.When, hooks.Cause(w))
 		}
@@ -60,6 +60,11 @@ func hookActions(in []config.Action) []hooks.Action {
 
 // CheckActions refuses an action that could never do what it says.
 func CheckActions(c *config.Config) error {
+	for i, n := range c.Notify {
+		if err := (hooks.Action{On: hooks.Notice, Mail: n.Mail, HTTP: n.HTTP, Exec: n.Exec}).Check(); err != nil {
+			return fmt.Errorf("%s: notify %d: %w", c.File, i+1, err)
+		}
+	}
 	for _, l := range newNames(c).leases {
 		for i, a := range l.actions {
 			if err := a.Check(); err != nil {

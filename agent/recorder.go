@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
 	"sipalive/hooks"
@@ -21,6 +22,7 @@ type recorder struct {
 	release map[elect.VIPID]*entry // our last release
 	ready   map[elect.VIPID][]hooks.Outcome
 	warned  map[string]time.Time
+	notify  *notifier
 }
 
 // entry is an event in the journal that goes on.
@@ -38,12 +40,15 @@ const warnEvery = time.Minute
 
 func newRecorder(a *Agent) *recorder {
 	return &recorder{a: a, facts: make(chan func(), 512), open: map[elect.VIPID]*entry{}, release: map[elect.VIPID]*entry{},
-		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}}
+		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}, notify: newNotifier(a)}
 }
 
 // run goes on until the last action has ended, since it has something to tell.
 func (r *recorder) run(context.Context) error {
 	r.post(func() { r.agentEvent("started") })
+	if f := r.a.Fence; f != nil && f.Weak() {
+		r.notice(config.NoticeFenceMissing, nil, 0, "fence "+f.Kind()+": "+f.Explain())
+	}
 	for {
 		select {
 		case f := <-r.facts:
@@ -121,6 +126,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	}
 	ev.Text = words(t, ev.VIP)
 	r.log(t, ev)
+	r.notify.transition(t, ev)
 	id := r.a.Journal.Add(ev)
 	if t.Kind == elect.LetGo {
 		r.release[t.VIP] = &entry{id: id, epoch: t.Epoch, zero: at}
@@ -308,7 +314,19 @@ func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
 	r.update(id, e, func(ev *control.Event, _ elect.Instant) {
 		if ev.Outcome == "" {
 			ev.Outcome = outcome
+			r.notify.complete(*ev)
 		}
+	})
+}
+
+// notice tells people of something that is no transition of the machine.
+func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text string) {
+	r.post(func() {
+		ev := control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: string(what), Epoch: uint64(e), Text: text}
+		if l != nil {
+			ev.VIP = l.name
+		}
+		r.notify.tell(what, ev, text)
 	})
 }
 

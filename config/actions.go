@@ -18,18 +18,35 @@ const (
 func actions(t *table) []Action {
 	var out []Action
 	for _, e := range t.tables("action") {
-		out = append(out, action(e))
+		out = append(out, action(e, phases))
 	}
 	return out
 }
 
-func action(t *table) Action {
+// clusterActions reads the [[action]] tables.
+func clusterActions(t *table) (out []Action) {
+	for _, e := range t.tables("action") {
+		a := action(e, []Phase{Flush})
+		if len(a.When) > 0 {
+			e.fail("when", "when: a flush has no cause; leave it out")
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+func action(t *table, phases []Phase) Action {
 	defer t.done()
-	a := Action{On: t.phase()}
+	a := Action{On: t.phase(phases)}
 	a.Exec = t.texts("exec", `["/etc/sipalive/hooks/takeover", "--vip", "vip1"]`)
 	a.User = t.user("user")
 	a.FreeSWITCH = t.texts("freeswitch", `["sofia profile vip1 recover"]`)
 	a.Memcached = t.texts("memcached", `["127.0.0.1:11211"]`)
+	a.HTTP = t.url("http")
+	a.SecretFile = t.optionalPath("secret_file", "/etc/sipalive/hook.secret")
+	if a.SecretFile != "" && !t.has("http") {
+		t.fail("secret_file", "secret_file: only an http action is signed with it")
+	}
 	a.Timeout = t.duration("timeout", defActionTimeout, minInterval, maxActionTimeout)
 	a.Retries = t.number("retries", 0, 0, maxRetries)
 	a.OnFailure = OnFailure(t.oneOf("on_failure", string(OnFailureContinue), string(OnFailureContinue), string(OnFailureRelease)))
@@ -37,7 +54,7 @@ func action(t *table) Action {
 		t.fail("on_failure", "on_failure = \"release\": nothing to give back on %s; only for prepare and acquire", a.On)
 	}
 	a.When = t.causes()
-	t.oneVerb()
+	t.oneOfVerbs("action", "exec", "freeswitch", "memcached", "http")
 	t.checkExec(a.Exec)
 	t.checkCommands(a.FreeSWITCH)
 	for i, address := range a.Memcached {
@@ -48,18 +65,26 @@ func action(t *table) Action {
 	return a
 }
 
-func (t *table) phase() Phase {
+func (t *table) phase(phases []Phase) Phase {
 	if !t.has("on") {
 		t.get("on")
-		t.d.absent(t.at.line, "on is missing %s; one of %s", t.where, quoted(phases, ", "))
-		return Acquire
+		t.d.absent(t.at.line, "on is missing %s; %s", t.where, oneOfThem(phases))
+		return phases[0]
 	}
-	s := t.text("on", string(Acquire), string(Acquire))
+	s := t.text("on", string(phases[0]), string(phases[0]))
 	if slices.Contains(phases, Phase(s)) {
 		return Phase(s)
 	}
 	t.fail("on", "on = %q: must be %s", s, quoted(phases, " or "))
-	return Acquire
+	return phases[0]
+}
+
+// oneOfThem says which of several words there is to choose from.
+func oneOfThem[T ~string](words []T) string {
+	if len(words) == 1 {
+		return "it is " + quoted(words, "")
+	}
+	return "one of " + quoted(words, ", ")
 }
 
 // causes is the list of causes an action runs for.
@@ -94,29 +119,30 @@ func quoted[T ~string](words []T, last string) string {
 	return b.String()
 }
 
-// oneVerb also refuses a verb with nothing to do.
-func (t *table) oneVerb() {
+// oneOfVerbs also refuses a verb with nothing to do.
+func (t *table) oneOfVerbs(what string, verbs ...string) {
 	var given []string
-	for _, verb := range []string{"exec", "freeswitch", "memcached"} {
+	for _, verb := range verbs {
 		if !t.has(verb) {
 			continue
 		}
 		given = append(given, verb)
-		if list, ok := t.values[verb].([]any); ok && len(list) == 0 {
-			t.fail(verb, "%s is empty; say what to do or leave the action out", verb)
+		list, isList := t.values[verb].([]any)
+		if isList && len(list) == 0 || t.values[verb] == "" {
+			t.fail(verb, "%s is empty; say what to do or leave the %s out", verb, what)
 		}
 	}
 	switch len(given) {
 	case 0:
-		t.d.absent(t.at.line, "the action says no verb; give it exec, freeswitch or memcached")
+		t.d.absent(t.at.line, "the %s says no verb; give it %s or %s", what, strings.Join(verbs[:len(verbs)-1], ", "), verbs[len(verbs)-1])
 	case 1:
 	default:
 		second := given[1]
 		if t.line(given[0]) > t.line(second) {
 			second = given[0]
 		}
-		t.fail(second, "the action has %d verbs, %s; give each its own %s, in order",
-			len(given), strings.Join(given, " and "), strings.TrimPrefix(t.where, "in "))
+		t.fail(second, "the %s has %d verbs, %s; give each its own %s, in order",
+			what, len(given), strings.Join(given, " and "), strings.TrimPrefix(t.where, "in "))
 	}
 }
 

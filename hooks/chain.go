@@ -130,6 +130,10 @@ func (r *Runner) runVerb(a Action, phase Phase, ev Event) result {
 		return r.exec(ctx, a, ev.environ(phase))
 	case len(a.FreeSWITCH) > 0:
 		return r.runFreeSWITCH(ctx, a, phase)
+	case a.HTTP != "":
+		return r.runHTTP(ctx, a, phase, ev)
+	case len(a.Mail) > 0:
+		return r.runMail(ctx, a, ev)
 	default:
 		return r.runMemcached(ctx, a)
 	}

@@ -33,6 +33,7 @@ SIPALIVE_NODE=pbx2
 SIPALIVE_PREVIOUS=pbx1
 SIPALIVE_EPOCH=7
 SIPALIVE_REASON=pbx1: no answer EVIL=1[31m
+SIPALIVE_TEXT=
 `
 	if d := cmp.Diff(want, j.wait(t)[0].Output); d != "" {
 		t.Errorf("environment (-want +got):\n%s", d)

@@ -42,10 +42,12 @@ const (
 	// Flush belongs to no VIP and no epoch: it runs on every node when an operator
 	// asks.
 	Flush Phase = "flush"
+	// Notice belongs to no VIP's chain: it tells people what has happened.
+	Notice Phase = "notice"
 )
 
 // phases lists every phase in the order of a takeover.
-var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable, Flush}
+var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable, Flush, Notice}
 
 func (p Phase) valid() bool { return slices.Contains(phases, p) }
 
@@ -72,8 +74,8 @@ var causes = []Cause{Move, Crash, SIP, Boot}
 // DefaultTimeout bounds an action whose Timeout is zero.
 const DefaultTimeout = 5 * time.Second
 
-// Action is one step of a chain. Exactly one of Exec, FreeSWITCH and Memcached
-// is set.
+// Action is one step of a chain. Exactly one of Exec, FreeSWITCH, Memcached, HTTP
+// and Mail is set.
 type Action struct {
 	On Phase
 	// Exec is a program and its arguments; the program by its absolute path.
@@ -88,6 +90,11 @@ type Action struct {
 	FreeSWITCH []string
 	// Memcached is a list of servers (host:port); each gets flush_all on its own.
 	Memcached []string
+	// HTTP is a URL that gets the event as JSON, signed with the secret in
+	// SecretFile if that is given: see SignatureHeader.
+	HTTP, SecretFile string
+	// Mail is a list of recipients.
+	Mail []string
 	// Timeout bounds the whole action, a list of commands included, each time it
 	// is tried. Zero means DefaultTimeout.
 	Timeout time.Duration
@@ -122,13 +129,16 @@ func (a Action) Check() error {
 		}
 	}
 	verbs := 0
-	for _, list := range [][]string{a.Exec, a.FreeSWITCH, a.Memcached} {
-		if len(list) > 0 {
+	for _, given := range []bool{len(a.Exec) > 0, len(a.FreeSWITCH) > 0, len(a.Memcached) > 0, a.HTTP != "", len(a.Mail) > 0} {
+		if given {
 			verbs++
 		}
 	}
 	if verbs != 1 {
-		return fmt.Errorf("an action has exactly one of exec, freeswitch and memcached, this one has %d", verbs)
+		return fmt.Errorf("an action has exactly one of exec, freeswitch, memcached, http and mail, this one has %d", verbs)
+	}
+	if a.SecretFile != "" && a.HTTP == "" {
+		return errors.New("secret_file: only an http action has one")
 	}
 	if a.User != "" && len(a.Exec) == 0 {
 		return errors.New("user: only an exec action has one")
@@ -155,7 +165,12 @@ func (a Action) checkVerb() error {
 			return fmt.Errorf("memcached %s: %w (use host:port, e.g. 127.0.0.1:11211)", oneLine(server), err)
 		}
 	}
-	return nil
+	if a.HTTP != "" {
+		if err := checkHTTP(a.HTTP); err != nil {
+			return err
+		}
+	}
+	return checkMail(a.Mail)
 }
 
 func checkServer(server string) error {
@@ -181,6 +196,10 @@ func (a Action) label() string {
 		return "freeswitch " + oneLine(strings.Join(a.FreeSWITCH, "; "))
 	case len(a.Memcached) > 0:
 		return "memcached " + oneLine(strings.Join(a.Memcached, ", "))
+	case a.HTTP != "":
+		return "http " + shortURL(a.HTTP)
+	case len(a.Mail) > 0:
+		return "mail " + oneLine(strings.Join(a.Mail, ", "))
 	}
 	return "action without a verb"
 }
@@ -232,13 +251,25 @@ func Longest(actions []Action, p Phase) (sum time.Duration) {
 	return sum
 }
 
-// Event is what a program is told about the takeover, in its environment. Cause
+// Event is what an action is told about the takeover, a program in its environment. Cause
 // is for the actions' When; Reason says it in the agent's finer words.
 type Event struct {
 	VIP, Address, Node, Previous string
 	Epoch                        uint64
 	Cause                        Cause
 	Reason                       string
+	// Name stands in the phase's place where it is told; "" for the phase itself.
+	Name string
+	// Subject and Text are for people: of a mail, Text of a webhook too.
+	Subject, Text string
+}
+
+// name is what the event is called outside.
+func (e Event) name(phase Phase) string {
+	if e.Name != "" {
+		return e.Name
+	}
+	return string(phase)
 }
 
 // searchPath is all of PATH that a program gets: Debian's default for services.
@@ -250,13 +281,14 @@ const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 func (e Event) environ(phase Phase) []string {
 	return []string{
 		"PATH=" + searchPath,
-		"SIPALIVE_EVENT=" + string(phase),
+		"SIPALIVE_EVENT=" + e.name(phase),
 		"SIPALIVE_VIP=" + oneLine(e.VIP),
 		"SIPALIVE_ADDRESS=" + oneLine(e.Address),
 		"SIPALIVE_NODE=" + oneLine(e.Node),
 		"SIPALIVE_PREVIOUS=" + oneLine(e.Previous),
 		"SIPALIVE_EPOCH=" + strconv.FormatUint(e.Epoch, 10),
 		"SIPALIVE_REASON=" + oneLine(e.Reason),
+		"SIPALIVE_TEXT=" + oneLine(e.Subject),
 	}
 }
 

@@ -120,7 +120,7 @@ func (j *Journal) store(rec record) error {
 
 // persist brings a lane's record to the journal.
 func (r *Runner) persist(l *lane) {
-	if r.opts.Journal == nil || l.vip == "" {
+	if r.opts.Journal == nil || strings.HasPrefix(l.vip, "-") {
 		return
 	}
 	l.disk.Lock()

@@ -18,9 +18,12 @@ type Options struct {
 	FreeSWITCHAddress string
 	// FreeSWITCHPassword is asked at each use, so that a changed file counts.
 	FreeSWITCHPassword func() (string, error)
+	// Mail is the server for mail actions, and Host this node's name, for its HELO.
+	Mail MailServer
+	Host string
 	// Now reads the node's boot clock, in ns.
 	Now func() int64
-	// Dial opens connections to FreeSWITCH and memcached; nil means net.Dialer's.
+	// Dial opens connections to FreeSWITCH, memcached, web and mail servers; nil means net.Dialer's.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Backoff is the pause before the n-th repetition; nil means Backoff.
 	Backoff func(n int) time.Duration
@@ -43,7 +46,8 @@ var errEnding = errors.New("the agent is ending")
 // Runner runs chains of actions: for each VIP one at a time and in the order
 // they were started, VIPs independently of each other. A VIP is known to it by
 // its identity, an address or a role's name, not by the name of the VIP. Its
-// methods never wait for an action, but for Close.
+// methods never wait for an action, but for Close. What belongs to no VIP has a lane
+// of its own, whose name begins with "-": that is never kept in the journal.
 type Runner struct {
 	opts   Options
 	ctx    context.Context

@@ -199,6 +199,9 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 		return nil, err
 	}
 	p.Runner = hooks.NewRunner(hooks.Options{
+		Mail: hooks.MailServer{Server: p.Config.Mail.Server, TLS: hooks.MailTLS(p.Config.Mail.TLS), User: p.Config.Mail.User,
+			PasswordFile: p.Config.Mail.PasswordFile, From: p.Config.Mail.From},
+		Host:               p.Self.Name,
 		Service:            hooksService(p.Directory.Run()),
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
