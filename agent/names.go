@@ -65,6 +65,11 @@ func CheckActions(c *config.Config) error {
 			return fmt.Errorf("%s: notify %d: %w", c.File, i+1, err)
 		}
 	}
+	for i, a := range hookActions(c.Actions) {
+		if err := a.Check(); err != nil {
+			return fmt.Errorf("%s: cluster-wide action %d: %w", c.File, i+1, err)
+		}
+	}
 	for _, l := range newNames(c).leases {
 		for i, a := range l.actions {
 			if err := a.Check(); err != nil {
@@ -82,6 +87,7 @@ func ElectConfig(c *config.Config, self *config.Node) elect.Config {
 		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
 		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
 		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c),
+		FlushTimeout: flushTimeout(hookActions(c.Actions)),
 	}
 	for _, n := range c.Nodes {
 		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})

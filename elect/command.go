@@ -32,6 +32,9 @@ type request struct {
 	v    *vip
 	err  string
 	at   Instant
+
+	flush  bool    // the actions are under way or have ended
+	report *Report // what came of them
 }
 
 // commandTimeout bounds what a command may take beyond a move's own time.
@@ -49,6 +52,9 @@ func (m *Machine) onCommand(c Command) {
 		why = m.commandDrain(cmd, c)
 	case CommandAdopt:
 		m.adopting = true
+	case CommandFlush:
+		m.commandFlush(c)
+		return
 	case CommandStop:
 		m.stopping, m.stopID = true, c.ID
 		m.stopBy = m.now.Add(m.cfg.PrepareTimeout + m.cfg.Lease)
@@ -307,6 +313,9 @@ func (m *Machine) onRequest(p *peer, r Request) {
 			if old.err != "" {
 				m.send(p, Reply{ID: r.ID, Error: old.err})
 			}
+			if r.Kind == CommandFlush && old.flush {
+				m.requestedFlush(old)
+			}
 			return
 		}
 	}
@@ -315,6 +324,9 @@ func (m *Machine) onRequest(p *peer, r Request) {
 	switch r.Kind {
 	case CommandDrain, CommandUndrain:
 		m.setDrained(r.Kind == CommandDrain)
+		return
+	case CommandFlush:
+		m.requestedFlush(req)
 		return
 	case CommandMove, CommandFailback:
 		req.err = m.requestedMove(req, r)

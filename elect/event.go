@@ -69,6 +69,7 @@ const (
 	CommandUndrain
 	CommandStop
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
+	CommandFlush // every node runs its flush actions
 )
 
 // Command is an operator's request to this agent; exactly one CommandAnswer
@@ -82,8 +83,25 @@ type Command struct {
 
 // CommandAnswer ends a command.
 type CommandAnswer struct {
-	ID    uint64
-	Error string // one line; empty when done
+	ID      uint64
+	Error   string       // one line; empty when done
+	Reports []NodeReport // of a flush, every node in configured order
+}
+
+// NodeReport is what a node's flush actions did.
+type NodeReport struct {
+	Node    Node
+	Failed  string // why nothing is known of it; empty otherwise
+	Results []ActionResult
+
+	done bool
+}
+
+// Flushed ends a FlushDue effect: ID and From are its.
+type Flushed struct {
+	ID      uint64
+	From    Node
+	Results []ActionResult
 }
 
 func (Received) event() {}
@@ -95,6 +113,7 @@ func (Stored) event()   {}
 func (Unstored) event() {}
 func (Tick) event()     {}
 func (Command) event()  {}
+func (Flushed) event()  {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -111,6 +130,7 @@ type Effects struct {
 	Want        []Desired
 	Send        []Outgoing
 	Prepare     []PrepareVIP
+	Flush       []FlushDue
 	Probe       []Node // probe these PBXes now, without waiting for the interval
 	Transitions []Transition
 	Answers     []CommandAnswer
@@ -141,6 +161,12 @@ type PrepareVIP struct {
 	Previous Node
 	Cause    Cause
 	Again    bool // the actions have run: only the OPTIONS is asked for anew
+}
+
+// FlushDue asks the agent to run this node's flush actions; Flushed answers it.
+type FlushDue struct {
+	ID   uint64
+	From Node // who asked
 }
 
 // TransitionKind is what changed.
@@ -216,6 +242,7 @@ type Config struct {
 	Exclude        time.Duration
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
+	FlushTimeout   time.Duration // the longest a node's flush actions may take
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
 	Digest         uint64
 }

@@ -40,6 +40,7 @@ type Machine struct {
 	releases []*pendingRelease
 	commands []*command
 	requests []*request
+	flushes  []*flushing
 	stopping bool
 	adopting bool // CommandAdopt, until the list is active
 	stopBy   Instant
@@ -132,6 +133,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.flushAsks()
 	m.repeatReleases()
 	m.runCommands()
+	m.runFlushes()
 	m.beat()
 	return m.finish()
 }
@@ -148,6 +150,8 @@ func (m *Machine) take(ev Event) {
 		m.onPrepared(e)
 	case Verified:
 		m.onVerified(e)
+	case Flushed:
+		m.onFlushed(e)
 	case Stored:
 		m.onStored(e)
 	case Command:
@@ -188,6 +192,8 @@ func (m *Machine) receive(e Received) {
 		m.onRequest(p, msg)
 	case Reply:
 		m.onReply(p, msg)
+	case Report:
+		m.reported(p, msg.ID, msg.Results)
 	}
 }
 
@@ -216,7 +222,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Probe: e.Probe[:0],
+		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)

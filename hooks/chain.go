@@ -76,7 +76,9 @@ func (r *Runner) runAction(l *lane, c *chain, a Action) (o Outcome) {
 // try runs an action once.
 func (r *Runner) try(c *chain, a Action, epoch uint64, o *Outcome) {
 	ev := c.event
-	ev.Epoch = epoch
+	if c.phase != Notice { // which tells of an epoch and is none of it
+		ev.Epoch = epoch
+	}
 	res := r.runVerb(a, c.phase, ev)
 	o.Attempts++
 	o.Epoch, o.OK, o.Err, o.Note, o.Output = epoch, res.err == nil, "", res.note, res.output

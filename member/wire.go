@@ -16,7 +16,7 @@ const (
 	lastCause    = elect.CauseStop
 	lastWhy      = elect.WhyAsked
 	lastRefusal  = elect.RefusedList
-	lastCommand  = elect.CommandAdopt
+	lastCommand  = elect.CommandFlush
 )
 
 const (

@@ -44,6 +44,11 @@ func (a fakeAgent) Status(ctx context.Context) (control.Status, error) {
 	}, a.wait(ctx)
 }
 
+func (a fakeAgent) Flush(ctx context.Context) ([]control.FlushResult, error) {
+	return []control.FlushResult{{Node: "pbx1", Action: "memcached 127.0.0.1:11211", OK: true, Took: control.Millis(time.Millisecond)},
+		{Node: "pbx2", Text: "not heard"}}, a.wait(ctx)
+}
+
 func (a fakeAgent) Plan(ctx context.Context, without []string) (control.Plan, error) {
 	p := control.Plan{Without: without, VIPs: []control.PlannedVIP{{Name: "vip1", Holder: "pbx1", Would: "pbx1", Reason: "pbx1: holds it"}}}
 	for _, name := range without {

@@ -44,6 +44,7 @@ func newRootCommand() *cobra.Command {
 		newRoleCommand(),
 		newPlanCommand(),
 		newEventsCommand(),
+		newFlushCommand(),
 		newAdoptCommand(),
 		newStopCommand(),
 		newHooksCommand(),
