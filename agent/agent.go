@@ -38,12 +38,14 @@ type Parts struct {
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
 	Runner    *hooks.Runner
-	Network   func(deliver func(elect.Received)) (*member.Network, error)
-	Listener  net.Listener
-	Journal   *control.Journal
-	Log       *slog.Logger
-	Rand      *rand.Rand
-	Now       func() elect.Instant // the boot clock
+	// FreeSWITCHPassword is asked at each use.
+	FreeSWITCHPassword func() (string, error)
+	Network            func(deliver func(elect.Received)) (*member.Network, error)
+	Listener           net.Listener
+	Journal            *control.Journal
+	Log                *slog.Logger
+	Rand               *rand.Rand
+	Now                func() elect.Instant // the boot clock
 }
 
 // Agent is one node's agent.
@@ -143,6 +145,7 @@ func (a *Agent) tasks() []task {
 		{"socket notices", a.probes.watchSockets},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"paused calls", a.resumeCalls},
 	}
 	for _, p := range a.probes.probers {
 		tasks = append(tasks, task{"prober", p.Run})

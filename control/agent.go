@@ -29,6 +29,9 @@ type Agent interface {
 	// Flush has every node run its flush actions and returns what became of each,
 	// in configured order. A node that is not heard has one entry without an action.
 	Flush(ctx context.Context) ([]FlushResult, error)
+	// DrainQuietly drains this node once its calls have ended, and calls progress
+	// meanwhile. When ctx ends before the move everything is as it was.
+	DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error)
 }
 
 // FlushResult is one flush action on one node.

@@ -26,13 +26,17 @@ type fake struct {
 	plan   func(context.Context, []string) (Plan, error)
 	do     func(context.Context, Command) (string, error)
 	flush  func(context.Context) ([]FlushResult, error)
+	drain  func(context.Context, WaitCalls, func(CallsLeft)) (string, error)
 }
 
 func (f fake) Status(ctx context.Context) (Status, error) { return f.status(ctx) }
 func (f fake) Plan(ctx context.Context, without []string) (Plan, error) {
 	return f.plan(ctx, without)
 }
-func (f fake) Flush(ctx context.Context) ([]FlushResult, error)    { return f.flush(ctx) }
+func (f fake) Flush(ctx context.Context) ([]FlushResult, error) { return f.flush(ctx) }
+func (f fake) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
+	return f.drain(ctx, w, progress)
+}
 func (f fake) Do(ctx context.Context, cmd Command) (string, error) { return f.do(ctx, cmd) }
 
 // hang blocks until ctx ends, as calls into a loop that is stuck do.

@@ -21,6 +21,7 @@ const (
 	pathEvents  = "/v1/events"
 	pathCommand = "/v1/command"
 	pathFlush   = "/v1/flush"
+	pathDrain   = "/v1/drain"
 )
 
 // maxWithout is above any sensible number of nodes in one plan.
@@ -53,6 +54,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(pathStatus, s.answer(http.MethodGet, s.status))
 	mux.Handle(pathPlan, s.answer(http.MethodGet, s.plan))
 	mux.Handle(pathCommand, s.answer(http.MethodPost, s.command))
+	mux.Handle(pathDrain, s.answer(http.MethodPost, s.drainWaiting))
 	mux.Handle(pathFlush, s.answer(http.MethodPost, s.flush))
 	mux.Handle(pathEvents, s.answer(http.MethodGet, s.events))
 	mux.Handle("/", s.answer("", func(http.ResponseWriter, *http.Request) (any, error) {

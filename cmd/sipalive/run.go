@@ -198,13 +198,14 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	p.FreeSWITCHPassword = func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) }
 	p.Runner = hooks.NewRunner(hooks.Options{
 		Mail: hooks.MailServer{Server: p.Config.Mail.Server, TLS: hooks.MailTLS(p.Config.Mail.TLS), User: p.Config.Mail.User,
 			PasswordFile: p.Config.Mail.PasswordFile, From: p.Config.Mail.From},
 		Host:               p.Self.Name,
 		Service:            hooksService(p.Directory.Run()),
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
-		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
+		FreeSWITCHPassword: p.FreeSWITCHPassword,
 		Now:                platform.BootNow,
 		Answers: func(ctx context.Context, at netip.AddrPort) error {
 			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: p.Self.Address, Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
