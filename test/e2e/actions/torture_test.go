@@ -92,7 +92,7 @@ func (s *site) torture(vip int) {
 	for i := range tortureMoves {
 		to := s.Node((vip + i + 1) % 3).Name
 		ctx, cancel := cluster.Deadline(patience)
-		_, err := s.Client((vip + i) % 3).Do(ctx, control.Command{Kind: control.Move, VIP: name, Node: to})
+		_, err := s.Client((vip+i)%3).Do(ctx, control.Command{Kind: control.Move, VIP: name, Node: to})
 		var epoch uint64
 		if err == nil {
 			epoch, err = s.acquired(ctx, name, to)
