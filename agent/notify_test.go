@@ -88,3 +88,28 @@ func TestNoticesOfOtherEventsAreNotSent(t *testing.T) {
 		t.Errorf("told %q", got)
 	}
 }
+
+// TestUnreachableIsActedOnOnce: however often the router is found not to follow, the
+// actions of that takeover run once, and people are told.
+func TestUnreachableIsActedOnOnce(t *testing.T) {
+	dir := t.TempDir()
+	ran := filepath.Join(dir, "ran")
+	r, said := telling(t)
+	r.notify.ways[0].events = []config.Notice{config.NoticeUnreachable}
+	l := r.a.names.byID[vip1]
+	l.actions = []hooks.Action{{On: hooks.Unreachable, Exec: []string{"/bin/sh", "-c", "echo $SIPALIVE_EVENT $SIPALIVE_EPOCH $SIPALIVE_REASON >> " + ran}}}
+	x := newActions(r.a)
+	r.a.actions = x
+	x.set(vip1, takeover{epoch: 8, took: 8, previous: "pbx2"})
+	for range 3 {
+		x.unreachable(vip1, "no answer from the gateway for 10 s")
+	}
+	x.chains.Wait()
+	text, err := os.ReadFile(ran)
+	if err != nil || string(text) != "unreachable 8 no answer from the gateway for 10 s\n" {
+		t.Errorf("ran %q, %v", text, err)
+	}
+	if got := said(); len(got) != 1 || got[0] != "unreachable vip1 8: [sipalive pbx-dc1] no answer from the gateway for 10 s" {
+		t.Errorf("told %q", got)
+	}
+}

@@ -2,7 +2,6 @@ package actions
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -113,14 +112,19 @@ func (s *site) untilPaused(b *switchboard, want bool) {
 }
 
 // drain starts `sipalive drain --wait-calls` on pbx1.
-func (s *site) drain(args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
+func (s *site) drain(args ...string) (cmd *exec.Cmd, out func() string) {
 	s.t.Helper()
-	out = &bytes.Buffer{}
+	file, err := os.CreateTemp(s.t.TempDir(), "drain")
+	s.must(err)
 	cmd = exec.Command(binary, append([]string{"drain", "--run-dir", s.RunDir(0), "--wait-calls"}, args...)...)
-	cmd.Stdout, cmd.Stderr = out, out
+	cmd.Stdout, cmd.Stderr = file, file
 	s.must(cmd.Start())
-	s.t.Cleanup(func() { _ = cmd.Process.Kill() })
-	return cmd, out
+	s.t.Cleanup(func() { _ = cmd.Process.Kill(); file.Close() })
+	return cmd, func() string {
+		text, err := os.ReadFile(file.Name())
+		s.must(err)
+		return string(text)
+	}
 }
 
 // TestDrainWaitsForCalls: new calls are refused, the move waits for the last one,
@@ -139,8 +143,8 @@ func TestDrainWaitsForCalls(t *testing.T) {
 	cmd, out := s.drain("30m")
 	s.untilPaused(b, true)
 	s.must(cmd.Process.Signal(syscall.SIGINT))
-	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "interrupted: nothing was moved, and new calls are let in again") {
-		t.Errorf("interrupted: %v\n%s", err, out)
+	if err := cmd.Wait(); err == nil || !strings.Contains(out(), "interrupted: nothing was moved, and new calls are let in again") {
+		t.Errorf("interrupted: %v\n%s", err, out())
 	}
 	s.untilPaused(b, false)
 
@@ -154,17 +158,25 @@ func TestDrainWaitsForCalls(t *testing.T) {
 	}
 
 	cmd, out = s.drain("30m", "--max-calls", "1")
-	s.untilPaused(b, true)
+	s.await("two calls told", func(context.Context) error {
+		if !strings.Contains(out(), "2 calls") {
+			return errors.New(out())
+		}
+		return nil
+	})
+	if !b.isPaused() {
+		t.Error("new calls are let in")
+	}
 	b.set(1)
 	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("%v\n%s", err, out())
 	}
 	if v := s.holder("pbx2", "pbx3"); b.isPaused() {
 		t.Errorf("new calls are refused after the move to %s", v.Holder)
 	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(out()), "\n")
 	if !strings.HasPrefix(lines[0], "2 calls, at most 30m0s more") || !strings.HasPrefix(lines[len(lines)-1], "1 calls left; pbx1 is drained; vip1: pbx1 -> ") {
-		t.Errorf("told\n%s", out)
+		t.Errorf("told\n%s", out())
 	}
 }
 
@@ -178,8 +190,8 @@ func TestDrainDoesNotWaitForEver(t *testing.T) {
 	b := s.startSwitchboard(0)
 	b.set(2)
 	cmd, out := s.drain("2s")
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "2 calls left after 2s; pbx1 is drained") {
-		t.Errorf("%v\n%s", err, out)
+	if err := cmd.Wait(); err != nil || !strings.Contains(out(), "2 calls left after 2s; pbx1 is drained") {
+		t.Errorf("%v\n%s", err, out())
 	}
 	s.holder("pbx2", "pbx3")
 }
