@@ -143,7 +143,7 @@ func (l *lane) resume(c *chain) {
 		if m.Phase != c.phase || m.Epoch != c.epoch {
 			continue
 		}
-		if m.Digest == c.digest {
+		if m.Digest == digest(c.actions) {
 			c.next = min(m.Next, len(c.actions))
 		}
 		l.left = append(l.left[:i:i], l.left[i+1:]...)

@@ -77,7 +77,7 @@ type chain struct {
 	epoch   uint64 // guarded by the Runner's mutex: Raised changes it
 	event   Event
 	actions []Action
-	digest  uint64 // of the actions
+	digest  uint64 // of the actions, once its turn has come; guarded as epoch is
 	next    int    // the action that is due or runs; guarded as epoch is
 	report  func(Outcome)
 	done    func(End)
@@ -137,11 +137,12 @@ func (r *Runner) Start(vip string, phase Phase, epoch uint64, ev Event, actions 
 			c.actions = append(c.actions, a)
 		}
 	}
-	c.digest = digest(c.actions)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := r.lane(vip)
-	l.resume(c)
+	if len(l.left) > 0 {
+		l.resume(c)
+	}
 	l.ledger.start(phase, epoch)
 	l.queue = append(l.queue, c)
 	l.wake()
@@ -254,7 +255,7 @@ func (l *lane) wake() {
 // work runs a lane's chains until none is left.
 func (r *Runner) work(l *lane) {
 	for c := r.next(l); c != nil; c = r.next(l) {
-		r.persist(l)
+		r.begin(l, c)
 		end := r.runChain(l, c)
 		r.finished(l, c)
 		r.persist(l)
@@ -270,10 +271,19 @@ func (r *Runner) next(l *lane) *chain {
 		return nil
 	}
 	l.current, l.queue = l.queue[0], l.queue[1:]
-	if c := l.current; c.phase == Acquire && !l.taken.is(c.epoch) {
+	return l.current
+}
+
+// begin brings to the journal what is about to run.
+func (r *Runner) begin(l *lane, c *chain) {
+	sum := digest(c.actions)
+	r.mu.Lock()
+	c.digest = sum
+	if c.phase == Acquire && !l.taken.is(c.epoch) {
 		l.taken = &Taken{Epoch: c.epoch, Event: c.event}
 	}
-	return l.current
+	r.mu.Unlock()
+	r.persist(l)
 }
 
 // finished notes the end of a chain, unless the end of the Runner cut it off.
