@@ -45,7 +45,7 @@ func (x *actions) run(ctx context.Context) error {
 	<-ctx.Done()
 	select {
 	case <-x.a.stopped:
-		x.await(releaseTimeout(x.a.Config))
+		x.await(releaseTimeout(x.a.Config()))
 	default:
 	}
 	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
@@ -71,7 +71,7 @@ func (x *actions) await(limit time.Duration) {
 // acquire chain waits for the address: see bound.
 func (x *actions) transitions(ts []elect.Transition) {
 	for _, t := range ts {
-		l := x.a.names.byID[t.VIP]
+		l := x.a.names().byID[t.VIP]
 		if l == nil {
 			continue
 		}
@@ -148,7 +148,7 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 // bound is the binder's word that the address is there and announced: now the
 // acquire actions run, then SIP has to answer on it.
 func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
-	l, t := x.a.names.byID[id], x.get(id)
+	l, t := x.a.names().byID[id], x.get(id)
 	x.acquire(l, e, t.took, x.event(l, e, t.previous, t.cause))
 }
 
@@ -174,13 +174,13 @@ func (x *actions) giveBack(l *lease, took elect.Epoch, why string) {
 
 // failed starts the failed actions of a takeover that came to nothing.
 func (x *actions) failed(id elect.VIPID, e elect.Epoch, why string) {
-	x.once(x.a.names.byID[id], hooks.Failed, e, why)
+	x.once(x.a.names().byID[id], hooks.Failed, e, why)
 }
 
 // unreachable starts the actions for a VIP held here that the router was not
 // shown to follow.
 func (x *actions) unreachable(id elect.VIPID, why string) {
-	l, e := x.a.names.byID[id], x.get(id).epoch
+	l, e := x.a.names().byID[id], x.get(id).epoch
 	x.once(l, hooks.Unreachable, e, why)
 	x.a.recorder.notice(config.NoticeUnreachable, l, e, why)
 }
@@ -211,8 +211,8 @@ func (x *actions) resume() {
 	for _, h := range x.a.Adopted {
 		held[h.VIP] = h.Epoch
 	}
-	for i := range x.a.names.leases {
-		l := &x.a.names.leases[i]
+	for i := range x.a.names().leases {
+		l := &x.a.names().leases[i]
 		e := held[l.id]
 		owed, before := x.a.Runner.Resume(string(l.id), uint64(e))
 		if e != 0 {
@@ -249,12 +249,12 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 		return
 	}
 	e := t.epoch
-	if l.vip == nil || !x.a.Config.SIP.Verify {
+	if l.vip == nil || !x.a.Config().SIP.Verify {
 		x.a.recorder.complete(l.id, e, "done")
 		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config.SIP.VerifyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config().SIP.VerifyTimeout)
 	defer cancel()
 	err := x.answers(ctx, l)
 	if err == nil {
@@ -270,10 +270,10 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 const verifyEvery = 50 * time.Millisecond
 
 func (x *actions) answers(ctx context.Context, l *lease) error {
-	for _, t := range x.a.Config.SIP.Targets {
+	for _, t := range x.a.Config().SIP.Targets {
 		for {
 			_, err := sipcheck.Ping(ctx, netip.AddrPortFrom(l.address, t.Port), sipcheck.PingOptions{
-				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config.SIP.UserAgent})
+				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config().SIP.UserAgent})
 			if err == nil {
 				break
 			}
@@ -290,7 +290,7 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 // prepare gets this node ready to take a VIP over: its prepare actions, then a
 // fresh OPTIONS to its own PBX (§4.4).
 func (x *actions) prepare(p elect.PrepareVIP) {
-	l := x.a.names.byID[p.VIP]
+	l := x.a.names().byID[p.VIP]
 	ready := func(end hooks.End) { go x.ready(p, end) }
 	if p.Again {
 		ready(hooks.End{OK: true})
@@ -315,7 +315,7 @@ func (x *actions) ready(p elect.PrepareVIP, end hooks.End) {
 
 // probeTimeout bounds one fresh probe of every own target.
 func (a *Agent) probeTimeout() (d time.Duration) {
-	for _, t := range a.Config.SIP.Targets {
+	for _, t := range a.Config().SIP.Targets {
 		d += t.Timeout
 	}
 	return d + time.Second/10

@@ -30,8 +30,9 @@ type pbx struct {
 }
 
 func (a *Agent) pbx() pbx {
+	address, password := a.Runner.FreeSWITCH()
 	return pbx{
-		client: eventsocket.Client{Address: a.Config.FreeSWITCH.Address, Password: a.FreeSWITCHPassword},
+		client: eventsocket.Client{Address: address, Password: password},
 		mark:   filepath.Join(a.Directory.Run(), pausedName),
 	}
 }

@@ -15,7 +15,7 @@ const flushLane = "-flush"
 
 // Flush answers `sipalive flush`.
 func (a *Agent) Flush(ctx context.Context) ([]control.FlushResult, error) {
-	if len(a.Config.Actions) == 0 {
+	if len(a.Config().Actions) == 0 {
 		return nil, fmt.Errorf("flush: no actions to run (add [[action]] with on = \"flush\" to the file)")
 	}
 	answered := make(chan elect.CommandAnswer, 1)
@@ -62,7 +62,7 @@ func (x *actions) flush(due elect.FlushDue) {
 		results = append(results, elect.ActionResult{Action: o.Action, OK: o.OK, Took: o.Took, Text: text})
 	}
 	x.chains.Add(1)
-	x.a.Runner.Start(flushLane, hooks.Flush, 0, hooks.Event{Node: x.a.Self.Name, Reason: "asked at " + string(due.From)}, hookActions(x.a.Config.Actions), report,
+	x.a.Runner.Start(flushLane, hooks.Flush, 0, hooks.Event{Node: x.a.Self.Name, Reason: "asked at " + string(due.From)}, hookActions(x.a.Config().Actions), report,
 		func(hooks.End) {
 			x.chains.Done()
 			go x.a.report(elect.Flushed{ID: due.ID, From: due.From, Results: results})

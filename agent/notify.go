@@ -47,11 +47,22 @@ const (
 
 func newNotifier(a *Agent) *notifier {
 	n := &notifier{a: a, last: map[string]*told{}, pending: make(chan struct{}, maxNotices)}
-	for i, c := range a.Config.Notify {
+	n.take()
+	return n
+}
+
+// take takes up the ways of the configuration in force.
+func (n *notifier) take() {
+	n.ways = nil
+	for i, c := range n.a.Config().Notify {
 		n.ways = append(n.ways, way{lane: fmt.Sprintf("-notify-%d", i), events: c.Events, action: hooks.Action{
 			On: hooks.Notice, Mail: c.Mail, HTTP: c.HTTP, Exec: c.Exec, Timeout: noticeTimeout, Retries: noticeRetries}})
 	}
-	return n
+}
+
+// MailServer is where a configuration hands mail in.
+func MailServer(c *config.Config) hooks.MailServer {
+	return hooks.MailServer{Server: c.Mail.Server, TLS: hooks.MailTLS(c.Mail.TLS), User: c.Mail.User, PasswordFile: c.Mail.PasswordFile, From: c.Mail.From}
 }
 
 // transition tells of what the machine decided, as the journal has it.
@@ -132,8 +143,8 @@ func (n *notifier) tell(what config.Notice, ev control.Event, text string) {
 	fmt.Fprintf(&body, "%s\n\n", text)
 	_ = control.WriteEvent(&body, ev, time.Local) // a Builder takes everything
 	notice := hooks.Event{Name: string(what), VIP: ev.VIP, Node: n.a.Self.Name, Previous: ev.From, Epoch: ev.Epoch, Reason: ev.Reason,
-		Subject: fmt.Sprintf("[sipalive %s] %s", n.a.Config.Cluster, text), Text: body.String()}
-	if l := n.a.names.byName[ev.VIP]; l != nil && l.address.IsValid() {
+		Subject: fmt.Sprintf("[sipalive %s] %s", n.a.Config().Cluster, text), Text: body.String()}
+	if l := n.a.names().byName[ev.VIP]; l != nil && l.address.IsValid() {
 		notice.Address = l.address.String()
 	}
 	for _, w := range n.ways {

@@ -28,7 +28,8 @@ func telling(t *testing.T) (r *recording, said func() []string) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	r.a.Config, r.a.Self = c, c.Node("pbx1")
+	r.a.inForce.Store(&settled{c, newNames(c, nil)})
+	r.a.Self = c.Node("pbx1")
 	r.a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(time.Since(start)) }})
 	t.Cleanup(func() { _ = r.a.Runner.Close(context.Background()) })
 	r.a.ended = make(chan struct{})
@@ -83,7 +84,7 @@ func TestSicknessIsNotToldAgainAndAgain(t *testing.T) {
 // TestNoticesOfOtherEventsAreNotSent: a way hears of what it asked for.
 func TestNoticesOfOtherEventsAreNotSent(t *testing.T) {
 	r, said := telling(t)
-	r.notice(config.NoticeRival, r.a.names.byName["vip1"], 7, "another machine claims it")
+	r.notice(config.NoticeRival, r.a.names().byName["vip1"], 7, "another machine claims it")
 	if got := said(); len(got) != 1 || got[0] != "" {
 		t.Errorf("told %q", got)
 	}
@@ -96,7 +97,7 @@ func TestUnreachableIsActedOnOnce(t *testing.T) {
 	ran := filepath.Join(dir, "ran")
 	r, said := telling(t)
 	r.notify.ways[0].events = []config.Notice{config.NoticeUnreachable}
-	l := r.a.names.byID[vip1]
+	l := r.a.names().byID[vip1]
 	l.actions = []hooks.Action{{On: hooks.Unreachable, Exec: []string{"/bin/sh", "-c", "echo $SIPALIVE_EVENT $SIPALIVE_EPOCH $SIPALIVE_REASON >> " + ran}}}
 	x := newActions(r.a)
 	r.a.actions = x

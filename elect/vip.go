@@ -53,6 +53,7 @@ type vip struct {
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
+	added     Instant // to the configuration
 	leased    Instant // another voter said that it is leased until then, to whom we do not hear
 	seenHeld  bool    // since the cluster started: no cold start any more
 	told      bool    // that it is vacant
@@ -79,7 +80,7 @@ type claim struct {
 }
 
 func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
-	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now}
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now, added: now}
 }
 
 func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }

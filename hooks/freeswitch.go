@@ -52,13 +52,14 @@ type dialogue struct {
 // at the first that fails.
 func (r *Runner) runFreeSWITCH(ctx context.Context, a Action, phase Phase) result {
 	d := &dialogue{r: r, ctx: ctx, phase: phase}
+	address, ask := r.FreeSWITCH()
 	finish := func(step string, err error) result {
 		if err != nil {
-			err = fmt.Errorf("freeswitch %s: %s%s", r.opts.FreeSWITCHAddress, step, r.explain(ctx, a, err))
+			err = fmt.Errorf("freeswitch %s: %s%s", address, step, r.explain(ctx, a, err))
 		}
 		return result{err: err, note: strings.Join(d.notes, "; "), output: d.out.String()}
 	}
-	client := eventsocket.Client{Address: r.opts.FreeSWITCHAddress, Password: r.opts.FreeSWITCHPassword, Dial: r.opts.Dial}
+	client := eventsocket.Client{Address: address, Password: ask, Dial: r.opts.Dial}
 	var err error
 	if d.conn, err = client.Open(ctx); err != nil {
 		return finish("", err)

@@ -44,7 +44,7 @@ func checkMail(to []string) error {
 
 // runMail hands one mail to the server, for all its recipients.
 func (r *Runner) runMail(ctx context.Context, a Action, ev Event) result {
-	server := r.opts.Mail
+	server := r.mail()
 	fail := func(err error) result {
 		if ended(ctx, err) {
 			err = errors.New(whyEnded(ctx, "no answer", a.timeout()))

@@ -227,6 +227,34 @@ func (r *Runner) background(f func()) {
 	}()
 }
 
+// SetFreeSWITCH changes where and how later actions reach FreeSWITCH, after a
+// reload.
+func (r *Runner) SetFreeSWITCH(address string, password func() (string, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword = address, password
+}
+
+// FreeSWITCH is how FreeSWITCH is reached now.
+func (r *Runner) FreeSWITCH() (address string, password func() (string, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword
+}
+
+// SetMail changes the server for later mails, after a reload.
+func (r *Runner) SetMail(server MailServer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts.Mail = server
+}
+
+func (r *Runner) mail() MailServer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.Mail
+}
+
 func (r *Runner) lane(vip string) *lane {
 	l := r.lanes[vip]
 	if l == nil {

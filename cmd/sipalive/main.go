@@ -46,6 +46,7 @@ func newRootCommand() *cobra.Command {
 		newEventsCommand(),
 		newFlushCommand(),
 		newAdoptCommand(),
+		newReloadCommand(),
 		newStopCommand(),
 		newHooksCommand(),
 		newPingCommand(),
