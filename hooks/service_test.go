@@ -243,28 +243,3 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
-
-// TestOOMScore: an action is no more precious than anything else.
-func TestOOMScore(t *testing.T) {
-	own, err := os.ReadFile("/proc/self/oom_score_adj")
-	must(t, err)
-	score := strings.TrimSpace(string(own))
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-100"), 0); err != nil {
-		if !os.IsPermission(err) {
-			t.Fatal(err)
-		}
-		t.Logf("no right to protect oneself here (%v): an inherited score of %s stays", err, score)
-	}
-	defer os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0)
-	now, err := os.ReadFile("/proc/self/oom_score_adj")
-	must(t, err)
-	want := strings.TrimSpace(string(now))
-	if strings.HasPrefix(want, "-") {
-		want = "0"
-	}
-	// Asked after a moment's work: the score is taken away just after the start.
-	o := runOne(t, newTestRunner(t, Options{}), sh("sleep 0.1; cat /proc/self/oom_score_adj"))
-	if got := strings.TrimSpace(o.Output); got != want {
-		t.Errorf("an action's score is %s, want %s", got, want)
-	}
-}

@@ -2,17 +2,15 @@ package hooks
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // startUnprivileged starts cmd without the agent's capabilities, real-time
-// priority and protection from the OOM killer.
+// priority and what else the unit gives it alone; refused is nil unless the
+// program is started by way of become.go.
 //
 // The first two pass from the forking thread to the child, NoNewPrivileges or not
 // (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
@@ -25,7 +23,12 @@ import (
 // where NoNewPrivs is set (capabilities(7), cap_bprm_creds_from_file): so the
 // thread has none, unless the program is to be root by name. Another user's
 // program loses all with its uid.
-func startUnprivileged(cmd *exec.Cmd, as account) error {
+func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) {
+	if favoured() {
+		if refused, err = becoming(cmd); err != nil {
+			return nil, err
+		}
+	}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
@@ -35,23 +38,9 @@ func startUnprivileged(cmd *exec.Cmd, as account) error {
 		}
 		started <- err
 	}()
-	err := <-started
-	if err == nil {
-		exposeToOOM(cmd.Process.Pid)
-	}
-	return err
-}
-
-// exposeToOOM takes the agent's protection from a program that inherited it: the
-// score belongs to the process, not to the thread that forks. Start has returned
-// when the program is executed, microseconds ago. Where it fails the program has
-// ended already.
-func exposeToOOM(pid int) {
-	const file = "/oom_score_adj"
-	own, err := os.ReadFile("/proc/self" + file)
-	if err == nil && strings.HasPrefix(string(own), "-") {
-		_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+file, []byte("0"), 0)
-	}
+	err = <-started
+	refused.started(err)
+	return refused, err
 }
 
 // shedPrivileges changes the calling thread only.
