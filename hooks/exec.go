@@ -123,9 +123,35 @@ func startCaptured(p program, as account) (*captured, error) {
 	o := &captured{cmd: cmd, refused: refused, pipe: r, read: make(chan struct{})}
 	go func() {
 		defer close(o.read)
-		_, _ = io.Copy(&o.text, r) // to the end, so that the program never blocks on a full pipe
+		drainOutput(&o.text, r)
 	}()
 	return o, nil
+}
+
+// A program that prints for ever would keep whoever reads it as busy as itself, and
+// heartbeats late; so beyond a usual amount it is read at 32 MB/s.
+const (
+	outputFree  = 1 << 20
+	outputChunk = 64 << 10
+	outputPause = 2 * time.Millisecond
+)
+
+// drainOutput reads to the end, so that the program never blocks on a full pipe for
+// long.
+func drainOutput(to io.Writer, from io.Reader) {
+	buf := make([]byte, outputChunk)
+	for total, sincePause := 0, 0; ; {
+		n, err := from.Read(buf)
+		_, _ = to.Write(buf[:n])
+		if err != nil {
+			return
+		}
+		total += n
+		if sincePause += n; total > outputFree && sincePause >= outputChunk {
+			time.Sleep(outputPause)
+			sincePause = 0
+		}
+	}
 }
 
 // finish ends the reading, after the grace if someone still holds the pipe, and

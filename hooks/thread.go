@@ -19,20 +19,20 @@ import (
 // goroutine ever runs there. The runtime, too, clones new threads from an
 // untouched one while a goroutine is locked.
 //
-// exec gives uid 0 the whole bounding set back, but no more than the thread had
-// where NoNewPrivs is set (capabilities(7), cap_bprm_creds_from_file): so the
-// thread has none, unless the program is to be root by name. Another user's
-// program loses all with its uid.
+// exec gives uid 0 the whole bounding set back: a program of root's that is not to
+// be root by name sheds that on its way, in become.go too. Another user's loses
+// all with its uid.
 func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) {
-	if favoured() {
-		if refused, err = becoming(cmd); err != nil {
+	bare := as.uid == 0 && as.switchTo == nil && !as.keep
+	if mayBecome.Load() && (bare || favoured()) {
+		if refused, err = becoming(cmd, bare); err != nil {
 			return nil, err
 		}
 	}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
-		err := shedPrivileges(as)
+		err := shedPrivileges()
 		if err == nil {
 			err = cmd.Start()
 		}
@@ -44,7 +44,7 @@ func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) 
 }
 
 // shedPrivileges changes the calling thread only.
-func shedPrivileges(as account) error {
+func shedPrivileges() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot clear ambient capabilities: %w", err)
 	}
@@ -53,16 +53,6 @@ func shedPrivileges(as account) error {
 	}
 	if err := resetPriorityOnFork(); err != nil {
 		return fmt.Errorf("cannot reset the scheduling policy: %w (does the unit's SystemCallFilter allow sched_setattr?)", err)
-	}
-	if as.keep || as.switchTo != nil || as.uid != 0 {
-		return nil
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("cannot set NoNewPrivs: %w", err)
-	}
-	hdr, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
-	if err := unix.Capset(&hdr, &none[0]); err != nil {
-		return fmt.Errorf("cannot drop capabilities: %w (does the unit's SystemCallFilter allow capset?)", err)
 	}
 	return nil
 }

@@ -79,6 +79,8 @@ func TestTorture(t *testing.T) {
 	s.nothingLost()
 	s.nothingLeft()
 	for i, b := range beats {
+		c := s.status(i).Counters
+		t.Logf("%s: slowest step %d us, latest wake-up %d us", s.Node(i).Name, c["loop_slowest_step_us"], c["loop_latest_wakeup_us"])
 		for from, late := range b.stop() {
 			p99 := late[len(late)*99/100]
 			t.Logf("heartbeats of %v at %s: %d, median delay %v, p99 %v, worst %v", from, s.Node(i).Name, len(late),
