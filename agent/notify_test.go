@@ -28,7 +28,7 @@ func telling(t *testing.T) (r *recording, said func() []string) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	r.a.inForce.Store(&settled{c, newNames(c, nil)})
+	r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.a.Self = c.Node("pbx1")
 	r.a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(time.Since(start)) }})
 	t.Cleanup(func() { _ = r.a.Runner.Close(context.Background()) })

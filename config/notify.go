@@ -92,11 +92,3 @@ func (t *table) url(key string) string {
 	}
 	return s
 }
-
-// optionalPath is an absolute path; "" is none.
-func (t *table) optionalPath(key, example string) string {
-	if !t.has(key) || t.values[key] == "" {
-		return t.text(key, "", example)
-	}
-	return t.path(key, "-", example)
-}

@@ -25,6 +25,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
@@ -149,7 +150,11 @@ func loadFile(f runFlags) (agent.File, error) {
 	if err != nil {
 		return agent.File{}, err
 	}
-	return agent.File{Config: c, Self: self, Keys: keys,
+	roots, err := sipcheck.LoadRoots(c.SIP.TLSCA)
+	if err != nil {
+		return agent.File{}, err
+	}
+	return agent.File{Config: c, Self: self, Keys: keys, Roots: roots,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }}, nil
 }
 
@@ -213,6 +218,8 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	if err != nil {
 		return nil, err
 	}
+	p.Roots = file.Roots
+	p.EventSocket = eventsocket.Client{Address: p.Config.FreeSWITCH.Address, Password: file.FreeSWITCHPassword}
 	p.Runner = hooks.NewRunner(hooks.Options{
 		Mail:               agent.MailServer(p.Config),
 		Host:               p.Self.Name,
