@@ -125,6 +125,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
+	a.actions.resume()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -159,6 +160,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"paused calls", a.resumeCalls},
 	}
 	return tasks
 }

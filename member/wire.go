@@ -16,7 +16,7 @@ const (
 	lastCause    = elect.CauseCheck
 	lastWhy      = elect.WhyAsked
 	lastRefusal  = elect.RefusedList
-	lastCommand  = elect.CommandThaw
+	lastCommand  = elect.CommandFlush
 )
 
 const (
