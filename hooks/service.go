@@ -173,14 +173,15 @@ func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// whileConnected ends with ctx, at the timeout, or when the agent hangs up: it
-// sends nothing after its request.
+// whileConnected ends with ctx, at the timeout, or when the agent hangs up. What
+// comes before that means nothing: the newline after the request, where the
+// decoder has not read that far.
 func whileConnected(ctx context.Context, conn *net.UnixConn, timeout time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
 	go func() {
 		defer timer.Stop()
-		_, _ = conn.Read(make([]byte, 1)) // returns when either side closes
+		_, _ = io.Copy(io.Discard, conn) // returns when either side closes
 		cancel(errEnding)
 	}()
 	return ctx
