@@ -150,7 +150,7 @@ func Serve(ctx context.Context, l *net.UnixListener, agents ...uint32) error {
 func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 	_ = conn.SetDeadline(time.Now().Add(helloTime))
 	var req request
-	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
+	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil || len(req.Argv) == 0 {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
@@ -161,7 +161,7 @@ func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 		err = a.Check()
 	}
 	if err != nil {
-		rep.Err = "exec " + oneLine(fmt.Sprint(req.Argv)) + ": " + err.Error()
+		rep.Err = "exec " + oneLine(req.Argv[0]) + ": " + err.Error()
 	} else {
 		res := runExec(whileConnected(ctx, conn, a.timeout()), a.timeout(), req.program, as, killGroup)
 		rep.Note, rep.Output = res.note, res.output

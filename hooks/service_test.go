@@ -65,7 +65,7 @@ func TestServiceRunsAsWhomItIsTold(t *testing.T) {
 		t.Errorf("root by name: %+v", o)
 	}
 	a.User = "no-such-user"
-	if o := runOne(t, r, a); o.OK || !strings.HasSuffix(o.Err, "user no-such-user: no such user on this node") {
+	if o := runOne(t, r, a); o.OK || o.Err != "exec /bin/sh: user no-such-user: no such user on this node" {
 		t.Errorf("%+v", o)
 	}
 }
