@@ -249,7 +249,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
-	out.MemoryLocked = a.MemoryLocked
+	out.MemoryLocked, out.FailbackAuto, out.Lease = a.MemoryLocked, c.Failback == config.FailbackAuto, control.Millis(c.Timing.Lease)
 	if out.Scheduling, err = platform.Scheduling(); err != nil {
 		out.Scheduling = "unknown"
 	}
@@ -331,11 +331,11 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 	if l.vip == nil {
 		out.Roles = append(out.Roles, control.RoleStatus{Name: l.name, Holder: string(v.Holder), Epoch: uint64(v.Epoch), Since: since,
-			State: v.State.String(), Reason: v.Reason})
+			State: v.State.String(), Reason: v.Reason, AwayFrom: l.awayFrom(v.Holder)})
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
+		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason, AwayFrom: l.awayFrom(v.Holder),
 		Unchecked: !v.Checked || !a.Config().SIP.Verify && len(a.Config().SIP.OnVIP(l.name)) == 0,
 		Targets:   targetsStatus(a.vipTargets.of(v.ID))})
 }

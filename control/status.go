@@ -21,6 +21,9 @@ type Status struct {
 
 	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
 	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
+
+	FailbackAuto bool   `json:"failback_auto,omitempty"` // what is away comes home by itself
+	Lease        Millis `json:"lease_ms,omitempty"`      // how long one is granted for
 }
 
 // NodeStatus is one node as the answering one sees it.
@@ -94,6 +97,7 @@ type VIPStatus struct {
 	Verified bool   `json:"verified"`
 	Reason   string `json:"reason"`
 
+	AwayFrom  string         `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
 	Unchecked bool           `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
 	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on it, where the answering node holds it
 }
@@ -106,6 +110,8 @@ type RoleStatus struct {
 	Since  Since  `json:"since"`
 	State  string `json:"state"`
 	Reason string `json:"reason"`
+
+	AwayFrom string `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
 }
 
 // normal returns the status with empty lists in place of absent ones, which a
