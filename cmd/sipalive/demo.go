@@ -105,7 +105,7 @@ func (d *demo) begin(ctx context.Context, start time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := control.WriteStatus(d.out, st, control.Look{Location: time.Local}); err != nil {
+	if err := control.WriteStatus(d.out, st, lookOn(d.out)); err != nil {
 		return err
 	}
 	for i := range d.VIPs {

@@ -389,20 +389,6 @@ func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) m
 	return m
 }
 
-// newLog writes to stderr; the journal of systemd dates the lines itself.
-func newLog(w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
-}
-
 // handOverPatience bounds a stop beyond the time the successors need.
 const handOverPatience = 5 * time.Second
 
