@@ -90,7 +90,7 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		return err
 	}
 	endRunaway(self.Name, stderr, log)
-	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
+	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents), Version: version}
 	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
 	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
