@@ -82,15 +82,17 @@ function node(n) {
   return el("article", { className: state[0] === "bad" ? "card trouble" : "card", data: { node: n.name } },
     el("h3", {}, n.name, " ", el("span", { className: "faint" }, n.address)),
     el("p", {}, el("span", { className: state[0] }, state[1]), n.why ? ": " + n.why : ""),
-    n.witness ? null : el("p", {}, "SIP ", word(n.sip)),
+    n.witness || !n.alive ? null : el("p", {}, "SIP ", word(n.sip)),
     el("p", {}, n.holds.length ? "holds " + n.holds.join(", ") : el("span", { className: "faint" }, "holds nothing")),
     ...odd.map((o) => el("p", { className: "odd" }, o)),
     ...(n.checks ?? []).map((c) => el("p", {}, "check " + c.name + ": ", word(c.state), c.text ? " " + c.text : "")));
 }
 
+const numbers = ["median", "p90", "p99", "max", "silent after"];
+
 function table(heads, rows, what) {
   if (!rows.length) return el("p", { className: "faint" }, "none");
-  return el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h) => el("th", { scope: "col" }, h)))),
+  return el("table", {}, el("thead", {}, el("tr", {}, ...heads.map((h) => el("th", { scope: "col", className: numbers.includes(h) ? "number" : "" }, h)))),
     el("tbody", { ariaLabel: what }, ...rows));
 }
 
@@ -143,14 +145,16 @@ function takeover(e, leaseTime) {
   const wide = new Scale(heard, Math.max(heard + leaseTime, last));
   const beside = [
     el("div", { className: "head" }, "beside the lease"),
-    ...wide.row("lease", ms(leaseTime), wide.bar(heard, heard + leaseTime, "lease")),
-    ...wide.row("takeover", ms(last), wide.bar(0, last, trouble ? "failed" : "")),
-    ...(felt ? wide.row("phone: silence", ms(felt.to - felt.from), wide.bar(felt.from, felt.to, e.felt.to_ms === undefined ? "phone open" : "phone"), "phone") : []),
+    ...wide.row("lease", ms(leaseTime), wide.bar(heard, heard + leaseTime, "lease"), "whole lease"),
+    ...wide.row("takeover", ms(last), wide.bar(0, last, trouble ? "failed" : ""), "whole takeover"),
+    ...(felt ? wide.row("phone: silence", ms(felt.to - felt.from), wide.bar(felt.from, felt.to, e.felt.to_ms === undefined ? "phone open" : "phone"), "whole silence") : []),
   ];
 
-  // By itself: every mark, from the first to the last.
-  const own = new Scale(first, last);
-  const rows = marks.flatMap((m) => {
+  // By itself: every mark, from the first to the last. The lease that a crash had
+  // to wait out stands above; here it would push all else into one point.
+  const steps = marks.filter((m) => m.mark !== "last heard");
+  const own = new Scale(Math.min(0, ...steps.map((m) => m.at_ms)), last);
+  const rows = steps.flatMap((m) => {
     if (m.ok === undefined) return own.row(m.mark, ms(m.at_ms), own.dot(m.at_ms));
     const row = own.row(m.mark, "+ " + ms(m.took_ms ?? 0), own.bar(m.at_ms, m.at_ms + (m.took_ms ?? 0), m.ok ? "" : "failed"), "action");
     return m.ok ? row : [...row, el("pre", { className: "output bad" }, (m.err ?? "failed") + (m.output ? "\n" + m.output : ""))];
@@ -165,7 +169,7 @@ function takeover(e, leaseTime) {
 
 function event(e) {
   return el("li", {}, el("span", { className: "faint" }, clock(e.time) + " " + e.node + " "),
-    el("span", {}, e.kind), " ", e.text || e.vip || "");
+    e.kind + ": " + (e.text || e.vip || ""));
 }
 
 const events = new Map();

@@ -92,8 +92,11 @@ func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
 	if e.Outcome != "done" || len(e.Timeline) < 6 {
 		t.Fatalf("the takeover is %+v", e)
 	}
-	first, last := ms(e.Timeline[0].At), ms(e.Timeline[len(e.Timeline)-1].At)
-	for _, m := range e.Timeline {
+	heard, last := e.Timeline[0], e.Timeline[len(e.Timeline)-1]
+	if heard.Mark != "last heard" || last.Mark != "sip answered" {
+		t.Fatalf("the timeline of a crash is %+v", e.Timeline)
+	}
+	for _, m := range e.Timeline[1:] {
 		var at float64
 		place := fmt.Sprintf(`(() => { const track = document.querySelector('article[data-takeover="%d"] [data-row="%s"]');
 			const dot = track.querySelector(".dot"), t = track.getBoundingClientRect(), d = dot.getBoundingClientRect();
@@ -101,21 +104,21 @@ func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
 		if err := b.eval(place, &at); err != nil {
 			t.Fatal(err)
 		}
-		if want := (ms(m.At) - first) / (last - first); math.Abs(at-want) > 0.01 {
+		if want := ms(m.At) / ms(last.At); math.Abs(at-want) > 0.01 {
 			t.Errorf("%s is drawn at %.3f of the track, want %.3f", m.Mark, at, want)
 		}
 	}
 	var widths struct{ Lease, Phone float64 }
 	measure := fmt.Sprintf(`(() => { const width = (row) => document.querySelector('article[data-takeover="%d"] [data-row="' + row + '"] .bar').getBoundingClientRect().width;
-		return { Lease: width("lease"), Phone: width("phone") } })()`, e.ID)
+		return { Lease: width("whole lease"), Phone: width("whole silence") } })()`, e.ID)
 	if err := b.eval(measure, &widths); err != nil {
 		t.Fatal(err)
 	}
-	answered := ms(e.Timeline[len(e.Timeline)-1].At)
-	if want, got := (answered-first)/1000, widths.Phone/widths.Lease; math.Abs(got-want) > 0.02*want { // the lease is 1 s
+	silence := ms(last.At - heard.At)
+	if want, got := silence/1000, widths.Phone/widths.Lease; math.Abs(got-want) > 0.02*want { // the lease is 1 s
 		t.Errorf("the silence is drawn %.3f leases long, want %.3f", got, want)
 	}
-	t.Logf("takeover of a silent host: silence of at most %.0f ms drawn beside a lease of 1000 ms", answered-first)
+	t.Logf("takeover of a silent host: silence of at most %.0f ms drawn beside a lease of 1000 ms", silence)
 }
 
 // ms is a duration in milliseconds.
