@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -60,5 +61,20 @@ func TestDocumentedEvents(t *testing.T) {
 	}
 	if diff := cmp.Diff(reasons, documented(t, "events.md", "reason")); diff != "" {
 		t.Errorf("reasons (-code +docs/events.md):\n%s", diff)
+	}
+}
+
+// TestDocumentedAlarms: docs/alarms.md has every event that is logged as a warning
+// or an error, and no other.
+func TestDocumentedAlarms(t *testing.T) {
+	var alarms []string
+	for _, k := range enumerated(elect.Acquired) {
+		if levelOf(k) > slog.LevelInfo {
+			alarms = append(alarms, k.String())
+		}
+	}
+	slices.Sort(alarms)
+	if diff := cmp.Diff(alarms, documented(t, "alarms.md", "Events that are warnings or errors")); diff != "" {
+		t.Errorf("alarms (-code +docs/alarms.md; say what it means and what to do):\n%s", diff)
 	}
 }
