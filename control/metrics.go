@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -98,12 +97,12 @@ func worst(key, name, help string) metric {
 
 // collector reads every metric off one status per scrape.
 type collector struct {
-	server *Server
+	status func() (Status, error)
 	descs  []*prometheus.Desc // of metrics, in their order
 }
 
-func newCollector(s *Server) *collector {
-	c := &collector{server: s}
+func newCollector(status func() (Status, error)) *collector {
+	c := &collector{status: status}
 	for _, m := range metrics {
 		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, m.labels, nil))
 	}
@@ -119,7 +118,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 // Collect makes the scrape fail where the agent does not answer: a target that is
 // down says more than old figures.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
-	st, err := c.server.statusNow(context.Background())
+	st, err := c.status()
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(c.descs[0], err)
 		return
@@ -188,9 +187,9 @@ func (t *tally) see(before, e *Event) {
 const done = "done"
 
 // newRegistry has every metric of the agent, and those of its process.
-func newRegistry(s *Server) *prometheus.Registry {
+func newRegistry(status func() (Status, error), journal *Journal) *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(newCollector(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	r.MustRegister(s.journal.tally.collectors()...)
+	r.MustRegister(newCollector(status), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(journal.tally.collectors()...)
 	return r
 }

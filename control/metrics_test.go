@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -42,13 +41,13 @@ func counterKeys() map[string]string {
 	return keys
 }
 
-func registryOf(status func(context.Context) (Status, error)) (*prometheus.Registry, *Journal) {
+func registryOf(st Status, err error) (*prometheus.Registry, *Journal) {
 	j := NewJournal(10)
-	return newRegistry(NewServer(fake{status: status}, j)), j
+	return newRegistry(func() (Status, error) { return st, err }, j), j
 }
 
 func fullRegistry() *prometheus.Registry {
-	r, j := registryOf(func(context.Context) (Status, error) { return rich(), nil })
+	r, j := registryOf(rich(), nil)
 	takenOver(j, "crash", "done")
 	takenOver(j, "sip", "vip1 does not answer SIP: silent")
 	return r
@@ -119,7 +118,7 @@ func TestMetricsTable(t *testing.T) {
 }
 
 func TestMetricsOfAStatus(t *testing.T) {
-	r, j := registryOf(func(context.Context) (Status, error) { return rich(), nil })
+	r, j := registryOf(rich(), nil)
 	takenOver(j, "crash", "done")
 	takenOver(j, "sip", "vip1 does not answer SIP: silent")
 	want := `# HELP sipalive_node_sip_up 1: the observer's probes of the node's PBX speak for it.
@@ -161,7 +160,7 @@ sipalive_vip_verified{vip="vip1"} 0
 
 // An agent that does not answer has no metrics, rather than some.
 func TestMetricsOfASilentAgent(t *testing.T) {
-	r, _ := registryOf(func(context.Context) (Status, error) { return Status{}, errors.New("the agent is ending") })
+	r, _ := registryOf(Status{}, errors.New("the agent is ending"))
 	if _, err := r.Gather(); err == nil {
 		t.Error("gathered")
 	}

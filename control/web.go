@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -27,11 +28,29 @@ type Web struct {
 	server    *Server // of the control socket: what it answers to a question is shown here
 	version   string
 	followers chan struct{} // one element each
+
+	mu     sync.Mutex // held while the agent is asked: others wait for the same answer
+	asked  time.Time
+	status Status
+	err    error
 }
 
 // NewWeb shows what the server of the control socket knows, and the version.
 func NewWeb(s *Server, version string) *Web {
 	return &Web{server: s, version: version, followers: make(chan struct{}, maxFollowers)}
+}
+
+// glance is the agent's status, at most liveLeast old: however many ask over the
+// network, the agent's loop is asked ten times a second at most. It is shared and
+// must not be changed.
+func (w *Web) glance() (Status, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.asked.IsZero() || time.Since(w.asked) >= liveLeast {
+		w.status, w.err = w.server.statusNow(context.Background())
+		w.asked = time.Now()
+	}
+	return w.status, w.err
 }
 
 // Serve answers until ctx ends; it closes l. It returns nil when ctx ended, else
@@ -78,7 +97,7 @@ func (w *Web) handler(live context.Context, at net.Addr) http.Handler {
 		})
 	}
 	mux.HandleFunc("/live", func(rw http.ResponseWriter, r *http.Request) { w.feed(live, rw, r) })
-	mux.Handle("/metrics", promhttp.HandlerFor(newRegistry(w.server), promhttp.HandlerOpts{}))
+	mux.Handle("/metrics", promhttp.HandlerFor(newRegistry(w.glance, w.server.journal), promhttp.HandlerOpts{}))
 	return onlyRead(onlyHere(at, mux))
 }
 
@@ -168,7 +187,7 @@ func (w *Web) feed(live context.Context, rw http.ResponseWriter, r *http.Request
 	rc := http.NewResponseController(rw)
 	events, since := w.server.journal.last(liveEvents)
 	for ctx.Err() == nil {
-		if err := w.sendLive(ctx, rw, rc, events); err != nil {
+		if err := w.sendLive(rw, rc, events); err != nil {
 			return
 		}
 		pause(ctx, liveLeast)
@@ -185,12 +204,12 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (w *Web) sendLive(ctx context.Context, rw io.Writer, rc *http.ResponseController, events []Event) error {
+func (w *Web) sendLive(rw io.Writer, rc *http.ResponseController, events []Event) error {
 	doc := liveDoc{Version: w.version, Unusual: []string{}}
 	for _, e := range events {
 		doc.Events = append(doc.Events, liveEvent{e, e.felt()})
 	}
-	switch st, err := w.server.statusNow(ctx); {
+	switch st, err := w.glance(); {
 	case errors.Is(err, context.DeadlineExceeded):
 		doc.Error = "the agent's loop did not answer in time"
 	case err != nil:

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -219,4 +220,24 @@ func TestWebFeedsAreCounted(t *testing.T) {
 	feeds[0].body.Close()
 	eventually(t, "a place is free", func() bool { return len(web.followers) < maxFollowers })
 	feedOf(t, url).next()
+}
+
+// However many ask, the agent is asked ten times a second at most.
+func TestWebAsksTheAgentSeldom(t *testing.T) {
+	agent := steady()
+	var asked atomic.Int64
+	agent.status = func(context.Context) (Status, error) {
+		asked.Add(1)
+		return example(), nil
+	}
+	_, _, url := startWeb(t, agent)
+	began := time.Now()
+	for range 200 {
+		if code, _, _ := ask(t, "GET", url+"/metrics", ""); code != 200 {
+			t.Fatalf("metrics: %d", code)
+		}
+	}
+	if most := int64(time.Since(began)/liveLeast) + 1; asked.Load() > most {
+		t.Errorf("asked %d times, at most %d", asked.Load(), most)
+	}
 }

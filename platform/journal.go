@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,12 +45,16 @@ func OpenJournal(socket string) (*Journal, error) {
 // Close ends it.
 func (j *Journal) Close() error { return j.conn.Close() }
 
+// journalPatience is how long an entry may wait for a journald that does not read.
+const journalPatience = time.Second
+
 // Field is one field of an entry. The name is upper case letters, digits and "_",
 // not first, as journald demands; it drops others.
 type Field struct{ Name, Value string }
 
 // Send writes one entry. It fails with EMSGSIZE on what is longer than a datagram
-// may be (net.core.wmem_default, 208 KiB by default).
+// may be (net.core.wmem_default, 208 KiB by default), and after a second on a
+// journald that hangs.
 func (j *Journal) Send(fields []Field) error {
 	var b bytes.Buffer
 	for _, f := range fields {
@@ -63,6 +68,7 @@ func (j *Journal) Send(fields []Field) error {
 		b.WriteString(f.Value)
 		b.WriteByte('\n')
 	}
+	_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience)) // fails on a closed one only, as Write does
 	if _, err := j.conn.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write to the journal: %w", err)
 	}

@@ -1,5 +1,5 @@
-// Package docs keeps docs/alarms.md true: every alarm of the code is in it, and
-// none that the code does not have.
+// Package docs keeps docs/alarms.md and the lists of docs/events.md true: every alarm of
+// the code is in them, and none that the code does not have.
 package docs
 
 import (

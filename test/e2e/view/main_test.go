@@ -32,9 +32,9 @@ const port = 9480
 
 // start starts a cluster whose agents show what they know, and waits until it is
 // at rest.
-func start(t *testing.T) *cluster.Cluster {
+func start(t *testing.T, actions func(vip int) string) *cluster.Cluster {
 	t.Helper()
-	c, err := cluster.Start(cluster.Options{Binary: binary,
+	c, err := cluster.Start(cluster.Options{Binary: binary, VIP: actions,
 		TOML: fmt.Sprintf("[control]\nlisten = \"0.0.0.0:%d\"\npublic = true\n", port)})
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ var screens = []screen{
 // TestPage watches a host fall silent on the page of the node that takes its VIP
 // over, in a browser behind the router, where phones are.
 func TestPage(t *testing.T) {
-	c := start(t)
+	c := start(t, actionsOf)
 	site := fmt.Sprintf("http://%s:%d/", c.Node(2).Addr, port)
 	b := openBrowser(t, c.Phone(), site)
 	b.shows("that it is live", `document.querySelector("#link").className === "live"`)
@@ -36,6 +36,7 @@ func TestPage(t *testing.T) {
 		document.querySelector("article[data-takeover] .felt")?.textContent.startsWith("A phone had nobody to talk to for at most ")`)
 	b.shows("what is unusual", `document.querySelector("#unusual").innerText.includes("pbx1 silent") && document.title.startsWith("(")`)
 	toScale(t, b, c)
+	failedAction(t, b, c)
 	for _, s := range screens {
 		b.on(s)
 		b.shows("all in the width of "+s.name, fmt.Sprintf(`document.documentElement.scrollWidth <= %d && matchMedia("(prefers-color-scheme: %s)").matches`, s.width, s.scheme))
@@ -70,6 +71,43 @@ func TestPage(t *testing.T) {
 	}
 	for _, e := range b.errors {
 		t.Errorf("the page complains: %s", e)
+	}
+}
+
+// vip2's actions: one that takes its time, one that fails and says something odd.
+const odd = `<b id=evil>`
+
+func actionsOf(vip int) string {
+	if vip != 2 {
+		return ""
+	}
+	return `[[vip.action]]
+on = "acquire"
+exec = ["/bin/sleep", "0.2"]
+[[vip.action]]
+on = "acquire"
+exec = ["/bin/sh", "-c", "echo '` + odd + `'; exit 3"]`
+}
+
+// failedAction moves vip2, whose actions show beside the marks; what they print is
+// shown and never taken for HTML.
+func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	if _, err := c.Client(2).Do(ctx, control.Command{Kind: control.Move, VIP: "vip2", Node: "pbx3"}); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("the move and its actions", `(() => { const bars = document.querySelectorAll("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+		return bars.length === 2 && !bars[0].classList.contains("failed") && bars[1].classList.contains("failed") &&
+			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#evil") })()`)
+	var long float64
+	if err := b.eval(`(() => { const bar = document.querySelector("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {
+		t.Fatal(err)
+	}
+	if long < 0.5 { // 200 ms of a move that takes a few more
+		t.Errorf("an action of 200 ms is drawn over %.2f of the move", long)
 	}
 }
 

@@ -91,7 +91,7 @@ func (p prometheus) is(t *testing.T, expr, want string) {
 
 // TestPrometheus: the examples work on three agents, one of which dies.
 func TestPrometheus(t *testing.T) {
-	c := start(t)
+	c := start(t, nil)
 	p := startPrometheus(t, c)
 	p.is(t, `count(up{job="sipalive"} == 1)`, "3")
 	p.is(t, `sum(sipalive_vip_held_here)`, "2")
