@@ -137,7 +137,7 @@ function takeover(e, leaseTime) {
   const marks = e.timeline ?? [];
   const ends = marks.map((m) => m.at_ms + (m.took_ms ?? 0));
   const first = Math.min(0, ...marks.map((m) => m.at_ms)), last = Math.max(0, ...ends);
-  const trouble = e.outcome && e.outcome !== "done";
+  const trouble = e.outcome && e.outcome !== "done", failed = marks.filter((m) => m.ok === false).length;
 
   // Beside the lease: what it cost, on the lease's own scale.
   const heard = e.felt ? Math.min(0, e.felt.from_ms) : first;
@@ -162,7 +162,7 @@ function takeover(e, leaseTime) {
   return el("article", { className: trouble ? "takeover trouble" : "takeover", data: { takeover: String(e.id), vip: e.vip } },
     el("h3", {}, e.vip + ": " + (e.from || "nobody") + " → " + e.to, " ",
       el("span", { className: "faint" }, [clock(e.time), e.reason, e.text, "epoch " + e.epoch].filter(Boolean).join(", "))),
-    el("p", { className: trouble ? "bad" : e.outcome ? "good" : "odd" }, e.outcome || "still going on"),
+    el("p", { className: trouble ? "bad" : e.outcome && !failed ? "good" : "odd" }, (e.outcome || "still going on") + (failed ? ", " + failed + (failed > 1 ? " actions" : " action") + " failed" : "")),
     feltBy(e),
     el("div", { className: "scale" }, ...beside, el("div", { className: "head" }, "since it was noticed"), ...rows));
 }
