@@ -43,8 +43,9 @@ type gateway struct {
 
 const (
 	gatewayIdle   = 10 * time.Second       // between looks, questions and pings while all is well
-	gatewayUrgent = 500 * time.Millisecond // and while a proof waits, or the gateway fell silent
+	gatewayUrgent = 250 * time.Millisecond // and while a proof waits, or the gateway fell silent
 	gatewayGiveUp = 30 * time.Second       // with one that has never answered, after which haste is no use
+	gatewayTries  = 10                     // to hear of one at all, while nothing waits for it
 	silentMost    = 2                      // questions or pings that may go unanswered by chance
 )
 
@@ -59,9 +60,16 @@ func (g *gateway) public() Gateway {
 // pause is between two questions or pings.
 func (g *gateway) pause(now time.Duration) time.Duration {
 	switch {
+	case g.heard == 0 && g.silent+g.mute < gatewayTries:
+		return min(gatewayIdle/10, g.haste())
 	case g.heard == 0 && (g.urgent == 0 || now-g.urgent > gatewayGiveUp):
 		return gatewayIdle
-	case g.urgent != 0 || g.silent > 0:
+	}
+	return g.haste()
+}
+
+func (g *gateway) haste() time.Duration {
+	if g.urgent != 0 || g.silent > 0 && g.heard != 0 {
 		return gatewayUrgent
 	}
 	return gatewayIdle
@@ -84,10 +92,12 @@ func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
 	}
 	if now >= g.pingAt {
 		w.ping(now, g, nil)
-		g.silent++
+		if g.silent++; g.silent > silentMost {
+			g.resolveAt = min(g.resolveAt, now+gatewayUrgent)
+		}
 		g.pingAt = now + g.pause(now) // an answer puts it off
 	}
-	return min(next, g.pingAt)
+	return min(next, g.resolveAt, g.pingAt)
 }
 
 // look reads from the kernel which gateway there is and from where it may be
@@ -111,6 +121,9 @@ func (g *gateway) look(w *Watch, now time.Duration) {
 	if err == nil {
 		g.own = own
 	}
+	if !g.own.IsValid() {
+		g.lookAt = now + gatewayIdle/10 // an interface that just came up: its address may come
+	}
 }
 
 // find asks for the gateway's MAC: it alone while it is known, so that the
@@ -126,7 +139,7 @@ func (g *gateway) find(w *Watch, now time.Duration) {
 	}
 	g.resolveAt = now + g.pause(now)
 	if g.resolved {
-		g.resolveAt = max(g.resolveAt, now+2*gatewayUrgent)
+		g.resolveAt = max(g.resolveAt, now+4*gatewayUrgent)
 	}
 }
 

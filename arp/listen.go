@@ -193,7 +193,10 @@ func (t *tap) read(buffer []byte) (h heard, ok bool, err error) {
 		return h, false, nil
 	}
 	h.index, h.from = link.Ifindex, hardwareAddr(link.Addr[:6])
-	return h, t.parse(buffer[:n], &h), nil
+	ok = t.parse(buffer[:n], &h)
+	// A frame to another MAC reaches a promiscuous interface too, when the switch
+	// does not know that MAC: an answer that was not meant for us proves nothing.
+	return h, ok && (h.claim || link.Pkttype == unix.PACKET_HOST), nil
 }
 
 func (l *listener) close() {

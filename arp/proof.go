@@ -42,7 +42,7 @@ const Patience = 10 * time.Second
 // The pace of a proof: pings at once, then slower, and again every provePause
 // for as long as it takes; in between the router is told again.
 const (
-	provePause = 500 * time.Millisecond
+	provePause = 400 * time.Millisecond
 	askFirst   = 100 * time.Millisecond
 	askLast    = 5 * time.Second
 	missesMost = 5 // pings of a VIP that was proven, until it is no more
@@ -112,12 +112,12 @@ func (v *watched) tick(w *Watch, now time.Duration) (next time.Duration) {
 		next = min(next, v.nextAsk)
 	}
 	if v.unproven != 0 && !v.told {
-		if now-v.unproven >= Patience {
+		if now-v.unproven >= w.patience {
 			v.told = true
 			v.tell(w, Proof{Unreachable: true, At: now})
 			return next
 		}
-		next = min(next, v.unproven+Patience)
+		next = min(next, v.unproven+w.patience)
 	}
 	return next
 }

@@ -54,6 +54,7 @@ type Watch struct {
 	socket   *socket
 	id       uint16
 	wake     chan struct{}
+	patience time.Duration
 
 	mu       sync.Mutex
 	gateways map[gatewayKey]*gateway
@@ -79,7 +80,7 @@ type ping struct {
 
 // OpenWatch opens a Watch. It needs CAP_NET_RAW.
 func OpenWatch(o WatchOptions) (w *Watch, err error) {
-	w = &Watch{o: o, id: uint16(rand.Uint32()), wake: make(chan struct{}, 1), gateways: map[gatewayKey]*gateway{},
+	w = &Watch{o: o, id: uint16(rand.Uint32()), wake: make(chan struct{}, 1), patience: Patience, gateways: map[gatewayKey]*gateway{},
 		vips: map[netip.Addr]*watched{}, own: map[hardwareAddr]bool{}, peerMACs: map[hardwareAddr]netip.Addr{}}
 	if w.routes, err = platform.OpenRoutes(); err != nil {
 		return nil, err
