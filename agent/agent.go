@@ -37,6 +37,8 @@ type Parts struct {
 	Fence     *fence.Fence
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
+	Ends      *LeaseEnds
+	Watch     func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error)
 	Runner    *hooks.Runner
 	Network   func(deliver func(elect.Received)) (*member.Network, error)
 	Listener  net.Listener
@@ -53,6 +55,7 @@ type Agent struct {
 	network  *member.Network
 	server   *control.Server
 	binder   *binder
+	watch    *arp.Watch
 	probes   *probes
 	actions  *actions
 	recorder *recorder
@@ -111,6 +114,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
+	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival); err != nil {
+		return err
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -135,6 +141,7 @@ func (a *Agent) tasks() []task {
 	tasks := []task{
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
+		{"network watch", a.watch.Run},
 		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},

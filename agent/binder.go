@@ -151,7 +151,7 @@ func (b *binder) leave() {
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)
-			b.a.Announcer.Stop(ap.address.IP)
+			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address)
 		}
 	}
@@ -210,7 +210,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
 	if fresh || b.again {
-		b.announce(ap)
+		b.announce(ap, fresh)
 	}
 	if fresh {
 		if ap.vip != nil {
@@ -221,14 +221,28 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 }
 
-func (b *binder) announce(ap *applied) {
-	if ap.vip == nil || !ap.vip.Announce {
+// announce tells the neighbours, and asks the router whether it has heard.
+func (b *binder) announce(ap *applied, fresh bool) {
+	if ap.vip == nil {
+		return
+	}
+	defer b.a.watch.Hold(ap.address.IP)
+	if !ap.vip.Announce {
 		return
 	}
 	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
 		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
+	if !fresh {
+		b.a.Announcer.Again(ap.address.IP)
+	}
+}
+
+// silence ends everything that speaks in a VIP's name by itself.
+func (b *binder) silence(ap *applied) {
+	b.a.watch.LetGo(ap.address.IP)
+	b.a.Announcer.Stop(ap.address.IP)
 }
 
 // release silences the announcer before the address goes, and the machine is
@@ -245,7 +259,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 		return
 	}
 	if ap.vip != nil {
-		b.a.Announcer.Stop(ap.address.IP)
+		b.silence(ap)
 		if err := b.a.Table.Unbind(ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)

@@ -274,7 +274,7 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
+		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason,
 		Unchecked: !v.Checked || !a.Config.SIP.Verify})
 }
 
@@ -289,6 +289,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
+	a.addWatchCounters(c)
 	for _, p := range a.probes.probers {
 		s := p.Stats()
 		c["sip_sent"] += s.Sent

@@ -31,6 +31,7 @@ type Proof struct {
 	Sent        time.Duration // RouterProven: when the ping that was answered was sent
 	Changed     bool          // State is another than before
 	First       bool          // RouterProven, for the first time since Hold
+	Lost        bool          // RouterUnproven, and it was proven before
 	Unreachable bool          // unproven for Patience now, told once until it is proven
 	Gateway     netip.Addr
 	Why         string // of what is not proven, in words
@@ -77,6 +78,8 @@ func (v *watched) hold(w *Watch, now time.Duration) {
 		v.held, v.since, v.first = true, now, true
 		v.state, v.unproven, v.told = RouterUnknown, 0, false
 		v.rival = claims{}
+	} else {
+		v.gw.lookAt = 0
 	}
 	v.begin(now)
 	v.judge(w, now)
@@ -180,7 +183,7 @@ func (v *watched) judge(w *Watch, now time.Duration) {
 	if state == RouterUnproven {
 		v.unproven = now
 	}
-	v.tell(w, Proof{Changed: true, At: now})
+	v.tell(w, Proof{Changed: true, Lost: state == RouterUnproven && !v.first, At: now})
 }
 
 // proven takes an answer that counts.

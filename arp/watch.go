@@ -139,7 +139,8 @@ func (w *Watch) Run(ctx context.Context) error {
 }
 
 // Hold begins the proof of a VIP that was just bound and announced, and the
-// watch for its rivals. Held already, it begins the proof again.
+// watch for its rivals. Held already, it begins the proof again and looks at
+// routes and addresses anew: a link came up, or an address was put back.
 func (w *Watch) Hold(vip netip.Addr) {
 	w.locked(func(now time.Duration) {
 		if v := w.vips[vip]; v != nil {
@@ -158,18 +159,6 @@ func (w *Watch) LetGo(vip netip.Addr) {
 			w.calm(v.gw)
 		}
 	})
-}
-
-// Prove begins the proof of a VIP anew, and looks at routes and links again:
-// after a link came up, or an address was put back.
-func (w *Watch) Prove(vip netip.Addr) {
-	w.locked(func(now time.Duration) {
-		if v := w.vips[vip]; v != nil && v.held {
-			v.gw.lookAt = 0
-			v.begin(now)
-		}
-	})
-	w.poke()
 }
 
 // Keep has a VIP's gateway pinged this often from the VIP as long as it is held,

@@ -140,6 +140,9 @@ func (d *decoder) checkAddresses(c *Config) {
 		if v.Address.IsLoopback() {
 			t.fail("address", "address = %q: a loopback address reaches no phone; e.g. address = \"192.0.2.101\"", v.Address)
 		}
+		if v.Gateway.IsValid() && v.Gateway == v.Address {
+			t.fail("gateway", "gateway = %q: that is the VIP itself; give the router's address, or leave gateway out to take the default route's", v.Gateway)
+		}
 	}
 }
 

@@ -108,6 +108,7 @@ type VIP struct {
 	Interface string     // "": the interface of the node's address
 	Prefer    []string   // node names, best first; none is a witness
 	Weight    int        // load, at least 1
+	Gateway   netip.Addr // router asked for proof (design §5.4), of Address's family, without a zone; the zero Addr: next hop of the default route there
 	Announce  bool       // false: a provider's API moves the address
 	Actions   []Action   // in order
 

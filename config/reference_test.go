@@ -173,7 +173,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		"sip.target.unhealthy_codes": "[404]",
 		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`,
 		"vip.name": `"other"`, "vip.address": `"192.0.2.102"`, "vip.interface": `"eth1"`, "vip.prefer": "[]",
-		"vip.weight": "2", "vip.announce": "false",
+		"vip.weight": "2", "vip.gateway": `"192.0.2.254"`, "vip.announce": "false",
 		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
 		"vip.action.memcached": `["127.0.0.1:11212"]`, "vip.action.timeout": `"1s"`,
 		"role.name": `"other"`, "role.prefer": `["pbx1"]`,

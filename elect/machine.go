@@ -148,6 +148,8 @@ func (m *Machine) take(ev Event) {
 		m.onPrepared(e)
 	case Verified:
 		m.onVerified(e)
+	case Router:
+		m.onRouter(e)
 	case Stored:
 		m.onStored(e)
 	case Command:

@@ -12,11 +12,12 @@ import (
 
 // The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
 const (
-	lastSIPState = elect.SIPRefused
-	lastCause    = elect.CauseStop
-	lastWhy      = elect.WhyAsked
-	lastRefusal  = elect.RefusedList
-	lastCommand  = elect.CommandAdopt
+	lastSIPState    = elect.SIPRefused
+	lastCause       = elect.CauseStop
+	lastWhy         = elect.WhyAsked
+	lastRouterState = elect.RouterProven
+	lastRefusal     = elect.RefusedList
+	lastCommand     = elect.CommandAdopt
 )
 
 const (

@@ -184,12 +184,14 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	if p.Conntrack, err = vip.Open(managed); err != nil {
 		return nil, err
 	}
-	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, OnError: func(err error) {
+	p.Ends = agent.NewLeaseEnds(p.Config, p.Now)
+	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
 	}})
 	if err != nil {
 		return nil, err
 	}
+	p.Watch = watchOf(p)
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
@@ -200,6 +202,24 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 		p.Conntrack.Close()
 		p.Table.Close()
 	}, nil
+}
+
+// watchOf opens what asks the routers and hears rivals.
+func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch, error) {
+	o := arp.WatchOptions{Announcer: p.Announcer, Peers: map[netip.Addr]string{}, Refresh: p.Config.Announce.Refresh,
+		Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
+	for _, v := range p.Config.VIPs {
+		o.Links = append(o.Links, arp.Link{VIP: v.Address, Interface: v.Interface, Gateway: v.Gateway, Silent: !v.Announce})
+	}
+	for _, n := range p.Config.Nodes {
+		if n.Name != p.Self.Name {
+			o.Peers[n.Address] = n.Name
+		}
+	}
+	return func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival = onRouter, onRival
+		return arp.OpenWatch(o)
+	}
 }
 
 func readPassword(path string) (string, error) {

@@ -1,0 +1,121 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"sipalive/arp"
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/elect"
+)
+
+// onRouter takes the network watch's word about a VIP: status and events show
+// it, nothing moves for it. A VIP that the router does not reach may be reached
+// by other means, which is what the unreachable actions are for.
+func (a *Agent) onRouter(p arp.Proof) {
+	id := vipID(p.VIP)
+	if p.Changed {
+		a.report(elect.Router{VIP: id, State: routerState(p.State)})
+	}
+	switch {
+	case p.Unreachable:
+		a.recorder.unreachable(id, p)
+	case p.First:
+		a.recorder.routerProven(id, p)
+	case p.Changed && p.State == arp.RouterProven:
+		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s reaches it here again", a.names.byID[id].name, p.Gateway), nil)
+	case p.Changed && p.State == arp.RouterUnproven && p.Lost:
+		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s does not reach it here any more", a.names.byID[id].name, p.Gateway), &p.Why)
+	}
+}
+
+func routerState(s arp.RouterState) elect.RouterState {
+	return map[arp.RouterState]elect.RouterState{arp.RouterUnproven: elect.RouterUnproven, arp.RouterProven: elect.RouterProven}[s]
+}
+
+// onRival takes its word about another machine that claims a VIP held here.
+func (a *Agent) onRival(r arp.Rival) {
+	id := vipID(r.VIP)
+	who := r.MAC.String()
+	if r.Node != "" {
+		who += " (" + r.Node + ")"
+	}
+	name := a.names.byID[id].name
+	if r.Over {
+		a.recorder.network(id, control.KindRival, fmt.Sprintf("%s: rival %s is silent again, after %d claims", name, who, r.Claims), nil)
+		return
+	}
+	why := fmt.Sprintf("%s claims %s", who, r.VIP)
+	a.recorder.network(id, control.KindRival, fmt.Sprintf("%s: %s; it stays here", name, why), &why)
+}
+
+// routerProven ends what a takeover is to the network.
+func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
+	r.post(func() {
+		if en := r.open[id]; en != nil {
+			at := elect.Instant(p.At)
+			r.a.Journal.Update(en.id, func(ev *control.Event) { ev.Add("router proven", at.Sub(en.zero)) })
+		}
+	})
+}
+
+func (r *recorder) unreachable(id elect.VIPID, p arp.Proof) {
+	text := fmt.Sprintf("%s: not reached by the router for %v: %s", r.a.names.byID[id].name, arp.Patience, p.Why)
+	r.network(id, control.KindUnreachable, text, &p.Why)
+}
+
+// network tells of what the network does: trouble where why is given.
+func (r *recorder) network(id elect.VIPID, kind, text string, why *string) {
+	r.post(func() {
+		name := r.a.names.byID[id].name
+		ev := control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: kind, VIP: name, Text: text}
+		r.a.Journal.Add(ev)
+		if why != nil {
+			r.a.Log.Warn(kind, "node", r.a.Self.Name, "vip", name, "err", *why)
+			return
+		}
+		r.a.Log.Info(kind, "node", r.a.Self.Name, "vip", name, "reason", text)
+	})
+}
+
+func (a *Agent) addWatchCounters(c map[string]uint64) {
+	w, n := a.watch.Stats(), a.Announcer.Stats()
+	for name, v := range map[string]uint64{
+		"arp_announced": n.Sent, "arp_announce_errors": n.Errors, "arp_pings": w.Pings, "arp_pings_answered": w.Answers,
+		"arp_pings_detoured": w.Detours, "arp_gateway_asked": w.Asked, "arp_rival_claims": w.Claims, "arp_defences": w.Defences,
+	} {
+		c[name] = v
+	}
+}
+
+// LeaseEnds is when the lease of each VIP ends that is held here: what speaks in
+// a VIP's name by timers of its own asks it right before, since an agent that
+// was stopped for a while wakes up with timers overdue.
+type LeaseEnds struct {
+	ends map[netip.Addr]*atomic.Int64
+	now  func() elect.Instant
+}
+
+// NewLeaseEnds makes one on which no VIP is held.
+func NewLeaseEnds(c *config.Config, now func() elect.Instant) *LeaseEnds {
+	l := &LeaseEnds{ends: map[netip.Addr]*atomic.Int64{}, now: now}
+	for _, v := range c.VIPs {
+		l.ends[v.Address] = new(atomic.Int64)
+	}
+	return l
+}
+
+// Ahead reports whether the end of a VIP's lease is ahead.
+func (l *LeaseEnds) Ahead(vip netip.Addr) bool {
+	end := l.ends[vip]
+	return end != nil && l.now() < elect.Instant(end.Load())
+}
+
+func (l *LeaseEnds) set(le *lease, until elect.Instant) {
+	if end := l.ends[le.address]; end != nil {
+		end.Store(int64(until))
+	}
+}
