@@ -163,10 +163,14 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 const verifyEvery = 50 * time.Millisecond
 
 func (x *actions) answers(ctx context.Context, l *lease) error {
+	local := x.a.Self.Address
+	if local.Is4() != l.address.Is4() {
+		local = netip.Addr{} // of the other family the kernel knows one
+	}
 	for _, t := range x.a.Config.SIP.Targets {
 		for {
 			_, err := sipcheck.Ping(ctx, netip.AddrPortFrom(l.address, t.Port), sipcheck.PingOptions{
-				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config.SIP.UserAgent})
+				Local: local, Timeout: t.Timeout, UserAgent: x.a.Config.SIP.UserAgent})
 			if err == nil {
 				break
 			}

@@ -216,6 +216,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		if ap.vip != nil {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
+		b.forget(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
@@ -270,11 +271,8 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 			return
 		}
 	}
-	if ap.on && ap.vip != nil {
-		select {
-		case b.flush <- ap.address.IP:
-		default: // the kernel times the entries out by itself
-		}
+	if ap.on {
+		b.forget(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {
@@ -285,8 +283,20 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 }
 
-// flushConntrack removes the connection-tracking entries of addresses that
-// left, so that a later return starts clean.
+// forget has the connection-tracking entries of a VIP removed.
+func (b *binder) forget(ap *applied) {
+	if ap.vip == nil {
+		return
+	}
+	select {
+	case b.flush <- ap.address.IP:
+	default: // the kernel times the entries out by itself
+	}
+}
+
+// flushConntrack removes the connection-tracking entries of addresses that came
+// or left: of what passed while another node held them, NAT and firewall
+// verdicts are wrong here.
 func (b *binder) flushConntrack(ctx context.Context) {
 	for {
 		select {

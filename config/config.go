@@ -66,7 +66,7 @@ func (t Timing) Margin() time.Duration { return max(10*time.Millisecond, t.Lease
 // Node is a machine that runs an agent.
 type Node struct {
 	Name     string
-	Address  netip.Addr // static IPv4: heartbeats and SIP probes
+	Address  netip.Addr // static: heartbeats and SIP probes
 	Address2 netip.Addr // second path for heartbeats; the zero Addr: none
 	Voter    bool       // grants leases
 	Holder   bool       // may hold VIPs; false: a witness
@@ -104,7 +104,7 @@ type FreeSWITCH struct {
 // VIP is a floating IP address with a name.
 type VIP struct {
 	Name      string
-	Address   netip.Addr // IPv4, bound as /32
+	Address   netip.Addr // bound as /32 or /128
 	Interface string     // "": the interface of the node's address
 	Prefer    []string   // node names, best first; none is a witness
 	Weight    int        // load, at least 1

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"sipalive/control"
 	"sipalive/test/cluster"
@@ -41,7 +42,17 @@ func newDemoPBXCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return lab.ServeOptions(cmd.Context(), "0.0.0.0:5060", args[0])
+			servers, ctx := errgroup.WithContext(cmd.Context())
+			for _, address := range []string{"0.0.0.0:5060", "[::]:5060"} {
+				servers.Go(func() error {
+					err := lab.ServeOptions(ctx, address, args[0])
+					if errors.Is(err, syscall.EAFNOSUPPORT) {
+						return nil // a machine booted without IPv6
+					}
+					return err
+				})
+			}
+			return servers.Wait()
 		},
 	}
 }

@@ -39,6 +39,9 @@ func (l *Lab) build() error {
 			return err
 		}
 	}
+	if l.subnet6.IsValid() {
+		return l.buildIPv6()
+	}
 	return nil
 }
 
