@@ -142,6 +142,7 @@ func (a *Agent) tasks() []task {
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
 		{"network watch", a.watch.Run},
+		{"links", a.binder.watchLinks},
 		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},

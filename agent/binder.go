@@ -25,6 +25,7 @@ type binder struct {
 	owed    map[elect.VIPID]bool // the machine waits for word that it is off
 	wake    chan struct{}
 	repair  chan struct{}
+	links   chan struct{} // of some interfaces came or went
 	devices chan struct{} // some appeared or changed: fence them
 	unheard atomic.Bool   // neighbours may have missed us: announce what is held once more
 	again   bool          // this round announces what is held already
@@ -50,7 +51,7 @@ const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
-		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
+		links: make(chan struct{}, 1), devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
 		flush: make(chan netip.Addr, 64)}
 	for i := range a.names.leases {
 		l := &a.names.leases[i]
@@ -326,6 +327,7 @@ func (b *binder) watch(ctx context.Context) error {
 	for c := range changes {
 		if c.Resync || c.Link != nil {
 			b.poke(b.devices)
+			b.poke(b.links)
 		}
 		if c.Err != nil {
 			b.a.recorder.warn("watch addresses", c.Err)

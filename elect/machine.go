@@ -150,6 +150,8 @@ func (m *Machine) take(ev Event) {
 		m.onVerified(e)
 	case Router:
 		m.onRouter(e)
+	case Link:
+		m.onLink(e)
 	case Stored:
 		m.onStored(e)
 	case Command:

@@ -67,6 +67,9 @@ func (m *Machine) steerMoves() {
 // Each voter's last word counts, of whatever round: a beat begins a new round,
 // in which nobody has said anything yet.
 func (m *Machine) healed(v *vip) bool {
+	if v.move.cause == CauseLink {
+		return !v.linkDown
+	}
 	if v.move.cause != CauseSIP || v.move.only || m.unfit(m.self) != "" {
 		return false
 	}
@@ -88,6 +91,8 @@ func (m *Machine) moveCause(v *vip) Cause {
 	switch {
 	case m.stopping:
 		return CauseStop
+	case v.linkDown:
+		return CauseLink
 	case m.recovering():
 	case m.unfit(m.self) != "" || m.majoritySays(v, RefusedNoConfidence):
 		return CauseSIP
@@ -167,7 +172,7 @@ func (m *Machine) nextSuccessor(v *vip) {
 			if r.class == classDrained && v.move.cause == CauseDrain {
 				break // from one drained node to another helps nobody
 			}
-			if c := v.move.cause; (c == CauseVerify || c == CauseDrain) && m.excludes(r.node, v) {
+			if c := v.move.cause; (c == CauseVerify || c == CauseDrain || c == CauseLink) && m.excludes(r.node, v) {
 				continue // it would come straight back
 			}
 			if !v.move.tried[r.node.index] {

@@ -48,6 +48,13 @@ func toAddrs(all []net.Addr) []netip.Addr {
 	return addrs
 }
 
+// LinkUp reports whether the interface called name is there, set up, and has a
+// link (IFF_UP and IFF_RUNNING, netdevice(7)).
+func LinkUp(name string) bool {
+	ifi, err := net.InterfaceByName(name)
+	return err == nil && ifi.Flags&net.FlagUp != 0 && ifi.Flags&net.FlagRunning != 0
+}
+
 // ifreq is struct ifreq of netdevice(7): a name and a union of 24 bytes.
 type ifreq struct {
 	name [unix.IFNAMSIZ]byte

@@ -24,6 +24,7 @@ type Options struct {
 	Binary string                             // the sipalive binary
 	Nodes  []string                           // default pbx1, pbx2, pbx3
 	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
+	Paths  Paths                              // by which the agents hear each other
 	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
 	TOML   string                             // appended to the top of the file: [timing], [sip] ...
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
@@ -32,6 +33,17 @@ type Options struct {
 	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
 }
+
+// Paths says by which networks the agents hear each other.
+type Paths int
+
+// The paths. SIP is asked by the first one; the VIPs are always on the service
+// network.
+const (
+	Service    Paths = iota // the VIPs' own
+	Management              // another, on which nothing else is
+	Both                    // the VIPs' own, and the other as address2
+)
 
 // Cluster is a lab with sipalive on it.
 type Cluster struct {
@@ -60,7 +72,7 @@ func Start(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	labOptions := lab.Options{Nodes: o.Nodes, DataDir: dir, Prefix: o.Prefix}
+	labOptions := lab.Options{Management: o.Paths != Service, Nodes: o.Nodes, DataDir: dir, Prefix: o.Prefix}
 	if o.IPv6 {
 		labOptions.Subnet6 = netip.MustParsePrefix("fd77::/64")
 	}
@@ -131,7 +143,13 @@ func (c *Cluster) toml(keyFile string) string {
 		if c.opts.IPv6 {
 			address = h.Addr6
 		}
+		if c.opts.Paths == Management {
+			address = h.Addr2
+		}
 		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, address)
+		if c.opts.Paths == Both {
+			s += fmt.Sprintf("address2 = %q\n", h.Addr2)
+		}
 		if c.opts.Node != nil {
 			s += c.opts.Node(i+1) + "\n"
 		}

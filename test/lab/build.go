@@ -39,6 +39,11 @@ func (l *Lab) build() error {
 			return err
 		}
 	}
+	if l.management {
+		if err := l.buildManagement(); err != nil {
+			return err
+		}
+	}
 	if l.subnet6.IsValid() {
 		return l.buildIPv6()
 	}

@@ -18,28 +18,30 @@ import (
 
 // Options says what to build. The zero value is three nodes, pbx1 to pbx3.
 type Options struct {
-	Prefix  string       // of every name made; default "sipa"; lower-case letters and digits
-	RunID   string       // tells this process's labs apart; default random; lower-case letters and digits
-	Nodes   []string     // node names; default pbx1, pbx2, pbx3
-	Subnet  netip.Prefix // of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's is the next one
-	Subnet6 netip.Prefix // of the switch for IPv6 beside it, a /64; default none; the phone's is the next one
-	DataDir string       // where process output goes; default a new directory that Close removes
+	Prefix     string       // of every name made; default "sipa"; lower-case letters and digits
+	RunID      string       // tells this process's labs apart; default random; lower-case letters and digits
+	Nodes      []string     // node names; default pbx1, pbx2, pbx3
+	Subnet     netip.Prefix // of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's is the next one
+	Subnet6    netip.Prefix // of the switch for IPv6 beside it, a /64; default none; the phone's is the next one
+	Management bool         // a second switch, on which every node has eth1, and nobody else is
+	DataDir    string       // where process output goes; default a new directory that Close removes
 }
 
 // Lab is a running data centre. Its methods may be called from several
 // goroutines at once.
 type Lab struct {
-	run       runName
-	subnet    netip.Prefix
-	subnet6   netip.Prefix // invalid: no IPv6
-	dataDir   string
-	ownData   bool
-	bridge    *namespace
-	bridgeDev netlink.Link
-	nodes     []*Host
-	router    *Host
-	phone     *Host
-	all       []*namespace
+	run        runName
+	subnet     netip.Prefix
+	management bool
+	subnet6    netip.Prefix // invalid: no IPv6
+	dataDir    string
+	ownData    bool
+	bridge     *namespace
+	bridgeDev  netlink.Link
+	nodes      []*Host
+	router     *Host
+	phone      *Host
+	all        []*namespace
 
 	faults faults
 
@@ -102,7 +104,7 @@ func plan(opts Options) (*Lab, error) {
 	if len(opts.Nodes) > 80 {
 		return nil, fmt.Errorf("%d nodes: at most 80 fit between .11 and .90", len(opts.Nodes))
 	}
-	l := &Lab{run: run, subnet: opts.Subnet, subnet6: opts.Subnet6, dataDir: opts.DataDir, logs: map[string]int{}}
+	l := &Lab{run: run, subnet: opts.Subnet, subnet6: opts.Subnet6, management: opts.Management, dataDir: opts.DataDir, logs: map[string]int{}}
 	l.faults.init()
 	l.router = &Host{lab: l, Name: "router", Addr: l.address(1)}
 	l.phone = &Host{lab: l, Name: "phone", Addr: l.phoneAddress(100)}
