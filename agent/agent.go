@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,7 @@ import (
 // Parts is what an agent is made of; cmd constructs it. Every field is
 // required unless it says otherwise.
 type Parts struct {
-	Config    *config.Config
+	Config    *config.Config // at the start; the agent's method of that name is the one in force
 	Self      *config.Node
 	Directory *Directory
 	Machine   *elect.Machine
@@ -41,6 +42,7 @@ type Parts struct {
 	Watch     func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error)
 	Runner    *hooks.Runner
 	Network   func(deliver func(elect.Received)) (*member.Network, error)
+	Load      func() (File, error) // reads the configuration anew, for a reload
 	Listener  net.Listener
 	Journal   *control.Journal
 	Log       *slog.Logger
@@ -51,7 +53,7 @@ type Parts struct {
 // Agent is one node's agent.
 type Agent struct {
 	Parts
-	names    names
+	inForce  atomic.Pointer[settled] // replaced as a whole by a reload
 	network  *member.Network
 	server   *control.Server
 	binder   *binder
@@ -65,6 +67,7 @@ type Agent struct {
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 
+	reloading sync.Mutex
 	unstored  bool // the runtime directory would not take the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
@@ -85,10 +88,11 @@ func (a *Agent) Left() bool { return a.left.Load() }
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts: p, names: newNames(p.Config),
+		Parts:   p,
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
+	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil)})
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
@@ -142,17 +146,14 @@ func (a *Agent) tasks() []task {
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
 		{"network watch", a.watch.Run},
-		{"links", a.binder.watchLinks},
 		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
+		{"probes", a.probes.run},
 		{"socket notices", a.probes.watchSockets},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
-	}
-	for _, p := range a.probes.probers {
-		tasks = append(tasks, task{"prober", p.Run})
 	}
 	return tasks
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
 )
@@ -15,7 +16,7 @@ import (
 func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error) {
 	plan := control.Plan{Without: without}
 	for _, n := range without {
-		if a.Config.Node(n) == nil {
+		if a.Config().Node(n) == nil {
 			return plan, fmt.Errorf("plan without %s: no such node (configured: %s)", n, a.nodeNames())
 		}
 	}
@@ -26,7 +27,7 @@ func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error
 		return plan, err
 	}
 	for i, p := range placed {
-		plan.VIPs = append(plan.VIPs, control.PlannedVIP{Name: p.Name, Role: a.names.byID[p.VIP].vip == nil,
+		plan.VIPs = append(plan.VIPs, control.PlannedVIP{Name: p.Name, Role: a.names().byID[p.VIP].vip == nil,
 			Holder: string(st.VIPs[i].Holder), Would: string(p.Node), Reason: p.Reason})
 	}
 	return plan, nil
@@ -34,7 +35,7 @@ func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error
 
 func (a *Agent) nodeNames() string {
 	var names []string
-	for _, n := range a.Config.Nodes {
+	for _, n := range a.Config().Nodes {
 		names = append(names, n.Name)
 	}
 	return strings.Join(names, ", ")
@@ -42,6 +43,9 @@ func (a *Agent) nodeNames() string {
 
 // Do carries out an operator's command and says in words what came of it.
 func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
+	if c.Kind == control.Reload {
+		return a.Reload(ctx)
+	}
 	cmd, err := a.command(c)
 	if err != nil {
 		return "", err
@@ -79,11 +83,11 @@ func (a *Agent) command(c control.Command) (elect.Command, error) {
 	if cmd.Kind == 0 {
 		return cmd, fmt.Errorf("%s: unknown command", c.Kind)
 	}
-	if c.Node != "" && a.Config.Node(c.Node) == nil {
+	if c.Node != "" && a.Config().Node(c.Node) == nil {
 		return cmd, fmt.Errorf("%s: no such node (configured: %s)", c, a.nodeNames())
 	}
 	if c.VIP != "" {
-		l := a.names.byName[c.VIP]
+		l := a.names().byName[c.VIP]
 		if l == nil {
 			return cmd, fmt.Errorf("%s: no such VIP or role (configured: %s)", c, a.leaseNames())
 		}
@@ -94,7 +98,7 @@ func (a *Agent) command(c control.Command) (elect.Command, error) {
 
 func (a *Agent) leaseNames() string {
 	var names []string
-	for _, l := range a.names.leases {
+	for _, l := range a.names().leases {
 		names = append(names, l.name)
 	}
 	return strings.Join(names, ", ")
@@ -153,7 +157,7 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 const drainPatience = 5 * time.Second
 
 func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, before elect.Status, after *elect.Status, look func() error) time.Duration {
-	for time.Since(start) < drainPatience+prepareTimeout(a.Config) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
+	for time.Since(start) < drainPatience+prepareTimeout(a.Config()) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
 		select {
 		case <-ctx.Done():
 			return time.Since(start)
@@ -169,12 +173,22 @@ func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, 
 // onTheWay reports whether a VIP has left its old holder and its new one has
 // not been heard yet.
 func onTheWay(before, now elect.Status) bool {
-	for i, v := range now.VIPs {
-		if v.Holder == "" && before.VIPs[i].Holder != "" {
+	for _, v := range now.VIPs {
+		if v.Holder == "" && holderOf(before, v.ID) != "" {
 			return true
 		}
 	}
 	return false
+}
+
+// holderOf is who held a VIP; the configuration may have changed since.
+func holderOf(st elect.Status, id elect.VIPID) elect.Node {
+	for _, v := range st.VIPs {
+		if v.ID == id {
+			return v.Holder
+		}
+	}
+	return ""
 }
 
 func held(node string, st elect.Status) []elect.VIPID {
@@ -193,22 +207,22 @@ func (a *Agent) stillHolds(node string, st elect.Status) string {
 	}
 	var names []string
 	for _, id := range ids {
-		names = append(names, a.names.byID[id].name)
+		names = append(names, a.names().byID[id].name)
 	}
 	return fmt.Sprintf(", but still holds %s: no other node can take it (see sipalive events)", strings.Join(names, ", "))
 }
 
 func (a *Agent) changes(before, after elect.Status, took time.Duration) (lines []string) {
-	for i, v := range after.VIPs {
-		was := before.VIPs[i]
-		if v.Holder == was.Holder || v.Holder == "" {
+	for _, v := range after.VIPs {
+		was := holderOf(before, v.ID)
+		if v.Holder == was || v.Holder == "" {
 			continue
 		}
-		from := string(was.Holder)
+		from := string(was)
 		if from == "" {
 			from = "nobody"
 		}
-		lines = append(lines, fmt.Sprintf("%s: %s -> %s in %s, epoch %d", a.names.byID[v.ID].name, from, v.Holder, roundMillis(took), v.Epoch))
+		lines = append(lines, fmt.Sprintf("%s: %s -> %s in %s, epoch %d", a.names().byID[v.ID].name, from, v.Holder, roundMillis(took), v.Epoch))
 	}
 	return lines
 }
@@ -220,14 +234,15 @@ func roundMillis(d time.Duration) string {
 // Status answers `sipalive status`.
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
-	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
+	var c *config.Config // the one that st is about
+	if err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() }); err != nil {
 		return control.Status{}, err
 	}
-	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
+	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
 	for i, n := range st.Nodes {
-		out.Nodes = append(out.Nodes, a.nodeStatus(n, a.Config.Nodes[i].Address.String()))
+		out.Nodes = append(out.Nodes, a.nodeStatus(n, c.Nodes[i].Address.String()))
 	}
 	for _, v := range st.VIPs {
 		a.addVIP(&out, v)
@@ -243,7 +258,7 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	}
 	for _, role := range []bool{false, true} {
 		for _, id := range n.Holds {
-			if l := a.names.byID[id]; (l.vip == nil) == role {
+			if l := a.names().byID[id]; (l.vip == nil) == role {
 				s.Holds = append(s.Holds, l.name)
 			}
 		}
@@ -263,7 +278,7 @@ func sipWord(s elect.SIPState) string {
 }
 
 func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
-	l := a.names.byID[v.ID]
+	l := a.names().byID[v.ID]
 	since := control.Since{}
 	if v.Since != 0 {
 		since.Time = time.Now().Add(time.Duration(v.Since - a.Now()))
@@ -275,7 +290,7 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
 		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason,
-		Unchecked: !v.Checked || !a.Config.SIP.Verify})
+		Unchecked: !v.Checked || !a.Config().SIP.Verify})
 }
 
 // countersNow puts the counters of every room side by side, under the names
@@ -290,7 +305,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
 	a.addWatchCounters(c)
-	for _, p := range a.probes.probers {
+	for _, p := range a.probes.all() {
 		s := p.Stats()
 		c["sip_sent"] += s.Sent
 		c["sip_send_errors"] += s.SendErrors
@@ -337,5 +352,5 @@ func (a *Agent) Stopped() bool {
 
 // StopPatience is the longest that handing over may take.
 func (a *Agent) StopPatience() time.Duration {
-	return prepareTimeout(a.Config) + 2*a.Config.Timing.Lease
+	return prepareTimeout(a.Config()) + 2*a.Config().Timing.Lease
 }

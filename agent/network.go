@@ -3,7 +3,7 @@ package agent
 import (
 	"fmt"
 	"net/netip"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"sipalive/arp"
@@ -26,10 +26,18 @@ func (a *Agent) onRouter(p arp.Proof) {
 	case p.First:
 		a.recorder.routerProven(id, p)
 	case p.Changed && p.State == arp.RouterProven:
-		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s reaches it here again", a.names.byID[id].name, p.Gateway), nil)
+		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s reaches it here again", a.nameOf(id), p.Gateway), nil)
 	case p.Changed && p.State == arp.RouterUnproven && p.Lost:
-		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s does not reach it here any more", a.names.byID[id].name, p.Gateway), &p.Why)
+		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s does not reach it here any more", a.nameOf(id), p.Gateway), &p.Why)
 	}
+}
+
+// nameOf is what people call a VIP, one that has left the configuration too.
+func (a *Agent) nameOf(id elect.VIPID) string {
+	if l := a.names().byID[id]; l != nil {
+		return l.name
+	}
+	return string(id)
 }
 
 func routerState(s arp.RouterState) elect.RouterState {
@@ -43,7 +51,7 @@ func (a *Agent) onRival(r arp.Rival) {
 	if r.Node != "" {
 		who += " (" + r.Node + ")"
 	}
-	name := a.names.byID[id].name
+	name := a.nameOf(id)
 	if r.Over {
 		a.recorder.network(id, control.KindRival, fmt.Sprintf("%s: rival %s is silent again, after %d claims", name, who, r.Claims), nil)
 		return
@@ -63,14 +71,14 @@ func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 }
 
 func (r *recorder) unreachable(id elect.VIPID, p arp.Proof) {
-	text := fmt.Sprintf("%s: not reached by the router for %v: %s", r.a.names.byID[id].name, arp.Patience, p.Why)
+	text := fmt.Sprintf("%s: not reached by the router for %v: %s", r.a.nameOf(id), arp.Patience, p.Why)
 	r.network(id, control.KindUnreachable, text, &p.Why)
 }
 
 // network tells of what the network does: trouble where why is given.
 func (r *recorder) network(id elect.VIPID, kind, text string, why *string) {
 	r.post(func() {
-		name := r.a.names.byID[id].name
+		name := r.a.nameOf(id)
 		ev := control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: kind, VIP: name, Text: text}
 		r.a.Journal.Add(ev)
 		if why != nil {
@@ -95,27 +103,44 @@ func (a *Agent) addWatchCounters(c map[string]uint64) {
 // a VIP's name by timers of its own asks it right before, since an agent that
 // was stopped for a while wakes up with timers overdue.
 type LeaseEnds struct {
-	ends map[netip.Addr]*atomic.Int64
 	now  func() elect.Instant
+	mu   sync.RWMutex
+	ends map[netip.Addr]elect.Instant
 }
 
 // NewLeaseEnds makes one on which no VIP is held.
-func NewLeaseEnds(c *config.Config, now func() elect.Instant) *LeaseEnds {
-	l := &LeaseEnds{ends: map[netip.Addr]*atomic.Int64{}, now: now}
-	for _, v := range c.VIPs {
-		l.ends[v.Address] = new(atomic.Int64)
-	}
-	return l
+func NewLeaseEnds(now func() elect.Instant) *LeaseEnds {
+	return &LeaseEnds{now: now, ends: map[netip.Addr]elect.Instant{}}
 }
 
 // Ahead reports whether the end of a VIP's lease is ahead.
 func (l *LeaseEnds) Ahead(vip netip.Addr) bool {
-	end := l.ends[vip]
-	return end != nil && l.now() < elect.Instant(end.Load())
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.now() < l.ends[vip]
 }
 
-func (l *LeaseEnds) set(le *lease, until elect.Instant) {
-	if end := l.ends[le.address]; end != nil {
-		end.Store(int64(until))
+func (l *LeaseEnds) set(vip netip.Addr, until elect.Instant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ends[vip] = until
+}
+
+// Links are the VIPs as the network watch needs them.
+func Links(c *config.Config) (links []arp.Link) {
+	for _, v := range c.VIPs {
+		links = append(links, arp.Link{VIP: v.Address, Interface: v.Interface, Gateway: v.Gateway, Silent: !v.Announce})
 	}
+	return links
+}
+
+// Neighbours are the other nodes' names by address, to call a rival by.
+func Neighbours(c *config.Config, self *config.Node) map[netip.Addr]string {
+	names := map[netip.Addr]string{}
+	for _, n := range c.Nodes {
+		if n.Name != self.Name {
+			names[n.Address] = n.Name
+		}
+	}
+	return names
 }

@@ -41,7 +41,7 @@ type Stats struct {
 // An Announcer sends gratuitous ARP for the VIPs that this host holds. Its
 // methods may be called from any goroutine.
 type Announcer struct {
-	refresh time.Duration
+	refresh atomic.Int64 // a time.Duration
 	burst   []time.Duration
 	onError func(error)
 	allowed func(netip.Addr) bool
@@ -69,7 +69,6 @@ func New(o Options) (*Announcer, error) {
 		return nil, fmt.Errorf("open raw socket for ARP: %w", explain(err))
 	}
 	a := &Announcer{
-		refresh:   o.Refresh,
 		burst:     burst[:],
 		onError:   o.OnError,
 		socket:    s,
@@ -78,9 +77,14 @@ func New(o Options) (*Announcer, error) {
 		schedules: make(map[netip.Addr]*schedule),
 		late:      make(map[netip.Addr]time.Time),
 	}
+	a.SetRefresh(o.Refresh)
 	a.send = a.sendBoth
 	return a, nil
 }
+
+// SetRefresh changes Options.Refresh, after a reload. It must be positive. What
+// is scheduled already is sent when it was due.
+func (a *Announcer) SetRefresh(d time.Duration) { a.refresh.Store(int64(d)) }
 
 // Warm says whether announcements could leave by ifname: it is there, and it is
 // Ethernet. Nothing is sent.

@@ -92,15 +92,45 @@ func OpenWatch(o WatchOptions) (w *Watch, err error) {
 		w.Close()
 		return nil, fmt.Errorf("watch the network: %w", explain(err))
 	}
-	for _, l := range o.Links {
+	w.take(o.Links)
+	return w, nil
+}
+
+// Configure replaces links, peers and refresh, after a reload. What stays as it
+// was is watched on; the proof of a VIP that is held begins anew where its
+// interface or gateway is another.
+func (w *Watch) Configure(links []Link, peers map[netip.Addr]string, refresh time.Duration) {
+	w.locked(func(now time.Duration) {
+		w.o.Peers, w.o.Refresh = peers, refresh
+		clear(w.peerMACs)
+		before := w.vips
+		w.take(links)
+		for vip, v := range w.vips {
+			if old := before[vip]; old != nil && old != v && old.held {
+				v.hold(w, now)
+			}
+		}
+	})
+	w.poke()
+}
+
+func (w *Watch) take(links []Link) {
+	vips, gateways := map[netip.Addr]*watched{}, map[gatewayKey]*gateway{}
+	for _, l := range links {
 		l.Gateway = l.Gateway.WithZone("")
 		key := gatewayKey{l.Interface, l.VIP.Is6(), l.Gateway}
-		if w.gateways[key] == nil {
-			w.gateways[key] = &gateway{key: key}
+		switch {
+		case gateways[key] != nil:
+		case w.gateways[key] != nil:
+			gateways[key] = w.gateways[key]
+		default:
+			gateways[key] = &gateway{key: key}
 		}
-		w.vips[l.VIP] = &watched{Link: l, gw: w.gateways[key]}
+		if vips[l.VIP] = w.vips[l.VIP]; vips[l.VIP] == nil || vips[l.VIP].Link != l {
+			vips[l.VIP] = &watched{Link: l, gw: gateways[key]}
+		}
 	}
-	return w, nil
+	w.vips, w.gateways = vips, gateways
 }
 
 // Close closes the sockets; Run ends.

@@ -12,6 +12,9 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	} else if v.cause == CauseNone {
 		v.cause = CauseCrash
 	}
+	if v.cause == CauseMove || v.cause == CauseFailback {
+		v.excluded = 0 // an operator wants it here all the same
+	}
 	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,
 		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince})
 	v.seenHeld, v.told, v.passing = true, false, ""
@@ -87,7 +90,7 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 
 // onBound takes the kernel's word: only an address that is gone is released.
 func (m *Machine) onBound(e Bound) {
-	v := m.known[e.VIP]
+	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
 		return
 	}
@@ -109,7 +112,7 @@ func (m *Machine) onBound(e Bound) {
 // releaseUnbound releases what was let go within the step that acquired it: the
 // kernel never heard of it and has no word to give.
 func (m *Machine) releaseUnbound() {
-	for _, v := range m.vips {
+	for _, v := range m.everyVIP() {
 		if v.phase == unbinding && !v.wanted {
 			m.sendRelease(v)
 		}
@@ -177,7 +180,7 @@ func (m *Machine) otherCouldVerify(v *vip) bool {
 func (m *Machine) excludes(p *peer, v *vip) bool {
 	if p == m.self {
 		m.due(v.excluded)
-		return m.now < v.excluded || v.linkDown
+		return m.now < v.excluded
 	}
 	for _, id := range p.beat.Excluded {
 		if id == v.ID {

@@ -24,6 +24,9 @@ type Machine struct {
 	peers []*peer // every node in configured order, self included
 	vips  []*vip  // every VIP and role in configured order
 	known map[VIPID]*vip
+	// VIPs that have left the configuration (Reconfigure), until the kernel has
+	// said that they are gone.
+	leaving []*vip
 
 	lists      lists
 	health     selfHealth
@@ -150,12 +153,12 @@ func (m *Machine) take(ev Event) {
 		m.onVerified(e)
 	case Router:
 		m.onRouter(e)
-	case Link:
-		m.onLink(e)
 	case Stored:
 		m.onStored(e)
 	case Command:
 		m.onCommand(e)
+	case Reconfigure:
+		m.reconfigure(e.Config)
 	case Tick, Unstored:
 	}
 }
@@ -227,7 +230,8 @@ func (m *Machine) begin() {
 }
 
 func (m *Machine) finish() Effects {
-	for _, v := range m.vips {
+	m.forgetLeft()
+	for _, v := range m.everyVIP() {
 		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
 		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.epoch, Until: v.until})
 		if v.phase == holding {

@@ -130,12 +130,11 @@ const (
 	CauseFailback       // its preferred node is back
 	CauseVerify         // the VIP did not answer SIP at its holder
 	CauseStop           // the holder's agent ends
-	CauseLink           // the holder's link towards the VIP's network is down
 	causeEnd
 )
 
 func (c Cause) String() string {
-	return [...]string{"none", "boot", "crash", "sip", "move", "drain", "failback", "verify", "stop", "link"}[min(c, causeEnd-1)]
+	return [...]string{"none", "boot", "crash", "sip", "move", "drain", "failback", "verify", "stop"}[min(c, causeEnd-1)]
 }
 
 // Why is the rule of §4.8 that put a node at its place.

@@ -41,7 +41,6 @@ type vip struct {
 	verified bool
 	ever     bool
 	router   RouterState
-	linkDown bool    // here
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
 
@@ -55,6 +54,7 @@ type vip struct {
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
+	added     Instant // to the configuration
 	leased    Instant // another voter said that it is leased until then, to whom we do not hear
 	seenHeld  bool    // since the cluster started: no cold start any more
 	told      bool    // that it is vacant
@@ -81,7 +81,7 @@ type claim struct {
 }
 
 func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
-	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now}
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now, added: now}
 }
 
 func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }

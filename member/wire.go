@@ -13,7 +13,7 @@ import (
 // The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
 const (
 	lastSIPState    = elect.SIPRefused
-	lastCause       = elect.CauseLink
+	lastCause       = elect.CauseStop
 	lastWhy         = elect.WhyAsked
 	lastRouterState = elect.RouterProven
 	lastRefusal     = elect.RefusedList

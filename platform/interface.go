@@ -48,13 +48,6 @@ func toAddrs(all []net.Addr) []netip.Addr {
 	return addrs
 }
 
-// LinkUp reports whether the interface called name is there, set up, and has a
-// link (IFF_UP and IFF_RUNNING, netdevice(7)).
-func LinkUp(name string) bool {
-	ifi, err := net.InterfaceByName(name)
-	return err == nil && ifi.Flags&net.FlagUp != 0 && ifi.Flags&net.FlagRunning != 0
-}
-
 // ifreq is struct ifreq of netdevice(7): a name and a union of 24 bytes.
 type ifreq struct {
 	name [unix.IFNAMSIZ]byte
@@ -102,6 +95,18 @@ func EthernetAddress(fd int, name string) (mac [6]byte, err error) {
 	}
 	copy(mac[:], r.data[2:8])
 	return mac, nil
+}
+
+// InterfaceRunning reports whether name is set up and has its carrier at this
+// moment (RFC 2863's operational state, up or unknown). The error is the bare
+// errno, ENODEV when there is no such interface.
+func InterfaceRunning(fd int, name string) (bool, error) {
+	var r ifreq
+	if err := r.ioctl(fd, unix.SIOCGIFFLAGS, name); err != nil {
+		return false, err
+	}
+	const up = unix.IFF_UP | unix.IFF_RUNNING
+	return *(*uint16)(unsafe.Pointer(&r.data))&up == up, nil
 }
 
 // InterfaceName is the name that index has at this moment in the network

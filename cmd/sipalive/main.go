@@ -45,6 +45,7 @@ func newRootCommand() *cobra.Command {
 		newPlanCommand(),
 		newEventsCommand(),
 		newAdoptCommand(),
+		newReloadCommand(),
 		newStopCommand(),
 		newPingCommand(),
 		newCheckCommand(),

@@ -66,14 +66,11 @@ func newRunCommand() *cobra.Command {
 // runAgent constructs everything, runs it, and hands over when asked to end.
 func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	log := newLog(stderr)
-	c, self, err := loadNode(f)
+	file, err := loadFile(f)
 	if err != nil {
 		return err
 	}
-	keys, err := config.LoadKeyring(c.KeyFile)
-	if err != nil {
-		return err
-	}
+	c, self := file.Config, file.Self
 	if missing := platform.MissingCapabilities("CAP_NET_ADMIN", "CAP_NET_RAW"); len(missing) > 0 {
 		return fmt.Errorf("run %s: %s missing (run as root or from the systemd unit)", self.Name, strings.Join(missing, " and "))
 	}
@@ -91,7 +88,7 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		return err
 	}
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
-	closeHost, err := openHost(&parts, log)
+	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
 		return err
 	}
@@ -107,8 +104,9 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
+	parts.Load = func() (agent.File, error) { return loadFile(f) }
 	parts.Network = func(deliver func(elect.Received)) (*member.Network, error) {
-		return member.Start(memberConfig(&parts, keys, deliver))
+		return member.Start(memberConfig(&parts, file.Keys, deliver))
 	}
 	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
 	if err != nil {
@@ -135,6 +133,21 @@ func refuseSecond(self *config.Node, port uint16) error {
 		return fmt.Errorf("%w (one agent per node: does another run here?)", err)
 	}
 	return probe.Close()
+}
+
+// loadFile reads the file for this node, and the keys it names: at the start, and
+// again at each reload.
+func loadFile(f runFlags) (agent.File, error) {
+	c, self, err := loadNode(f)
+	if err != nil {
+		return agent.File{}, err
+	}
+	keys, err := config.LoadKeyring(c.KeyFile)
+	if err != nil {
+		return agent.File{}, err
+	}
+	return agent.File{Config: c, Self: self, Keys: keys,
+		FreeSWITCHPassword: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }}, nil
 }
 
 // loadNode reads the file, finds this node in it, and fills in the interface
@@ -173,7 +186,7 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 func now() elect.Instant { return elect.Instant(platform.BootNow()) }
 
 // openHost opens what reaches the kernel and the network on this host.
-func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
+func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(), err error) {
 	var managed []vip.Address
 	for _, v := range p.Config.VIPs {
 		managed = append(managed, vip.Address{IP: v.Address, Interface: v.Interface})
@@ -184,7 +197,7 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	if p.Conntrack, err = vip.Open(managed); err != nil {
 		return nil, err
 	}
-	p.Ends = agent.NewLeaseEnds(p.Config, p.Now)
+	p.Ends = agent.NewLeaseEnds(p.Now)
 	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
 	}})
@@ -194,7 +207,7 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	p.Watch = watchOf(p)
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
-		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
+		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
 	})
 	return func() {
@@ -206,16 +219,8 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 
 // watchOf opens what asks the routers and hears rivals.
 func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch, error) {
-	o := arp.WatchOptions{Announcer: p.Announcer, Peers: map[netip.Addr]string{}, Refresh: p.Config.Announce.Refresh,
-		Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
-	for _, v := range p.Config.VIPs {
-		o.Links = append(o.Links, arp.Link{VIP: v.Address, Interface: v.Interface, Gateway: v.Gateway, Silent: !v.Announce})
-	}
-	for _, n := range p.Config.Nodes {
-		if n.Name != p.Self.Name {
-			o.Peers[n.Address] = n.Name
-		}
-	}
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
 	return func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error) {
 		o.OnRouter, o.OnRival = onRouter, onRival
 		return arp.OpenWatch(o)
@@ -245,6 +250,9 @@ func openMachine(p *agent.Parts) error {
 		ids = append(ids, v.ID)
 		roles[v.ID] = v.Role
 	}
+	if err := dropOthers(p, ids); err != nil {
+		return err
+	}
 	leases, err := p.Directory.OpenLeases(ids)
 	if err != nil {
 		return err
@@ -270,6 +278,27 @@ func openMachine(p *agent.Parts) error {
 	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
+}
+
+// dropOthers takes down what an agent with another file held here: no lease of
+// this one will ever end it.
+func dropOthers(p *agent.Parts, ids []elect.VIPID) error {
+	for _, id := range p.Directory.LeftBound(ids) {
+		ip, err := netip.ParseAddr(string(id))
+		if err != nil {
+			continue // a role
+		}
+		t, err := vip.Open([]vip.Address{{IP: ip}})
+		if err != nil {
+			return err
+		}
+		err = t.Unbind(vip.Address{IP: ip})
+		t.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openFence closes the kernel to every VIP without a lease, in place of the
@@ -338,11 +367,7 @@ func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) m
 	m := member.Config{
 		Cluster: p.Config.Cluster, Keys: keys, Port: p.Config.Port, Self: elect.Node(p.Self.Name),
 		SelfAddress: p.Self.Address, SelfAddress2: p.Self.Address2, Instance: p.Machine.Instance(), Random: random.Uint64, Deliver: deliver,
-	}
-	for _, n := range p.Config.Nodes {
-		if n.Name != p.Self.Name {
-			m.Peers = append(m.Peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
-		}
+		Peers: agent.Peers(p.Config, p.Self),
 	}
 	return m
 }
@@ -373,6 +398,7 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	defer reloadOnHangup(ctx, a, log)()
 	var signalled atomic.Bool
 	go func() {
 		select {

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sipalive/elect"
@@ -74,6 +75,7 @@ type bound struct {
 	since elect.Instant
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
+	kept    bool // held as far as the machine knows: what could not be stored was kept from the kernel
 }
 
 func (n *Node) init(nodes, vips int) {
@@ -126,7 +128,7 @@ func (n *Node) Start() {
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
 	for i := range n.bound {
 		b := &n.bound[i]
-		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until {
+		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
 			*b = bound{}
@@ -340,13 +342,20 @@ func (n *Node) write() {
 }
 
 func (n *Node) bind(want []elect.Desired, stored bool) {
-	for i := range want {
-		d, b := &want[i], &n.bound[i]
+	for k := range want {
+		d := &want[k]
+		i := k
+		if n.w.VIPs[i].ID != d.VIP { // some are not in this node's file
+			i = n.w.vipIndex(d.VIP)
+		}
+		b := &n.bound[i]
 		switch {
 		case d.Hold && !stored:
+			b.kept = !b.on // held as far as the machine knows
 		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
 			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
 		case d.Hold:
+			b.kept = false
 			was := n.effective(i)
 			grew := d.Until > b.until || !b.on
 			b.leaving = false
@@ -360,6 +369,9 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		case b.on && !b.leaving:
 			b.leaving = true
 			n.unbind(i)
+		case b.kept:
+			b.kept = false
+			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP})
 		}
 	}
 }
@@ -383,7 +395,27 @@ func (n *Node) unbind(i int) {
 
 // sipAnswers: a witness has no PBX, and nothing to ask it for.
 func (n *Node) sipAnswers() bool {
-	return n.PBX == elect.SIPUp || !n.Config.Nodes[n.Index].Holder
+	return n.PBX == elect.SIPUp || !n.own().Holder
+}
+
+// own is the node in its own file.
+func (n *Node) own() elect.NodeConfig {
+	for _, c := range n.Config.Nodes {
+		if c.Name == n.Name {
+			return c
+		}
+	}
+	panic("sim: " + n.Name + " is not in its own file")
+}
+
+func (n *Node) configured(id elect.VIPID) bool {
+	return slices.ContainsFunc(n.Config.VIPs, func(v elect.VIPConfig) bool { return v.ID == id })
+}
+
+// Reload gives a running agent the file as it is now.
+func (n *Node) Reload() {
+	n.w.tracef("%s reloads", n.Name)
+	n.Step(elect.Reconfigure{Config: n.Config})
 }
 
 func (n *Node) String() string { return fmt.Sprint(n.Name) }

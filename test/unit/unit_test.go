@@ -46,7 +46,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := filepath.Join(t.TempDir(), "sipalive.service")
-	changed := strings.Replace(string(text), "/usr/bin/sipalive", "/bin/true", 1)
+	changed := strings.ReplaceAll(string(text), "/usr/bin/sipalive", "/bin/true")
 	if changed == string(text) {
 		t.Fatal("the unit does not start /usr/bin/sipalive")
 	}
@@ -64,7 +64,8 @@ func TestUnitSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"Type=notify", "Restart=always", "StartLimitIntervalSec=0", "RuntimeDirectoryPreserve=yes",
-		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes"} {
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes",
+		"ExecReload=/usr/bin/sipalive reload"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
 		}
