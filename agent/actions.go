@@ -36,6 +36,9 @@ func newActions(a *Agent) *actions {
 	return &actions{a: a, now: map[elect.VIPID]takeover{}, ended: make(chan struct{})}
 }
 
+// closePatience is how long actions that are killed may take to be gone.
+const closePatience = 2 * time.Second
+
 // run ends what runs when the agent does.
 func (x *actions) run(ctx context.Context) error {
 	defer close(x.ended)
@@ -45,7 +48,7 @@ func (x *actions) run(ctx context.Context) error {
 		x.await(releaseTimeout(x.a.Config()))
 	default:
 	}
-	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
 	defer cancel()
 	if err := x.a.Runner.Close(c); err != nil {
 		x.a.recorder.warn("end the actions", err)

@@ -48,6 +48,8 @@ type Parts struct {
 	Log       *slog.Logger
 	Rand      *rand.Rand
 	Now       func() elect.Instant // the boot clock
+
+	MemoryLocked bool // this process's pages stay in memory
 }
 
 // Agent is one node's agent.

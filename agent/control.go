@@ -10,6 +10,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/platform"
 )
 
 // Plan answers `sipalive plan`.
@@ -235,12 +236,17 @@ func roundMillis(d time.Duration) string {
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
 	var c *config.Config // the one that st is about
-	if err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() }); err != nil {
+	err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() })
+	if err != nil {
 		return control.Status{}, err
 	}
 	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
+	out.MemoryLocked = a.MemoryLocked
+	if out.Scheduling, err = platform.Scheduling(); err != nil {
+		out.Scheduling = "unknown"
+	}
 	for i, n := range st.Nodes {
 		out.Nodes = append(out.Nodes, a.nodeStatus(n, c.Nodes[i].Address.String()))
 	}
@@ -348,6 +354,12 @@ func (a *Agent) Stopped() bool {
 	default:
 		return false
 	}
+}
+
+// EndPatience is the longest that ending may take once told to: handing over,
+// then the actions that follow from it.
+func (a *Agent) EndPatience() time.Duration {
+	return a.StopPatience() + releaseTimeout(a.Config()) + closePatience
 }
 
 // StopPatience is the longest that handing over may take.

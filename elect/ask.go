@@ -136,6 +136,7 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 		if !t.granted || sent > t.sent {
 			t.granted, t.sent = true, sent
 		}
+		t.epoch = max(t.epoch, it.Epoch)
 	case it.Refusal == RefusedStale && v.phase != prevoting:
 		if it.Epoch == v.epoch {
 			m.raise(v, max(v.top(), it.Highest)+1)
@@ -155,18 +156,35 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 	}
 }
 
-// raise puts the epoch above one that a voter has seen; a holder keeps its
+// raise asks under an epoch above one that a voter has seen; a holder keeps its
 // lease meanwhile (§4.4).
 func (m *Machine) raise(v *vip, e Epoch) {
 	v.epoch = e
 	m.noteAsked(v)
 	if v.phase == holding {
-		m.tell(Transition{Kind: Raised, VIP: v.ID, Epoch: e})
 		m.beatNow = true
 		return
 	}
 	v.first = e
 	v.voidVotes()
+}
+
+// riseTogether makes a raised epoch the holder's own once a majority has granted
+// it: one that nobody heard of could be a successor's too.
+func (m *Machine) riseTogether(v *vip) {
+	if v.held == v.epoch {
+		return
+	}
+	n := 0
+	for _, p := range m.peers {
+		if t := v.votes[p.index]; t.granted && t.epoch == v.epoch && m.lists.Active.Has(p.Name) {
+			n++
+		}
+	}
+	if n >= m.lists.Active.Majority() {
+		v.held = v.epoch
+		m.tell(Transition{Kind: Raised, VIP: v.ID, Epoch: v.held})
+	}
 }
 
 // noteAsked keeps the epoch from being asked for twice: a voter other than our
@@ -208,6 +226,7 @@ func (m *Machine) tally(v *vip) {
 		if end, ok := m.leaseEnd(v); ok {
 			v.until = max(v.until, end)
 		}
+		m.riseTogether(v)
 	}
 }
 

@@ -3,7 +3,7 @@ package elect
 // acquire makes this node the holder. It is told to everybody at once: their
 // claims, and a holder under a lower epoch, depend on it.
 func (m *Machine) acquire(v *vip, end Instant) {
-	v.phase, v.until, v.since = holding, end, m.now
+	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified, v.router = false, false, RouterUnknown
 	v.retire, v.move, v.ready = 0, nil, nil
 	v.previous = v.lastHeld
@@ -56,7 +56,7 @@ func (m *Machine) answered(v *vip) (n int) {
 func (m *Machine) lapse() {
 	for _, v := range m.vips {
 		if v.phase == holding && m.now >= v.until {
-			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.epoch, Node: m.self.Name})
+			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.held, Node: m.self.Name})
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
 	}
@@ -69,7 +69,7 @@ func (m *Machine) letGo(v *vip, r Release) {
 	v.release = &r
 	v.phase = unbinding
 	v.givenUp = max(v.givenUp, v.epoch)
-	v.retire = v.epoch
+	v.retire = v.held
 	v.until = 0
 	v.voidVotes()
 	m.dirty = true
@@ -95,7 +95,7 @@ func (m *Machine) onBound(e Bound) {
 		return
 	}
 	if e.Err != "" {
-		m.tell(Transition{Kind: BindFailed, VIP: v.ID, Epoch: v.epoch, Text: e.Err})
+		m.tell(Transition{Kind: BindFailed, VIP: v.ID, Epoch: v.held, Text: e.Err})
 	}
 	switch {
 	case v.phase == unbinding && !e.On:
@@ -153,10 +153,10 @@ func (m *Machine) onVerified(e Verified) {
 	}
 	if v.ever && m.otherCouldVerify(v) {
 		v.excluded = m.now.Add(m.cfg.Exclude)
-		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "moving it on"})
+		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "moving it on"})
 		return
 	}
-	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "holding on: " + m.whyHoldUnverified(v)})
+	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(v)})
 }
 
 func (m *Machine) whyHoldUnverified(v *vip) string {

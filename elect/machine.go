@@ -233,7 +233,7 @@ func (m *Machine) finish() Effects {
 	m.forgetLeft()
 	for _, v := range m.everyVIP() {
 		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.epoch, Until: v.until})
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.held, Until: v.until})
 		if v.phase == holding {
 			m.due(v.until)
 		}

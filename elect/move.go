@@ -132,7 +132,7 @@ func (m *Machine) askReady(v *vip, to *peer) {
 	mv := v.move
 	mv.to, mv.started, mv.heard, mv.pending = to, m.now, m.now, false
 	mv.tried[to.index] = true
-	m.tell(Transition{Kind: MoveStarted, VIP: v.ID, Epoch: v.epoch, Node: m.self.Name, Successor: to.Name, Cause: mv.cause})
+	m.tell(Transition{Kind: MoveStarted, VIP: v.ID, Epoch: v.held, Node: m.self.Name, Successor: to.Name, Cause: mv.cause})
 	m.sendPrepare(v)
 	m.beatNow = true
 }
@@ -175,7 +175,7 @@ func (m *Machine) endMove(v *vip) {
 		text = "no other node can take it"
 	}
 	if mv.to != nil || mv.only {
-		m.tell(Transition{Kind: MoveFailed, VIP: v.ID, Epoch: v.epoch, Node: m.self.Name, Cause: mv.cause, Text: text})
+		m.tell(Transition{Kind: MoveFailed, VIP: v.ID, Epoch: v.held, Node: m.self.Name, Cause: mv.cause, Text: text})
 	}
 	m.failCommands(v, text)
 }

@@ -41,7 +41,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	s := VIPStatus{ID: v.ID, Epoch: v.top()}
 	switch {
 	case v.phase == holding:
-		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.epoch, v.since, Held
+		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.held, v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
 		s.Router = v.router
 		if v.move != nil {

@@ -97,7 +97,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 // voters' grants down to this configuration's lease, so a longer one that was
 // found is cut down first.
 func (m *Machine) holdOn(v *vip, h HeldVIP) {
-	v.phase, v.epoch, v.first, v.since = holding, h.Epoch, h.Epoch, h.Since
+	v.phase, v.epoch, v.first, v.held, v.since = holding, h.Epoch, h.Epoch, h.Epoch, h.Since
 	v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))
 	v.asked = max(v.asked, h.Epoch)
 	v.seenHeld, v.lastHeld, v.why, v.checked, v.verified, v.wanted = true, m.self.Name, WhyHolds, true, true, true

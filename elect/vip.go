@@ -23,8 +23,9 @@ type vip struct {
 
 	// As candidate or holder (§4.4).
 	phase    phase
-	epoch    Epoch // asked for or held
+	epoch    Epoch // asked for
 	first    Epoch // of this acquisition: a holder may raise its epoch in place
+	held     Epoch // the highest that a majority granted: the holder's fencing token
 	givenUp  Epoch
 	asked    Epoch   // the highest ever asked for or held, over restarts too
 	wanted   bool    // the kernel was last told to bind it
@@ -68,6 +69,7 @@ type vip struct {
 type vote struct {
 	granted bool
 	sent    Instant
+	epoch   Epoch   // the highest it has granted
 	yes     bool    // to the prevote
 	refused Refusal // its last word in this round, if not granted
 }

@@ -87,7 +87,9 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := refuseSecond(self, c.Port); err != nil {
 		return err
 	}
+	endRunaway(self.Name, stderr, log)
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
+	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
 	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
 		return err
@@ -414,7 +416,8 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 			}
 			log.Info("handing over", "reason", s.String())
 		}
-		_ = platform.NotifySystemd("STOPPING=1")
+		// The unit's TimeoutStopSec= is for agents without slow actions.
+		_ = platform.NotifySystemd(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", (handOverPatience + a.EndPatience()).Microseconds()))
 		go func() {
 			c, end := context.WithTimeout(ctx, a.StopPatience()+handOverPatience)
 			defer end()

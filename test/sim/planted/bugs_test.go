@@ -38,6 +38,7 @@ var bugs = []bug{
 	{name: "grants of different length", file: voter, old: "Lease: a.Lease, until: m.now.Add(a.Lease)", new: "Lease: m.cfg.Lease, until: m.now.Add(m.cfg.Lease)"},
 	{name: "restored grant not honoured", file: store, old: "g.until = m.now.Add(g.Lease)", new: "g.until = m.now"},
 	{name: "prevote skipped", file: ask, old: "if yes >= m.lists.Active.Majority() {", new: "if true || yes > 0 {"},
+	{name: "raised epoch held before it is granted", file: ask, old: "	if n >= m.lists.Active.Majority() {\n		v.held", new: "	if true {\n		v.held", directed: true},
 	{name: "no raise after stale", file: ask, old: "		if it.Epoch == v.epoch {\n			m.raise(", new: "		if false {\n			m.raise("},
 	{name: "no backoff where a lease was handed on", file: candidate, old: "	return until > m.now\n", new: "	return false\n", directed: true},
 	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true"},
