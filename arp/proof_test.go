@@ -232,3 +232,35 @@ func TestKeep(t *testing.T) {
 		}
 	}
 }
+
+// A reload: what stays is not proven anew, what has another gateway is, and what
+// is gone is left alone.
+func TestConfigure(t *testing.T) {
+	t.Parallel()
+	s := join(t)
+	first := []Link{{VIP: vip1, Interface: "eth0"}, {VIP: vip2, Interface: "eth0"}}
+	s.open(first...)
+	s.answers(vip1)
+	s.take(vip1)
+	s.take(vip2)
+	s.proven(vip1)
+	s.proven(vip2)
+	told := func() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.proofs) }
+	before := told()
+	s.watch.Configure(first, nil, time.Minute)
+	s.answersAgain(vip1)
+	if told() != before {
+		t.Errorf("told %d times more by the same configuration", told()-before)
+	}
+	far := netip.MustParseAddr("192.0.2.254")
+	s.router.set(func(r *router) { r.ip[0] = far })
+	s.watch.Configure([]Link{{VIP: vip1, Interface: "eth0", Gateway: far}}, nil, time.Minute)
+	s.await("proof by the other gateway", func() bool { p := s.state(vip1); return p.State == RouterProven && p.Gateway == far })
+	if p := s.state(vip2); p.Gateway != gatewayAddr {
+		t.Errorf("told of what is gone: %+v", p)
+	}
+	s.watch.LetGo(vip2) // the agent may be late with that
+	if g := s.watch.Gateway(vip2); g.Address.IsValid() {
+		t.Errorf("gateway of what is gone: %+v", g)
+	}
+}

@@ -18,7 +18,6 @@ func TestManagementNetwork(t *testing.T) {
 	s.must(t, s.SetMTU(1280))
 	s.scene(t, "planned move", moves{1, 0}, s.plannedMove)
 	s.scene(t, "service cable pulled", moves{1, 0}, s.servicePulled)
-	s.scene(t, "service cable touched", moves{0, 0}, s.serviceTouched)
 }
 
 // servicePulled: a holder that everybody hears, and no phone reaches, gives its
@@ -36,15 +35,6 @@ func (s *site) servicePulled(t *testing.T, at time.Duration) {
 	if n := node(st, "pbx1"); !n.Fit {
 		t.Errorf("pbx1: %+v", n)
 	}
-}
-
-// serviceTouched: a link that is back at once moves nothing.
-func (s *site) serviceTouched(t *testing.T, _ time.Duration) {
-	s.must(t, s.PullCable(s.Node(0)))
-	s.must(t, s.PlugCable(s.Node(0)))
-	back := lab.Now()
-	s.hears(t, 0, "pbx1", back)
-	s.routers(t, 1, "proven", "proven")
 }
 
 // TestTwoPaths: with address2 the loss of either path moves nothing.
