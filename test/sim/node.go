@@ -75,6 +75,9 @@ type bound struct {
 	since elect.Instant
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
+	// tried: when a bind was tried last that fails, and by which life of the agent.
+	tried   Time
+	triedBy int
 	kept    bool // held as far as the machine knows: what could not be stored was kept from the kernel
 }
 
@@ -341,6 +344,9 @@ func (n *Node) write() {
 	})
 }
 
+// bindTook is how long a try to bind takes.
+const bindTook = 20 * time.Microsecond
+
 func (n *Node) bind(want []elect.Desired, stored bool) {
 	for k := range want {
 		d := &want[k]
@@ -353,7 +359,10 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		case d.Hold && !stored:
 			b.kept = !b.on // held as far as the machine knows
 		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
-			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
+			if n.w.Now >= b.tried+Time(bindTook) || n.life != b.triedBy {
+				b.tried, b.triedBy = n.w.Now, n.life
+				n.later(bindTook, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
+			}
 		case d.Hold:
 			b.kept = false
 			was := n.effective(i)
@@ -361,7 +370,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			b.leaving = false
 			if !b.on {
 				b.on, b.since = true, n.local()
-				n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, On: true})
+				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true})
 			}
 			raised := b.epoch
 			b.until, b.epoch = d.Until, d.Epoch
