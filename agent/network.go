@@ -126,6 +126,15 @@ func (l *LeaseEnds) set(vip netip.Addr, until elect.Instant) {
 	l.ends[vip] = until
 }
 
+// localFor is the address of this node from which a VIP is asked; of the other
+// family the kernel knows one.
+func (a *Agent) localFor(vip netip.Addr) netip.Addr {
+	if a.Self.Address.Is4() != vip.Is4() {
+		return netip.Addr{}
+	}
+	return a.Self.Address
+}
+
 // Links are the VIPs as the network watch needs them.
 func Links(c *config.Config) (links []arp.Link) {
 	for _, v := range c.VIPs {

@@ -19,7 +19,7 @@ func (m *Machine) beat() {
 func (m *Machine) heartbeat() Heartbeat {
 	b := Heartbeat{
 		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
-		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self),
+		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self) || m.sickened(), Frozen: m.frozenFor(m.self),
 	}
 	for _, p := range m.peers {
 		if p != m.self && p.seen != SIPUnknown {

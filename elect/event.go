@@ -67,15 +67,22 @@ const (
 	CommandUndrain
 	CommandStop
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
+	CommandFreeze
+	CommandThaw
 )
+
+func (k CommandKind) String() string {
+	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw"}[min(k, CommandThaw)]
+}
 
 // Command is an operator's request to this agent; exactly one CommandAnswer
 // with its ID follows. IDs are unique within an instance.
 type Command struct {
 	ID   uint64
 	Kind CommandKind
-	VIP  VIPID // Move; Failback: empty is all
-	Node Node  // Move: where to; Drain, Undrain: whom
+	VIP  VIPID         // Move; Failback: empty is all
+	Node Node          // Move: where to; Drain, Undrain, Freeze, Thaw: whom
+	For  time.Duration // Freeze
 }
 
 // CommandAnswer ends a command.
@@ -170,13 +177,15 @@ const (
 	ConfigSame    // Node runs ours again
 	VerifyFailed  // the VIP did not answer SIP here; Text says what follows
 	BindFailed    // Text is the kernel's word
+	Frozen        // this node's SIP verdicts; Text says for how long
+	Thawed
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -214,6 +223,7 @@ type Config struct {
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
+	CheckTimeout   time.Duration // the longest a node's own checks may take
 	Digest         uint64
 }
 

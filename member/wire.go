@@ -13,11 +13,11 @@ import (
 // The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
 const (
 	lastSIPState    = elect.SIPRefused
-	lastCause       = elect.CauseStop
+	lastCause       = elect.CauseCheck
 	lastWhy         = elect.WhyAsked
 	lastRouterState = elect.RouterProven
 	lastRefusal     = elect.RefusedList
-	lastCommand     = elect.CommandAdopt
+	lastCommand     = elect.CommandThaw
 )
 
 const (

@@ -38,14 +38,18 @@ func newDemoCommand() *cobra.Command {
 // newDemoPBXCommand is the SIP server of the demo's nodes.
 func newDemoPBXCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "demo-pbx NAME",
+		Use:    "demo-pbx NAME [ADDRESS:PORT]",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			addresses := []string{"0.0.0.0:5060", "[::]:5060"}
+			if len(args) > 1 {
+				addresses = args[1:]
+			}
 			servers, ctx := errgroup.WithContext(cmd.Context())
-			for _, address := range []string{"0.0.0.0:5060", "[::]:5060"} {
+			for _, at := range addresses {
 				servers.Go(func() error {
-					err := lab.ServeOptions(ctx, address, args[0])
+					err := lab.ServeOptions(ctx, at, args[0])
 					if errors.Is(err, syscall.EAFNOSUPPORT) {
 						return nil // a machine booted without IPv6
 					}
