@@ -41,7 +41,8 @@ func (s *site) routers(t *testing.T, node int, want ...string) {
 	})
 }
 
-// events are a node's events of a kind about vip1, since a moment.
+// eventsOf are a node's events of a kind about vip1, since a moment; they are dated in
+// whole milliseconds.
 func (s *site) eventsOf(t *testing.T, node int, kind string, since time.Time) (found []control.Event) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -49,7 +50,7 @@ func (s *site) eventsOf(t *testing.T, node int, kind string, since time.Time) (f
 	all, err := s.Client(node).Events(ctx, 1000)
 	s.must(t, err)
 	for _, e := range all {
-		if e.Kind == kind && e.VIP == "vip1" && e.Time.After(since) {
+		if e.Kind == kind && e.VIP == "vip1" && !e.Time.Before(since.Truncate(time.Millisecond)) {
 			found = append(found, e)
 		}
 	}
