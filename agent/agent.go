@@ -131,6 +131,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival); err != nil {
 		return err
 	}
+	a.actions.resume()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -166,6 +167,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"paused calls", a.resumeCalls},
 	}
 	return tasks
 }

@@ -245,6 +245,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
+			b.a.actions.failed(ap.id, d.Epoch, err.Error())
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
 			return
 		}

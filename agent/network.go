@@ -22,7 +22,9 @@ func (a *Agent) onRouter(p arp.Proof) {
 	}
 	switch {
 	case p.Unreachable:
-		a.recorder.unreachable(id, p)
+		text := fmt.Sprintf("%s: not reached by the router for %v: %s", a.nameOf(id), arp.Patience, p.Why)
+		a.recorder.network(id, control.KindUnreachable, text, &p.Why)
+		a.actions.unreachable(id, text)
 	case p.First:
 		a.recorder.routerProven(id, p)
 	case p.Changed && p.State == arp.RouterProven:
@@ -57,7 +59,10 @@ func (a *Agent) onRival(r arp.Rival) {
 		return
 	}
 	why := fmt.Sprintf("%s claims %s", who, r.VIP)
-	a.recorder.network(id, control.KindRival, fmt.Sprintf("%s: %s; it stays here", name, why), &why)
+	text := fmt.Sprintf("%s: %s; it stays here", name, why)
+	a.recorder.network(id, control.KindRival, text, &why)
+	// Of no epoch, which is told once: a tenure of months may meet several rivals.
+	a.recorder.notice(config.NoticeRival, a.names().byID[id], 0, text)
 }
 
 // routerProven ends what a takeover is to the network.
@@ -68,11 +73,6 @@ func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 			r.a.Journal.Update(en.id, func(ev *control.Event) { ev.Add("router proven", at.Sub(en.zero)) })
 		}
 	})
-}
-
-func (r *recorder) unreachable(id elect.VIPID, p arp.Proof) {
-	text := fmt.Sprintf("%s: not reached by the router for %v: %s", r.a.nameOf(id), arp.Patience, p.Why)
-	r.network(id, control.KindUnreachable, text, &p.Why)
 }
 
 // network tells of what the network does: trouble where why is given.

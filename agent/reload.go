@@ -105,6 +105,8 @@ func (a *Agent) take(f File) error {
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
 	a.watch.Configure(Links(f.Config), Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
+	a.Runner.SetMail(MailServer(f.Config))
+	a.recorder.post(a.recorder.notify.take)
 	a.probes.take(f.Config, f.Roots)
 	a.vipTargets.take()
 	a.checks.take(f.Config)

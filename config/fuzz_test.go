@@ -141,7 +141,13 @@ func badActions(actions []Action) bool {
 				verbs++
 			}
 		}
-		phase := slices.Contains([]Phase{Prepare, Acquire, Release, Retire}, a.On)
+		if strings.HasPrefix(a.HTTP, "http") {
+			verbs++
+		}
+		phase := slices.Contains([]Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable}, a.On)
+		if a.OnFailure == OnFailureRelease && a.On != Prepare && a.On != Acquire || a.User != "" && a.Exec == nil || a.SecretFile != "" && a.HTTP == "" {
+			return true
+		}
 		newline := slices.ContainsFunc(a.FreeSWITCH, func(s string) bool { return strings.ContainsAny(s, "\r\n") })
 		return verbs != 1 || !phase || newline || a.Timeout <= 0 || len(a.Exec) > 0 && a.Exec[0][0] != '/'
 	})

@@ -53,6 +53,11 @@ func (d *decoder) config() *Config {
 	c.Checks, d.checkTables = each(t, "check", check)
 	c.VIPs, d.vipTables = each(t, "vip", vip)
 	c.Roles, d.roleTables = each(t, "role", role)
+	c.Actions = clusterActions(t)
+	for _, e := range t.tables("notify") {
+		c.Notify = append(c.Notify, notify(e))
+	}
+	c.Mail = mailSection(t.table("mail"))
 	c.Announce = announce(t.table("announce"))
 	c.Control = control(t.table("control"))
 	t.done()

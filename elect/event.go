@@ -37,12 +37,14 @@ type Prepared struct {
 }
 
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
-// and OK says whether the VIP answered SIP after them (§5.5).
+// and OK says whether the VIP answered SIP after them (§5.5). With GiveBack it
+// was not asked: an action failed that gives the VIP back.
 type Verified struct {
-	VIP     VIPID
-	Epoch   Epoch
-	OK      bool
-	Skipped bool // nothing asked: verify = false, or a role
+	VIP      VIPID
+	Epoch    Epoch
+	OK       bool
+	Skipped  bool // nothing asked: verify = false, or a role
+	GiveBack bool // an action with on_failure = "release" failed
 }
 
 // Stored says that Durable with this version, or a newer one, is on disk.
@@ -69,10 +71,11 @@ const (
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
 	CommandFreeze
 	CommandThaw
+	CommandFlush // every node runs its flush actions
 )
 
 func (k CommandKind) String() string {
-	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw"}[min(k, CommandThaw)]
+	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw", "flush"}[min(k, CommandFlush)]
 }
 
 // Command is an operator's request to this agent; exactly one CommandAnswer
@@ -87,8 +90,25 @@ type Command struct {
 
 // CommandAnswer ends a command.
 type CommandAnswer struct {
-	ID    uint64
-	Error string // one line; empty when done
+	ID      uint64
+	Error   string       // one line; empty when done
+	Reports []NodeReport // of a flush, every node in configured order
+}
+
+// NodeReport is what a node's flush actions did.
+type NodeReport struct {
+	Node    Node
+	Failed  string // why nothing is known of it; empty otherwise
+	Results []ActionResult
+
+	done bool
+}
+
+// Flushed ends a FlushDue effect: ID and From are its.
+type Flushed struct {
+	ID      uint64
+	From    Node
+	Results []ActionResult
 }
 
 func (Received) event() {}
@@ -100,6 +120,7 @@ func (Stored) event()   {}
 func (Unstored) event() {}
 func (Tick) event()     {}
 func (Command) event()  {}
+func (Flushed) event()  {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -116,6 +137,7 @@ type Effects struct {
 	Want        []Desired
 	Send        []Outgoing
 	Prepare     []PrepareVIP
+	Flush       []FlushDue
 	Probe       []Node // probe these PBXes now, without waiting for the interval
 	Transitions []Transition
 	Answers     []CommandAnswer
@@ -146,6 +168,12 @@ type PrepareVIP struct {
 	Previous Node
 	Cause    Cause
 	Again    bool // the actions have run: only the OPTIONS is asked for anew
+}
+
+// FlushDue asks the agent to run this node's flush actions; Flushed answers it.
+type FlushDue struct {
+	ID   uint64
+	From Node // who asked
 }
 
 // TransitionKind is what changed.
@@ -179,13 +207,14 @@ const (
 	BindFailed    // Text is the kernel's word
 	Frozen        // this node's SIP verdicts; Text says for how long
 	Thawed
+	ActionFailed // an acquire action failed that gives the VIP back; Text says what follows
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed", "action failed"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -222,6 +251,7 @@ type Config struct {
 	Exclude        time.Duration
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
+	FlushTimeout   time.Duration // the longest a node's flush actions may take
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
 	CheckTimeout   time.Duration // the longest a node's own checks may take
 	Digest         uint64

@@ -152,6 +152,20 @@ type Reply struct {
 	Error string
 }
 
+// Report answers a Request to flush: what came of each action.
+type Report struct {
+	ID      uint64
+	Results []ActionResult
+}
+
+// ActionResult is what became of one flush action.
+type ActionResult struct {
+	Action string
+	OK     bool
+	Took   time.Duration
+	Text   string // why it failed, or what is to be looked at; one line
+}
+
 func (Heartbeat) message() {}
 func (Ask) message()       {}
 func (Answer) message()    {}
@@ -162,3 +176,4 @@ func (Released) message()  {}
 func (Passed) message()    {}
 func (Request) message()   {}
 func (Reply) message()     {}
+func (Report) message()    {}

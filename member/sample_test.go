@@ -30,6 +30,7 @@ var messages = map[string]elect.Message{
 	"Passed":    elect.Passed{},
 	"Request":   elect.Request{},
 	"Reply":     elect.Reply{},
+	"Report":    elect.Report{},
 }
 
 func messageNames() []string { return slices.Sorted(maps.Keys(messages)) }

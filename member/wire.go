@@ -17,7 +17,7 @@ const (
 	lastWhy         = elect.WhyAsked
 	lastRouterState = elect.RouterProven
 	lastRefusal     = elect.RefusedList
-	lastCommand     = elect.CommandThaw
+	lastCommand     = elect.CommandFlush
 )
 
 const (

@@ -165,6 +165,9 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := agent.CheckActions(c); err != nil {
+		return nil, nil, err
+	}
 	local, err := platform.LocalAddresses()
 	if err != nil {
 		return nil, nil, err
@@ -213,12 +216,25 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		return nil, err
 	}
 	p.Watch = watchOf(p)
+	journal, err := p.Directory.OpenActions()
+	if err != nil {
+		return nil, err
+	}
 	p.Roots = file.Roots
 	p.EventSocket = eventsocket.Client{Address: p.Config.FreeSWITCH.Address, Password: file.FreeSWITCHPassword}
 	p.Runner = hooks.NewRunner(hooks.Options{
+		Mail:               agent.MailServer(p.Config),
+		Host:               p.Self.Name,
+		Service:            hooksService(p.Directory.Run()),
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
+		Answers: func(ctx context.Context, at netip.AddrPort) error {
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: p.Self.Address, Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+			return err
+		},
+		Journal:      journal,
+		JournalError: func(err error) { log.Warn("keep the actions' journal", "node", p.Self.Name, "err", err) },
 	})
 	return func() {
 		_ = p.Announcer.Close()
@@ -236,6 +252,9 @@ func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch,
 		return arp.OpenWatch(o)
 	}
 }
+
+// pingTimeout bounds one OPTIONS to a FreeSWITCH profile that was just started.
+const pingTimeout = 400 * time.Millisecond
 
 func readPassword(path string) (string, error) {
 	data, err := os.ReadFile(path)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,9 +22,14 @@ import (
 // TestNetworkFollows: the router really reaches the holder, and nobody else
 // takes its place.
 func TestNetworkFollows(t *testing.T) {
-	s := start(t, cluster.Options{TOML: calm})
+	dir := t.TempDir()
+	script, record := filepath.Join(dir, "record.sh"), filepath.Join(dir, "record")
+	writeScript(t, script, recorder)
+	s := start(t, cluster.Options{TOML: calm, VIP: func(int) string {
+		return fmt.Sprintf("[[vip.action]]\non = \"unreachable\"\nexec = [%q, %q, \"once\"]\n", script, record)
+	}})
 	s.scene(t, "router proven", moves{1, 0}, s.routerProven)
-	s.scene(t, "router with an entry of its own", moves{1, 0}, s.stubbornRouter)
+	s.scene(t, "router with an entry of its own", moves{1, 0}, func(t *testing.T, _ time.Duration) { s.stubbornRouter(t, record) })
 	s.scene(t, "router away", moves{0, 0}, s.routerAway)
 	s.scene(t, "rival", moves{0, 0}, s.rival)
 	s.scene(t, "stale node is no rival", moves{1, 0}, s.staleIsNoRival)
@@ -124,8 +131,8 @@ func (s *site) pin(t *testing.T, mac net.HardwareAddr, change func(*netlink.Neig
 }
 
 // stubbornRouter keeps the old holder's MAC whatever it hears: unproven, then
-// unreachable, and proven once it gives in.
-func (s *site) stubbornRouter(t *testing.T, _ time.Duration) {
+// unreachable, which runs its actions once, and proven once it gives in.
+func (s *site) stubbornRouter(t *testing.T, record string) {
 	since := time.Now()
 	s.pin(t, s.Node(0).MAC, netlink.NeighSet)
 	s.done(t, 0, "move", "vip1", "pbx3")
@@ -136,12 +143,24 @@ func (s *site) stubbornRouter(t *testing.T, _ time.Duration) {
 	if want := "vip1: not reached by the router for 10s: gateway 10.77.0.1 answers this node, but not on the VIP"; e.Text != want {
 		t.Errorf("event says %q, want %q", e.Text, want)
 	}
+	vip := s.status(t, 2, "vip1 here", func(st control.Status) bool { return st.VIPs[0].Holder == "pbx3" }).VIPs[0]
+	acted := fmt.Sprintf("unreachable vip1 %v pbx3 pbx1 %d %s once\n", s.VIPs[0], vip.Epoch, e.Text)
+	await(t, "the unreachable action", func(context.Context) error {
+		text, err := os.ReadFile(record)
+		if err == nil && string(text) != acted {
+			err = fmt.Errorf("recorded %q, want %q", text, acted)
+		}
+		return err
+	})
 	s.pin(t, s.Node(0).MAC, netlink.NeighDel)
 	freed := lab.Now()
 	for i := range s.Nodes() {
 		s.routers(t, i, "proven", "proven")
 	}
 	t.Logf("proven %v after the router's entry went", lab.Now()-freed)
+	if text, err := os.ReadFile(record); err != nil || string(text) != acted {
+		t.Errorf("in the end recorded %q (%v), want %q", text, err, acted)
+	}
 }
 
 // routerAway: a router that drops everything for a while is told from one that
