@@ -291,7 +291,7 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 	for _, t := range verifiedBy(x.a.Config(), l) {
 		to := sipTarget(x.a.Config(), t, x.a.Self.Name, l.address)
 		for {
-			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: x.a.localFor(l.address),
+			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: LocalFor(x.a.Self, l.address),
 				Transport: to.Transport, Security: x.a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
 			if err == nil {
 				break

@@ -126,13 +126,13 @@ func (l *LeaseEnds) set(vip netip.Addr, until elect.Instant) {
 	l.ends[vip] = until
 }
 
-// localFor is the address of this node from which a VIP is asked; of the other
+// LocalFor is the address of this node from which a VIP is asked; of the other
 // family the kernel knows one.
-func (a *Agent) localFor(vip netip.Addr) netip.Addr {
-	if a.Self.Address.Is4() != vip.Is4() {
+func LocalFor(self *config.Node, vip netip.Addr) netip.Addr {
+	if self.Address.Is4() != vip.Is4() {
 		return netip.Addr{}
 	}
-	return a.Self.Address
+	return self.Address
 }
 
 // Links are the VIPs as the network watch needs them.

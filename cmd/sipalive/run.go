@@ -230,7 +230,7 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
 		Answers: func(ctx context.Context, at netip.AddrPort) error {
-			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: p.Self.Address, Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: agent.LocalFor(p.Self, at.Addr()), Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
 			return err
 		},
 		Journal:      journal,
