@@ -4,7 +4,7 @@ package elect
 // claims, and a holder under a lower epoch, depend on it.
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
-	v.checked, v.verified = false, false
+	v.checked, v.verified, v.router = false, false, RouterUnknown
 	v.retire, v.move, v.ready = 0, nil, nil
 	v.previous = v.lastHeld
 	if v.cause = v.lastCause; !v.seenHeld {

@@ -154,6 +154,8 @@ func (m *Machine) take(ev Event) {
 		m.onPrepared(e)
 	case Verified:
 		m.onVerified(e)
+	case Router:
+		m.onRouter(e)
 	case Flushed:
 		m.onFlushed(e)
 	case Stored:

@@ -37,6 +37,7 @@ type Hold struct {
 	Verified bool // the VIP answered SIP at this holder
 	Ever     bool // the VIP was verified here since the configuration was loaded (§5.5)
 	Moving   bool // a planned move away is under way
+	Router   RouterState
 }
 
 // Ask is the one question of the protocol, whether it acquires or renews.

@@ -130,6 +130,7 @@ func (c *coder) hold(h *elect.Hold) {
 	enum(c, &h.Cause, elect.CauseNone, lastCause)
 	enum(c, &h.Why, elect.WhyNone, lastWhy)
 	c.flags(&h.Checked, &h.Verified, &h.Ever, &h.Moving)
+	enum(c, &h.Router, elect.RouterUnknown, lastRouterState)
 }
 
 func (c *coder) ask(m *elect.Ask) {
