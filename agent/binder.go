@@ -120,7 +120,8 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 		if *old == d && !kept {
 			continue
 		}
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || kept
+		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || kept || ended
 		if (old.Hold || kept) && !d.Hold {
 			b.owed[d.VIP] = true // of what was never bound, too
 		}
@@ -193,6 +194,7 @@ func (b *binder) leave() {
 // again.
 func (b *binder) apply(repair bool) elect.Instant {
 	b.mu.Lock()
+	now := b.a.Now() // under the lock: want compares with the same clock what this round ends
 	level := slices.Clone(b.level)
 	renamed := b.renamed
 	b.renamed = false
@@ -202,7 +204,6 @@ func (b *binder) apply(repair bool) elect.Instant {
 		b.manage()
 		repair = true // what came into the configuration may be bound by somebody
 	}
-	now := b.a.Now()
 	next := now.Add(time.Hour)
 	for _, d := range level {
 		ap := b.applied[d.VIP]
@@ -250,8 +251,15 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 			return
 		}
 	}
-	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
+	if fresh && bound >= d.Until {
+		// The kernel, or a freeze, took longer than the lease: nobody hears of it.
+		if ap.vip != nil {
+			_ = b.a.Table.Unbind(ap.address)
+		}
+		return
+	}
+	ap.on, ap.epoch = true, d.Epoch
 	if fresh || moved || b.again {
 		b.announce(ap, fresh)
 	}
