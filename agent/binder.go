@@ -68,7 +68,7 @@ func newBinder(a *Agent) *binder {
 		if ap := b.applied[h.VIP]; ap != nil {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
 			d := b.levelOf(h.VIP)
-			d.Hold, d.Epoch = true, h.Epoch
+			d.Hold, d.Epoch, d.Until = true, h.Epoch, h.Until
 		}
 	}
 	return b

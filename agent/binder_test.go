@@ -66,3 +66,17 @@ func TestRenewedAfterItsEnd(t *testing.T) {
 		t.Error("a renewal after the end wakes nobody")
 	}
 }
+
+// TestAdoptedStays: what an earlier agent left held is not taken down before the
+// machine has said its first word.
+func TestAdoptedStays(t *testing.T) {
+	r := newRecording(t)
+	r.a.Directory = openDirectory(t, t.TempDir())
+	cdr := elect.RoleID("cdr")
+	r.a.Adopted = []elect.HeldVIP{{VIP: cdr, Epoch: 7, Until: r.at(time.Second)}}
+	b := newBinder(r.a)
+	b.apply(false)
+	if ap := b.applied[cdr]; !ap.on || ap.epoch != 7 {
+		t.Errorf("%s: on %t under epoch %d, want held on under 7", cdr, ap.on, ap.epoch)
+	}
+}
