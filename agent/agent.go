@@ -76,7 +76,8 @@ type Agent struct {
 	queries chan func()      // questions to the machine, answered between two steps
 
 	reloading sync.Mutex
-	unstored  bool // the runtime directory would not take the last record
+	waitsOut  sync.Mutex // held by a drain that waits for calls to end
+	unstored  bool       // the runtime directory would not take the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
 	stopped   chan struct{} // nothing is held any more, as an operator asked

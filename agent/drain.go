@@ -100,6 +100,11 @@ func (p pbx) calls(ctx context.Context) (int, error) {
 // once few enough are left or time is up. When ctx ends before the move everything
 // is as it was.
 func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (text string, err error) {
+	if !a.waitsOut.TryLock() {
+		// Each would let new calls in again under the other's feet.
+		return "", errors.New("drain --wait-calls: another one runs on this node (end it first)")
+	}
+	defer a.waitsOut.Unlock()
 	p := a.pbx()
 	ours, err := p.pause(ctx)
 	defer func() {

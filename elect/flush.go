@@ -59,7 +59,10 @@ func (m *Machine) requestedFlush(r *request) {
 
 func (m *Machine) reported(p *peer, id uint64, results []ActionResult) {
 	for _, f := range m.flushes {
-		if r := &f.reports[p.index]; f.asks == id && !r.done && r.Failed == "" {
+		if f.asks != id {
+			continue
+		}
+		if r := &f.reports[p.index]; !r.done && r.Failed == "" {
 			r.done, r.Results = true, results
 			f.open--
 		}
@@ -75,15 +78,28 @@ func (m *Machine) runFlushes() {
 			keep = append(keep, f)
 			continue
 		}
-		for i := range f.reports {
-			if r := &f.reports[i]; !r.done && r.Failed == "" {
-				r.Failed = "no answer in time"
-			}
-		}
-		m.eff.Answers = append(m.eff.Answers, CommandAnswer{ID: f.id, Reports: f.reports})
+		m.answerFlush(f, "no answer in time")
 	}
 	clear(m.flushes[len(keep):])
 	m.flushes = keep
+}
+
+// endFlushes answers with what has been reported: nodes have other places now.
+func (m *Machine) endFlushes() {
+	for _, f := range m.flushes {
+		m.answerFlush(f, "the configuration changed")
+	}
+	m.flushes = nil
+}
+
+// answerFlush tells why of each node that has not reported.
+func (m *Machine) answerFlush(f *flushing, why string) {
+	for i := range f.reports {
+		if r := &f.reports[i]; !r.done && r.Failed == "" {
+			r.Failed = why
+		}
+	}
+	m.eff.Answers = append(m.eff.Answers, CommandAnswer{ID: f.id, Reports: f.reports})
 }
 
 func (m *Machine) askFlush(f *flushing) {

@@ -119,3 +119,44 @@ func TestFlushEndsWithoutAnAnswer(t *testing.T) {
 	}
 	t.Error("it never ends")
 }
+
+// TestFlushEndsWithTheConfiguration: nodes come, go and change places while a
+// flush is under way; what was reported until then is told, later reports are not
+// taken for anything.
+func TestFlushEndsWithTheConfiguration(t *testing.T) {
+	for _, names := range [][]Node{{"d", "c", "b", "a"}, {"c", "a"}} {
+		f := newFlushers(t)
+		f.alive("a", "b")
+		eff := f.step("a", Command{ID: 5, Kind: CommandFlush})
+		ids := requests(eff)
+		f.step("a", Flushed{ID: eff.Flush[0].ID, From: "a", Results: []ActionResult{{Action: "x", OK: true}}})
+
+		cfg := f.ms["a"].cfg
+		cfg.Nodes = nil
+		for _, n := range names {
+			cfg.Nodes = append(cfg.Nodes, NodeConfig{Name: n, Voter: true, Holder: true, Capacity: 1})
+		}
+		answers := f.step("a", Reconfigure{cfg}).Answers
+		if len(answers) != 1 || answers[0].ID != 5 {
+			t.Fatalf("%v: answers %+v", names, answers)
+		}
+		r := answers[0].Reports
+		if len(r) != 3 || r[0].Failed != "" || len(r[0].Results) != 1 || r[1].Failed != "the configuration changed" || r[2].Failed != "not heard" {
+			t.Errorf("%v: reports %+v", names, r)
+		}
+		for i, n := range names {
+			late := Received{From: n, Instance: 7, Seq: Seq(20 + i), Msg: Report{ID: ids["b"]}}
+			if again := f.step("a", late).Answers; len(again) != 0 {
+				t.Errorf("%v: answered again after %s: %+v", names, n, again)
+			}
+		}
+		f.step("a", Flushed{ID: eff.Flush[0].ID, From: "a"})
+		f.now = f.now.Add(10 * time.Second)
+		if again := f.step("a", Tick{}).Answers; len(again) != 0 {
+			t.Errorf("%v: answered again in the end: %+v", names, again)
+		}
+		if eff := f.step("a", Command{ID: 6, Kind: CommandFlush}); len(eff.Flush) != 1 {
+			t.Errorf("%v: the next flush %+v", names, eff)
+		}
+	}
+}

@@ -150,7 +150,7 @@ func Serve(ctx context.Context, l *net.UnixListener, agents ...uint32) error {
 func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 	_ = conn.SetDeadline(time.Now().Add(helloTime))
 	var req request
-	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil {
+	if err := json.NewDecoder(io.LimitReader(conn, maxRequest)).Decode(&req); err != nil || len(req.Argv) == 0 {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
@@ -161,7 +161,7 @@ func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 		err = a.Check()
 	}
 	if err != nil {
-		rep.Err = "exec " + oneLine(fmt.Sprint(req.Argv)) + ": " + err.Error()
+		rep.Err = "exec " + oneLine(req.Argv[0]) + ": " + err.Error()
 	} else {
 		res := runExec(whileConnected(ctx, conn, a.timeout()), a.timeout(), req.program, as, killGroup)
 		rep.Note, rep.Output = res.note, res.output
@@ -173,14 +173,15 @@ func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// whileConnected ends with ctx, at the timeout, or when the agent hangs up: it
-// sends nothing after its request.
+// whileConnected ends with ctx, at the timeout, or when the agent hangs up. What
+// comes before that means nothing: the newline after the request, where the
+// decoder has not read that far.
 func whileConnected(ctx context.Context, conn *net.UnixConn, timeout time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })
 	go func() {
 		defer timer.Stop()
-		_, _ = conn.Read(make([]byte, 1)) // returns when either side closes
+		_, _ = io.Copy(io.Discard, conn) // returns when either side closes
 		cancel(errEnding)
 	}()
 	return ctx

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -64,7 +65,7 @@ func TestServiceRunsAsWhomItIsTold(t *testing.T) {
 		t.Errorf("root by name: %+v", o)
 	}
 	a.User = "no-such-user"
-	if o := runOne(t, r, a); o.OK || !strings.HasSuffix(o.Err, "user no-such-user: no such user on this node") {
+	if o := runOne(t, r, a); o.OK || o.Err != "exec /bin/sh: user no-such-user: no such user on this node" {
 		t.Errorf("%+v", o)
 	}
 }
@@ -77,6 +78,34 @@ func TestServiceReportsAsTheAgentDoes(t *testing.T) {
 		want, got := runOne(t, byItself, a), runOne(t, byService, a)
 		if got.OK != want.OK || got.Err != want.Err || got.Note != want.Note || got.Output != want.Output {
 			t.Errorf("%q:\nby the service %+v\nby the agent   %+v", a.Exec, got, want)
+		}
+	}
+}
+
+// TestServiceTakesRequestsOfEveryLength: the newline that ends a request may be left
+// unread where the JSON before it just fills the decoder's buffer (512, 1536, ...).
+func TestServiceTakesRequestsOfEveryLength(t *testing.T) {
+	socket := serve(t)
+	ask := func(argument string) (size int, rep reply) {
+		t.Helper()
+		text, err := json.Marshal(request{program{Argv: []string{"/bin/sleep", "0.02", argument}, Env: []string{}}, patience})
+		must(t, err)
+		conn, err := net.Dial("unix", socket)
+		must(t, err)
+		defer conn.Close()
+		must(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, err = conn.Write(append(text, '\n'))
+		must(t, err)
+		must(t, json.NewDecoder(conn).Decode(&rep))
+		return len(text), rep
+	}
+	bare, _ := ask("")
+	for _, span := range [][2]int{{500, 520}, {1530, 1540}} {
+		for want := span[0]; want <= span[1]; want++ {
+			// sleep adds its arguments up: a second 0, however long
+			if size, rep := ask(strings.Repeat("0", want-bare)); size != want || rep.Err != "" {
+				t.Errorf("a request of %d bytes, wanted %d: %+v", size, want, rep)
+			}
 		}
 	}
 }

@@ -93,10 +93,13 @@ func (r *Runner) runHTTP(ctx context.Context, a Action, phase Phase, ev Event) r
 // bodyRead is as much of an answer as is read at all.
 const bodyRead = 64 << 10
 
-// shortURL leaves out the query, which may hold a token.
+// shortURL is scheme and host: the rest may hold a token, of chats even the path.
 func shortURL(target string) string {
-	short, _, _ := strings.Cut(target, "?")
-	return oneLine(short)
+	u, err := url.Parse(target)
+	if err != nil {
+		return "(not a URL)" // Check refuses it
+	}
+	return oneLine(u.Scheme + "://" + u.Host)
 }
 
 func sign(file string, body []byte) (string, error) {

@@ -31,9 +31,9 @@ func TestWebhook(t *testing.T) {
 	r := newTestRunner(t, Options{})
 	j := newJournal()
 	ev := Event{VIP: "vip1", Address: "192.0.2.101", Node: "pbx2", Previous: "pbx1", Cause: Crash, Reason: "crash"}
-	r.Start("a", Acquire, 7, ev, []Action{{On: Acquire, HTTP: srv.URL + "/hook?token=x", SecretFile: secret}}, j.report, j.done)
+	r.Start("a", Acquire, 7, ev, []Action{{On: Acquire, HTTP: srv.URL + "/hook/T0/s3cret?token=x", SecretFile: secret}}, j.report, j.done)
 	o := j.wait(t)[0]
-	if !o.OK || o.Output != "noted\n" || o.Action != "http "+srv.URL+"/hook" {
+	if !o.OK || o.Output != "noted\n" || o.Action != "http "+srv.URL {
 		t.Errorf("outcome %+v", o)
 	}
 	want := `{"event":"acquire","vip":"vip1","address":"192.0.2.101","node":"pbx2","previous":"pbx1","epoch":7,"cause":"crash","reason":"crash"}`
@@ -86,12 +86,12 @@ func TestWebhookFailures(t *testing.T) {
 		action Action
 		want   string
 	}{
-		{Action{HTTP: srv.URL + "/moved"}, "http " + srv.URL + "/moved: it answers 307 Temporary Redirect"},
-		{Action{HTTP: srv.URL + "/none?secret=1"}, "http " + srv.URL + "/none: it answers 404 Not Found"},
-		{Action{HTTP: srv.URL + "/hang", Timeout: 200 * time.Millisecond}, "http " + srv.URL + "/hang: no answer within 200ms"},
-		{Action{HTTP: srv.URL + "/flood", Timeout: patience}, "http " + srv.URL + "/flood: it answers 500 Internal Server Error"},
+		{Action{HTTP: srv.URL + "/moved"}, "http " + srv.URL + ": it answers 307 Temporary Redirect"},
+		{Action{HTTP: srv.URL + "/none?secret=1"}, "http " + srv.URL + ": it answers 404 Not Found"},
+		{Action{HTTP: srv.URL + "/hang", Timeout: 200 * time.Millisecond}, "http " + srv.URL + ": no answer within 200ms"},
+		{Action{HTTP: srv.URL + "/flood", Timeout: patience}, "http " + srv.URL + ": it answers 500 Internal Server Error"},
 		{Action{HTTP: secure.URL}, "http " + secure.URL + ": tls: failed to verify certificate: x509: certificate signed by unknown authority"},
-		{Action{HTTP: "http://127.0.0.1:1/"}, "http http://127.0.0.1:1/: dial tcp 127.0.0.1:1: connect: connection refused"},
+		{Action{HTTP: "http://127.0.0.1:1/T0/s3cret"}, "http http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 		{Action{HTTP: srv.URL, SecretFile: "/no/such"}, "http " + srv.URL + ": no secret: open /no/such: no such file or directory"},
 	} {
 		if o := runOne(t, r, tt.action); o.OK || o.Err != tt.want {
