@@ -341,7 +341,7 @@ func (w *Watch) ping(now time.Duration, g *gateway, v *watched) {
 // ask has the gateway learn from a question where from is: in the VIP's name,
 // or in our own to learn its MAC. unicast wants that to be known.
 func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool) bool {
-	if _, ok := w.o.Announcer.limit.take(g.key.ifname, urgentFrames); !ok {
+	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, urgentFrames); !ok {
 		return false
 	}
 	return w.send(g, func(mac hardwareAddr) ([]byte, error) {
