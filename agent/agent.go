@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +42,7 @@ type Parts struct {
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
 	Ends        *LeaseEnds
-	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error)
+	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
@@ -129,7 +130,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
-	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival); err != nil {
+	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival, a.onGateway()); err != nil {
 		return err
 	}
 	a.actions.resume()

@@ -42,9 +42,10 @@ type segment struct {
 	announcer          *Announcer
 	watch              *Watch
 
-	mu     sync.Mutex
-	proofs []Proof
-	rivals []Rival
+	mu       sync.Mutex
+	proofs   []Proof
+	rivals   []Rival
+	gateways []GatewayState // of the first link's gateway
 }
 
 // plug gives a namespace eth0 at a switch.
@@ -88,6 +89,12 @@ func (s *segment) open(links ...Link) {
 		Peers:    map[netip.Addr]string{otherAddr: "pbx2"},
 		OnRouter: func(p Proof) { s.mu.Lock(); s.proofs = append(s.proofs, p); s.mu.Unlock() },
 		OnRival:  func(r Rival) { s.mu.Lock(); s.rivals = append(s.rivals, r); s.mu.Unlock() },
+		OnGateway: func(vip netip.Addr, g GatewayState) {
+			if s.mu.Lock(); vip == links[0].VIP {
+				s.gateways = append(s.gateways, g)
+			}
+			s.mu.Unlock()
+		},
 	})
 	if err != nil {
 		s.t.Fatal(err)

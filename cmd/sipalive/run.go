@@ -244,11 +244,11 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 }
 
 // watchOf opens what asks the routers and hears rivals.
-func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch, error) {
+func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival), func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
 	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
-	return func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error) {
-		o.OnRouter, o.OnRival = onRouter, onRival
+	return func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival, o.OnGateway = onRouter, onRival, onGateway
 		return arp.OpenWatch(o)
 	}
 }
