@@ -33,6 +33,9 @@ func (e Event) felt() *Felt {
 	}
 	f := &Felt{From: from}
 	if to, known := e.served(); known {
+		if proven, known := e.mark("router proven"); known {
+			to = max(to, proven) // phones are behind it
+		}
 		f.To = &to
 	}
 	return f

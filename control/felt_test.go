@@ -9,7 +9,7 @@ func TestFelt(t *testing.T) {
 	event := func(reason, outcome string, marks ...string) Event {
 		e := Event{Kind: Takeover, VIP: "vip1", From: "pbx2", To: "pbx1", Reason: reason, Outcome: outcome}
 		at := map[string]time.Duration{"last heard": -time.Second, "noticed": 0, "lease": 4 * time.Millisecond, "bound": 5 * time.Millisecond,
-			"announced": 6 * time.Millisecond, "sip answered": 9 * time.Millisecond}
+			"announced": 6 * time.Millisecond, "sip answered": 9 * time.Millisecond, "router proven": 12 * time.Millisecond}
 		for _, m := range marks {
 			e.Add(m, at[m])
 		}
@@ -24,6 +24,7 @@ func TestFelt(t *testing.T) {
 		"crash":                       {event("crash", "done", append(all, "last heard")...), false, -1000, 9},
 		"sip":                         {event("sip", "done", all...), false, 0, 9},
 		"move":                        {event("move", "done", all...), false, 4, 9},
+		"router after SIP":            {event("move", "done", append(all, "router proven")...), false, 4, 12},
 		"unverified":                  {event("move", "done", all[:4]...), false, 4, 6},
 		"a role":                      {event("move", "done", all[:2]...), false, 4, 4},
 		"goes on":                     {event("crash", "", "last heard", "noticed", "lease", "announced"), false, -1000, -1},

@@ -25,19 +25,36 @@ func TestMarks(t *testing.T) {
 			}
 		}
 	})
+	listed(t, "timeline", marks)
+}
+
+// TestKinds: and every kind of event.
+func TestKinds(t *testing.T) {
+	var kinds []string
+	each(t, "control/event.go", func(n ast.Node) {
+		if v, is := n.(*ast.ValueSpec); is && (strings.HasPrefix(v.Names[0].Name, "Kind") || v.Names[0].Name == "Takeover") {
+			kinds = append(kinds, text(v.Values[0]))
+		}
+	})
+	listed(t, "kind", kinds)
+}
+
+// listed compares the table under a heading of docs/events.md with what the code says.
+func listed(t *testing.T, heading string, words []string) {
+	t.Helper()
 	doc, err := os.ReadFile(root + "docs/events.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(doc), "\n## timeline\n")
+	_, section, found := strings.Cut(string(doc), "\n## "+heading+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	var documented []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1) {
 		documented = append(documented, m[1])
 	}
-	slices.Sort(marks)
+	slices.Sort(words)
 	slices.Sort(documented)
-	if !found || len(marks) < 5 || !slices.Equal(slices.Compact(marks), documented) {
-		t.Errorf("docs/events.md, timeline, has %q, the code %q", documented, marks)
+	if words = slices.Compact(words); !found || len(words) < 5 || !slices.Equal(words, documented) {
+		t.Errorf("docs/events.md, %s, has %q, the code %q", heading, documented, words)
 	}
 }
