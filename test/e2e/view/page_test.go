@@ -76,7 +76,7 @@ func TestPage(t *testing.T) {
 }
 
 // vip2's actions: one that takes its time, one that fails and says something odd.
-const odd = `<b id=evil>`
+const odd = `<b id=odd>`
 
 func actionsOf(vip int) string {
 	if vip != 2 {
@@ -101,7 +101,7 @@ func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 	}
 	b.shows("the move and its actions", `(() => { const bars = document.querySelectorAll("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
 		return bars.length === 2 && !bars[0].classList.contains("failed") && bars[1].classList.contains("failed") &&
-			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#evil") })()`)
+			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
 	var long float64
 	if err := b.eval(`(() => { const bar = document.querySelector("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
 		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {

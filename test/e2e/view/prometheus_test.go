@@ -109,6 +109,13 @@ func TestPrometheus(t *testing.T) {
 	p.is(t, `count(ALERTS{alertname="SipaliveNodeSilent"})`, "1")
 	p.is(t, `count(ALERTS{severity="critical",alertstate="firing"}) or vector(0)`, "0")
 	board(t, p)
+	t.Logf("an agent scraped twice a second: %s", resident(t, c.Agent(1).Pid))
+}
+
+// resident is what a process occupies, as the kernel says it.
+func resident(t *testing.T, pid int) string {
+	t.Helper()
+	return strings.Join(strings.Fields(regexp.MustCompile(`VmRSS:.*`).FindString(read(t, fmt.Sprintf("/proc/%d/status", pid)))), " ")
 }
 
 // scrape: what an agent tells is clean, documented, and has every counter of its
