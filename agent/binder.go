@@ -84,6 +84,15 @@ func (b *binder) levelOf(id elect.VIPID) *elect.Desired {
 	return nil
 }
 
+// lives reports whether the lease of a VIP has not ended by the clock, which may
+// be ahead of what the loop has come to.
+func (b *binder) lives(id elect.VIPID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.levelOf(id)
+	return d != nil && d.Hold && b.a.Now() < d.Until
+}
+
 // arrange brings the level into the order of a new one.
 func (b *binder) arrange(level []elect.Desired) (changed bool) {
 	same := func(a, b elect.Desired) bool { return a.VIP == b.VIP }

@@ -67,6 +67,35 @@ func TestRenewedAfterItsEnd(t *testing.T) {
 	}
 }
 
+// TestLeaseLivesByTheClock: actions are asked of the clock, not of what the loop
+// has come to, whatever it was told before.
+func TestLeaseLivesByTheClock(t *testing.T) {
+	r := newRecording(t)
+	r.a.Directory = openDirectory(t, t.TempDir())
+	cdr := elect.RoleID("cdr")
+	if _, err := r.a.Directory.OpenLeases([]elect.VIPID{vip1, cdr}); err != nil {
+		t.Fatal(err)
+	}
+	b := newBinder(r.a)
+	want := func(stage string, expected bool) {
+		t.Helper()
+		if b.lives(cdr) != expected || b.lives(vip1) || b.lives("192.0.2.200") {
+			t.Errorf("%s: %t, and of others %t, %t", stage, b.lives(cdr), b.lives(vip1), b.lives("192.0.2.200"))
+		}
+	}
+	want("never held", false)
+	held := []elect.Desired{{VIP: vip1}, {VIP: cdr, Hold: true, Epoch: 7, Until: r.at(time.Second)}}
+	b.want(held, true)
+	want("held", true)
+	r.now += elect.Instant(time.Second)
+	want("over, and the loop stood still", false)
+	held[1].Until = r.at(3 * time.Second)
+	b.want(held, true)
+	want("renewed", true)
+	b.want([]elect.Desired{{VIP: vip1}, {VIP: cdr}}, true)
+	want("let go", false)
+}
+
 // TestAdoptedStays: what an earlier agent left held is not taken down before the
 // machine has said its first word.
 func TestAdoptedStays(t *testing.T) {
