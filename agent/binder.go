@@ -253,10 +253,13 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
 			b.a.Announcer.Stop(ap.address.IP)
-			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
+			undo := b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.actions.failed(ap.id, d.Epoch, err.Error())
-			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
+			if undo != nil {
+				err = fmt.Errorf("%w; %w", err, undo)
+			}
+			b.a.report(elect.Bound{VIP: ap.id, On: undo != nil, Err: err.Error()})
 			return
 		}
 	}

@@ -28,6 +28,7 @@ type Node struct {
 	PrepareFail  string
 	VerifyFails  bool
 	BindFails    bool
+	HalfBinds    bool // and where it fails, the address is there, and stuck for a while
 	StoreFails   bool // the runtime directory cannot be written
 	CrashOnStore bool // the agent dies between storing and everything else, once
 
@@ -359,7 +360,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		switch {
 		case d.Hold && !stored:
 			b.kept = !b.on // held as far as the machine knows
-		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
+		case d.Hold && !b.on && n.BindFails && !n.HalfBinds && !n.w.VIPs[i].Role:
 			if n.w.Now >= b.tried+Time(bindTook) || n.life != b.triedBy {
 				b.tried, b.triedBy = n.w.Now, n.life
 				n.later(bindTook, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
@@ -371,7 +372,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			b.leaving = false
 			if !b.on {
 				b.on, b.since = true, n.local()
-				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true})
+				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true, Err: n.halfBound(i)})
 			}
 			raised := b.epoch
 			b.until, b.epoch = d.Until, d.Epoch
@@ -386,11 +387,26 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 	}
 }
 
+// halfBound is what a try to bind says that failed and could not be undone.
+func (n *Node) halfBound(i int) string {
+	if !n.BindFails || n.w.VIPs[i].Role {
+		return ""
+	}
+	return "bind: no buffer space; unbind: no buffer space"
+}
+
+// stuckFor is how long the kernel keeps what was bound by half.
+const stuckFor = 500 * time.Millisecond
+
 // unbind takes the kernel a moment, in which the address still answers; the
 // agent hears of it if it is still the same one.
 func (n *Node) unbind(i int) {
 	life := n.life
-	n.w.At(20*time.Microsecond+time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond))), func() {
+	took := 20*time.Microsecond + time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond)))
+	if n.BindFails && n.HalfBinds {
+		took += stuckFor
+	}
+	n.w.At(took, func() {
 		b := &n.bound[i]
 		if !b.leaving || !b.on {
 			return
