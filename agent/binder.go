@@ -23,7 +23,7 @@ type binder struct {
 	mu     sync.Mutex
 	level  []elect.Desired
 	owed   map[elect.VIPID]bool // the machine waits for word that it is off
-	kept   map[elect.VIPID]bool // kept from the kernel: the machine holds what could not be stored
+	wanted map[elect.VIPID]bool // what the machine last held: more than level, where that could not be stored
 	fenced map[netip.Addr]bool  // what the fence knows
 	// A reload is under way, and has put other names in force: take them up.
 	changing, renamed bool
@@ -55,7 +55,7 @@ const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
-		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, kept: map[elect.VIPID]bool{},
+		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
 		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
 	b.takeNames()
 	for id, ap := range b.applied {
@@ -69,6 +69,7 @@ func newBinder(a *Agent) *binder {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
 			d := b.levelOf(h.VIP)
 			d.Hold, d.Epoch, d.Until = true, h.Epoch, h.Until
+			b.wanted[h.VIP] = true
 		}
 	}
 	return b
@@ -120,20 +121,15 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	changed := b.arrange(level)
 	for i, d := range level {
 		old := &b.level[i]
-		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
-			b.kept[d.VIP] = true
-			continue
+		if b.wanted[d.VIP] && !d.Hold {
+			b.owed[d.VIP], changed = true, true // of what was never bound, too
 		}
-		kept := b.kept[d.VIP]
-		delete(b.kept, d.VIP)
-		if *old == d && !kept {
+		b.wanted[d.VIP] = d.Hold
+		if *old == d || !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
 			continue
 		}
 		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || kept || ended
-		if (old.Hold || kept) && !d.Hold {
-			b.owed[d.VIP] = true // of what was never bound, too
-		}
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || ended
 		*old = d
 		leases := b.a.Directory.leases
 		if d.Hold {
