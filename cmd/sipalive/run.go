@@ -278,10 +278,7 @@ func openMachine(p *agent.Parts) error {
 	if err != nil {
 		return err
 	}
-	isBound := map[elect.VIPID]bool{}
-	for _, b := range bound {
-		isBound[elect.VIPID(b.IP.String())] = b.AsBoundByBind
-	}
+	isBound := inPlace(bound)
 	if runtime != nil {
 		for _, h := range leases {
 			if h.Until > now() && (isBound[h.VIP] || roles[h.VIP]) {
@@ -295,6 +292,18 @@ func openMachine(p *agent.Parts) error {
 	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
+}
+
+// inPlace are the VIPs that are bound as the agent binds them. Of a stray copy
+// beside it the binder's first round makes an end.
+func inPlace(bound []vip.Bound) map[elect.VIPID]bool {
+	is := map[elect.VIPID]bool{}
+	for _, b := range bound {
+		if b.AsBoundByBind {
+			is[elect.VIPID(b.IP.String())] = true
+		}
+	}
+	return is
 }
 
 // dropOthers takes down what an agent with another file held here: no lease of
