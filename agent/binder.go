@@ -137,9 +137,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.setFence(d.VIP, d.Until)
 			continue
 		}
-		if leases.has(d.VIP) {
-			leases.end(d.VIP)
-		}
+		leases.end(d.VIP)
 		b.setFence(d.VIP, 0)
 	}
 	b.mu.Unlock()

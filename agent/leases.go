@@ -86,11 +86,9 @@ func (d *Directory) LeftBound(ids []elect.VIPID) (left []elect.VIPID) {
 	return left
 }
 
+// slot is a VIP's. All that the machine may want have one, those that have left
+// the configuration too: the names keep them (see newNames).
 func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem[o : o+leaseSlot] }
-
-// has reports whether the file has room for a VIP: one that left the
-// configuration some reloads ago has none, and is not held.
-func (l *leaseFile) has(id elect.VIPID) bool { _, ok := l.slots[id]; return ok }
 
 // put records a lease. A reader after a crash must never find an end that
 // belongs to another epoch: the end is cleared first and written last.
