@@ -150,7 +150,6 @@ func TestFrozen(t *testing.T) {
 			return nil
 		})
 	}
-	s.untouched()
 }
 
 // TestFrozenAmidActions: an agent that stood still while an acquire action ran
@@ -216,7 +215,6 @@ func TestFrozenAmidActions(t *testing.T) {
 		}
 		s.home(vip1)
 	}
-	s.untouched()
 }
 
 func names(t *testing.T, dir, prefix string) (found []string) {
