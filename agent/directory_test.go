@@ -172,6 +172,32 @@ func TestDamagedLeases(t *testing.T) {
 	}
 }
 
+// TestGrantsOutliveTheAgent: with their last end each; not that of an epoch whose end
+// had not been written when it died, nor the leases'.
+func TestGrantsOutliveTheAgent(t *testing.T) {
+	base := t.TempDir()
+	d := openDirectory(t, base)
+	if _, err := d.OpenLeases(leaseIDs); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.OpenGrants(leaseIDs); err != nil {
+		t.Fatal(err)
+	}
+	d.leases.put("192.0.2.101", 9, 100, 5000)
+	for _, until := range []elect.Instant{700, 900} {
+		d.grants.put("192.0.2.101", 3, 0, until)
+	}
+	d.grants.put("192.0.2.102", 3, 0, 800)
+	d.grants.putEpoch(d.grants.slot("192.0.2.102"), 4, 0)
+	want := []elect.GrantEnd{{VIP: "192.0.2.101", Epoch: 3, Until: 900}}
+	for range 2 {
+		got, err := openDirectory(t, base).OpenGrants(leaseIDs)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("found %v, %v, want %v", got, err, want)
+		}
+	}
+}
+
 // TestLeasesFollowAReload: what is held stays on record in the new file, also of
 // a VIP that has left; the next agent finds that nobody answers for it.
 func TestLeasesFollowAReload(t *testing.T) {

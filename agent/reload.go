@@ -94,7 +94,11 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 // can fail comes first and leaves nothing behind that matters.
 func (a *Agent) take(f File) error {
 	names := newNames(f.Config, a.names())
-	if _, err := a.Directory.OpenLeases(slices.Sorted(maps.Keys(names.byID))); err != nil {
+	ids := slices.Sorted(maps.Keys(names.byID))
+	if _, err := a.Directory.OpenLeases(ids); err != nil {
+		return err
+	}
+	if _, err := a.Directory.OpenGrants(ids); err != nil {
 		return err
 	}
 	defer a.binder.changed()

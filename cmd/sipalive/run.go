@@ -276,6 +276,10 @@ func openMachine(p *agent.Parts) error {
 	if err != nil {
 		return err
 	}
+	granted, err := p.Directory.OpenGrants(ids)
+	if err != nil {
+		return err
+	}
 	bound, err := p.Table.Bound()
 	if err != nil {
 		return err
@@ -291,7 +295,7 @@ func openMachine(p *agent.Parts) error {
 	if p.Rand, err = newRand(); err != nil {
 		return err
 	}
-	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
+	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted, Granted: granted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
 }

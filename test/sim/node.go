@@ -18,8 +18,9 @@ type Node struct {
 	Machine *elect.Machine // nil while the agent is down
 	Rate    float64        // of its clock against global time
 	Offset  elect.Instant
-	Runtime *elect.Runtime // the runtime directory
-	Durable *elect.Durable // the state directory
+	Runtime *elect.Runtime                 // the runtime directory
+	granted map[elect.VIPID]elect.GrantEnd // in it as well
+	Durable *elect.Durable                 // the state directory
 	Answers []elect.CommandAnswer
 	Off     bool // the whole host is
 
@@ -130,6 +131,11 @@ func (n *Node) Start() {
 	n.life++
 	n.Off, n.stopped, n.stopping, n.paused = false, false, false, false
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
+	for _, v := range n.w.VIPs {
+		if g, is := n.granted[v.ID]; is {
+			r.Granted = append(r.Granted, g)
+		}
+	}
 	for i := range n.bound {
 		b := &n.bound[i]
 		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
@@ -170,7 +176,7 @@ func (n *Node) Kill() {
 
 // Forget loses the runtime directory.
 func (n *Node) Forget() {
-	n.Runtime = nil
+	n.Runtime, n.granted = nil, nil
 	n.w.Judge.forgot()
 }
 
@@ -293,6 +299,12 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 			n.Kill()
 			return true
 		}
+	}
+	for _, g := range eff.Granted {
+		if n.granted == nil {
+			n.granted = map[elect.VIPID]elect.GrantEnd{}
+		}
+		n.granted[g.VIP] = g
 	}
 	if eff.Durable != nil {
 		n.unwritten = eff.Durable
