@@ -31,12 +31,18 @@ func newBinding(t *testing.T) (*recording, *binder) {
 	if err := errors.Join(leasesErr, tableErr, arpErr); err != nil {
 		t.Fatal(err)
 	}
+	var err error
+	if a.watch, err = arp.OpenWatch(arp.WatchOptions{Announcer: a.Announcer, Refresh: time.Hour, Now: func() time.Duration { return time.Duration(r.now) }}); err != nil {
+		t.Fatal(err)
+	}
+	a.Ends = NewLeaseEnds(func() elect.Instant { return r.now })
 	a.Fence = new(fence.Fence)
 	a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(r.now) }})
 	a.actions, a.vipTargets = newActions(a), newVIPTargets(a)
 	a.events = make(chan elect.Event, 4)
 	t.Cleanup(func() {
 		_ = a.Runner.Close(context.Background())
+		a.watch.Close()
 		_ = a.Announcer.Close()
 		a.Table.Close()
 	})
