@@ -62,9 +62,6 @@ func (w *durableWriter) run(ctx context.Context) error {
 				w.again(ctx, d)
 				continue
 			}
-			if failing {
-				w.a.recorder.stored()
-			}
 			failing = false
 			w.a.report(elect.Stored{Version: d.Version})
 		}

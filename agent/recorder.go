@@ -96,11 +96,6 @@ func (r *recorder) warn(what string, err error) {
 	})
 }
 
-// stored ends what a state directory that took nothing began.
-func (r *recorder) stored() {
-	r.post(func() { r.a.Log.Info("the node's state is stored again", "node", r.a.Self.Name) })
-}
-
 // maxWarned bounds what is remembered of what was said.
 const maxWarned = 256
 

@@ -371,7 +371,16 @@ func quota(t *testing.T, pid, quota, period int) (release func()) {
 // A runtime directory that takes nothing any more: votes cannot be stored, so
 // none leaves; whoever holds, one holds.
 func TestFullRuntimeDirectory(t *testing.T) {
-	unwritable(t, fill)
+	unwritable(t, func(t *testing.T, dir string) {
+		f, err := os.Create(filepath.Join(dir, "ballast"))
+		must(t, err)
+		defer f.Close()
+		for chunk := make([]byte, 4096); ; {
+			if _, err := f.Write(chunk); err != nil {
+				return
+			}
+		}
+	})
 }
 
 func TestReadOnlyRuntimeDirectory(t *testing.T) {
@@ -380,100 +389,6 @@ func TestReadOnlyRuntimeDirectory(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 		must(t, unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 	})
-}
-
-// A disk that takes nothing any more: what has to outlive a power cycle waits, in
-// memory, and everything else goes on, also over an agent's death. It is said once.
-func TestFullStateDirectory(t *testing.T) {
-	s := start(t, "")
-	ctx, cancel := cluster.Deadline(2 * patience)
-	defer cancel()
-	state := filepath.Join(s.RunDir(0), "state")
-	record := func() string {
-		text, err := os.ReadFile(filepath.Join(state, "durable.json"))
-		must(t, err)
-		return string(text)
-	}
-	must(t, s.Agent(0).Terminate(ctx))
-	was := record()
-	must(t, unix.Mount("tmpfs", state, "tmpfs", 0, "size=64k"))
-	t.Cleanup(func() { _ = unix.Unmount(state, unix.MNT_DETACH) })
-	must(t, os.WriteFile(filepath.Join(state, "durable.json"), []byte(was), 0o600))
-	must(t, s.StartAgent(0))
-	must(t, s.WaitHeld(ctx, 1, "pbx1", "pbx2", "pbx3"))
-	s.failback(0)
-
-	fill(t, state)
-	was = record()
-	for _, node := range []int{1, 0} { // two new epochs
-		begun := lab.Now()
-		s.failback(node)
-		s.oneHolder(begun)
-	}
-	alarmed := func() {
-		t.Helper()
-		const alarm = "store the node's state"
-		must(t, lab.WaitFor(ctx, "an alarm", func() error {
-			if !strings.Contains(s.Agent(0).Output(), alarm) {
-				return errors.New("its log says nothing")
-			}
-			return nil
-		}))
-		time.Sleep(2 * time.Second) // it tries again every second
-		if log := s.Agent(0).Output(); strings.Count(log, alarm) != 1 || !strings.Contains(log, "no space left on device") {
-			t.Errorf("want one alarm:\n%s", log)
-		}
-	}
-	alarmed()
-
-	// vip2's holder dies: the vote of the full disk's node is needed now.
-	fault := lab.Now()
-	must(t, s.Agent(1).Stop())
-	must(t, lab.WaitFor(ctx, "vip2 elsewhere", func() error {
-		if last, _ := s.phones[1].Last(); last.Server == "pbx2" || last.Server == "" || last.Sent < fault {
-			return fmt.Errorf("last answer from %q", last.Server)
-		}
-		return nil
-	}))
-	r := s.phones[1].Report(fault, lab.Now()-20*time.Millisecond)
-	t.Logf("vip2's holder died: %v", r)
-	if most := lease + late + r.Stall; r.Silence > most {
-		t.Errorf("silence %v, want at most %v", r.Silence, most)
-	}
-	must(t, s.Agent(1).Cont())
-	must(t, s.WaitHeld(ctx, 0, "pbx1", "pbx2", "pbx3"))
-	s.oneHolder(fault)
-
-	fault = lab.Now()
-	s.Agent(0).Kill()
-	t.Logf("the node itself died: vip1 served elsewhere %v later", s.served(fault).Round(time.Millisecond))
-	s.oneHolder(fault)
-	must(t, s.StartAgent(0))
-	s.failback(0)
-	alarmed()
-	if now := record(); now != was {
-		t.Errorf("the full disk has %s, had %s: it was not full", now, was)
-	}
-	must(t, os.Remove(filepath.Join(state, "ballast")))
-	must(t, lab.WaitFor(ctx, "the record on disk", func() error {
-		if record() == was || !strings.Contains(s.Agent(0).Output(), "the node's state is stored again") {
-			return errors.New("it is the old one")
-		}
-		return nil
-	}))
-}
-
-// fill leaves no room in a directory.
-func fill(t *testing.T, dir string) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "ballast"))
-	must(t, err)
-	defer f.Close()
-	for chunk := make([]byte, 4096); ; {
-		if _, err := f.Write(chunk); err != nil {
-			return
-		}
-	}
 }
 
 func unwritable(t *testing.T, spoil func(t *testing.T, dir string)) {

@@ -78,15 +78,8 @@ func (c *claims) of(v vipAt, mac string, since time.Duration) (n int) {
 }
 
 // TestFrozen: an agent that stood still for longer than its lease finds that
-// out before it does anything: no announcement, no action, no address. With a
-// lifetime alone no fence would keep in what it says by mistake.
+// out before it does anything: no announcement, no action, no address.
 func TestFrozen(t *testing.T) {
-	for _, fence := range []string{"auto", "lifetime"} {
-		t.Run(fence, func(t *testing.T) { frozen(t, fence) })
-	}
-}
-
-func frozen(t *testing.T, fence string) {
 	marks := filepath.Join(t.TempDir(), "marks")
 	must(t, os.Mkdir(marks, 0o777))
 	must(t, os.Chmod(marks, 0o777))
@@ -95,10 +88,10 @@ func frozen(t *testing.T, fence string) {
 	action := func(on string) string {
 		return fmt.Sprintf("[[vip.action]]\non = %q\nexec = [%q, %q]\n", on, script, on)
 	}
-	s := startOn(t, fmt.Sprintf("fence = %q\n", fence), action("prepare")+action("acquire"), nil, vip1, vip2)
+	s := start(t, action("prepare")+action("acquire"), nil, vip1, vip2)
 	heard := s.listenClaims()
 	mac := s.Node(0).MAC.String()
-	for range 2 {
+	for range 3 {
 		before := lab.Now()
 		s.await("an announcement of pbx1", func(context.Context) error { // the listener hears
 			if heard.of(vip1, mac, 0) == 0 {

@@ -70,17 +70,11 @@ func (s *site) write(top string, nodes int, more string, vips ...vipAt) {
 // start starts three nodes of four on a file with these VIPs.
 func start(t *testing.T, more string, agent func(lab.Spec) lab.Spec, vips ...vipAt) *site {
 	t.Helper()
-	return startOn(t, "", more, agent, vips...)
-}
-
-// startOn does so with lines at the top of the file.
-func startOn(t *testing.T, top, more string, agent func(lab.Spec) lab.Spec, vips ...vipAt) *site {
-	t.Helper()
 	s := &site{t: t, file: filepath.Join(t.TempDir(), "sipalive.toml"), phones: map[string]*lab.SIPObserver{}}
 	key, err := config.GenerateKey(rand.Reader)
 	must(t, err)
 	must(t, os.WriteFile(s.file+".key", []byte(key+"\n"), 0o600))
-	s.write(top, 3, more, vips...)
+	s.write("", 3, more, vips...)
 	s.Cluster, err = cluster.Start(cluster.Options{
 		Binary: binary, Nodes: []string{"pbx1", "pbx2", "pbx3", "pbx4"},
 		Ours: []netip.Addr{vip1.ip(), vip2.ip(), vip3.ip(), apart.ip()}, Aside: []string{"vip0", "vip0x", "elsewhere0"},
