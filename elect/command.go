@@ -100,6 +100,8 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 		return fmt.Sprintf("move %s to %s: %s", v.Name, c.Node, m.unfit(to))
 	case m.holder(v) == nil:
 		return fmt.Sprintf("move %s: nobody holds it (%s)", v.Name, m.whyVacant(v))
+	case v.closing != nil && v.closing.Successor != to.Name:
+		return m.whyClosing(v)
 	}
 	m.addMove(cmd, v, to)
 	return ""
@@ -108,6 +110,9 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 func (m *Machine) addMove(cmd *command, v *vip, to *peer) {
 	cmd.moves = append(cmd.moves, cmdMove{v: v, to: to, asks: m.rng.Uint64(), done: m.holder(v) == to})
 	cmd.by = m.now.Add(m.cfg.PrepareTimeout + 2*m.cfg.Lease + commandTimeout)
+	if v.Role {
+		cmd.by = cmd.by.Add(m.cfg.ReleaseTimeout)
+	}
 }
 
 // commandFailback brings VIPs home: to the first fit node of their prefer.
@@ -205,7 +210,7 @@ func (m *Machine) startCommand(cmd *command) {
 		}
 	case CommandMove, CommandFailback:
 		for _, mv := range cmd.moves {
-			if mv.v.phase == holding && !mv.done {
+			if mv.v.serves() && !mv.done {
 				m.startMove(mv.v, cmd.cause(), mv.to)
 			}
 		}
@@ -363,6 +368,8 @@ func (m *Machine) requestedMove(req *request, r Request) string {
 		return fmt.Sprintf("move %s to %s: %s has another configuration", r.VIP, r.To, m.self.Name)
 	case v.phase != holding:
 		return fmt.Sprintf("move %s: %s does not hold it", v.Name, m.self.Name)
+	case v.closing != nil:
+		return m.whyClosing(v)
 	case to == m.self:
 		return ""
 	}

@@ -36,7 +36,7 @@ type Hold struct {
 	Checked  bool // verification has ended, Verified says how
 	Verified bool // the VIP answered SIP at this holder
 	Ever     bool // the VIP was verified here since the configuration was loaded (§5.5)
-	Moving   bool // a planned move away is under way
+	Moving   bool // a planned move away is under way; a role: its release actions run
 }
 
 // Ask is the one question of the protocol, whether it acquires or renews.
