@@ -76,6 +76,9 @@ func (x *actions) transitions(ts []elect.Transition) {
 	for _, t := range ts {
 		l := x.a.names().byID[t.VIP]
 		if l == nil {
+			if t.Kind == elect.ReleaseDue { // what has no actions has none to wait for
+				go x.a.report(elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
+			}
 			continue
 		}
 		switch t.Kind {

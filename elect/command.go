@@ -34,8 +34,8 @@ type request struct {
 	err  string
 	at   Instant
 
-	flush  bool    // the actions are under way or have ended
-	report *Report // what came of them
+	flush  bool     // the actions are under way or have ended
+	report []Report // what came of them
 }
 
 // commandTimeout bounds what a command may take beyond a move's own time.
@@ -333,6 +333,7 @@ func (c *command) waitsFor(v *vip) bool {
 func (m *Machine) onRequest(p *peer, r Request) {
 	for _, old := range m.requests {
 		if old.from == p && old.id == r.ID {
+			old.at = m.now // what is forgotten while it is repeated would be done twice
 			if old.err != "" {
 				m.send(p, Reply{ID: r.ID, Error: old.err})
 			}

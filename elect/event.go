@@ -107,7 +107,9 @@ type NodeReport struct {
 	Failed  string // why nothing is known of it; empty otherwise
 	Results []ActionResult
 
-	done bool
+	done    bool
+	came    []bool // by part
+	missing int    // parts
 }
 
 // Flushed ends a FlushDue effect: ID and From are its.

@@ -203,7 +203,7 @@ func (m *Machine) receive(e Received) {
 	case Reply:
 		m.onReply(p, msg)
 	case Report:
-		m.reported(p, msg.ID, msg.Results)
+		m.reported(p, msg)
 	}
 }
 

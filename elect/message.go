@@ -151,9 +151,12 @@ type Reply struct {
 	Error string
 }
 
-// Report answers a Request to flush: what came of each action.
+// Report answers a Request to flush: what came of each action. What does not fit into
+// one packet comes in several.
 type Report struct {
 	ID      uint64
+	First   uint64 // place of Results[0] in the whole
+	Total   uint64 // of all results
 	Results []ActionResult
 }
 
