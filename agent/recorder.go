@@ -154,6 +154,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	}
 	switch t.Kind {
 	case elect.Acquired:
+		r.notify.transition(t, ev)
 		r.acquired(t, at, ev)
 		return
 	case elect.LetGo, elect.Lapsed:
