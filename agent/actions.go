@@ -145,7 +145,7 @@ func hookCause(c elect.Cause) hooks.Cause {
 		return hooks.Boot
 	case elect.CauseCrash:
 		return hooks.Crash
-	case elect.CauseSIP, elect.CauseVerify:
+	case elect.CauseSIP, elect.CauseVerify, elect.CauseCheck:
 		return hooks.SIP
 	}
 	return hooks.Move // planned, by whomever
