@@ -30,7 +30,8 @@ func parts(id uint64, results []ActionResult) (all []Report) {
 // fits reports whether r is one of the parts of what parts were told of before, nil
 // for none.
 func (r Report) fits(total []ActionResult) bool {
-	return r.Total <= maxReports && r.First <= r.Total && (total == nil || uint64(len(total)) == r.Total) && r.First%reportPart == 0 &&
+	within := r.First == 0 || r.First < r.Total
+	return within && r.Total <= maxReports && (total == nil || uint64(len(total)) == r.Total) && r.First%reportPart == 0 &&
 		r.First+uint64(len(r.Results)) == min(r.First+reportPart, r.Total)
 }
 

@@ -159,7 +159,7 @@ func TestPartsThatDoNotFit(t *testing.T) {
 	for i, r := range []Report{
 		{Total: 1}, {Total: 1, First: 56, Results: numbered(1)}, {Total: 2, Results: numbered(1)}, {Total: 0, Results: numbered(1)},
 		{Total: 60, First: 3, Results: numbered(56)}, {Total: 60, First: 56, Results: numbered(5)}, {Total: maxReports + 1, Results: numbered(56)},
-		{Total: 60, First: 1<<64 - 72, Results: numbered(56)},
+		{Total: 56, First: 56}, {Total: 0, First: 56}, {Total: 60, First: 1<<64 - 72, Results: numbered(56)},
 	} {
 		r.ID = id
 		if eff := f.step("a", Received{From: "b", Instance: 7, Seq: Seq(10 + i), Msg: r}); len(eff.Answers) > 0 {
