@@ -59,6 +59,7 @@ func newRootCommand() *cobra.Command {
 		newCheckCommand(),
 		newKeygenCommand(),
 		newReferenceCommand(),
+		newManualCommand(),
 		newVersionCommand(),
 		newDemoCommand(),
 		newDemoPBXCommand(),
