@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"sipalive/config"
+	"sipalive/control"
 )
 
 // The manual pages are made from what the program says of itself, so they
@@ -54,10 +55,10 @@ machine, which answers for the cluster.`
 // manualFiles are the places that the package and the unit use.
 var manualFiles = [][2]string{
 	{"/etc/sipalive/sipalive.toml", "The configuration, the same on every node: sipalive.toml(5)."},
-	{"/etc/sipalive/key", "The key of the heartbeats, mode 0600, the same on every node."},
-	{"/run/sipalive", "Votes and leases, on a tmpfs: they outlive the agent, not the boot."},
-	{"/run/sipalive/control.sock", "Where the commands reach the agent: root and the group sipalive."},
-	{"/var/lib/sipalive", "What has to outlive the boot: epochs, the active voter list, drains."},
+	{defaultKeyFile, "The key of the heartbeats, mode 0600, the same on every node."},
+	{defaultRunDir, "Votes and leases, on a tmpfs: they outlive the agent, not the boot."},
+	{defaultRunDir + "/" + control.SocketName, "Where the commands reach the agent: root and the group sipalive."},
+	{defaultStateDir, "What has to outlive the boot: epochs, the active voter list, drains."},
 }
 
 // commands is sipalive(8).

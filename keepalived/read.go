@@ -1,0 +1,390 @@
+package keepalived
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// note says what of the file was not taken as it is, and why.
+type note struct {
+	lines     []int
+	what, why string
+}
+
+// site is what the file says, as far as sipalive has it.
+type site struct {
+	routerID   string
+	mail       []string
+	mailFrom   string
+	mailServer string
+	smtpAlert  bool
+	user       string // script_user
+	refresh    time.Duration
+	scripts    []*script
+	instances  []*instance
+	groups     []group
+	notes      []note
+}
+
+type script struct {
+	line              int
+	name, command     string
+	interval, timeout time.Duration
+	fall              int
+	tracked           bool
+}
+
+type instance struct {
+	line         int
+	name         string
+	master       bool
+	preempts     bool
+	preemptDelay time.Duration
+	advert       time.Duration
+	iface        string
+	own          netip.Addr
+	peers        []netip.Addr
+	addresses    []address
+	links        []string // tracked interfaces
+	hooks        []hook
+}
+
+type address struct {
+	line  int
+	ip    netip.Addr
+	iface string
+}
+
+// hook is a notify script; kind is master, backup, fault, stop or all.
+type hook struct {
+	line       int
+	kind       string
+	command    string
+	user       string
+	sync, name string // for all: what keepalived adds to the command line
+	priority   string
+}
+
+type group struct {
+	line    int
+	name    string
+	members []string
+	hooks   []hook
+}
+
+func (s *site) note(line int, what, why string) {
+	for i := range s.notes {
+		if s.notes[i].what == what && s.notes[i].why == why {
+			s.notes[i].lines = append(s.notes[i].lines, line)
+			return
+		}
+	}
+	s.notes = append(s.notes, note{[]int{line}, what, why})
+}
+
+func (s statement) key() string { return s.arg(0) }
+
+func (s statement) arg(i int) string {
+	if i < len(s.words) {
+		return s.words[i]
+	}
+	return ""
+}
+
+// read takes the blocks at the top.
+func (s *site) read(all []statement) {
+	for _, st := range all {
+		switch st.key() {
+		case "global_defs":
+			s.global(st.block)
+		case "vrrp_script":
+			s.script(st)
+		case "vrrp_instance":
+			s.instance(st)
+		case "vrrp_sync_group":
+			s.group(st)
+		default:
+			s.unknown(st, topReasons)
+		}
+	}
+}
+
+func (s *site) unknown(st statement, reasons map[string]string) {
+	why := reasons[st.key()]
+	if why == "" && isAnnouncement(st.key()) {
+		why = announcements
+	}
+	if why == "" {
+		why = "unknown to this import"
+	}
+	s.note(st.line, st.key(), why)
+}
+
+func isAnnouncement(key string) bool {
+	return strings.HasPrefix(strings.TrimPrefix(key, "vrrp_"), "garp_") || strings.HasPrefix(key, "vrrp_gna_")
+}
+
+func (s *site) global(block []statement) {
+	for _, st := range block {
+		switch st.key() {
+		case "router_id":
+			s.routerID = st.arg(1)
+		case "notification_email":
+			for _, to := range st.block {
+				s.mail = append(s.mail, to.words...)
+			}
+		case "notification_email_from":
+			s.mailFrom = st.arg(1)
+		case "smtp_server":
+			s.mailServer = endpoint(st.arg(1), st.arg(2))
+		case "smtp_alert", "smtp_alert_vrrp":
+			s.smtpAlert = on(st)
+		case "script_user":
+			s.user = s.account(st.line, st.arg(1))
+		case "enable_script_security":
+			s.note(st.line, "enable_script_security", "always so: a program that others could replace is not run")
+		case "vrrp_garp_master_refresh":
+			s.refresh = seconds(st.arg(1))
+		default:
+			s.unknown(st, globalReasons)
+		}
+	}
+}
+
+func (s *site) script(st statement) {
+	sc := &script{line: st.line, name: st.arg(1), interval: time.Second, fall: 1}
+	for _, st := range st.block {
+		switch st.key() {
+		case "script":
+			sc.command = strings.Join(st.words[1:], " ")
+		case "interval":
+			sc.interval = seconds(st.arg(1))
+		case "timeout":
+			sc.timeout = seconds(st.arg(1))
+		case "fall":
+			sc.fall = number(st.arg(1), 1)
+		case "rise":
+			if number(st.arg(1), 1) > 1 {
+				s.note(st.line, "rise", "one good answer ends what a [[check]] said; hold_down keeps a node that relapses from coming back too soon")
+			}
+		case "weight":
+			if number(st.arg(1), 0) != 0 {
+				s.note(st.line, "weight", "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over")
+			}
+		default:
+			s.unknown(st, scriptReasons)
+		}
+	}
+	s.scripts = append(s.scripts, sc)
+}
+
+func (s *site) instance(st statement) {
+	in := &instance{line: st.line, name: or(st.arg(1), "unnamed"), preempts: true, advert: time.Second}
+	priority := "100"
+	for _, st := range st.block {
+		switch st.key() {
+		case "state":
+			in.master = st.arg(1) == "MASTER"
+		case "interface":
+			in.iface = st.arg(1)
+		case "priority":
+			priority = st.arg(1)
+			in.master = in.master || priority == "255"
+			s.note(st.line, "priority", "it compares with other nodes' files: the order in prefer takes its place")
+		case "advert_int":
+			in.advert = seconds(st.arg(1))
+			if in.advert >= slowAdvert {
+				s.note(st.line, "advert_int", fmt.Sprintf("a dead host costs one lease, 1s, not three adverts; timing.lease = %q would be as slow", spell(3*in.advert)))
+			}
+		case "nopreempt":
+			in.preempts = false
+		case "preempt":
+			in.preempts = true
+		case "preempt_delay":
+			in.preemptDelay = seconds(st.arg(1))
+		case "unicast_src_ip":
+			in.own, _ = netip.ParseAddr(st.arg(1))
+		case "mcast_src_ip":
+			if !in.own.IsValid() {
+				in.own, _ = netip.ParseAddr(st.arg(1))
+			}
+		case "unicast_peer":
+			s.peers(in, st.block)
+		case "virtual_ipaddress", "virtual_ipaddress_excluded":
+			for _, st := range st.block {
+				s.addresses(in, st)
+			}
+		case "track_script":
+			s.track(in, st.block)
+		case "track_interface":
+			s.links(in, st.block)
+		case "smtp_alert":
+			s.smtpAlert = s.smtpAlert || on(st)
+		case "garp_master_refresh":
+			s.refresh = seconds(st.arg(1))
+		default:
+			if h, is := asHook(st); is {
+				in.hooks = append(in.hooks, h)
+			} else {
+				s.unknown(st, instanceReasons)
+			}
+		}
+	}
+	for i := range in.hooks {
+		in.hooks[i].sync, in.hooks[i].name, in.hooks[i].priority = "INSTANCE", in.name, priority
+	}
+	s.instances = append(s.instances, in)
+}
+
+// account is a user's name that sipalive takes, or "".
+func (s *site) account(line int, name string) string {
+	if name == "" || name == clean(name) && len(name) <= 32 {
+		return name
+	}
+	s.note(line, "user "+name, "not a user's name")
+	return ""
+}
+
+func asHook(st statement) (hook, bool) {
+	kind, is := map[string]string{"notify": "all", "notify_master": "master", "notify_backup": "backup",
+		"notify_fault": "fault", "notify_stop": "stop"}[st.key()]
+	return hook{line: st.line, kind: kind, command: st.arg(1), user: st.arg(2)}, is && st.arg(1) != ""
+}
+
+func (s *site) peers(in *instance, block []statement) {
+	for _, st := range block {
+		ip, err := netip.ParseAddr(st.key())
+		if err != nil || len(st.words) > 1 {
+			s.note(st.line, strings.Join(st.words, " "), "a peer is an address, nothing more")
+		}
+		if err == nil {
+			in.peers = append(in.peers, ip)
+		}
+	}
+}
+
+// addresses reads a line of virtual_ipaddress, or several that stand on one.
+func (s *site) addresses(in *instance, st statement) {
+	for i := 0; i < len(st.words); i++ {
+		word := st.words[i]
+		ip, mask, err := parseAddress(word)
+		if err == nil {
+			if mask >= 0 && mask != ip.BitLen() {
+				s.note(st.line, "a mask", "a VIP is bound as "+map[bool]string{true: "/32", false: "/128"}[ip.Is4()]+": deleting a wider one can take the node's own address with it")
+			}
+			in.addresses = append(in.addresses, address{st.line, ip, ""})
+			continue
+		}
+		if len(in.addresses) == 0 || i == 0 {
+			s.note(st.line, word, "not an address")
+			continue
+		}
+		valued := slices.Contains([]string{"dev", "brd", "scope", "label", "peer", "preferred_lft", "track_group"}, word)
+		value := ""
+		if valued && i+1 < len(st.words) {
+			i++
+			value = st.words[i]
+		}
+		if word == "dev" {
+			in.addresses[len(in.addresses)-1].iface = value
+		} else {
+			s.note(st.line, word, "a VIP has an address and an interface; the rest is the kernel's default")
+		}
+	}
+}
+
+func (s *site) track(in *instance, block []statement) {
+	for _, st := range block {
+		i := slices.IndexFunc(s.scripts, func(sc *script) bool { return sc.name == st.key() })
+		if i < 0 {
+			s.note(st.line, st.key(), "no vrrp_script of that name stands before it")
+			continue
+		}
+		s.scripts[i].tracked = true
+		if w := slices.Index(st.words, "weight"); w > 0 && number(st.arg(w+1), 0) != 0 {
+			s.note(st.line, "weight", "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over")
+		}
+	}
+}
+
+func (s *site) links(in *instance, block []statement) {
+	for _, st := range block {
+		if slices.Contains(st.words, "weight") {
+			s.note(st.line, "weight", "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over")
+		}
+		in.links = append(in.links, st.key())
+	}
+}
+
+func (s *site) group(st statement) {
+	g := group{line: st.line, name: or(st.arg(1), "unnamed")}
+	for _, st := range st.block {
+		switch {
+		case st.key() == "group":
+			for _, m := range st.block {
+				g.members = append(g.members, m.words...)
+			}
+		case st.key() == "smtp_alert":
+			s.smtpAlert = s.smtpAlert || on(st)
+		default:
+			h, is := asHook(st)
+			switch {
+			case is:
+				h.sync, h.name = "GROUP", g.name
+				g.hooks = append(g.hooks, h)
+			case groupReasons[st.key()] == "" && len(st.words) == 1 && st.block == nil: // the old form: names alone
+				g.members = append(g.members, st.key())
+			default:
+				s.unknown(st, groupReasons)
+			}
+		}
+	}
+	s.groups = append(s.groups, g)
+}
+
+func on(st statement) bool {
+	return !slices.Contains([]string{"false", "off", "no"}, strings.ToLower(st.arg(1)))
+}
+
+// parseAddress reads 192.0.2.1 and 192.0.2.1/24; mask is -1 where there is none.
+func parseAddress(word string) (ip netip.Addr, mask int, err error) {
+	if !strings.Contains(word, "/") {
+		ip, err = netip.ParseAddr(word)
+		return ip.Unmap(), -1, err
+	}
+	p, err := netip.ParsePrefix(word)
+	return p.Addr().Unmap(), p.Bits(), err
+}
+
+// seconds reads keepalived's numbers of seconds, such as 1 and 0.05; 0 where it
+// is none.
+func seconds(word string) time.Duration {
+	f, err := strconv.ParseFloat(word, 64)
+	if err != nil || f != f || f < 0 || f > 24*3600 {
+		return 0
+	}
+	return time.Duration(f * float64(time.Second)).Round(time.Millisecond)
+}
+
+func number(word string, def int) int {
+	n, err := strconv.Atoi(word)
+	if err != nil {
+		return def
+	}
+	return n
+}
+
+// endpoint is host:port of what keepalived writes as two words.
+func endpoint(host, port string) string {
+	if port == "" {
+		port = "25"
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + port
+}
