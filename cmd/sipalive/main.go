@@ -58,6 +58,7 @@ func newRootCommand() *cobra.Command {
 		newProbeCommand(),
 		newCheckCommand(),
 		newKeygenCommand(),
+		newInitCommand(),
 		newImportCommand(),
 		newReferenceCommand(),
 		newManualCommand(),
