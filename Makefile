@@ -67,7 +67,7 @@ lint:
 # The race detector needs cgo. The end-to-end tests run the binary, which has
 # none, so they are left out, as is the model, which is no Go; the simulator is
 # one goroutine per seed, so a few hours of it do.
-RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench $(foreach p,$(PROOF),-e $(p)))
+RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench -e /test/deb $(foreach p,$(PROOF),-e $(p)))
 race: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m $(RACED)
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.free 1h
