@@ -150,6 +150,22 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// TestHalfTracked: a check is about the node, which an instance that did not track
+// the script has to be told.
+func TestHalfTracked(t *testing.T) {
+	const script = "vrrp_script s { script /x }\n"
+	one := strings.Replace(instanceOf, "%", "track_script { s }", 1)
+	for text, want := range map[string]bool{script + one: false, script + one + "\nvrrp_instance W { virtual_ipaddress { 192.0.2.8 } }": true} {
+		got, err := Import(text, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(got, "not every vrrp_instance tracks it") != want || !strings.Contains(got, `exec     = ["/bin/sh", "-c", "/x || exit 2"]`) {
+			t.Errorf("said: %t\n%s", !want, got)
+		}
+	}
+}
+
 func TestGivenNodes(t *testing.T) {
 	o := Options{Nodes: []Node{{"a", netip.MustParseAddr("192.0.2.5")}, {"b", netip.MustParseAddr("192.0.2.1")}}}
 	text, err := Import(strings.Replace(instanceOf, "%", "state MASTER", 1), o)

@@ -93,9 +93,12 @@ func (s *site) checks(c *cluster) {
 		case sc.command == "":
 			s.note(sc.line, "vrrp_script "+sc.name, "it has no script")
 			continue
-		case !sc.tracked:
+		case sc.tracked == 0:
 			s.note(sc.line, "vrrp_script "+sc.name, "no vrrp_instance tracks it")
 			continue
+		}
+		if sc.tracked < len(s.instances) {
+			s.note(sc.line, "vrrp_script "+sc.name, "not every vrrp_instance tracks it; a [[check]] is about the node and all of its VIPs")
 		}
 		k := &check{fall: min(max(sc.fall, 1), 1000), timeout: sc.timeout}
 		if k.timeout == 0 {

@@ -35,7 +35,7 @@ type script struct {
 	name, command     string
 	interval, timeout time.Duration
 	fall              int
-	tracked           bool
+	tracked           int // by how many instances
 }
 
 type instance struct {
@@ -304,7 +304,7 @@ func (s *site) track(in *instance, block []statement) {
 			s.note(st.line, st.key(), "no vrrp_script of that name stands before it")
 			continue
 		}
-		s.scripts[i].tracked = true
+		s.scripts[i].tracked++
 		if w := slices.Index(st.words, "weight"); w > 0 && number(st.arg(w+1), 0) != 0 {
 			s.note(st.line, "weight", "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over")
 		}

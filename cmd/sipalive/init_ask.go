@@ -109,8 +109,8 @@ func (w *wish) ask(in io.Reader, out io.Writer, m machine) error {
 
 func (w *wish) askNodes(a *asker, m machine) error {
 	def := ""
-	if host, err := os.Hostname(); err == nil && len(m.addresses) > 0 {
-		host, _, _ = strings.Cut(host, ".")
+	host, _ := os.Hostname() // "": nothing is proposed
+	if host, _, _ = strings.Cut(host, "."); host != "" && len(m.addresses) > 0 {
 		def = host + "=" + m.addresses[0].prefix.Addr().String()
 	}
 	if err := a.line("This node, NAME=ADDRESS", def, func(s string) error {
