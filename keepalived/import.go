@@ -158,7 +158,9 @@ func (s *site) peer(c *cluster, line int, peer netip.Addr) {
 	switch {
 	case known:
 	case !usable(peer):
-		s.note(line, "unicast_peer "+peer.String(), "no IPv4 address that a node can have")
+		s.note(line, "unicast_peer "+peer.String(), "no address that a node can have")
+	case peer.Is4() != c.nodes[0].Address.Is4():
+		s.note(line, "unicast_peer "+peer.String(), "all nodes need an address of one family; their VIPs may be of the other")
 	case len(c.nodes) == maxNodes:
 		s.note(line, "unicast_peer "+peer.String(), "a cluster has at most 64 nodes")
 	default:
@@ -198,16 +200,21 @@ func (s *site) isVirtual(a netip.Addr) bool {
 	})
 }
 
-// usable is an IPv4 address that a machine can have.
+// usable is an address that one machine can have and every other can ask.
 func usable(a netip.Addr) bool {
-	return a.Is4() && a.As4()[0] != 0 && !a.IsMulticast() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	switch {
+	case !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.Is4In6():
+		return false
+	case a.Is4():
+		return a.As4()[0] != 0 && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	default:
+		return !a.IsLinkLocalUnicast()
+	}
 }
 
 // vips makes one VIP of each address of an instance, and returns the first.
 func (s *site) vips(c *cluster, in *instance, own Node) (first *vip) {
-	if len(in.addresses) > 1 {
-		s.note(in.line, in.name+" has several addresses", "each is a VIP of its own here; their prefer is the same, but nothing ties them, and scripts run for the first")
-	}
+	before := len(c.vips)
 	for _, a := range in.addresses {
 		v := &vip{address: a.ip, iface: in.iface, prefer: s.preferred(c, in, own)}
 		if a.iface != "" {
@@ -225,18 +232,23 @@ func (s *site) vips(c *cluster, in *instance, own Node) (first *vip) {
 			return name == "node" || slices.ContainsFunc(c.vips, func(v *vip) bool { return v.name == name })
 		})
 		c.vips = append(c.vips, v)
-		if first == nil {
-			first = v
-		}
 	}
-	return first
+	switch made := c.vips[before:]; len(made) {
+	case 0:
+		return nil
+	case 1:
+		return made[0]
+	default:
+		s.note(in.line, in.name+" has several addresses", "each is a VIP of its own here; their prefer is the same, but nothing ties them, and scripts run for the first")
+		return made[0]
+	}
 }
 
 // refuse says why an address cannot be a VIP, or "".
 func (c *cluster) refuse(v *vip) string {
 	switch {
-	case v.address.Is6():
-		return "IPv6 is not supported yet"
+	case v.address.Is6() && v.address.IsLinkLocalUnicast():
+		return "VRRP wants a link-local address, sipalive does not: it is no phone's"
 	case !usable(v.address) || v.address.IsLoopback():
 		return "no address that a phone could reach"
 	case slices.ContainsFunc(c.vips, func(o *vip) bool { return o.address == v.address }):

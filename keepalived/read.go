@@ -79,7 +79,9 @@ type group struct {
 func (s *site) note(line int, what, why string) {
 	for i := range s.notes {
 		if s.notes[i].what == what && s.notes[i].why == why {
-			s.notes[i].lines = append(s.notes[i].lines, line)
+			if !slices.Contains(s.notes[i].lines, line) {
+				s.notes[i].lines = append(s.notes[i].lines, line)
+			}
 			return
 		}
 	}

@@ -126,7 +126,7 @@ func TestConfigurationsOfThePages(t *testing.T) {
 		}
 		seen++
 		var err error
-		for _, before := range []string{"", docsHead + docsNodes, docsHead + docsNodes + docsVIP} {
+		for _, before := range []string{"", docsHead, docsHead + docsNodes, docsHead + docsNodes + docsVIP} {
 			if _, err = config.Parse(b.page, []byte(before+b.text)); err == nil {
 				break
 			}

@@ -37,30 +37,33 @@ const (
 	answerPatience = 500 * time.Millisecond
 )
 
-// findNetwork lists the addresses a node can have, that of the default route's
-// interface first.
+// findNetwork lists the addresses a node can have, those of the first interface
+// with a default route first.
 func findNetwork() (m machine, err error) {
-	hop, iface, found, err := platform.Gateway()
-	if err != nil {
-		return m, err
-	}
-	if found {
-		m.gateway = hop
-	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return m, fmt.Errorf("list interfaces: %w", err)
 	}
+	routes, err := platform.OpenRoutes()
+	if err != nil {
+		return m, err
+	}
+	defer routes.Close()
+	main := ""
 	for _, i := range interfaces {
 		all, _ := i.Addrs() // it may be gone meanwhile
 		for _, a := range all {
 			p, err := netip.ParsePrefix(a.String())
-			if err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() && i.Flags&net.FlagUp != 0 {
-				m.addresses = append(m.addresses, onInterface{i.Name, p})
+			if err != nil || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() || i.Flags&net.FlagUp == 0 {
+				continue
+			}
+			m.addresses = append(m.addresses, onInterface{i.Name, p})
+			if hop, err := routes.NextHop(i.Name, p.Addr().Is6()); err == nil && hop.IsValid() && main == "" {
+				main, m.gateway = i.Name, hop
 			}
 		}
 	}
-	slices.SortStableFunc(m.addresses, func(a, b onInterface) int { return last(a.iface != iface, b.iface != iface) })
+	slices.SortStableFunc(m.addresses, func(a, b onInterface) int { return last(a.iface != main, b.iface != main) })
 	return m, nil
 }
 
