@@ -4,31 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
-
-// note says what of the file was not taken as it is, and why.
-type note struct {
-	lines     []int
-	what, why string
-}
-
-// site is what the file says, as far as sipalive has it.
-type site struct {
-	routerID   string
-	mail       []string
-	mailFrom   string
-	mailServer string
-	smtpAlert  bool
-	user       string // script_user
-	refresh    time.Duration
-	scripts    []*script
-	instances  []*instance
-	groups     []group
-	notes      []note
-}
 
 type script struct {
 	line              int
@@ -53,48 +31,11 @@ type instance struct {
 	hooks        []hook
 }
 
-type address struct {
-	line  int
-	ip    netip.Addr
-	iface string
-}
-
-// hook is a notify script; kind is master, backup, fault, stop or all.
-type hook struct {
-	line       int
-	kind       string
-	command    string
-	user       string
-	sync, name string // for all: what keepalived adds to the command line
-	priority   string
-}
-
 type group struct {
 	line    int
 	name    string
 	members []string
 	hooks   []hook
-}
-
-func (s *site) note(line int, what, why string) {
-	for i := range s.notes {
-		if s.notes[i].what == what && s.notes[i].why == why {
-			if !slices.Contains(s.notes[i].lines, line) {
-				s.notes[i].lines = append(s.notes[i].lines, line)
-			}
-			return
-		}
-	}
-	s.notes = append(s.notes, note{[]int{line}, what, why})
-}
-
-func (s statement) key() string { return s.arg(0) }
-
-func (s statement) arg(i int) string {
-	if i < len(s.words) {
-		return s.words[i]
-	}
-	return ""
 }
 
 // read takes the blocks at the top.
@@ -242,15 +183,6 @@ func (s *site) instance(st statement) {
 	s.instances = append(s.instances, in)
 }
 
-// account is a user's name that sipalive takes, or "".
-func (s *site) account(line int, name string) string {
-	if name == "" || name == clean(name) && len(name) <= 32 {
-		return name
-	}
-	s.note(line, "user "+name, "not a user's name")
-	return ""
-}
-
 func asHook(st statement) (hook, bool) {
 	kind, is := map[string]string{"notify": "all", "notify_master": "master", "notify_backup": "backup",
 		"notify_fault": "fault", "notify_stop": "stop"}[st.key()]
@@ -346,47 +278,4 @@ func (s *site) group(st statement) {
 		}
 	}
 	s.groups = append(s.groups, g)
-}
-
-func on(st statement) bool {
-	return !slices.Contains([]string{"false", "off", "no"}, strings.ToLower(st.arg(1)))
-}
-
-// parseAddress reads 192.0.2.1 and 192.0.2.1/24; mask is -1 where there is none.
-func parseAddress(word string) (ip netip.Addr, mask int, err error) {
-	if !strings.Contains(word, "/") {
-		ip, err = netip.ParseAddr(word)
-		return ip.Unmap(), -1, err
-	}
-	p, err := netip.ParsePrefix(word)
-	return p.Addr().Unmap(), p.Bits(), err
-}
-
-// seconds reads keepalived's numbers of seconds, such as 1 and 0.05; 0 where it
-// is none.
-func seconds(word string) time.Duration {
-	f, err := strconv.ParseFloat(word, 64)
-	if err != nil || f != f || f < 0 || f > 24*3600 {
-		return 0
-	}
-	return time.Duration(f * float64(time.Second)).Round(time.Millisecond)
-}
-
-func number(word string, def int) int {
-	n, err := strconv.Atoi(word)
-	if err != nil {
-		return def
-	}
-	return n
-}
-
-// endpoint is host:port of what keepalived writes as two words.
-func endpoint(host, port string) string {
-	if port == "" {
-		port = "25"
-	}
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return host + ":" + port
 }
