@@ -4,6 +4,8 @@ package keepalived
 
 const announcements = "announcements go out at once, after 0.1, 1.1, 2.2 and 4.4 s, and every announce.refresh; only that one can be set"
 
+const noPriorities = "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over"
+
 const balancing = "sipalive balances no load: keep IPVS with another tool, or let a SIP proxy do it"
 
 const routes = "sipalive moves addresses, not routes and rules: set them up for good (a route may be there before its address), or in an acquire action"
