@@ -29,7 +29,7 @@ NFPM   := $(GO) tool -modfile=dist/deb/tools.mod nfpm
 deb: VERSION = $(DEB_VERSION)
 deb: $(BINARY)
 	rm -rf $(STAGED) build/*.deb build/*.cdx.json && mkdir -p $(STAGED)
-	for page in sipalive.8 sipalive.toml.5; do $(BINARY) manual $$page | gzip -9n >$(STAGED)/$$page.gz || exit 1; done
+	for page in sipalive.8 sipalive.toml.5; do $(BINARY) manual $$page >$(STAGED)/$$page && gzip -9n $(STAGED)/$$page || exit 1; done
 	for shell in bash zsh fish; do $(BINARY) completion $$shell >$(STAGED)/$$shell || exit 1; done
 	printf 'sipalive (%s) unstable; urgency=medium\n\n  * CHANGELOG.md says what changes.\n\n -- %s  %s\n' '$(DEB_VERSION)' \
 		"$$(sed -n 's/^maintainer: //p' dist/deb/nfpm.yaml)" "$$(LC_ALL=C date -Rud @$(SOURCE_DATE_EPOCH))" | gzip -9n >$(STAGED)/changelog.gz
