@@ -62,6 +62,7 @@ type Agent struct {
 	server     *control.Server
 	binder     *binder
 	probes     *probes
+	sockets    *sockets
 	vipTargets *vipTargets
 	checks     *checks
 	actions    *actions
@@ -102,6 +103,7 @@ func New(p Parts) *Agent {
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
+	a.sockets = newSockets(a)
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
@@ -156,7 +158,7 @@ func (a *Agent) tasks() []task {
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
 		{"probes", a.probes.run},
-		{"socket notices", a.probes.watchSockets},
+		{"socket notices", a.sockets.run},
 		{"VIP targets", a.vipTargets.run},
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},

@@ -107,6 +107,7 @@ func (a *Agent) take(f File) error {
 	a.Runner.SetMail(MailServer(f.Config))
 	a.recorder.post(a.recorder.notify.take)
 	a.probes.take(f.Config, f.Roots)
+	a.sockets.take()
 	a.vipTargets.take()
 	a.checks.take(f.Config)
 	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self)})
