@@ -3,7 +3,7 @@ package agent
 import (
 	"context"
 	"net"
-	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,10 +48,8 @@ func TestIPv6NodesAreProbed(t *testing.T) {
 	}()
 
 	r := newRecording(t)
-	c := parse(t, home+"[sip]\ntimeout = \"10s\"\n[[sip.target]]\nname = \"phones\"\nuri = \"udp:"+port+"\"\n[[sip.target]]\nname = \"trunks\"\nuri = \"tcp:"+port+"\"\n")
-	for i, address := range []string{"2001:db8::11", "2001:db8::12", "::1"} {
-		c.Nodes[i].Address = netip.MustParseAddr(address)
-	}
+	text := strings.NewReplacer("192.0.2.11", "2001:db8::11", "192.0.2.12", "2001:db8::12", "192.0.2.13", "::1").Replace(home)
+	c := parse(t, text+"[sip]\ntimeout = \"10s\"\n[[sip.target]]\nname = \"phones\"\nuri = \"udp:"+port+"\"\n[[sip.target]]\nname = \"trunks\"\nuri = \"tcp:"+port+"\"\n")
 	r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.a.Self = c.Node("pbx3")
 	r.a.probes = newProbes(r.a)

@@ -175,6 +175,9 @@ func (m *Machine) nextSuccessor(v *vip) {
 				doubted = true
 				continue
 			}
+			if m.cutOff(v) && !m.reaches(r.node, v) {
+				continue // nothing says that it is better off
+			}
 			if !v.move.tried[r.node.index] {
 				v.move.why = r.why
 				m.askReady(v, r.node)
