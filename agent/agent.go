@@ -77,6 +77,7 @@ type Agent struct {
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 
+	grid      time.Time // of all regular probes, see sipcheck.Options
 	reloading sync.Mutex
 	waitsOut  sync.Mutex // held by a drain that waits for calls to end
 	unstored  bool       // the runtime directory would not take the last record
@@ -99,7 +100,7 @@ func (a *Agent) Left() bool { return a.left.Load() }
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts:   p,
+		Parts: p, grid: time.Now(),
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
