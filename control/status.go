@@ -11,19 +11,20 @@ type Status struct {
 	Nodes   []NodeStatus `json:"nodes"` // in configured order
 	VIPs    []VIPStatus  `json:"vips"`  // in configured order
 
-	Roles      []RoleStatus `json:"roles,omitempty"`
-	Quiet      bool         `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
-	Waiting    string       `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
-	FenceMeans string       `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
-	FenceWeak  bool         `json:"fence_weak,omitempty"`  // it does not hold the promise of one holder, or not everywhere
-	AllUnfit   bool         `json:"all_unfit,omitempty"`   // no node is fit: nobody moves (§4.7)
-	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
-	// dead SIP server is then noticed at the next probe.
-	SocketsUnwatched string            `json:"sockets_unwatched,omitempty"`
-	Counters         map[string]uint64 `json:"counters,omitempty"`
+	Roles      []RoleStatus      `json:"roles,omitempty"`
+	Quiet      bool              `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
+	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
+	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
+	FenceWeak  bool              `json:"fence_weak,omitempty"`  // it does not hold the promise of one holder, or not everywhere
+	AllUnfit   bool              `json:"all_unfit,omitempty"`   // no node is fit: nobody moves (§4.7)
+	Counters   map[string]uint64 `json:"counters,omitempty"`
 
 	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
 	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
+
+	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
+	// dead SIP server is then noticed at the next probe.
+	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
 }
 
 // NodeStatus is one node as the answering one sees it.
