@@ -152,6 +152,8 @@ func (m *Machine) take(ev Event) {
 		m.onHealth(e)
 	case Bound:
 		m.onBound(e)
+	case ReleaseDone:
+		m.onReleaseDone(e)
 	case Prepared:
 		m.onPrepared(e)
 	case Verified:
@@ -205,7 +207,7 @@ func (m *Machine) receive(e Received) {
 	case Reply:
 		m.onReply(p, msg)
 	case Report:
-		m.reported(p, msg.ID, msg.Results)
+		m.reported(p, msg)
 	}
 }
 
@@ -234,7 +236,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
+		Granted: e.Granted[:0], Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
@@ -243,8 +245,8 @@ func (m *Machine) begin() {
 func (m *Machine) finish() Effects {
 	m.forgetLeft()
 	for _, v := range m.everyVIP() {
-		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.held, Until: v.until})
+		v.wanted = v.serves() || v.wanted && v.phase == unbinding
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until})
 		if v.phase == holding {
 			m.due(v.until)
 		}
