@@ -24,6 +24,10 @@ type Status struct {
 
 	FailbackAuto bool   `json:"failback_auto,omitempty"` // what is away comes home by itself
 	Lease        Millis `json:"lease_ms,omitempty"`      // how long one is granted for
+
+	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
+	// dead SIP server is then noticed at the next probe.
+	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
 }
 
 // NodeStatus is one node as the answering one sees it.
