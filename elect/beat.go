@@ -11,7 +11,8 @@ func (m *Machine) beat() {
 	b := m.heartbeat()
 	for _, p := range m.peers {
 		if p != m.self {
-			m.rememberAsk(p, m.send(p, b))
+			m.rememberAsk(p, m.sendBy(false, p, b))
+			m.relayBeat(p, b)
 		}
 	}
 }
@@ -19,7 +20,7 @@ func (m *Machine) beat() {
 func (m *Machine) heartbeat() Heartbeat {
 	b := Heartbeat{
 		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
-		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self),
+		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self), Relayed: m.relayHeard(),
 	}
 	for _, p := range m.peers {
 		if p != m.self && p.seen != SIPUnknown {
@@ -39,7 +40,7 @@ func (m *Machine) heartbeat() Heartbeat {
 			m.askSelf(v, AskItem{VIP: v.ID, Epoch: v.epoch, Holding: true})
 			m.tally(v)
 		}
-		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
+		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Survivor: v.survival.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
 			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.move != nil})
 	}
 	return b
@@ -75,13 +76,19 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 	}
 	v.ever = v.ever || h.Ever || h.Verified
 	if v.phase == holding {
-		if h.Epoch > v.epoch {
+		switch {
+		case v.survives():
+			if outranks(h, p, v, m.self) {
+				m.surrender(v)
+			}
+		case h.Survivor != 0: // it yields when it hears us
+		case h.Epoch > v.epoch:
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
 		return
 	}
 	c := &v.claim
-	if c.by != nil && c.by != p && c.hold.Epoch > h.Epoch {
+	if c.by != nil && c.by != p && !supersedes(h, c.hold) {
 		return
 	}
 	if c.by != p || h.Epoch < c.hold.Epoch {
@@ -137,8 +144,10 @@ func (m *Machine) whyVacant(v *vip) string {
 	switch {
 	case m.lists.Active == nil:
 		return "no voter list is active yet: waiting " + m.lists.waiting
-	case !m.quorum:
+	case !m.quorum && m.cfg.Survivor == SurvivorNever:
 		return "no majority of voters is heard"
+	case !m.quorum:
+		return "no majority of voters is heard; " + m.whyNotAlone(v)
 	case m.now < m.quietUntil:
 		return "this voter has just restarted and waits out the leases it may have granted"
 	}

@@ -160,7 +160,7 @@ func (m *Machine) forgetWaits(v *vip) {
 // node's own first.
 func (m *Machine) askAll(v *vip) {
 	v.lastSend = m.now
-	it := AskItem{VIP: v.ID, Epoch: v.epoch, Holding: v.phase == holding}
+	it := AskItem{VIP: v.ID, Epoch: v.epoch, Holding: v.phase == holding && !v.survives()}
 	if m.lists.Active.Has(m.self.Name) && !v.rounds[m.self.index] {
 		m.askSelf(v, it)
 	}
@@ -296,6 +296,9 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 func (m *Machine) raise(v *vip, e Epoch) {
 	v.epoch = e
 	m.noteAsked(v)
+	if v.survives() {
+		return // it only asks for another
+	}
 	if v.phase == holding {
 		m.tell(Transition{Kind: Raised, VIP: v.ID, Epoch: e})
 		m.beatNow = true
@@ -341,7 +344,11 @@ func (m *Machine) tally(v *vip) {
 			m.standBack(v)
 		}
 	case holding:
-		if end, ok := m.leaseEnd(v); ok {
+		switch end, ok := m.leaseEnd(v); {
+		case !ok:
+		case v.survives():
+			m.leaseAgain(v, end)
+		default:
 			v.until = max(v.until, end)
 		}
 	}

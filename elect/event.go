@@ -12,6 +12,7 @@ type Received struct {
 	Instance Instance
 	Seq      Seq
 	Msg      Message
+	Relayed  bool // it came through the gateway (§4.6)
 }
 
 // Health is this node's own verdict about a node's PBX, itself included.
@@ -69,6 +70,21 @@ const (
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
 )
 
+// GatewayAnswered is an answer to AskGateway or AskRouter.
+type GatewayAnswered struct {
+	VIP  VIPID
+	Kind QuestionKind
+	Sent Instant // when the question left
+}
+
+// Sign is what ARP showed of another host and a VIP: an answer that names it, an
+// announcement of it, or, where Asks is set, another node's question for it.
+type Sign struct {
+	VIP  VIPID
+	Node Node // empty: none of ours
+	Asks bool
+}
+
 // Command is an operator's request to this agent; exactly one CommandAnswer
 // with its ID follows. IDs are unique within an instance.
 type Command struct {
@@ -84,15 +100,17 @@ type CommandAnswer struct {
 	Error string // one line; empty when done
 }
 
-func (Received) event() {}
-func (Health) event()   {}
-func (Bound) event()    {}
-func (Prepared) event() {}
-func (Verified) event() {}
-func (Stored) event()   {}
-func (Unstored) event() {}
-func (Tick) event()     {}
-func (Command) event()  {}
+func (Received) event()        {}
+func (Health) event()          {}
+func (Bound) event()           {}
+func (Prepared) event()        {}
+func (Verified) event()        {}
+func (Stored) event()          {}
+func (Unstored) event()        {}
+func (Tick) event()            {}
+func (Command) event()         {}
+func (GatewayAnswered) event() {}
+func (Sign) event()            {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -110,6 +128,7 @@ type Effects struct {
 	Send        []Outgoing
 	Prepare     []PrepareVIP
 	Probe       []Node // probe these PBXes now, without waiting for the interval
+	Questions   []Question
 	Transitions []Transition
 	Answers     []CommandAnswer
 	Stopped     bool // CommandStop: nothing is held any more
@@ -122,14 +141,36 @@ type Desired struct {
 	Hold  bool
 	Epoch Epoch
 	Until Instant // end of the lease; the fence's deadline
+	// Survivor: held on evidence, not on a lease. It is announced only where a
+	// Question says so, and never defended.
+	Survivor bool
 }
 
 // Outgoing is one packet.
 type Outgoing struct {
-	To  Node
-	Seq Seq
-	Msg Message
+	To    Node
+	Seq   Seq
+	Msg   Message
+	Relay bool // through the gateway, not directly (§4.6)
 }
+
+// Question is one frame to the network, asked for evidence (§4.6). No answer
+// is no event.
+type Question struct {
+	Kind     QuestionKind
+	VIP      VIPID
+	Announce bool // AskRouter: tell the neighbours first that the VIP is here
+}
+
+// QuestionKind is whom a survivor asks.
+type QuestionKind uint8
+
+// The questions.
+const (
+	AskGateway QuestionKind = iota + 1 // ping the gateway of the VIP's interface from this node's address
+	AskRouter                          // ping it from the VIP: its answer finds us only if its table points here
+	AskOwner                           // ask by ARP who has the VIP, from this node's address
+)
 
 // PrepareVIP asks the agent to run the VIP's prepare actions and then a fresh
 // OPTIONS to this node's own PBX; Prepared answers it.
@@ -170,13 +211,15 @@ const (
 	ConfigSame    // Node runs ours again
 	VerifyFailed  // the VIP did not answer SIP here; Text says what follows
 	BindFailed    // Text is the kernel's word
+	Survives      // the lease of VIP ends without a majority, and this node holds on (§4.6)
+	LeasedAgain   // a survivor's hold became a lease, under Epoch
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "survives", "leased again"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -214,6 +257,8 @@ type Config struct {
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
+	Survivor       SurvivorMode
+	SurvivorAfter  time.Duration // without a majority; three or more voters
 	Digest         uint64
 }
 
@@ -233,4 +278,18 @@ type VIPConfig struct {
 	Prefer      []Node
 	PreferSpare bool
 	Weight      int
+	// Announced: the neighbours' tables follow our announcements, so that the
+	// gateway's answers show who has it. Only such a VIP can have a survivor.
+	Announced bool
 }
+
+// SurvivorMode says what happens without a majority (§4.6).
+type SurvivorMode uint8
+
+// The values of `survivor`. Without it there is no heartbeat through the
+// gateway either.
+const (
+	SurvivorNever SurvivorMode = iota
+	SurvivorAuto
+	SurvivorAlways
+)

@@ -204,6 +204,7 @@ func (m *Machine) observePeer(p *peer) {
 	if p == m.self {
 		return
 	}
+	m.observeRelay(p)
 	end := p.lastHeard.Add(m.silence(p))
 	alive := p.heard && m.now < end
 	if alive {

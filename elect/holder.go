@@ -6,6 +6,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.until, v.since = holding, end, m.now
 	v.checked, v.verified = false, false
 	v.retire, v.move, v.ready = 0, nil, nil
+	v.survival = survival{}
 	v.previous = v.lastHeld
 	if v.cause = v.lastCause; !v.seenHeld {
 		v.cause = CauseBoot
@@ -28,7 +29,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 // (§4.4). The heartbeat itself asks first.
 func (m *Machine) renew() {
 	for _, v := range m.vips {
-		if v.phase != holding || m.answered(v) >= m.lists.Active.Majority() {
+		if v.phase != holding || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {
 			continue
 		}
 		if next := v.lastSend.Add(m.pace()); m.now < next {
@@ -53,7 +54,11 @@ func (m *Machine) answered(v *vip) (n int) {
 func (m *Machine) lapse() {
 	for _, v := range m.vips {
 		if v.phase == holding && m.now >= v.until {
-			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.epoch, Node: m.self.Name})
+			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.shown(), Node: m.self.Name, Text: m.whySurvivorEnds(v)})
+			if v.survives() {
+				m.surrender(v)
+				continue
+			}
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
 	}
@@ -66,7 +71,8 @@ func (m *Machine) letGo(v *vip, r Release) {
 	v.release = &r
 	v.phase = unbinding
 	v.givenUp = max(v.givenUp, v.epoch)
-	v.retire = v.epoch
+	v.retire = v.shown()
+	v.survival.epoch = 0
 	v.until = 0
 	v.voidVotes()
 	m.dirty = true

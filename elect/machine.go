@@ -48,6 +48,8 @@ type Machine struct {
 	quorum      bool
 	quorumSince Instant // of quorum being what it is
 	firstQuorum Instant // since then a takeover has been possible; 0: not yet
+	alone       bool    // no other voter is heard
+	aloneSince  Instant
 	allUnfit    bool
 	allUnfitEnd Instant // 0: never
 	everFit     bool    // a node was, or had time to be: before that, no alarm
@@ -63,7 +65,11 @@ type peer struct {
 	instance  Instance
 	beat      Heartbeat // its last; meaningful once heard
 	heard     bool
-	lastHeard Instant  // of any of its messages, once a heartbeat has been heard
+	lastHeard Instant // of any of its messages, once a heartbeat has been heard
+	direct    Instant // the same, of those that came by themselves
+	relayed   Instant // and of those that came through the gateway
+	relay     bool    // the gateway relayed between us when the peer was last heard directly
+	relaySent Instant
 	seen      SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
@@ -128,6 +134,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.steerMoves()
 	m.releaseUnbound()
 	m.candidacies()
+	m.survivals()
 	m.renew()
 	m.flushAsks()
 	m.repeatReleases()
@@ -152,6 +159,10 @@ func (m *Machine) take(ev Event) {
 		m.onStored(e)
 	case Command:
 		m.onCommand(e)
+	case GatewayAnswered:
+		m.onGatewayAnswered(e)
+	case Sign:
+		m.onSign(e)
 	case Tick, Unstored:
 	}
 }
@@ -165,6 +176,9 @@ func (m *Machine) receive(e Received) {
 		// A new boot: what the old one said of itself is void. Its grants
 		// stay: they name the old instance (§4.3).
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
+	}
+	if !m.noteRoute(p, e) {
+		return
 	}
 	p.lastHeard = m.now
 	switch msg := e.Msg.(type) {
@@ -217,7 +231,7 @@ func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
 		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Probe: e.Probe[:0],
-		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
+		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
 }
@@ -225,7 +239,7 @@ func (m *Machine) begin() {
 func (m *Machine) finish() Effects {
 	for _, v := range m.vips {
 		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.epoch, Until: v.until})
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.shown(), Until: v.until, Survivor: v.survives()})
 		if v.phase == holding {
 			m.due(v.until)
 		}
@@ -235,13 +249,15 @@ func (m *Machine) finish() Effects {
 	return m.eff
 }
 
-func (m *Machine) send(to *peer, msg Message) Seq {
+func (m *Machine) send(to *peer, msg Message) Seq { return m.sendBy(m.needsRelay(to), to, msg) }
+
+func (m *Machine) sendBy(relay bool, to *peer, msg Message) Seq {
 	m.seq++
 	if m.seq >= m.seqBound {
 		m.seqBound = m.seq + seqBlock
 		m.dirty = true
 	}
-	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg})
+	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg, Relay: relay})
 	return m.seq
 }
 

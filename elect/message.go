@@ -16,6 +16,7 @@ type Heartbeat struct {
 	HeldDown bool          // came back less than hold_down ago (§4.7)
 	Observes []Observation // what it sees of the others' PBXes
 	Excluded []VIPID       // VIPs it failed to verify lately (§5.5)
+	Relayed  []Node        // nodes it hears through the gateway (§4.6)
 	Holds    []Hold        // each also an ask to renew
 }
 
@@ -29,6 +30,7 @@ type Observation struct {
 type Hold struct {
 	VIP      VIPID
 	Epoch    Epoch
+	Survivor Epoch         // held under this epoch without a majority, Epoch is only asked for; 0: by lease
 	Age      time.Duration // held for
 	Cause    Cause
 	Why      Why

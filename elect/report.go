@@ -34,6 +34,7 @@ func (m *Machine) nodeStatus(p *peer) NodeStatus {
 			n.Holds = append(n.Holds, v.ID)
 		}
 	}
+	n.Relay = p.relay
 	return n
 }
 
@@ -41,8 +42,11 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	s := VIPStatus{ID: v.ID, Epoch: v.top()}
 	switch {
 	case v.phase == holding:
-		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.epoch, v.since, Held
+		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.shown(), v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
+		if v.survives() {
+			s.State = Surviving
+		}
 		if v.move != nil {
 			s.State = Moving
 		}
@@ -50,6 +54,9 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		h := v.claim.hold
 		s.Holder, s.Epoch, s.Since, s.State = v.claim.by.Name, h.Epoch, v.claim.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified = h.Cause, h.Why, h.Checked, h.Verified
+		if h.Survivor != 0 {
+			s.Epoch, s.State = h.Survivor, Surviving
+		}
 		if h.Moving {
 			s.State = Moving
 		}

@@ -43,6 +43,8 @@ type vip struct {
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
 
+	survival survival
+
 	backoffUntil Instant
 	retryAt      Instant // a refusal said for how long still
 	move         *move
@@ -100,6 +102,16 @@ func (m *Machine) holder(v *vip) *peer {
 	}
 	return v.claim.by
 }
+
+// shown is the epoch this node holds under: a survivor only asks for v.epoch.
+func (v *vip) shown() Epoch {
+	if v.survival.epoch != 0 {
+		return v.survival.epoch
+	}
+	return v.epoch
+}
+
+func (v *vip) survives() bool { return v.phase == holding && v.survival.epoch != 0 }
 
 func (v *vip) newRound(now Instant) {
 	v.round = now

@@ -52,22 +52,28 @@ func (j *Judge) violate(format string, args ...any) {
 
 // holds: the kernel of n was told to answer for VIP i. was says whether it did
 // already, grew whether the lease was prolonged.
-func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
+func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
+	if b.survivor || before.survivor {
+		j.survives(n, i, was, before)
+	}
+	if b.survivor {
+		return
+	}
 	if !was && n.effective(i) {
 		for _, o := range j.w.Nodes {
-			if o != n && o.effective(i) && (j.w.Fence || !o.unfenced(i)) {
+			if o != n && o.effective(i) && !o.bound[i].survivor && (j.w.Fence || !o.unfenced(i)) {
 				j.violate("%s bound by %s (epoch %d) while %s answers for it (epoch %d)", id, n, b.epoch, o, o.bound[i].epoch)
 			}
 		}
 		if v.holder != n || v.epoch != b.epoch {
 			j.acquired(n, i)
 		}
-	} else if b.epoch < before {
-		j.violate("%s: epoch fell from %d to %d at %s", id, before, b.epoch, n)
+	} else if b.epoch < before.epoch {
+		j.violate("%s: epoch fell from %d to %d at %s", id, before.epoch, b.epoch, n)
 	}
 	v.epoch = max(v.epoch, b.epoch)
-	if grew && n.effective(i) {
+	if (grew || before.survivor) && n.effective(i) {
 		j.leased(n, i)
 	}
 }

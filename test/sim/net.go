@@ -60,13 +60,24 @@ func (n *Node) arrive(h member.Header, msg elect.Message) {
 		n.backlog = append(n.backlog, delivery{h: h, msg: msg})
 		return
 	}
-	n.judgePacket(h, msg)
+	n.judgePacket(h, msg, false)
+}
+
+// arriveRelayed takes a packet that came through the gateway.
+func (n *Node) arriveRelayed(h member.Header, msg elect.Message) {
+	switch {
+	case n.Machine == nil:
+	case n.paused:
+		n.backlog = append(n.backlog, delivery{h: h, msg: msg, relayed: true})
+	default:
+		n.judgePacket(h, msg, true)
+	}
 }
 
 // cut2: a packet under way when the cable was pulled does not arrive.
 func (n *Node) cut2(from elect.Node) bool { return n.w.Node(from).cut[n.Index] > 0 }
 
-func (n *Node) judgePacket(h member.Header, msg elect.Message) {
+func (n *Node) judgePacket(h member.Header, msg elect.Message, relayed bool) {
 	if msg == nil {
 		if v, news, owed := n.guard.Greet(h); v == member.Fresh && (news || owed) {
 			n.greet(h.From, owed)
@@ -84,7 +95,7 @@ func (n *Node) judgePacket(h member.Header, msg elect.Message) {
 		n.stale++
 		return
 	}
-	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg})
+	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg, Relayed: relayed})
 }
 
 // greet sends a hello, at most one per peer in 20 ms as the real one does.

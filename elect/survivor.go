@@ -1,0 +1,359 @@
+package elect
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The figures of §4.6.
+const (
+	askEvery  = 100 * time.Millisecond // one round of questions
+	askAgain  = 20 * time.Millisecond  // where the router has not answered the last one
+	questions = 15                     // for the owner, unanswered, before a survivor takes the VIP
+	evidence  = 500 * time.Millisecond // how long one answer of the router lasts
+)
+
+// survival is what a node knows of a VIP from the network, not from its peers.
+type survival struct {
+	epoch      Epoch   // held under it without a majority; 0: by lease, or not at all
+	gateway    Instant // send time of the newest question to the gateway that was answered, from our own address
+	router     Instant // the same from the VIP: the router's table points here
+	asked      Instant // the newest question to the gateway, from either
+	owner      Instant // the newest question for the owner
+	unanswered int     // of those, how many in a row nobody answered
+	yields     int     // how often this node had to give it up
+	notBefore  Instant // its backoff
+}
+
+// survivals lets this node hold without a majority where the evidence allows
+// it (§4.6).
+func (m *Machine) survivals() {
+	if m.cfg.Survivor == SurvivorNever {
+		return
+	}
+	m.observeAlone()
+	for _, v := range m.vips {
+		switch {
+		case !v.Announced:
+		case v.survives():
+			m.askRouter(v)
+			m.askOwner(v)
+		case v.phase == holding:
+			m.outlive(v)
+		default:
+			m.standAlone(v)
+		}
+	}
+}
+
+// observeAlone keeps since when every other voter is silent, directly and
+// through the gateway.
+func (m *Machine) observeAlone() {
+	alone := m.lists.Active != nil && !m.quorum
+	for _, p := range m.peers {
+		if p != m.self && p.alive && (p.Voter || m.lists.Active.Has(p.Name)) {
+			alone = false
+		}
+	}
+	if alone != m.alone {
+		m.alone, m.aloneSince = alone, max(m.now, m.started.Add(m.cfg.Lease))
+	}
+}
+
+// onlyTwo reports whether there are two voters and this node is one of them:
+// then no majority can be elsewhere. A change of the voter list that is under
+// way, at either of them, makes it false (§4.9).
+func (m *Machine) onlyTwo() bool {
+	a := m.lists.Active
+	if len(a) != 2 || !a.Has(m.self.Name) || !a.Equal(m.lists.File) {
+		return false
+	}
+	for _, p := range m.peers {
+		if theirs := p.beat.Lists; p.heard && p != m.self && !(theirs.Active.Equal(a) && theirs.File.Equal(a)) {
+			return false
+		}
+	}
+	return true
+}
+
+// whyNoSurvivor says why this node may not hold without a majority, empty when
+// only the evidence is missing.
+func (m *Machine) whyNoSurvivor(v *vip) string {
+	switch {
+	case m.cfg.Survivor == SurvivorNever:
+		return "survivor = \"never\""
+	case !v.Announced:
+		return "only an announced VIP can have a survivor"
+	case !m.self.Holder:
+		return "this node is a witness"
+	case m.stopping:
+		return "this agent is stopping"
+	case m.unfit(m.self) != "":
+		return "this node is unfit: " + m.unfit(m.self)
+	case !m.alone:
+		return "another voter is still heard"
+	}
+	for _, p := range m.peers[:m.self.index] {
+		if p.alive && p.Holder && m.unfit(p) == "" {
+			return fmt.Sprintf("%s comes first", p.Name)
+		}
+	}
+	if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {
+		return ""
+	}
+	var unknown []string
+	for _, p := range m.peers {
+		if p != m.self && !p.relay && (p.Voter || p.Holder || m.lists.Active.Has(p.Name)) {
+			unknown = append(unknown, string(p.Name))
+		}
+	}
+	if len(unknown) > 0 {
+		return fmt.Sprintf("the gateway is not known to relay to %s, so their silence proves nothing; "+
+			"survivor = \"always\" would take the VIP at the risk of two holders", strings.Join(unknown, ", "))
+	}
+	return ""
+}
+
+// standAlone asks the network, and takes the VIP when nothing speaks against it
+// for long enough.
+func (m *Machine) standAlone(v *vip) {
+	s := &v.survival
+	if m.quorum && m.now >= m.quorumSince.Add(10*m.cfg.Lease) {
+		*s = survival{} // that split is over
+	}
+	vacant, is := m.vacantSince(v)
+	if v.phase != idle || !is || m.now < m.quietUntil || m.now < v.leased || m.whyNoSurvivor(v) != "" {
+		s.unanswered, s.owner = 0, 0
+		return
+	}
+	at := max(vacant, m.aloneSince.Add(m.aloneFor()), s.notBefore)
+	begin := max(vacant, at.Add(-(questions+1)*askEvery))
+	switch next := s.owner.Add(askEvery); {
+	case m.now < begin:
+		m.due(begin)
+		return
+	case m.now < next:
+		m.due(next)
+		return
+	case s.owner == 0, m.now >= next.Add(askEvery), s.gateway.Add(evidence) < m.now:
+		// Who does not listen, or has no network, hears no answer.
+		s.unanswered = 0
+	default:
+		s.unanswered++
+	}
+	if s.unanswered >= questions && m.now >= at {
+		m.takeAlone(v)
+		return
+	}
+	s.owner = m.now
+	m.question(AskGateway, v)
+	m.question(AskOwner, v)
+	m.due(m.now.Add(askEvery))
+}
+
+// aloneFor is how long a node waits without any other voter.
+func (m *Machine) aloneFor() time.Duration {
+	if m.onlyTwo() {
+		return m.cfg.Stagger
+	}
+	return m.cfg.SurvivorAfter
+}
+
+func (m *Machine) question(k QuestionKind, v *vip) {
+	m.eff.Questions = append(m.eff.Questions, Question{Kind: k, VIP: v.ID})
+}
+
+// takeAlone makes this node a survivor. Its own vote is its own from then on.
+func (m *Machine) takeAlone(v *vip) {
+	yields := v.survival.yields
+	v.epoch = v.top() + 1
+	v.why, v.freeSince, v.first = WhyAlone, m.now, v.epoch
+	if v.noticed == 0 {
+		v.noticed = m.aloneSince
+	}
+	m.acquire(v, m.now.Add(evidence))
+	v.survival = survival{epoch: v.epoch, yields: yields}
+	m.askAbove(v)
+	m.askRouter(v)
+	m.askOwner(v)
+}
+
+// askAbove makes v.epoch what a survivor asks for: the first lease is above it.
+func (m *Machine) askAbove(v *vip) {
+	v.voidVotes()
+	v.epoch = max(v.top(), v.survival.epoch) + 1
+	m.noteAsked(v)
+	m.beatNow = true
+}
+
+// askRouter keeps asking the router from the VIP. Until it first answers, its
+// table has to be corrected: the neighbours are told each time.
+func (m *Machine) askRouter(v *vip) {
+	s := &v.survival
+	every := askEvery
+	if s.router < s.asked {
+		every = askAgain
+	}
+	if next := s.asked.Add(every); m.now < next {
+		m.due(next)
+		return
+	}
+	s.asked = m.now
+	m.eff.Questions = append(m.eff.Questions, Question{Kind: AskRouter, VIP: v.ID, Announce: v.survives() && s.router == 0})
+	m.due(m.now.Add(askAgain))
+}
+
+// askOwner keeps asking by ARP whether another host has the VIP.
+func (m *Machine) askOwner(v *vip) {
+	s := &v.survival
+	if m.now >= s.owner.Add(askEvery) {
+		s.owner = m.now
+		m.question(AskOwner, v)
+	}
+	m.due(s.owner.Add(askEvery))
+}
+
+// outlive lets one of two voters hold on when it loses the other: there is no
+// majority elsewhere. It turns survivor before its lease ends, so nothing is
+// unbound (§4.6).
+func (m *Machine) outlive(v *vip) {
+	if !m.onlyTwo() || v.move != nil || m.stopping || m.refused(v) {
+		return
+	}
+	left := v.until.Sub(m.now)
+	if early := Usable(m.cfg.Lease) - 3*m.cfg.Heartbeat/2; left > early {
+		m.due(v.until.Add(-early))
+		return
+	}
+	m.askRouter(v)
+	late := max(50*time.Millisecond, m.cfg.Lease/10)
+	if left > late {
+		m.due(v.until.Add(-late))
+		return
+	}
+	if end := v.survival.router.Add(evidence); end > m.now && v.survival.router != 0 {
+		v.survival.epoch = v.top() + 1
+		v.until = max(v.until, end)
+		m.tell(Transition{Kind: Survives, VIP: v.ID, Node: m.self.Name, Epoch: v.survival.epoch})
+		m.askAbove(v)
+	}
+}
+
+// refused reports whether the other voter, being there, has said no for a
+// reason that time does not end.
+func (m *Machine) refused(v *vip) bool {
+	if m.unfit(m.self) != "" {
+		return true
+	}
+	for _, p := range m.peers {
+		r := v.votes[p.index].refused
+		if p != m.self && p.alive && (r == RefusedNoConfidence || r == RefusedList) {
+			return true
+		}
+	}
+	return false
+}
+
+// leaseAgain turns a survivor's hold into a lease: a majority is back and has
+// granted the epoch above it.
+func (m *Machine) leaseAgain(v *vip, end Instant) {
+	if end.Sub(m.now) < Usable(m.cfg.Lease)/2 {
+		return // the next answer will do
+	}
+	v.survival = survival{}
+	v.first, v.until = v.epoch, end
+	m.tell(Transition{Kind: LeasedAgain, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch})
+	m.durableDue, m.beatNow = true, true
+}
+
+// surrender gives a survivor's VIP up, with growing backoff.
+func (m *Machine) surrender(v *vip) {
+	n := min(v.survival.yields+1, 10)
+	wait := m.backoff() << (n - 1)
+	v.survival = survival{yields: n, notBefore: m.now.Add(min(wait, maxHoldDown))}
+	v.backoffUntil = m.now.Add(m.backoff())
+	m.letGo(v, Release{Cause: CauseCrash})
+}
+
+func (m *Machine) whySurvivorEnds(v *vip) string {
+	if v.survives() {
+		return "the router no longer answers the VIP here"
+	}
+	return ""
+}
+
+func (m *Machine) onGatewayAnswered(e GatewayAnswered) {
+	v := m.known[e.VIP]
+	switch {
+	case v == nil || e.Sent > m.now:
+	case e.Kind == AskGateway && v.phase != holding:
+		v.survival.gateway = max(v.survival.gateway, e.Sent)
+	case e.Kind == AskRouter && v.phase == holding:
+		v.survival.router = max(v.survival.router, e.Sent)
+		if v.survives() {
+			v.until = max(v.until, v.survival.router.Add(evidence))
+		}
+	}
+}
+
+// onSign takes a sign of another holder. Another node that asks who has the
+// VIP, too, goes first if it is configured first.
+func (m *Machine) onSign(e Sign) {
+	v := m.known[e.VIP]
+	if v == nil || e.Node == m.self.Name {
+		return
+	}
+	if e.Asks {
+		if p := m.peer(e.Node); p == nil || p.index > m.self.index || v.phase == holding {
+			return
+		}
+	}
+	v.survival.unanswered = 0
+	if v.survives() {
+		m.surrender(v)
+	}
+}
+
+// claims is the epoch a holder shows: a survivor only asks for h.Epoch.
+func (h Hold) claims() Epoch {
+	if h.Survivor != 0 {
+		return h.Survivor
+	}
+	return h.Epoch
+}
+
+// outranks reports whether p's claim makes this node, a survivor, yield: any
+// lease does, and of two survivors the one under the higher epoch stays, under
+// the same epoch the one that is configured first.
+func outranks(h Hold, p *peer, v *vip, self *peer) bool {
+	if h.Survivor == 0 || h.Survivor != v.survival.epoch {
+		return h.Survivor == 0 || h.Survivor > v.survival.epoch
+	}
+	return p.index < self.index
+}
+
+// supersedes reports whether a claim takes the place of another node's.
+func supersedes(h, before Hold) bool {
+	if (h.Survivor == 0) != (before.Survivor == 0) {
+		return h.Survivor == 0
+	}
+	return h.claims() >= before.claims()
+}
+
+// whyNotAlone says in words why this node does not hold without a majority.
+func (m *Machine) whyNotAlone(v *vip) string {
+	if why := m.whyNoSurvivor(v); why != "" {
+		return why
+	}
+	s := v.survival
+	switch {
+	case m.now < s.notBefore:
+		return "another holder showed, or the router pointed elsewhere: waiting before another attempt"
+	case s.owner != 0 && s.gateway.Add(evidence) < m.now:
+		return "the gateway does not answer"
+	case s.owner != 0:
+		return fmt.Sprintf("%d of %d questions for its owner unanswered", s.unanswered, questions)
+	}
+	return "waiting before it may be taken alone"
+}
