@@ -112,6 +112,20 @@ func TestReleasedEpochIsBarred(t *testing.T) {
 	b.want(b.asked("a", 11, 6), elect.Granted, "the next epoch")
 }
 
+// The record written while quiet knows nothing of what was granted before.
+func TestQuietTimeOutlivesARestart(t *testing.T) {
+	b := newBench(t)
+	b.runtime = nil
+	b.start(nil, 22)
+	b.pass(600 * time.Millisecond)
+	b.start(nil, 23)
+	b.want(b.asked("a", 11, 5), elect.RefusedQuiet, "restarted while quiet")
+	b.pass(300 * time.Millisecond)
+	b.want(b.asked("a", 11, 5), elect.RefusedQuiet, "until a lease after the loss")
+	b.pass(200 * time.Millisecond)
+	b.want(b.asked("a", 11, 5), elect.Granted, "after that, restart or not")
+}
+
 func TestReleaseNamesAnInstance(t *testing.T) {
 	b := newBench(t)
 	b.want(b.asked("a", 12, 5), elect.Granted, "the new instance asks")

@@ -8,6 +8,9 @@ type Runtime struct {
 	Instance Instance             `json:"instance"`
 	SeqBound Seq                  `json:"seq_bound"` // no packet was sent with this number or a higher one
 	VIPs     map[VIPID]RuntimeVIP `json:"vips"`
+	// QuietUntil is the end of the quiet time if it was not over yet: until then
+	// this record knows only a part of what the voter granted.
+	QuietUntil Instant `json:"quiet_until,omitempty"`
 }
 
 // RuntimeVIP is a voter's and a holder's memory of one VIP.

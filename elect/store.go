@@ -61,7 +61,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 		m.dirty = true
 		return
 	}
-	m.quietUntil = m.now
+	m.quietUntil = min(m.quietUntil, r.Runtime.QuietUntil)
 	m.instance = r.Runtime.Instance
 	m.seq, m.seqBound = r.Runtime.SeqBound, r.Runtime.SeqBound
 	for id, s := range r.Runtime.VIPs {
@@ -140,6 +140,9 @@ func (m *Machine) highestRose() bool {
 
 func (m *Machine) runtime() *Runtime {
 	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: maps.Clone(m.strangers)}
+	if m.now < m.quietUntil {
+		r.QuietUntil = m.quietUntil
+	}
 	for _, v := range m.vips {
 		s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp, Asked: v.asked}
 		if v.grant != nil {

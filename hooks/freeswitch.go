@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
+
+	"sipalive/eventsocket"
 )
 
 // checkFreeSWITCH refuses commands before they are sent.
@@ -43,18 +44,15 @@ func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
 		}
 		return result{err: err, note: strings.Join(notes, "; "), output: out.String()}
 	}
-	password, err := r.password()
+	client := eventsocket.Client{Address: r.opts.FreeSWITCHAddress, Password: r.opts.FreeSWITCHPassword, Dial: r.opts.Dial}
+	s, err := client.Open(ctx)
 	if err != nil {
 		return finish("", err)
 	}
-	s, err := openEventSocket(ctx, r.opts.Dial, r.opts.FreeSWITCHAddress, password)
-	if err != nil {
-		return finish("", err)
-	}
-	defer s.close()
+	defer s.Close()
 	for _, command := range a.FreeSWITCH {
 		began := r.opts.Now()
-		text, err := s.api(command)
+		text, err := s.API(command)
 		fmt.Fprintf(&out, "> %s\n%s\n", command, strings.TrimRight(text, "\n"))
 		if err != nil {
 			return finish(oneLine(command)+": ", err)
@@ -66,83 +64,16 @@ func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
 	return finish("", nil)
 }
 
-func (r *Runner) password() (string, error) {
-	if r.opts.FreeSWITCHPassword == nil {
-		return "", errors.New("no password (set password_file under [freeswitch])")
-	}
-	password, err := r.opts.FreeSWITCHPassword()
-	if err != nil {
-		return "", fmt.Errorf("no password: %s", oneLine(err.Error()))
-	}
-	password = strings.TrimSpace(password)
-	if password == "" || strings.ContainsAny(password, "\r\n\x00") {
-		return "", errors.New("the password is not one line of text (see password_file)")
-	}
-	return password, nil
-}
-
 // explain puts the end of the action before whatever error it caused on the
 // connection.
 func (r *Runner) explain(ctx context.Context, a Action, err error) string {
-	var op *net.OpError
 	switch {
 	case ended(ctx, err) && r.ctx.Err() == nil:
 		return whyEnded(ctx, "no answer", a.timeout()) + " (frozen, or its database is away?)"
 	case ended(ctx, err):
 		return whyEnded(ctx, "no answer", a.timeout())
-	case errors.As(err, &op) && op.Op == "dial":
-		return oneLine(op.Err.Error()) + " (is FreeSWITCH running, mod_event_socket loaded?)"
-	case errors.As(err, &op):
-		return oneLine(op.Err.Error())
 	}
 	return oneLine(err.Error())
-}
-
-// api sends one API command and judges the answer. The text is what FreeSWITCH
-// said, whether it is a failure or not.
-func (s *eventSocket) api(command string) (text string, err error) {
-	f, err := s.command("api " + command)
-	if err != nil {
-		return "", err
-	}
-	if f.contentType != typeAPIResponse {
-		return f.replyText, fmt.Errorf("%s", oneLine(f.replyText)) // mod_event_socket itself refused the line
-	}
-	return string(f.body), judge(string(f.body))
-}
-
-// failures are how lines begin with which FreeSWITCH says no; many have no -ERR.
-// From recordings of 1.11.1 (testdata) and, for those marked so, from reading
-// mod_sofia.c.
-var failures = []string{
-	"-ERR",
-	"-USAGE",
-	"Usage:", // read
-	"Invalid Profile",
-	"Invalid Args!",    // read
-	"Invalid Syntax!",  // read
-	"Invalid Gateway!", // read, also with a small g
-	"No gateway name",  // read
-	"Unknown Command",
-	"Failure starting",
-}
-
-// judge returns the line with which an API answer says that the command failed,
-// nil if none does. "No sessions to recover." is no failure.
-func judge(text string) error {
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		for _, begin := range failures {
-			if len(line) >= len(begin) && strings.EqualFold(line[:len(begin)], begin) {
-				return errors.New(oneLine(line))
-			}
-		}
-		tooYoung := strings.HasPrefix(line, "Profile ") && strings.Contains(line, "must be up for at least")
-		if tooYoung || strings.HasSuffix(line, "Command not found!") {
-			return errors.New(oneLine(line))
-		}
-	}
-	return nil
 }
 
 // slowRecover separates a true "No sessions to recover." from the one that comes

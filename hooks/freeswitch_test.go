@@ -11,55 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"sipalive/eventsocket/recorded"
 )
-
-// TestJudgeRecordings says for every API answer ever recorded whether the command
-// failed, and by which line.
-func TestJudgeRecordings(t *testing.T) {
-	verdicts := map[string][]string{
-		"auth-ok-status.txt":                {"ok"},
-		"auth-wrong-password.txt":           nil,
-		"bad-command.txt":                   {"-ERR nosuchcommand Command not found!", "Unknown Command [nosuch]"},
-		"bgapi.txt":                         nil,
-		"calls-count.txt":                   {"ok", "ok", "ok"},
-		"exit.txt":                          nil,
-		"gateways.txt":                      {"Unknown Command [gwlist]", "ok"},
-		"memcache-module-missing.txt":       {"-ERR memcache Command not found!"},
-		"pause-resume-ready.txt":            {"ok", "ok", "ok", "ok", "ok", "ok", "ok"},
-		"profile-start-already-running.txt": {"ok"},
-		"profile-start-says-success-but-address-missing.txt": {"ok", "Invalid Profile!", "ok"},
-		"profile-status-running.txt":                         {"Invalid Profile!"},
-		"profile-stop-ok-then-start-collides.txt":            {"ok", "ok", "Invalid Profile!"},
-		"profile-stop-refused-within-10s-of-start.txt": {
-			"Profile vip2 must be up for at least 10 seconds to stop/restart.",
-			"Profile vip2 must be up for at least 10 seconds to stop/restart.",
-		},
-		"profile-unknown.txt": {"Failure starting nosuch", "Invalid Profile [nosuch]", "Invalid Profile [nosuch]"},
-		"recover-nothing.txt": {"ok"},
-		"sofia-xmlstatus.txt": {"ok", "ok"},
-	}
-	for _, name := range dialogueNames(t) {
-		var got []string
-		for _, s := range loadDialogue(t, name) {
-			if !strings.HasPrefix(s.server, "Content-Type: api/response\n") {
-				continue
-			}
-			f, err := readFrame(bufio.NewReader(strings.NewReader(s.server)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			verdict := "ok"
-			if err := judge(string(f.body)); err != nil {
-				verdict = err.Error()
-			}
-			got = append(got, verdict)
-		}
-		if d := cmp.Diff(verdicts[name], got); d != "" {
-			t.Errorf("%s (-want +got):\n%s", name, d)
-		}
-	}
-}
 
 func TestCheckFreeSWITCH(t *testing.T) {
 	refused := map[string]string{
@@ -122,7 +75,7 @@ func TestFreeSWITCHActions(t *testing.T) {
 	for _, tt := range tests {
 		for _, drip := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/drip=%v", tt.file, drip), func(t *testing.T) {
-				address := serveEventSocket(t, play(loadDialogue(t, tt.file), drip))
+				address := recorded.Serve(t, recorded.Play(recorded.Load(t, tt.file), drip))
 				o := ask(t, address, patience, tt.commands...)
 				if o.OK != (tt.err == "") || o.Err != tt.err || o.Note != tt.note || o.Output != tt.output {
 					t.Errorf("got  %+v\nwant %+v", o, tt)
@@ -133,9 +86,9 @@ func TestFreeSWITCHActions(t *testing.T) {
 }
 
 func TestFreeSWITCHWrongPassword(t *testing.T) {
-	steps := loadDialogue(t, "auth-wrong-password.txt")
-	steps[1].client = "auth ClueCon\n\n"
-	o := ask(t, serveEventSocket(t, play(steps, false)), patience, "status")
+	steps := recorded.Load(t, "auth-wrong-password.txt")
+	steps[1].Client = "auth ClueCon\n\n"
+	o := ask(t, recorded.Serve(t, recorded.Play(steps, false)), patience, "status")
 	if want := "the password is not accepted (-ERR invalid): see password_file and event_socket.conf.xml"; o.Err != want {
 		t.Errorf("got  %s\nwant %s", o.Err, want)
 	}
@@ -144,7 +97,7 @@ func TestFreeSWITCHWrongPassword(t *testing.T) {
 // TestFreeSWITCHSlowRecover: after 6 s "nothing" may mean "no database".
 func TestFreeSWITCHSlowRecover(t *testing.T) {
 	var clock int64
-	address := serveEventSocket(t, play(loadDialogue(t, "recover-nothing.txt"), false))
+	address := recorded.Serve(t, recorded.Play(recorded.Load(t, "recover-nothing.txt"), false))
 	r := newTestRunner(t, Options{FreeSWITCHAddress: address, FreeSWITCHPassword: clueCon,
 		Now: func() int64 { clock += 6e9; return clock }})
 	o := runOne(t, r, Action{FreeSWITCH: []string{"sofia profile vip1 recover"}})
@@ -155,14 +108,14 @@ func TestFreeSWITCHSlowRecover(t *testing.T) {
 
 // TestFreeSWITCHGoesAwayAnywhere closes the connection after each byte in turn.
 func TestFreeSWITCHGoesAwayAnywhere(t *testing.T) {
-	steps := loadDialogue(t, "recover-nothing.txt")
+	steps := recorded.Load(t, "recover-nothing.txt")
 	ends := map[string]func(net.Conn){
 		"close": func(c net.Conn) { c.Close() },
 		"reset": func(c net.Conn) { _ = c.(*net.TCPConn).SetLinger(0); c.Close() },
 	}
 	for name, end := range ends {
-		for n := 1; n < serverBytes(steps); n++ {
-			address := serveEventSocket(t, cutAfter(steps, n, end))
+		for n := 1; n < recorded.ServerBytes(steps); n++ {
+			address := recorded.Serve(t, recorded.CutAfter(steps, n, end))
 			o := ask(t, address, patience, "sofia profile vip1 recover")
 			told := strings.Contains(o.Err, "closed the connection") || strings.Contains(o.Err, "reset by peer") || strings.Contains(o.Err, "broken pipe")
 			if o.OK || !told {
@@ -178,9 +131,9 @@ func TestFreeSWITCHGoesAwayAnywhere(t *testing.T) {
 // TestFreeSWITCHHangs: a frozen FreeSWITCH costs the timeout and no more, at
 // whatever byte it froze.
 func TestFreeSWITCHHangs(t *testing.T) {
-	steps := loadDialogue(t, "recover-nothing.txt")
-	greeting := len(steps[0].server)
-	accepted := greeting + len(steps[2].server)
+	steps := recorded.Load(t, "recover-nothing.txt")
+	greeting := len(steps[0].Server)
+	accepted := greeting + len(steps[2].Server)
 	stages := map[string]struct {
 		bytes int
 		step  string
@@ -191,12 +144,12 @@ func TestFreeSWITCHHangs(t *testing.T) {
 		"half the auth reply":  {greeting + 9, ""},
 		"after the auth reply": {accepted, "sofia profile vip1 recover: "},
 		"half the header":      {accepted + 20, "sofia profile vip1 recover: "},
-		"half the body":        {serverBytes(steps) - 5, "sofia profile vip1 recover: "},
+		"half the body":        {recorded.ServerBytes(steps) - 5, "sofia profile vip1 recover: "},
 	}
 	for name, stage := range stages {
 		t.Run(name, func(t *testing.T) {
 			const timeout = 150 * time.Millisecond
-			address := serveEventSocket(t, cutAfter(steps, stage.bytes, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
+			address := recorded.Serve(t, recorded.CutAfter(steps, stage.bytes, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
 			o := ask(t, address, timeout, "sofia profile vip1 recover")
 			if want := stage.step + "no answer within 150ms (frozen, or its database is away?)"; o.Err != want {
 				t.Errorf("got  %s\nwant %s", o.Err, want)
@@ -254,7 +207,7 @@ func TestFreeSWITCHAnswers(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			o := ask(t, serveEventSocket(t, answering(always(tt.reply))), patience, "status")
+			o := ask(t, recorded.Serve(t, answering(always(tt.reply))), patience, "status")
 			if o.Err != tt.err || o.OK != (tt.err == "") {
 				t.Errorf("got %+v, want %s", o, tt.err)
 			}
@@ -263,7 +216,7 @@ func TestFreeSWITCHAnswers(t *testing.T) {
 }
 
 func TestFreeSWITCHRudeGreeting(t *testing.T) {
-	address := serveEventSocket(t, func(conn net.Conn) error {
+	address := recorded.Serve(t, func(conn net.Conn) error {
 		_, err := io.WriteString(conn, "Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n")
 		return err
 	})
@@ -277,7 +230,7 @@ func TestFreeSWITCHRudeGreeting(t *testing.T) {
 // and the next answer is still understood.
 func TestFreeSWITCHLongAnswer(t *testing.T) {
 	body := strings.Repeat("0123456789abcde\n", 1<<16) // 1 MiB
-	address := serveEventSocket(t, answering(func(_ net.Conn, n int) string {
+	address := recorded.Serve(t, answering(func(_ net.Conn, n int) string {
 		if n == 1 {
 			return fmt.Sprintf("Content-Type: api/response\nContent-Length: %d\n\n%s", len(body), body)
 		}
@@ -290,7 +243,7 @@ func TestFreeSWITCHLongAnswer(t *testing.T) {
 }
 
 func TestFreeSWITCHEndlessEvents(t *testing.T) {
-	address := serveEventSocket(t, answering(func(conn net.Conn, _ int) string {
+	address := recorded.Serve(t, answering(func(conn net.Conn, _ int) string {
 		for {
 			if _, err := io.WriteString(conn, eventFrame); err != nil {
 				return ""
@@ -306,7 +259,7 @@ func TestFreeSWITCHEndlessEvents(t *testing.T) {
 // TestFreeSWITCHTimeoutIsForTheWholeList: each answer alone would be in time.
 func TestFreeSWITCHTimeoutIsForTheWholeList(t *testing.T) {
 	const each, timeout = 100 * time.Millisecond, 550 * time.Millisecond
-	address := serveEventSocket(t, answering(func(net.Conn, int) string {
+	address := recorded.Serve(t, answering(func(net.Conn, int) string {
 		time.Sleep(each)
 		return okFrame
 	}))
@@ -375,7 +328,7 @@ func TestFreeSWITCHNotSent(t *testing.T) {
 
 func TestFreeSWITCHPasswordIsReadAtEachUse(t *testing.T) {
 	reads := 0
-	address := serveEventSocket(t, answering(always(okFrame)))
+	address := recorded.Serve(t, answering(always(okFrame)))
 	r := newTestRunner(t, Options{FreeSWITCHAddress: address, FreeSWITCHPassword: func() (string, error) {
 		reads++
 		return clueCon()

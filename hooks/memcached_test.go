@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"sipalive/eventsocket/recorded"
 )
 
 // startMemcached runs a real memcached on a free port of loopback, with one key.
@@ -87,7 +89,7 @@ func port(address string) string {
 // the server beside them is flushed.
 func TestMemcachedHangs(t *testing.T) {
 	alive, client := startMemcached(t)
-	frozen := serveEventSocket(t, func(conn net.Conn) error { _, _ = io.Copy(io.Discard, conn); return nil })
+	frozen := recorded.Serve(t, func(conn net.Conn) error { _, _ = io.Copy(io.Discard, conn); return nil })
 	r := newTestRunner(t, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if strings.HasPrefix(address, "slow.example:") {
 			<-ctx.Done() // a name server that does not answer
@@ -111,7 +113,7 @@ func TestMemcachedHangs(t *testing.T) {
 
 func TestMemcachedBadAnswer(t *testing.T) {
 	for _, answer := range []string{"ERROR\r\n", "\x1b[2J\nOK\r\n", strings.Repeat("x", 100_000)} {
-		address := serveEventSocket(t, func(conn net.Conn) error {
+		address := recorded.Serve(t, func(conn net.Conn) error {
 			_, _ = io.WriteString(conn, answer)
 			_, _ = io.Copy(io.Discard, conn)
 			return nil

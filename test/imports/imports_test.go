@@ -15,16 +15,17 @@ const module = "sipalive"
 
 // allowed is who may import which other room; cmd and test may import all.
 var allowed = map[string][]string{
-	"agent":    {"elect", "member", "sipcheck", "vip", "arp", "hooks", "platform", "config", "control"},
-	"elect":    {},
-	"member":   {"elect"},
-	"control":  {"elect"},
-	"config":   {"elect"},
-	"vip":      {"platform"},
-	"arp":      {"platform"},
-	"sipcheck": {},
-	"hooks":    {},
-	"platform": {},
+	"agent":       {"elect", "member", "sipcheck", "vip", "arp", "hooks", "eventsocket", "platform", "config", "control"},
+	"elect":       {},
+	"member":      {"elect"},
+	"control":     {"elect"},
+	"config":      {"elect"},
+	"vip":         {"platform"},
+	"arp":         {"platform"},
+	"sipcheck":    {"eventsocket"},
+	"hooks":       {"eventsocket"},
+	"eventsocket": {},
+	"platform":    {},
 }
 
 // pure is what elect must never see: its time and its luck come from outside.
@@ -109,6 +110,7 @@ func TestPlantedArrows(t *testing.T) {
 		{"sipalive/elect", []string{"sipalive/config"}},
 		{"sipalive/elect", []string{"golang.org/x/sys/unix"}},
 		{"sipalive/hooks", []string{"sipalive/elect"}},
+		{"sipalive/hooks", []string{"sipalive/sipcheck"}},
 		{"sipalive/vip", []string{"sipalive/arp"}},
 		{"sipalive/member", []string{"sipalive/agent"}},
 		{"sipalive/util", nil},

@@ -152,15 +152,40 @@ func (w *World) begin(f Fault) func() {
 		return w.worsen(&w.Net.Slow, 0.3*f.P)
 	}
 	if f.Kind == Forgetting {
-		a.Kill()
-		a.Forget()
-		w.At(time.Duration(f.P*float64(100*time.Millisecond)), a.Start)
-		return w.cutAll(func(x, y *Node) bool { return x == b || y == b })
+		return w.forget(f, a, b)
 	}
 	if f.Kind < PBXDead {
 		return w.beginHost(f, a)
 	}
 	return w.beginService(f, a, b)
+}
+
+// forget takes the memory of voter a while b is cut off; or, the hardest case,
+// b is heard by a alone for more than a lease, and then a is restarted twice.
+func (w *World) forget(f Fault, a, b *Node) func() {
+	isolate := func() func() { return w.cutAll(func(x, y *Node) bool { return x == b || y == b }) }
+	lose := func() {
+		a.Kill()
+		a.Forget()
+		w.At(time.Duration(f.P*float64(100*time.Millisecond)), a.Start)
+	}
+	if f.Set&1 != 0 {
+		lose()
+		return isolate()
+	}
+	undo := w.cutAll(func(x, y *Node) bool { return x == b && y != a || y == b && x != a })
+	over := false
+	w.At(b.Config.Lease*6/5, func() {
+		if over {
+			return
+		}
+		undo()
+		undo = isolate()
+		lose()
+		w.At(100*time.Millisecond, a.Kill)
+		w.At(110*time.Millisecond, a.Start)
+	})
+	return func() { over = true; undo() }
 }
 
 func (f Fault) in(n *Node) bool { return f.Set&(1<<n.Index) != 0 }

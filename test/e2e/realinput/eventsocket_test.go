@@ -17,7 +17,7 @@ import (
 const recoverTimeout = time.Second
 
 // recording is a takeover's dialogue with FreeSWITCH 1.11.1.
-const recording = "../../../hooks/testdata/freeswitch-esl/recover-nothing.txt"
+const recording = "../../../eventsocket/recorded/freeswitch-esl/recover-nothing.txt"
 
 // TestEventSocket: vip1's takeover asks FreeSWITCH to recover its calls, vip2's
 // does something else. However the event socket behaves, the address comes

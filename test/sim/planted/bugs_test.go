@@ -19,6 +19,7 @@ var bugs = []bug{
 	{name: "drift margin dropped", file: machine, old: "return lease - lease/1000 - Margin(lease)", new: "return lease"},
 	{name: "no quiet time", file: store, old: "m.quietUntil = m.now.Add(max(m.cfg.Lease, m.durable.LongestLease))", new: "m.quietUntil = m.now"},
 	{name: "quiet for its own lease only", file: store, old: "m.now.Add(max(m.cfg.Lease, m.durable.LongestLease))", new: "m.now.Add(m.cfg.Lease)", directed: true},
+	{name: "quiet time forgotten over a restart", file: store, old: "min(m.quietUntil, r.Runtime.QuietUntil)", new: "m.now"},
 	{name: "epoch not compared", file: voter, old: "case it.Epoch <= v.barred, g != nil && !own && it.Epoch <= g.Epoch, own && it.Epoch < g.Epoch:", new: "case false:", directed: true},
 	{name: "grant answered before it is stored", file: voter, old: "		m.dirty = true\n		m.durableDue", new: "		m.durableDue"},
 	{name: "own vote not stored", file: voter, old: "		m.dirty = true\n		m.durableDue", new: "		m.dirty = m.dirty || g.Holder != m.self.Name\n		m.durableDue"},

@@ -1,12 +1,10 @@
-package hooks
+package eventsocket
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 )
@@ -19,7 +17,7 @@ const (
 )
 
 // Content types of the event socket (FreeSWITCH mod_event_socket). Recordings of
-// a 1.11.1 are in testdata.
+// a 1.11.1 are in package recorded.
 const (
 	typeAuthRequest  = "auth/request"
 	typeCommandReply = "command/reply"
@@ -136,85 +134,4 @@ func cutOff(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// eventSocket is a connection to FreeSWITCH that carries one command at a time.
-// After any error it is of no use: what arrives next could be the answer to an
-// earlier command.
-type eventSocket struct {
-	conn net.Conn
-	br   *bufio.Reader
-	stop func() bool
-}
-
-// openEventSocket connects and logs in. Everything on the connection ends at the
-// end of ctx: a frozen FreeSWITCH accepts the connection and never sends a byte.
-func openEventSocket(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), address, password string) (*eventSocket, error) {
-	conn, err := dial(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	s := &eventSocket{conn: conn, br: bufio.NewReaderSize(conn, frameLineMax)}
-	s.stop = context.AfterFunc(ctx, func() { conn.Close() })
-	if err := s.login(password); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (s *eventSocket) close() {
-	s.stop()
-	s.conn.Close()
-}
-
-func (s *eventSocket) login(password string) error {
-	greeting, err := s.read()
-	if err != nil {
-		return err
-	}
-	if greeting.contentType != typeAuthRequest {
-		return fmt.Errorf("%w: %q instead of a greeting", errNotEventSocket, oneLine(greeting.contentType))
-	}
-	reply, err := s.command("auth " + password)
-	if err != nil {
-		return err
-	}
-	if reply.contentType != typeCommandReply || !strings.HasPrefix(reply.replyText, "+OK") {
-		return fmt.Errorf("the password is not accepted (%s): see password_file and event_socket.conf.xml", oneLine(reply.replyText))
-	}
-	return nil
-}
-
-// command sends one line and returns the answer to it.
-func (s *eventSocket) command(line string) (frame, error) {
-	if _, err := io.WriteString(s.conn, line+"\n\n"); err != nil {
-		return frame{}, err
-	}
-	f, err := s.read()
-	if err == nil && f.contentType != typeCommandReply && f.contentType != typeAPIResponse {
-		err = fmt.Errorf("%w: %q instead of a reply", errNotEventSocket, oneLine(f.contentType))
-	}
-	return f, err
-}
-
-// read returns the next frame that is not asynchronous; a farewell is an error.
-func (s *eventSocket) read() (frame, error) {
-	for {
-		f, err := readFrame(s.br)
-		switch {
-		case err == io.EOF:
-			return f, errors.New("FreeSWITCH closed the connection")
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return f, errors.New("FreeSWITCH closed the connection in the middle of an answer")
-		case err != nil:
-			return f, err
-		case f.contentType == typeDisconnect:
-			return f, errors.New("FreeSWITCH ended the session")
-		case f.contentType == typeRude:
-			return f, errors.New("FreeSWITCH refuses this address (apply-inbound-acl in event_socket.conf.xml)")
-		case !f.asynchronous():
-			return f, nil
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package hooks
+package eventsocket
 
 import (
 	"bufio"
@@ -11,25 +11,27 @@ import (
 	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"sipalive/eventsocket/recorded"
 )
 
 // TestReplay plays every recording to the client, whole and in drips, and
 // compares each answer with the recorded one.
 func TestReplay(t *testing.T) {
-	for _, name := range dialogueNames(t) {
+	for _, name := range recorded.Names(t) {
 		for _, drip := range []bool{false, true} {
 			mode := map[bool]string{false: "whole", true: "drip"}[drip]
-			t.Run(strings.TrimSuffix(name, ".txt")+"/"+mode, func(t *testing.T) { replay(t, loadDialogue(t, name), drip) })
+			t.Run(strings.TrimSuffix(name, ".txt")+"/"+mode, func(t *testing.T) { replay(t, recorded.Load(t, name), drip) })
 		}
 	}
 }
 
-func replay(t *testing.T, steps []step, drip bool) {
+func replay(t *testing.T, steps []recorded.Step, drip bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	address := serveEventSocket(t, play(steps, drip))
-	password := strings.TrimSuffix(strings.TrimPrefix(steps[1].client, "auth "), "\n\n")
-	s, err := openEventSocket(ctx, new(net.Dialer).DialContext, address, password)
+	address := recorded.Serve(t, recorded.Play(steps, drip))
+	password := strings.TrimSuffix(strings.TrimPrefix(steps[1].Client, "auth "), "\n\n")
+	s, err := Client{Address: address, Password: func() (string, error) { return password, nil }}.Open(ctx)
 	if password == "wrong" {
 		want := "the password is not accepted (-ERR invalid): see password_file and event_socket.conf.xml"
 		if err == nil || err.Error() != want {
@@ -40,17 +42,17 @@ func replay(t *testing.T, steps []step, drip bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer s.Close()
 	for i := 3; i < len(steps); i++ {
-		if steps[i].client == "" {
+		if steps[i].Client == "" {
 			continue
 		}
-		line := strings.TrimSuffix(steps[i].client, "\n\n")
+		line := strings.TrimSuffix(steps[i].Client, "\n\n")
 		got, err := s.command(line)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		if want := recorded(t, steps[i+1].server); answer(got) != want {
+		if want := firstAnswer(steps[i+1].Server); answer(got) != want {
 			t.Errorf("%s:\ngot  %q\nwant %q", line, answer(got), want)
 		}
 	}
@@ -66,9 +68,8 @@ func replay(t *testing.T, steps []step, drip bool) {
 // answer is the part of a frame that a command is judged by.
 func answer(f frame) string { return f.contentType + "|" + f.replyText + "|" + string(f.body) }
 
-// recorded takes the first answer out of what the server sent, on a way of its own.
-func recorded(t *testing.T, text string) string {
-	t.Helper()
+// firstAnswer takes it out of what the server sent, on a way of its own.
+func firstAnswer(text string) string {
 	header, body, _ := strings.Cut(text, "\n\n")
 	var kind, reply string
 	for line := range strings.Lines(header) {
@@ -130,10 +131,10 @@ func TestReadFrameKeepsTheBeginningOfALongBody(t *testing.T) {
 // FuzzReadFrame: whatever the server sends, reading ends, keeps what it promises,
 // and does not depend on how the bytes are cut into segments.
 func FuzzReadFrame(f *testing.F) {
-	for _, name := range dialogueNames(f) {
+	for _, name := range recorded.Names(f) {
 		var all bytes.Buffer
-		for _, s := range loadDialogue(f, name) {
-			all.WriteString(s.server)
+		for _, s := range recorded.Load(f, name) {
+			all.WriteString(s.Server)
 		}
 		f.Add(all.Bytes())
 	}

@@ -1,35 +1,42 @@
-package hooks
+// Package recorded plays recordings of a real FreeSWITCH's event socket (1.11.1):
+// it is not in Debian, and a test server that answers something FreeSWITCH never
+// says proves nothing.
+package recorded
 
 import (
 	"bufio"
 	"bytes"
+	"embed"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 )
 
-// step is one turn of a recorded dialogue; exactly one field is set.
-type step struct {
-	client string // what the client sends, byte for byte
-	server string // what FreeSWITCH sends, byte for byte
-	closed bool   // the server closes
+const directory = "freeswitch-esl"
+
+//go:embed freeswitch-esl/*.txt
+var recordings embed.FS
+
+// Step is one turn of a recorded dialogue; exactly one field is set.
+type Step struct {
+	Client string // what the client sends, byte for byte
+	Server string // what FreeSWITCH sends, byte for byte
+	Closed bool   // the server closes
 }
 
-// loadDialogue reads a recording: "> " the client, "< " the server, "! " the
+// Load reads a recording: "> " the client, "< " the server, "! " the
 // connection. What comes after the server closed is dropped.
-func loadDialogue(t testing.TB, name string) []step {
+func Load(t testing.TB, name string) []Step {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata/freeswitch-esl", name))
+	text, err := recordings.ReadFile(directory + "/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var steps []step
+	var steps []Step
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSuffix(line, "\n")
 		if len(line) < 2 {
@@ -37,18 +44,18 @@ func loadDialogue(t testing.TB, name string) []step {
 		}
 		mark, rest := line[:2], line[2:]+"\n"
 		if mark == "! " {
-			return append(fixBodies(t, name, steps), step{closed: true})
+			return append(fixBodies(t, name, steps), Step{Closed: true})
 		}
 		n := len(steps)
 		switch {
-		case mark == "< " && n > 0 && steps[n-1].server != "":
-			steps[n-1].server += rest
-		case mark == "> " && n > 0 && steps[n-1].client != "" && !strings.HasSuffix(steps[n-1].client, "\n\n"):
-			steps[n-1].client += rest
+		case mark == "< " && n > 0 && steps[n-1].Server != "":
+			steps[n-1].Server += rest
+		case mark == "> " && n > 0 && steps[n-1].Client != "" && !strings.HasSuffix(steps[n-1].Client, "\n\n"):
+			steps[n-1].Client += rest
 		case mark == "< ":
-			steps = append(steps, step{server: rest})
+			steps = append(steps, Step{Server: rest})
 		case mark == "> ":
-			steps = append(steps, step{client: rest})
+			steps = append(steps, Step{Client: rest})
 		default:
 			t.Fatalf("%s: line %q", name, line)
 		}
@@ -58,10 +65,10 @@ func loadDialogue(t testing.TB, name string) []step {
 
 // fixBodies takes away the newline that the recording adds to a body without one:
 // Content-Length tells.
-func fixBodies(t testing.TB, name string, steps []step) []step {
+func fixBodies(t testing.TB, name string, steps []Step) []Step {
 	for i := range steps {
 		var exact strings.Builder
-		for rest := steps[i].server; rest != ""; {
+		for rest := steps[i].Server; rest != ""; {
 			header, after, found := strings.Cut(rest, "\n\n")
 			if !found {
 				t.Fatalf("%s: %q is no frame", name, rest)
@@ -81,27 +88,28 @@ func fixBodies(t testing.TB, name string, steps []step) []step {
 				rest = strings.TrimPrefix(rest, "\n")
 			}
 		}
-		steps[i].server = exact.String()
+		steps[i].Server = exact.String()
 	}
 	return steps
 }
 
-func dialogueNames(t testing.TB) []string {
+// Names are the recordings, one dialogue each.
+func Names(t testing.TB) []string {
 	t.Helper()
-	paths, err := filepath.Glob("testdata/freeswitch-esl/*.txt")
-	if err != nil || len(paths) != 17 {
-		t.Fatalf("%d recordings, %v", len(paths), err)
+	entries, err := recordings.ReadDir(directory)
+	if err != nil || len(entries) != 17 {
+		t.Fatalf("%d recordings, %v", len(entries), err)
 	}
 	var names []string
-	for _, path := range paths {
-		names = append(names, filepath.Base(path))
+	for _, e := range entries {
+		names = append(names, e.Name())
 	}
 	return names
 }
 
-// serveEventSocket listens on loopback and hands each connection to handle.
+// Serve listens on loopback and hands each connection to handle.
 // Whatever handle returns as an error fails the test.
-func serveEventSocket(t *testing.T, handle func(net.Conn) error) (address string) {
+func Serve(t testing.TB, handle func(net.Conn) error) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -139,26 +147,26 @@ func serveEventSocket(t *testing.T, handle func(net.Conn) error) (address string
 	return ln.Addr().String()
 }
 
-// play is a server that plays the dialogue and insists on the client's bytes. A
+// Play is a server that plays the dialogue and insists on the client's bytes. A
 // client that leaves between two turns is fine. With drip, every byte is a
 // segment of its own.
-func play(steps []step, drip bool) func(net.Conn) error {
+func Play(steps []Step, drip bool) func(net.Conn) error {
 	return func(conn net.Conn) error {
 		br := bufio.NewReader(conn)
 		for _, s := range steps {
 			switch {
-			case s.closed:
+			case s.Closed:
 				return nil
-			case s.client != "":
-				got := make([]byte, len(s.client))
+			case s.Client != "":
+				got := make([]byte, len(s.Client))
 				if n, err := io.ReadFull(br, got); err != nil && n == 0 {
 					return nil
 				}
-				if string(got) != s.client {
-					return fmt.Errorf("client sent %q, recorded is %q", got, s.client)
+				if string(got) != s.Client {
+					return fmt.Errorf("client sent %q, recorded is %q", got, s.Client)
 				}
 			default:
-				if err := send(conn, s.server, drip); err != nil {
+				if err := send(conn, s.Server, drip); err != nil {
 					return nil // the client has left
 				}
 			}
@@ -183,34 +191,35 @@ func send(w io.Writer, text string, drip bool) error {
 	return nil
 }
 
-// cutAfter plays only the server's first n bytes, then calls end with the
+// CutAfter plays only the server's first n bytes, then calls end with the
 // connection; read what the client sends meanwhile.
-func cutAfter(steps []step, n int, end func(net.Conn)) func(net.Conn) error {
+func CutAfter(steps []Step, n int, end func(net.Conn)) func(net.Conn) error {
 	return func(conn net.Conn) error {
 		br := bufio.NewReader(conn)
 		for _, s := range steps {
-			if s.client != "" {
-				got := make([]byte, len(s.client))
-				if _, err := io.ReadFull(br, got); err != nil || !bytes.Equal(got, []byte(s.client)) {
+			if s.Client != "" {
+				got := make([]byte, len(s.Client))
+				if _, err := io.ReadFull(br, got); err != nil || !bytes.Equal(got, []byte(s.Client)) {
 					return fmt.Errorf("client sent %q, %v", got, err)
 				}
 				continue
 			}
-			if len(s.server) >= n {
-				_ = send(conn, s.server[:n], false)
+			if len(s.Server) >= n {
+				_ = send(conn, s.Server[:n], false)
 				end(conn)
 				return nil
 			}
-			_ = send(conn, s.server, false)
-			n -= len(s.server)
+			_ = send(conn, s.Server, false)
+			n -= len(s.Server)
 		}
 		return fmt.Errorf("the recording is %d bytes short", n)
 	}
 }
 
-func serverBytes(steps []step) (n int) {
+// ServerBytes is how much the server sends in all.
+func ServerBytes(steps []Step) (n int) {
 	for _, s := range steps {
-		n += len(s.server)
+		n += len(s.Server)
 	}
 	return n
 }
