@@ -23,8 +23,8 @@ func (m *Machine) heartbeat() Heartbeat {
 		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self), Relayed: m.relayHeard(),
 	}
 	for _, p := range m.peers {
-		if p != m.self && p.seen != SIPUnknown {
-			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: p.seen})
+		if s := m.observed(p); p != m.self && s != SIPUnknown {
+			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: s})
 		}
 	}
 	for _, v := range m.vips {
@@ -93,7 +93,7 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 	}
 	if c.by != p || h.Epoch < c.hold.Epoch {
 		c.since = m.now.Add(-h.Age)
-		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.Epoch, Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
+		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.claims(), Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
 	}
 	c.by, c.hold, c.heard = p, h, m.now
 	v.told, v.passing, v.lastHeld, v.lastCause, v.noticed = false, "", p.Name, CauseNone, 0

@@ -89,7 +89,7 @@ func (m *Machine) drained(p *peer) bool {
 // verdict is what observer o says of p's PBX.
 func (m *Machine) verdict(o, p *peer) SIPState {
 	if o == m.self {
-		return p.seen
+		return m.observed(p)
 	}
 	if o == p {
 		return p.beat.SIP

@@ -70,7 +70,10 @@ type peer struct {
 	relayed   Instant // and of those that came through the gateway
 	relay     bool    // the gateway relayed between us when the peer was last heard directly
 	relaySent Instant
-	seen      SIPState // our own verdict of its PBX
+	// byRelay: heard through the gateway alone; directAgain is when that ended.
+	byRelay     bool
+	directAgain Instant
+	seen        SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
 	toldFit             bool

@@ -9,6 +9,9 @@ import (
 // is heard directly too: to know that the gateway relays needs no more.
 const relayEvery = 200 * time.Millisecond
 
+// probeAgain is what a probe takes that is repeated at once.
+const probeAgain = time.Second
+
 // relaying reports whether this node talks through the gateway at all.
 func (m *Machine) relaying() bool { return m.cfg.Survivor != SurvivorNever }
 
@@ -71,4 +74,26 @@ func (m *Machine) observeRelay(p *peer) {
 	case m.heardDirectly(p):
 		p.relay = false
 	}
+	by := m.needsRelay(p)
+	if p.byRelay && !by && m.heardDirectly(p) {
+		p.directAgain = m.now
+		m.eff.Probe = append(m.eff.Probe, p.Name)
+	}
+	p.byRelay = by
+}
+
+// observed is this node's own verdict of a PBX. Where the node is heard through
+// the gateway alone, our probes are cut with everything else that goes directly:
+// their silence says nothing about its PBX, until the way is back and they have
+// been repeated.
+func (m *Machine) observed(p *peer) SIPState {
+	if p == m.self || !p.seen.Doubted() || !p.alive {
+		return p.seen
+	}
+	end := p.directAgain.Add(max(m.cfg.Lease, probeAgain))
+	if p.byRelay || p.directAgain != 0 && m.now < end {
+		m.due(end)
+		return SIPUnknown
+	}
+	return p.seen
 }

@@ -334,6 +334,7 @@ func (w *World) Heal() {
 		w.Router.heal()
 	}
 	for _, n := range w.Nodes {
+		n.walls = 0
 		clear(n.cut)
 		clear(n.loss)
 		clear(n.blind)

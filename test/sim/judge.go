@@ -267,7 +267,7 @@ func (w *World) healthy() bool {
 	links := make([]uint, len(w.Nodes))
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
-			if a == b || a.cut[b.Index] == 0 && b.cut[a.Index] == 0 && a.loss[b.Index] < 0.5 && b.loss[a.Index] < 0.5 {
+			if a == b || a.walls+b.walls == 0 && a.cut[b.Index] == 0 && b.cut[a.Index] == 0 && a.loss[b.Index] < 0.5 && b.loss[a.Index] < 0.5 {
 				links[a.Index] |= 1 << b.Index
 			}
 		}

@@ -28,7 +28,7 @@ func (n *Node) transmit(to *Node, h member.Header, msg elect.Message) {
 		copies = 2
 	}
 	for range copies {
-		if n.cut[to.Index] > 0 || w.Net.Loss > 0 && w.Rand.Float64() < w.Net.Loss ||
+		if n.cut[to.Index] > 0 || n.walls > 0 || to.walls > 0 || w.Net.Loss > 0 && w.Rand.Float64() < w.Net.Loss ||
 			n.loss[to.Index] > 0 && w.Rand.Float64() < n.loss[to.Index] {
 			continue
 		}

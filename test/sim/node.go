@@ -39,6 +39,7 @@ type Node struct {
 	w         *World
 	guard     *member.Guard
 	greeted   []Time
+	walls     int   // more than 0: no agent's packet passes
 	cut       []int // by node index: packets to it are lost
 	loss      []float64
 	bound     []bound // by VIP index

@@ -24,6 +24,8 @@ type Router struct {
 	// Answered is the newest send time of a question from the VIP that was
 	// answered, by VIP and node.
 	answered [][]Time
+	seen     [][]Time         // by VIP and node: since when it has been an owner to the router's eyes
+	newly    time.Duration    // how long an owner that comes into sight may stay unknown
 	longest  [2]time.Duration // two owners visible: with the relay's help, and without
 	overlaps [2]int
 	taken    int // by survivors
@@ -37,6 +39,7 @@ func (w *World) AddRouter(relays bool, seed uint64) *Router {
 		table: make([]*Node, len(w.VIPs)), answered: make([][]Time, len(w.VIPs))}
 	for i := range r.answered {
 		r.answered[i] = make([]Time, len(w.Nodes))
+		r.seen = append(r.seen, make([]Time, len(w.Nodes)))
 		for j := range r.answered[i] {
 			r.answered[i][j] = -never
 		}
@@ -69,7 +72,7 @@ func (r *Router) hop() time.Duration {
 // relay passes a packet on, if it does such things.
 func (r *Router) relay(from, to *Node, h member.Header, msg elect.Message) {
 	r.w.At(r.hop(), func() {
-		if !r.Relays || !r.hears(from) {
+		if !r.Relays || from.walls > 0 || to.walls > 0 || !r.hears(from) {
 			return
 		}
 		r.w.At(r.hop(), func() {
@@ -171,4 +174,22 @@ func (r *Router) heal() {
 	r.Down, r.Loss = false, 0
 	clear(r.up)
 	clear(r.down)
+}
+
+// Unplug takes the node off the router, both ways, or plugs it in again.
+func (r *Router) Unplug(n *Node, off bool) {
+	d := 1
+	if !off {
+		d = -1
+	}
+	r.up[n.Index] += d
+	r.down[n.Index] += d
+}
+
+// Wall stops every packet of an agent at the node, or lets them pass again.
+func (n *Node) Wall(on bool) {
+	n.walls++
+	if !on {
+		n.walls -= 2
+	}
 }

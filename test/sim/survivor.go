@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sipalive/elect"
@@ -24,12 +25,13 @@ const (
 	HostDead    // A
 	HostsDead   // Set
 	HostRebooted
+	Firewalled // A's agent hears and is heard by no other, by whatever way; ARP and ping pass
 	routerKindEnd
 )
 
 var routerFaultNames = [routerKindEnd - faultKinds]string{"port isolated", "all ports isolated", "pair severed", "split, both with the router",
 	"split, one without the router", "host silent", "router deaf for a node", "router mute for a node", "router down", "router lossy",
-	"host dead", "hosts dead", "host rebooted"}
+	"host dead", "hosts dead", "host rebooted", "firewalled"}
 
 func (w *World) beginRouter(f Fault, a, b *Node) func() {
 	r := w.Router
@@ -60,6 +62,10 @@ func (w *World) beginRouter(f Fault, a, b *Node) func() {
 		return func() { r.Down = false }
 	case RouterLossy:
 		return w.worsen(&r.Loss, 0.25*f.P)
+	}
+	if f.Kind == Firewalled {
+		a.Wall(true)
+		return func() { a.Wall(false) }
 	}
 	dead := []*Node{a}
 	if f.Kind == HostsDead {
@@ -124,8 +130,9 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 			j.violate("%s: %s survives, and may never", id, n)
 		}
 		for _, o := range j.w.Nodes {
-			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) {
-				j.violate("%s taken by survivor %s while %s has it and the router relays", id, n, o)
+			// One that the router has seen again this very moment cannot be known yet.
+			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) && j.w.Now > r.seen[i][o.Index]+Time(r.newly) {
+				j.violate("%s taken by survivor %s while %s has it since %s and the router relays", id, n, o, r.seen[i][o.Index])
 			}
 		}
 	}
@@ -145,6 +152,7 @@ const glance = 5 * time.Millisecond
 // it relays, for alone where it does not; a survivor only where it points.
 func (w *World) WatchRouter(relayed, alone time.Duration) {
 	r := w.Router
+	r.newly = relayed
 	since := make([]Time, len(w.VIPs))
 	last := make([]Time, len(w.VIPs)*len(w.Nodes))
 	var look func()
@@ -158,6 +166,8 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 			for _, n := range w.Nodes {
 				if r.sees(n, i) {
 					seen++
+				} else {
+					r.seen[i][n.Index] = w.Now
 				}
 				// Held as a survivor for longer than any answer lasts.
 				at := &last[i*len(w.Nodes)+n.Index]
@@ -248,11 +258,18 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 func (s Survivors) bounds() (relayed, alone time.Duration) {
 	// A holder that the router sees again is heard with its next heartbeat or
 	// answers the next question; a few of them may be lost.
-	relayed = 10 * (s.Config.Heartbeat + 100*time.Millisecond)
+	relayed = 2 * (s.Config.Heartbeat + 100*time.Millisecond)
+	if s.lossy() {
+		relayed *= 4
+	}
 	// Two that do not hear each other: until the announcement of the later one
 	// has moved the router's table, and the other's evidence has ended. One that
 	// was there before announces again within 30 s only.
 	return relayed, 33 * time.Second
+}
+
+func (s Survivors) lossy() bool {
+	return slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Lossy || f.Kind == RouterLossy || f.Kind == Straggling })
 }
 
 // Run runs the faults, heals everything, and lets all but one node die and come
@@ -365,4 +382,16 @@ func roles(vips []elect.VIPConfig) (out []elect.VIPConfig) {
 
 func (s Survivors) String() string {
 	return fmt.Sprintf("%s, router relays %v, survivor %d", s.Scenario, s.Relays, s.Config.Survivor)
+}
+
+// Add counts another run's survivors.
+func (r *SurvivorResult) Add(o SurvivorResult) {
+	r.Taken += o.Taken
+	r.InPlace += o.InPlace
+	r.Back += o.Back
+	r.Alone = max(r.Alone, o.Alone)
+	for i := range o.Overlaps {
+		r.Overlaps[i] += o.Overlaps[i]
+		r.Longest[i] = max(r.Longest[i], o.Longest[i])
+	}
 }

@@ -10,6 +10,8 @@ const (
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
+	relay     = "elect/relay.go"
+	survivor  = "elect/survivor.go"
 )
 
 var bugs = []bug{
@@ -52,5 +54,24 @@ var bugs = []bug{
 	{name: "instance kept over a reboot", file: store, old: "		m.instance = instance\n", new: "		m.instance = 7\n", directed: true},
 	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "if h.Epoch > v.epoch {", new: "if false {", directed: true},
 	{name: "release passes a vote over lists", file: voter, old: " || !m.lists.allow(r.Lists)", new: "", directed: true},
+	{name: "survivor beside a voter", file: survivor, old: "			alone = false\n", new: ""},
+	{name: "survivor without a known relay", file: survivor, old: "if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {", new: "if true {"},
+	{name: "relay learnt from silence", file: relay, old: "		p.relay = false\n", new: "		p.relay = true\n"},
+	{name: "relayed peer not heard", file: relay, old: "	return !beat || !m.heardDirectly(p)\n", new: "	return !beat\n"},
+	{name: "survivor outlives a majority", file: survivor, old: "len(a) != 2 ||", new: "len(a) < 2 ||"},
+	{name: "survivor asks nobody", file: survivor, old: "	v.survival.unanswered = 0\n", new: ""},
+	{name: "survivor deaf for a while", file: survivor, old: "m.now >= next.Add(askEvery), s.gateway", new: "s.gateway", directed: true},
+	{name: "survivor without a gateway", file: survivor, old: ", s.gateway.Add(evidence) < m.now:", new: ":"},
+	{name: "survivor beyond its evidence", file: survivor, old: "evidence  = 500 * time.Millisecond", new: "evidence  = 2 * time.Second"},
+	{name: "evidence from the wrong address", file: survivor, old: "case e.Kind == AskRouter && v.phase == holding:", new: "case v.phase == holding:", directed: true},
+	{name: "survivor stays beside a lease", file: survivor, old: "return h.Survivor == 0 || h.Survivor > v.survival.epoch", new: "return h.Survivor > v.survival.epoch"},
+	{name: "survivor deaf for signs", file: survivor, old: "	v.survival.unanswered = 0\n	if v.survives() {", new: "	v.survival.unanswered = 0\n	if false {", directed: true},
+	{name: "lease under the survivor's epoch", file: survivor, old: "v.epoch = max(v.top(), v.survival.epoch) + 1", new: "v.epoch = v.survival.epoch"},
+	{name: "survivor's backoff does not grow", file: survivor, old: "wait := m.backoff() << (n - 1)", new: "wait := m.backoff()", directed: true},
+	{name: "survivors in no order", file: survivor, old: "p.index > m.self.index || v.phase == holding {", new: "true {", directed: true},
+	{name: "survivor announces again", file: survivor, old: "Announce: v.survives() && s.router == 0", new: "Announce: v.survives()", directed: true},
+	{name: "two voters while the list changes", file: survivor, old: "p.heard && p != m.self && !(theirs", new: "false && !(theirs", directed: true},
+	{name: "refused holder outlives the other", file: survivor, old: "p.alive && (r == RefusedNoConfidence || r == RefusedList)", new: "false && r == 0", directed: true},
+	{name: "holder lets go for a survivor", file: "elect/beat.go", old: "case h.Survivor != 0: // it yields when it hears us\n", new: "", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }

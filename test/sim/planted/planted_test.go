@@ -44,7 +44,11 @@ func TestPlantedBugs(t *testing.T) {
 			t.Parallel()
 			overlay := plant(t, root, b)
 			if !b.directed {
-				out := hunt(t, root, overlay)
+				runs := "leases"
+				if b.file == survivor || b.file == relay {
+					runs = "survivors"
+				}
+				out := hunt(t, root, overlay, runs)
 				fmt.Printf("%-50s %s\n", b.name, short(out))
 				if strings.HasPrefix(out, "caught") {
 					return
@@ -92,14 +96,14 @@ func plant(t *testing.T, root string, b bug) string {
 	return overlay
 }
 
-func hunt(t *testing.T, root, overlay string) string {
+func hunt(t *testing.T, root, overlay, runs string) string {
 	bin := filepath.Join(filepath.Dir(overlay), "hunt")
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", bin, "./test/sim/hunt")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	out, err := exec.Command(bin, fmt.Sprint(*seeds)).CombinedOutput()
+	out, err := exec.Command(bin, fmt.Sprint(*seeds), runs).CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		t.Fatal(err)
 	}
