@@ -243,7 +243,7 @@ func (m *Machine) onAnswer(p *peer, a Answer) {
 		v.saw(it.Highest)
 		switch {
 		case a.Prevote && v.phase == prevoting && it.Epoch >= v.first,
-			!a.Prevote && (v.phase == asking || v.phase == holding) && it.Epoch >= v.first && it.Epoch <= v.epoch:
+			!a.Prevote && (v.phase == asking || v.phase == holding) && it.Epoch >= max(v.first, v.survival.from) && it.Epoch <= v.epoch:
 			m.count(v, p, it, sent)
 			m.tally(v)
 		}

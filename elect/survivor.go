@@ -24,6 +24,8 @@ type survival struct {
 	unanswered int     // of those, how many in a row nobody answered
 	yields     int     // how often this node had to give it up
 	notBefore  Instant // its backoff
+	from       Epoch   // votes below it are no votes for a lease
+	surveyed   Instant // a majority has said what epochs it knows; 0: not yet
 }
 
 // survivals lets this node hold without a majority where the evidence allows
@@ -183,6 +185,7 @@ func (m *Machine) takeAlone(v *vip) {
 func (m *Machine) askAbove(v *vip) {
 	v.voidVotes()
 	v.epoch = max(v.top(), v.survival.epoch) + 1
+	v.survival.from = v.epoch
 	m.noteAsked(v)
 	m.beatNow = true
 }
@@ -256,13 +259,20 @@ func (m *Machine) refused(v *vip) bool {
 }
 
 // leaseAgain turns a survivor's hold into a lease: a majority is back and has
-// granted the epoch above it.
+// granted what it asks for. Its first grants only tell what epochs were used
+// without it, as a prevote does; the lease is above them all.
 func (m *Machine) leaseAgain(v *vip, end Instant) {
-	if end.Sub(m.now) < Usable(m.cfg.Lease)/2 {
+	s := &v.survival
+	switch {
+	case end.Sub(m.now) < Usable(m.cfg.Lease)/2:
 		return // the next answer will do
+	case s.surveyed == 0 || m.now > s.surveyed.Add(m.cfg.Lease/2):
+		s.surveyed = m.now
+		m.askAbove(v)
+		return
 	}
 	v.survival = survival{}
-	v.first, v.until = v.epoch, end
+	v.until = end
 	m.tell(Transition{Kind: LeasedAgain, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch})
 	m.durableDue, m.beatNow = true, true
 }

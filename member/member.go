@@ -23,6 +23,7 @@ type Network struct {
 	log       *gossipLog
 	count     *counts
 	deliver   func(elect.Received)
+	relay     func(elect.Node, []byte) error
 	out       *sender // Send's
 
 	order sync.Mutex // from a verdict to its delivery; taken before mu
@@ -62,7 +63,7 @@ func Start(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	n := &Network{
-		self: cfg.Self, sealer: s, transport: t, count: count, deliver: cfg.Deliver,
+		self: cfg.Self, sealer: s, transport: t, count: count, deliver: cfg.Deliver, relay: cfg.Relay,
 		log: &gossipLog{count: count},
 	}
 	random := oneAtATime(cfg.Random)

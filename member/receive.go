@@ -123,6 +123,6 @@ func (n *Network) judge(p Packet, twoPaths bool) Verdict {
 		return v
 	}
 	n.count.Accepted.Add(1)
-	n.deliver(elect.Received{From: p.From, Instance: p.Instance, Seq: p.Seq, Msg: p.Msg})
+	n.deliver(elect.Received{From: p.From, Instance: p.Instance, Seq: p.Seq, Msg: p.Msg, Relayed: p.Relayed})
 	return v
 }

@@ -14,7 +14,7 @@ import (
 const (
 	lastSIPState = elect.SIPRefused
 	lastCause    = elect.CauseStop
-	lastWhy      = elect.WhyAsked
+	lastWhy      = elect.WhyAlone
 	lastRefusal  = elect.RefusedList
 	lastCommand  = elect.CommandAdopt
 )

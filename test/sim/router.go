@@ -25,6 +25,7 @@ type Router struct {
 	// answered, by VIP and node.
 	answered [][]Time
 	seen     [][]Time         // by VIP and node: since when it has been an owner to the router's eyes
+	parted   Time             // when two nodes could last not know of each other
 	newly    time.Duration    // how long an owner that comes into sight may stay unknown
 	longest  [2]time.Duration // two owners visible: with the relay's help, and without
 	overlaps [2]int

@@ -131,7 +131,7 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 		}
 		for _, o := range j.w.Nodes {
 			// One that the router has seen again this very moment cannot be known yet.
-			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) && j.w.Now > r.seen[i][o.Index]+Time(r.newly) {
+			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) && j.w.Now > max(r.seen[i][o.Index], r.parted)+Time(r.newly) {
 				j.violate("%s taken by survivor %s while %s has it since %s and the router relays", id, n, o, r.seen[i][o.Index])
 			}
 		}
@@ -161,6 +161,9 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 		if !r.Relays {
 			most, kind = alone, 1
 		}
+		if w.parted() {
+			r.parted = w.Now
+		}
 		for i := range w.VIPs {
 			seen := 0
 			for _, n := range w.Nodes {
@@ -177,7 +180,7 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 					w.Judge.violate("%s: survivor %s holds though the router has not answered it since %s", w.VIPs[i].ID, n, max(*at, r.answered[i][n.Index]))
 				}
 			}
-			if seen < 2 {
+			if seen < 2 || r.parted == w.Now {
 				since[i] = 0
 				continue
 			}
@@ -394,4 +397,17 @@ func (r *SurvivorResult) Add(o SurvivorResult) {
 		r.Overlaps[i] += o.Overlaps[i]
 		r.Longest[i] = max(r.Longest[i], o.Longest[i])
 	}
+}
+
+// parted: a node behind a firewall that no agent's packet passes, whose ARP is
+// cut as well, can learn of the other by nothing at all (§4.6 does not hold then).
+func (w *World) parted() bool {
+	for _, a := range w.Nodes {
+		for _, b := range w.Nodes {
+			if a != b && a.walls+b.walls > 0 && a.cut[b.Index]+b.cut[a.Index] > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
