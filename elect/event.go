@@ -12,7 +12,7 @@ type Received struct {
 	Instance Instance
 	Seq      Seq
 	Msg      Message
-	Relayed  bool // it came through the gateway (§4.6)
+	Relayed  bool // it came through the gateway (§4.6); Msg is nil where a newer one overtook it
 }
 
 // Health is this node's own verdict about a node's PBX, itself included.

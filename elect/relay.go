@@ -50,7 +50,7 @@ func (m *Machine) noteRoute(p *peer, e Received) bool {
 	}
 	p.relayed = m.now
 	_, beat := e.Msg.(Heartbeat)
-	return !beat || !m.heardDirectly(p)
+	return e.Msg != nil && !(beat && m.heardDirectly(p))
 }
 
 // relayHeard are the nodes heard through the gateway, for them to know.

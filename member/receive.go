@@ -116,7 +116,15 @@ func (n *Network) judge(p Packet, twoPaths bool) Verdict {
 	n.order.Lock()
 	defer n.order.Unlock()
 	n.mu.Lock()
-	v := n.guard.Accept(p.Header, newestOnly(p.Msg))
+	var v Verdict
+	if p.Relayed {
+		var overtaken bool
+		if v, overtaken = n.guard.AcceptRelayed(p.Header, newestOnly(p.Msg)); overtaken {
+			p.Msg = nil
+		}
+	} else {
+		v = n.guard.Accept(p.Header, newestOnly(p.Msg))
+	}
 	n.mu.Unlock()
 	if v != Fresh && v != Adopted {
 		n.count.verdict(v, twoPaths)

@@ -84,7 +84,16 @@ func (n *Node) judgePacket(h member.Header, msg elect.Message, relayed bool) {
 		}
 		return
 	}
-	switch n.guard.Accept(h, newestOnly(msg)) {
+	verdict, newest := member.Verdict(0), newestOnly(msg)
+	if relayed {
+		var overtaken bool
+		if verdict, overtaken = n.guard.AcceptRelayed(h, newest); overtaken {
+			msg = nil
+		}
+	} else {
+		verdict = n.guard.Accept(h, newest)
+	}
+	switch verdict {
 	case member.Adopted:
 		n.greet(h.From, false)
 	case member.Unproven:

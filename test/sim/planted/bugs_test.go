@@ -57,7 +57,7 @@ var bugs = []bug{
 	{name: "survivor beside a voter", file: survivor, old: "			alone = false\n", new: ""},
 	{name: "survivor without a known relay", file: survivor, old: "if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {", new: "if true {"},
 	{name: "relay learnt from silence", file: relay, old: "		p.relay = false\n", new: "		p.relay = true\n"},
-	{name: "relayed peer not heard", file: relay, old: "	return !beat || !m.heardDirectly(p)\n", new: "	return !beat\n"},
+	{name: "relayed peer not heard", file: relay, old: "return e.Msg != nil && !(beat && m.heardDirectly(p))", new: "return e.Msg != nil && !beat"},
 	{name: "survivor outlives a majority", file: survivor, old: "len(a) != 2 ||", new: "len(a) < 2 ||"},
 	{name: "survivor asks nobody", file: survivor, old: "	v.survival.unanswered = 0\n", new: ""},
 	{name: "survivor deaf for a while", file: survivor, old: "m.now >= next.Add(askEvery), s.gateway", new: "s.gateway", directed: true},
