@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -38,12 +39,15 @@ type Parts struct {
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
 	Runner    *hooks.Runner
-	Network   func(deliver func(elect.Received)) (*member.Network, error)
-	Listener  net.Listener
-	Journal   *control.Journal
-	Log       *slog.Logger
-	Rand      *rand.Rand
-	Now       func() elect.Instant // the boot clock
+	Interface string // of this node's own address
+	Network   func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
+	// Relay opens what speaks to the gateways (§4.6); nil: nobody survives alone.
+	Relay    func(answered func(string, netip.Addr, time.Duration), heard func(arp.HeardARP)) (*arp.Relay, error)
+	Listener net.Listener
+	Journal  *control.Journal
+	Log      *slog.Logger
+	Rand     *rand.Rand
+	Now      func() elect.Instant // the boot clock
 }
 
 // Agent is one node's agent.
@@ -51,6 +55,7 @@ type Agent struct {
 	Parts
 	names    names
 	network  *member.Network
+	alone    *survivors
 	server   *control.Server
 	binder   *binder
 	probes   *probes
@@ -105,7 +110,12 @@ type task struct {
 // Run runs the agent until ctx ends or an operator stops it. It does not hand
 // anything over by itself: see Stop.
 func (a *Agent) Run(ctx context.Context) error {
-	network, err := a.Parts.Network(a.deliver)
+	var err error
+	if a.alone, err = newSurvivors(a); err != nil {
+		return err
+	}
+	defer a.alone.close()
+	network, err := a.Parts.Network(a.deliver, a.alone.send)
 	if err != nil {
 		return err
 	}
@@ -142,6 +152,9 @@ func (a *Agent) tasks() []task {
 		{"socket notices", a.probes.watchSockets},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+	}
+	if a.alone.relay != nil {
+		tasks = append(tasks, task{"gateway", a.alone.relay.Run})
 	}
 	for _, p := range a.probes.probers {
 		tasks = append(tasks, task{"prober", p.Run})

@@ -35,13 +35,14 @@ type binder struct {
 // applied is what the binder has done for one VIP or role.
 type applied struct {
 	*lease
-	address vip.Address
-	on      bool
-	epoch   elect.Epoch
-	until   elect.Instant
-	renewAt elect.Instant // of its lifetime
-	retryAt elect.Instant
-	stuck   string // why the kernel does not let it go
+	address  vip.Address
+	on       bool
+	epoch    elect.Epoch
+	until    elect.Instant
+	renewAt  elect.Instant // of its lifetime
+	retryAt  elect.Instant
+	survivor bool
+	stuck    string // why the kernel does not let it go
 }
 
 // unbindRetry is how soon an address that the kernel would not let go is tried
@@ -91,13 +92,13 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 		if *old == d {
 			continue
 		}
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor
 		if old.Hold && !d.Hold {
 			b.owed[d.VIP] = true
 		}
 		*old = d
 		if d.Hold {
-			b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
+			b.recordLease(d)
 			b.setFence(d.VIP, d.Until)
 		} else {
 			b.a.Directory.leases.end(d.VIP)
@@ -108,6 +109,16 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	if changed {
 		b.poke(b.wake)
 	}
+}
+
+// recordLease keeps a lease for an agent that comes after this one. Evidence is
+// no lease: a survivor's successor has to find its own.
+func (b *binder) recordLease(d elect.Desired) {
+	if d.Survivor {
+		b.a.Directory.leases.end(d.VIP)
+		return
+	}
+	b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
 }
 
 func (b *binder) poke(ch chan struct{}) {
@@ -193,6 +204,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.until = d.Until
 	if ap.on {
 		b.renew(ap)
+		b.turn(ap, d.Survivor)
 	}
 	if ap.on && !repair {
 		ap.epoch = d.Epoch
@@ -209,7 +221,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
-	if fresh || b.again {
+	if ap.survivor = d.Survivor; (fresh || b.again) && !ap.survivor {
 		b.announce(ap)
 	}
 	if fresh {
@@ -219,6 +231,20 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
+}
+
+// turn lets the announcements of a VIP begin when a survivor's hold becomes a
+// lease, and end when a holder outlives its lease: a survivor announces only
+// where the machine asks it to (§4.6).
+func (b *binder) turn(ap *applied, survivor bool) {
+	switch {
+	case ap.survivor == survivor || ap.vip == nil:
+	case survivor:
+		b.a.Announcer.Stop(ap.address.IP)
+	default:
+		b.announce(ap)
+	}
+	ap.survivor = survivor
 }
 
 func (b *binder) announce(ap *applied) {

@@ -241,6 +241,9 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	if !n.Alive {
 		s.Why = "not heard"
 	}
+	if a.alone.relay != nil && s.Name != a.Self.Name {
+		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
+	}
 	for _, role := range []bool{false, true} {
 		for _, id := range n.Holds {
 			if l := a.names.byID[id]; (l.vip == nil) == role {
@@ -285,6 +288,10 @@ func (a *Agent) countersNow() map[string]uint64 {
 		"loop_steps": a.stats.steps.Load(), "loop_packets_dropped": a.stats.dropped.Load(),
 		"loop_slowest_step_us": uint64(a.stats.slowestStep.Load() / 1000), "loop_latest_wakeup_us": uint64(max(a.stats.latestWakeUp.Load(), 0) / 1000),
 		"loop_send_errors": a.stats.sendErrors.Load(), "store_errors": a.stats.storeErrors.Load(), "records_lost": a.stats.recordsLost.Load(),
+	}
+	if a.alone.relay != nil {
+		r := a.alone.relay.Stats()
+		c["gateway_relayed"], c["gateway_asked"], c["gateway_answered"], c["gateway_errors"] = r.Relayed, r.Asked, r.Answered, r.Errors
 	}
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()

@@ -34,6 +34,7 @@ type NodeStatus struct {
 	Witness       bool   `json:"witness,omitempty"`        // votes, holds no VIP, is never fit
 	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
+	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
 }
 
 // VIPStatus is one VIP as the answering node sees it. A vacant VIP has no

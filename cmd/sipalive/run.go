@@ -107,8 +107,13 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
-	parts.Network = func(deliver func(elect.Received)) (*member.Network, error) {
-		return member.Start(memberConfig(&parts, keys, deliver))
+	parts.Network = func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error) {
+		m := memberConfig(&parts, keys, deliver)
+		m.Relay = relay
+		return member.Start(m)
+	}
+	if err := prepareRelay(&parts); err != nil {
+		return err
 	}
 	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
 	if err != nil {
