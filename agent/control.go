@@ -241,6 +241,7 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	if !n.Alive {
 		s.Why = "not heard"
 	}
+	s.ByRelay = n.ByRelay
 	if a.alone.relay != nil && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
 	}

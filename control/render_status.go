@@ -66,6 +66,7 @@ func (st Status) unusual() []string {
 	}
 	for _, n := range st.Nodes {
 		say(!n.Alive, "%s silent", n.Name)
+		say(n.ByRelay, "%s heard through the gateway alone: the direct way from %s is cut", n.Name, st.Node)
 		say(n.Alive && !n.Fit && !n.Drained && !n.Witness, "%s not fit: %s", n.Name, orNone(n.Why))
 		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)

@@ -48,7 +48,7 @@ func (m *Machine) heartbeat() Heartbeat {
 
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.suspect(p, p.beat, b)
-	p.beat, p.heard = b, true
+	p.beat, p.heard, p.beatAt = b, true, m.now
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
 		if v := m.known[h.VIP]; v != nil {

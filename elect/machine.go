@@ -66,6 +66,7 @@ type peer struct {
 	beat      Heartbeat // its last; meaningful once heard
 	heard     bool
 	lastHeard Instant // of any of its messages, once a heartbeat has been heard
+	beatAt    Instant // of its last heartbeat
 	direct    Instant // the same, of those that came by themselves
 	relayed   Instant // and of those that came through the gateway
 	relay     bool    // the gateway relayed between us when the peer was last heard directly

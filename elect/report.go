@@ -34,7 +34,7 @@ func (m *Machine) nodeStatus(p *peer) NodeStatus {
 			n.Holds = append(n.Holds, v.ID)
 		}
 	}
-	n.Relay = p.relay
+	n.Relay, n.ByRelay = p.relay, p.alive && p.byRelay
 	return n
 }
 

@@ -28,6 +28,7 @@ type NodeStatus struct {
 	SameConfig bool
 	LastHeard  Instant
 	Holds      []VIPID
+	ByRelay    bool // heard through the gateway alone
 	Relay      bool // the gateway relays between it and us, as far as known (§4.6)
 }
 

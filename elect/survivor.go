@@ -49,6 +49,21 @@ func (m *Machine) survivals() {
 	}
 }
 
+// survivorHeardBy is when a majority that is back has heard whoever survived
+// without it: nobody stands before, unless every node has been heard since. A
+// survivor keeps its VIP then (§4.6).
+func (m *Machine) survivorHeardBy() Instant {
+	if m.cfg.Survivor == SurvivorNever {
+		return 0
+	}
+	for _, p := range m.peers {
+		if p != m.self && p.Holder && !(p.alive && p.beatAt > m.quorumSince) {
+			return m.quorumSince.Add(m.cfg.Lease)
+		}
+	}
+	return 0
+}
+
 // observeAlone keeps since when every other voter is silent, directly and
 // through the gateway.
 func (m *Machine) observeAlone() {

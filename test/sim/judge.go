@@ -60,6 +60,9 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	if b.survivor {
 		return
 	}
+	if !was && j.w.Router != nil {
+		j.leasedBeside(n, i)
+	}
 	if !was && n.effective(i) {
 		for _, o := range j.w.Nodes {
 			if o != n && o.effective(i) && !o.bound[i].survivor && (j.w.Fence || !o.unfenced(i)) {

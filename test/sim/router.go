@@ -25,6 +25,7 @@ type Router struct {
 	// answered, by VIP and node.
 	answered [][]Time
 	seen     [][]Time         // by VIP and node: since when it has been an owner to the router's eyes
+	linked   []Time           // by node: since when its agent has been there to hear and be heard through the router
 	parted   Time             // when two nodes could last not know of each other
 	newly    time.Duration    // how long an owner that comes into sight may stay unknown
 	longest  [2]time.Duration // two owners visible: with the relay's help, and without
@@ -37,7 +38,8 @@ type Router struct {
 // AddRouter gives the world a gateway.
 func (w *World) AddRouter(relays bool, seed uint64) *Router {
 	r := &Router{Relays: relays, w: w, rand: rand.New(rand.NewPCG(seed, 0x60)), up: make([]int, len(w.Nodes)), down: make([]int, len(w.Nodes)),
-		table: make([]*Node, len(w.VIPs)), answered: make([][]Time, len(w.VIPs))}
+		table: make([]*Node, len(w.VIPs)), answered: make([][]Time, len(w.VIPs)),
+		linked: make([]Time, len(w.Nodes))}
 	for i := range r.answered {
 		r.answered[i] = make([]Time, len(w.Nodes))
 		r.seen = append(r.seen, make([]Time, len(w.Nodes)))

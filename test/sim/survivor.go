@@ -141,6 +141,18 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 	}
 }
 
+// leasedBeside judges a lease that begins while the router sees a survivor: who
+// has come back hears it first.
+func (j *Judge) leasedBeside(n *Node, i int) {
+	r := j.w.Router
+	for _, o := range j.w.Nodes {
+		if o != n && o.bound[i].survivor && r.Relays && r.sees(n, i) && r.sees(o, i) &&
+			j.w.Now > max(r.seen[i][o.Index], r.linked[n.Index], r.parted)+Time(r.newly) {
+			j.violate("%s leased to %s while survivor %s has it since %s and the router relays", j.w.VIPs[i].ID, n, o, r.seen[i][o.Index])
+		}
+	}
+}
+
 // evidenceMost is how long an answer of the router may last (§4.6), and the
 // drift of the fastest clock.
 const evidenceMost = 501 * time.Millisecond
@@ -163,6 +175,11 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 		}
 		if w.parted() {
 			r.parted = w.Now
+		}
+		for i, n := range w.Nodes {
+			if r.Down || r.up[i] > 0 || r.down[i] > 0 || n.Machine == nil || n.paused {
+				r.linked[i] = w.Now
+			}
 		}
 		for i := range w.VIPs {
 			seen := 0
