@@ -23,6 +23,7 @@ type binder struct {
 	mu      sync.Mutex
 	level   []elect.Desired
 	owed    map[elect.VIPID]bool // the machine waits for word that it is off
+	kept    map[elect.VIPID]bool // kept from the kernel: the machine holds what could not be stored
 	wake    chan struct{}
 	repair  chan struct{}
 	devices chan struct{} // some appeared or changed: fence them
@@ -51,7 +52,7 @@ const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
-		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
+		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, kept: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
 		flush: make(chan netip.Addr, 64)}
 	for i := range a.names.leases {
 		l := &a.names.leases[i]
@@ -87,14 +88,17 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	for i, d := range level {
 		old := &b.level[i]
 		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
+			b.kept[d.VIP] = true
 			continue
 		}
-		if *old == d {
+		kept := b.kept[d.VIP]
+		delete(b.kept, d.VIP)
+		if *old == d && !kept {
 			continue
 		}
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor
-		if old.Hold && !d.Hold {
-			b.owed[d.VIP] = true
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor || kept
+		if (old.Hold || kept) && !d.Hold {
+			b.owed[d.VIP] = true // of what was never bound, too
 		}
 		*old = d
 		if d.Hold {

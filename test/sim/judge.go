@@ -165,7 +165,7 @@ func (j *Judge) killed(n *Node) {
 // started: what a voter has promised and lost still binds it, by the quiet
 // time.
 func (j *Judge) started(n *Node) {
-	if n.Runtime != nil {
+	if n.Runtime != nil && n.local() >= n.Runtime.QuietUntil {
 		clear(j.ghost[n.Index])
 	}
 }

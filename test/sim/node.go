@@ -78,6 +78,7 @@ type bound struct {
 	survivor bool
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
+	kept    bool // held as far as the machine knows: what could not be stored was kept from the kernel
 }
 
 func (n *Node) init(nodes, vips int) {
@@ -358,9 +359,11 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		d, b := &want[i], &n.bound[i]
 		switch {
 		case d.Hold && !stored:
+			b.kept = !b.on // held as far as the machine knows
 		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
 			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
 		case d.Hold:
+			b.kept = false
 			was := n.effective(i)
 			grew := d.Until > b.until || !b.on
 			b.leaving = false
@@ -377,6 +380,9 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		case b.on && !b.leaving:
 			b.leaving = true
 			n.unbind(i)
+		case b.kept:
+			b.kept = false
+			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP})
 		}
 	}
 }

@@ -94,6 +94,8 @@ var onceFailed = []uint64{
 	100243, // judge: a first start in which two nodes never heard each other
 	100450, // judge: thawed without a fence, unbound a moment later
 	200765, // judge: a raised epoch that could not be stored takes no promise back
+	310100, // judge: restarted while quiet, a voter is still bound by what it forgot
+	310475, // a lease that could not be stored was never bound, and its end never told: nobody could hold
 	306656, // a voter restarted while quiet took its fresh record for its memory: two holders
 	100921, // a move from a sick PBX ended and began anew with every round of asking
 }
