@@ -21,7 +21,7 @@ func (m *Machine) heardDirectly(p *peer) bool {
 }
 
 func (m *Machine) relayFresh(p *peer) bool {
-	return p.relayed != 0 && m.now < p.relayed.Add(max(m.silence(p), 5*relayEvery))
+	return p.relayed != 0 && m.now < p.relayed.Add(max(m.silence(p), 10*relayEvery))
 }
 
 // needsRelay reports whether messages to the peer go through the gateway: it is

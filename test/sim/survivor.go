@@ -146,7 +146,8 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 func (j *Judge) leasedBeside(n *Node, i int) {
 	r := j.w.Router
 	for _, o := range j.w.Nodes {
-		if o != n && o.bound[i].survivor && r.Relays && r.sees(n, i) && r.sees(o, i) &&
+		// Behind a firewall only the announcement reaches it: it yields to that.
+		if o != n && o.bound[i].survivor && n.walls+o.walls == 0 && r.Relays && r.sees(n, i) && r.sees(o, i) &&
 			j.w.Now > max(r.seen[i][o.Index], r.linked[n.Index], r.parted)+Time(r.newly) {
 			j.violate("%s leased to %s while survivor %s has it since %s and the router relays", j.w.VIPs[i].ID, n, o, r.seen[i][o.Index])
 		}

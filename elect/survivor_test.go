@@ -1,0 +1,206 @@
+package elect_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"sipalive/elect"
+)
+
+// Rules of a survivor that a second rule nearly always covers (docs/design.md
+// §4.6): one machine, fed by hand.
+
+// aloneBench is machine b of voters, past its start, with nobody heard; vip1 is
+// announced.
+func aloneBench(t *testing.T, voters ...elect.Node) *bench {
+	b := &bench{t: t, now: 1e12, seq: map[elect.Node]elect.Seq{}, durable: &elect.Durable{Active: elect.NewVoterList(voters...), LongestLease: time.Second}}
+	cfg := benchConfig()
+	cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced = elect.SurvivorAlways, 3*time.Second, true
+	cfg.Nodes = cfg.Nodes[:len(voters)]
+	m, err := elect.New(cfg, elect.Restored{Durable: b.durable}, 21, b.now, rand.New(rand.NewPCG(1, 2)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.m = m
+	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
+	return b
+}
+
+// live answers the machine's questions for a while as a gateway would, and
+// stops when done.
+func (b *bench) live(d time.Duration, done func() bool) {
+	for end := b.now.Add(d); b.now < end && !done(); {
+		b.now = min(end, b.m.Deadline())
+		b.answer(b.step(elect.Tick{}))
+	}
+}
+
+func (b *bench) answer(eff elect.Effects) {
+	for _, q := range slices.Clone(eff.Questions) {
+		if q.Kind != elect.AskOwner {
+			b.step(elect.GatewayAnswered{VIP: q.VIP, Kind: q.Kind, Sent: b.now})
+		}
+	}
+}
+
+func (b *bench) held() bool { return b.m.Status().VIPs[0].State == elect.Surviving }
+
+func (b *bench) never() bool { return false }
+
+func TestSurvivorTakesAfterFifteenQuestions(t *testing.T) {
+	b := aloneBench(t, "a", "b", "c")
+	asked, start := 0, b.now
+	for !b.held() && b.now < start.Add(20*time.Second) {
+		b.now = b.m.Deadline()
+		eff := b.step(elect.Tick{})
+		for _, q := range eff.Questions {
+			if q.Kind == elect.AskOwner && !b.held() {
+				asked++
+			}
+		}
+		b.answer(eff)
+	}
+	if !b.held() || asked < 15 {
+		t.Errorf("held %v after %d questions", b.held(), asked)
+	}
+	if took := b.now.Sub(start); took < 4*time.Second || took > 5*time.Second {
+		t.Errorf("after %s, want a lease and 3 s", took)
+	}
+}
+
+// Whoever slept has heard no answer: what it did not listen for does not count.
+func TestSurvivorThatSleptAsksAnew(t *testing.T) {
+	b := aloneBench(t, "a", "b", "c")
+	b.live(3900*time.Millisecond, b.held)
+	b.now = b.now.Add(350 * time.Millisecond)
+	b.step(elect.GatewayAnswered{VIP: vip1, Kind: elect.AskGateway, Sent: b.now.Add(-time.Millisecond)})
+	b.live(time.Second, b.held)
+	if b.held() {
+		t.Error("took the VIP on questions whose answers it cannot have heard")
+	}
+	b.live(time.Second, b.held)
+	if !b.held() {
+		t.Error("did not take the VIP after fifteen more")
+	}
+}
+
+// Of two that ask at once the one configured first goes on.
+func TestSurvivorsTakeTurns(t *testing.T) {
+	for node, may := range map[elect.Node]bool{"a": false, "c": true, "": false} {
+		b := aloneBench(t, "a", "b", "c")
+		b.live(3*time.Second, b.held)
+		for range 20 {
+			b.step(elect.Sign{VIP: vip1, Node: node, Asks: node != ""})
+			b.live(100*time.Millisecond, b.held)
+		}
+		if b.held() != may {
+			t.Errorf("sign of %q: held %v", node, b.held())
+		}
+	}
+}
+
+func survivor(t *testing.T, voters ...elect.Node) *bench {
+	b := aloneBench(t, voters...)
+	b.live(10*time.Second, b.held)
+	if !b.held() {
+		t.Fatal("no survivor")
+	}
+	return b
+}
+
+// It announces until the router first answers, and never again.
+func TestSurvivorAnnouncesOnce(t *testing.T) {
+	b := survivor(t, "a", "b", "c")
+	for end := b.now.Add(2 * time.Second); b.now < end; {
+		b.now = b.m.Deadline()
+		eff := b.step(elect.Tick{})
+		for _, q := range eff.Questions {
+			if q.Announce && b.now > end.Add(-1900*time.Millisecond) {
+				t.Fatal("announced again")
+			}
+		}
+		b.answer(eff)
+	}
+	if !b.held() {
+		t.Error("gave up although the router answers")
+	}
+}
+
+// The gateway's answer to the node's own address says nothing of the VIP.
+func TestSurvivorLivesOnTheVIPsAnswers(t *testing.T) {
+	b := survivor(t, "a", "b", "c")
+	for end := b.now.Add(time.Second); b.now < end; {
+		b.now = b.m.Deadline()
+		for range b.step(elect.Tick{}).Questions {
+			b.step(elect.GatewayAnswered{VIP: vip1, Kind: elect.AskGateway, Sent: b.now})
+		}
+	}
+	if b.held() {
+		t.Error("holds a second after the router's last answer to the VIP")
+	}
+}
+
+// It yields to a sign, and waits longer each time.
+func TestSurvivorYieldsLonger(t *testing.T) {
+	b := survivor(t, "a", "b", "c")
+	var waits []time.Duration
+	for range 4 {
+		b.step(elect.Sign{VIP: vip1})
+		b.step(elect.Bound{VIP: vip1})
+		if b.held() {
+			t.Fatal("holds beside another")
+		}
+		since := b.now
+		b.live(10*time.Minute, b.held)
+		waits = append(waits, b.now.Sub(since))
+	}
+	if waits[3] < 8*time.Second || waits[3] < 2*waits[1] {
+		t.Errorf("waited %v", waits)
+	}
+}
+
+// A holder by lease does not let go for a survivor, whatever its epoch: the
+// survivor yields.
+func TestLeaseStaysBesideASurvivor(t *testing.T) {
+	b := newBench(t)
+	b.beat("a", 11)
+	b.beat("c", 31)
+	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
+	for range 400 {
+		b.now = min(b.now.Add(10*time.Millisecond), b.m.Deadline())
+		eff := b.step(elect.Tick{})
+		for _, o := range slices.Clone(eff.Send) {
+			if a, ok := o.Msg.(elect.Ask); ok && o.To == "a" {
+				b.hear("a", 11, elect.Answer{Re: o.Seq, Prevote: a.Prevote, Items: []elect.AnswerItem{{VIP: vip1, Epoch: a.Items[0].Epoch}}})
+			}
+		}
+		if b.m.Status().VIPs[0].Holder == "b" {
+			break
+		}
+		b.beat("a", 11)
+		b.beat("c", 31)
+	}
+	st := b.m.Status().VIPs[0]
+	if st.Holder != "b" {
+		t.Fatalf("%+v", st)
+	}
+	b.beat("c", 31, elect.Hold{VIP: vip1, Epoch: st.Epoch + 8, Survivor: st.Epoch + 7})
+	if got := b.m.Status().VIPs[0]; got.Holder != "b" || got.State != elect.Held {
+		t.Errorf("a survivor's claim took it away: %+v", got)
+	}
+}
+
+// Two voters are two only while both say so.
+func TestTwoVotersAreTwo(t *testing.T) {
+	for name, theirs := range map[string]elect.VoterList{"two": elect.NewVoterList("a", "b"), "three": abc} {
+		b := aloneBench(t, "a", "b")
+		b.hear("a", 11, elect.Heartbeat{Lists: elect.Lists{File: theirs, Active: theirs}, Lease: time.Second, SIP: elect.SIPUp})
+		b.live(time.Second, b.never)
+		b.live(2700*time.Millisecond, b.held)
+		if b.held() != (name == "two") {
+			t.Errorf("%s voters at the other: held %v within the wait of two", name, b.held())
+		}
+	}
+}
