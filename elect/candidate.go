@@ -296,8 +296,11 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 func (m *Machine) raise(v *vip, e Epoch) {
 	v.epoch = e
 	m.noteAsked(v)
-	if v.survives() {
-		return // it only asks for another
+	if v.survives() { // it only asks for another
+		v.survival.from = e
+		v.voidVotes()
+		m.beatNow = true
+		return
 	}
 	if v.phase == holding {
 		m.tell(Transition{Kind: Raised, VIP: v.ID, Epoch: e})

@@ -168,20 +168,7 @@ func TestLeaseStaysBesideASurvivor(t *testing.T) {
 	b.beat("a", 11)
 	b.beat("c", 31)
 	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
-	for range 400 {
-		b.now = min(b.now.Add(10*time.Millisecond), b.m.Deadline())
-		eff := b.step(elect.Tick{})
-		for _, o := range slices.Clone(eff.Send) {
-			if a, ok := o.Msg.(elect.Ask); ok && o.To == "a" {
-				b.hear("a", 11, elect.Answer{Re: o.Seq, Prevote: a.Prevote, Items: []elect.AnswerItem{{VIP: vip1, Epoch: a.Items[0].Epoch}}})
-			}
-		}
-		if b.m.Status().VIPs[0].Holder == "b" {
-			break
-		}
-		b.beat("a", 11)
-		b.beat("c", 31)
-	}
+	b.leased(elect.Granted, "a", "c")
 	st := b.m.Status().VIPs[0]
 	if st.Holder != "b" {
 		t.Fatalf("%+v", st)
@@ -189,6 +176,63 @@ func TestLeaseStaysBesideASurvivor(t *testing.T) {
 	b.beat("c", 31, elect.Hold{VIP: vip1, Epoch: st.Epoch + 8, Survivor: st.Epoch + 7})
 	if got := b.m.Status().VIPs[0]; got.Holder != "b" || got.State != elect.Held {
 		t.Errorf("a survivor's claim took it away: %+v", got)
+	}
+}
+
+// leased lets time pass in which the others beat, and say so to every ask.
+func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
+	inst := map[elect.Node]elect.Instance{"a": 11, "c": 31}
+	for range 200 {
+		b.now = min(b.now.Add(10*time.Millisecond), b.m.Deadline())
+		eff := b.step(elect.Tick{})
+		for _, o := range slices.Clone(eff.Send) {
+			ans := elect.Answer{Re: o.Seq}
+			switch msg := o.Msg.(type) {
+			case elect.Ask:
+				ans.Prevote, ans.Items = msg.Prevote, []elect.AnswerItem{{VIP: vip1, Epoch: msg.Items[0].Epoch, Refusal: word}}
+			case elect.Heartbeat:
+				for _, h := range msg.Holds {
+					ans.Items = append(ans.Items, elect.AnswerItem{VIP: vip1, Epoch: h.Epoch, Refusal: word})
+				}
+			}
+			if len(ans.Items) > 0 {
+				b.hear(o.To, inst[o.To], ans)
+			}
+		}
+		b.answer(eff)
+		for _, n := range others {
+			l := b.m.Status().Lists
+			b.hear(n, inst[n], elect.Heartbeat{Lists: l, Lease: time.Second, SIP: elect.SIPUp})
+		}
+	}
+}
+
+// A survivor yields to a lease, whatever its epoch.
+func TestSurvivorYieldsToALease(t *testing.T) {
+	b := survivor(t, "a", "b", "c")
+	b.beat("c", 31, elect.Hold{VIP: vip1, Epoch: 1})
+	if b.held() {
+		t.Error("holds beside a lease")
+	}
+}
+
+// Of two voters the one that the other has no confidence in does not outlive
+// its lease; the one that is only told to wait does.
+func TestOutliveUnlessRefused(t *testing.T) {
+	for word, want := range map[elect.Refusal]elect.VIPState{elect.RefusedNoConfidence: elect.Vacant, elect.RefusedQuiet: elect.Surviving} {
+		b := aloneBench(t, "a", "b")
+		b.leased(elect.Granted, "a")
+		if st := b.m.Status().VIPs[0]; st.State != elect.Held {
+			t.Fatalf("before: %s", st.State)
+		}
+		b.leased(word, "a")
+		st := b.m.Status().VIPs[0]
+		if st.State == elect.Vacant {
+			b.step(elect.Bound{VIP: vip1})
+		}
+		if st.State != want {
+			t.Errorf("refused for %s: %s, want %s", word, st.State, want)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ var bugs = []bug{
 	{name: "survivor without a gateway", file: survivor, old: ", s.gateway.Add(evidence) < m.now:", new: ":"},
 	{name: "survivor beyond its evidence", file: survivor, old: "evidence  = 500 * time.Millisecond", new: "evidence  = 2 * time.Second"},
 	{name: "evidence from the wrong address", file: survivor, old: "case e.Kind == AskRouter && v.phase == holding:", new: "case v.phase == holding:", directed: true},
-	{name: "survivor stays beside a lease", file: survivor, old: "return h.Survivor == 0 || h.Survivor > v.survival.epoch", new: "return h.Survivor > v.survival.epoch"},
+	{name: "survivor stays beside a lease", file: survivor, old: "return h.Survivor == 0 || h.Survivor > v.survival.epoch", new: "return h.Survivor > v.survival.epoch", directed: true},
 	{name: "survivor deaf for signs", file: survivor, old: "	v.survival.unanswered = 0\n	if v.survives() {", new: "	v.survival.unanswered = 0\n	if false {", directed: true},
 	{name: "lease under the survivor's epoch", file: survivor, old: "v.epoch = max(v.top(), v.survival.epoch) + 1", new: "v.epoch = v.survival.epoch"},
 	{name: "survivor leased without a survey", file: survivor, old: "case s.surveyed == 0 || m.now", new: "case false && m.now"},
