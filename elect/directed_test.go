@@ -24,6 +24,7 @@ type bench struct {
 	runtime *elect.Runtime
 	durable *elect.Durable
 	last    elect.Effects
+	highest elect.Epoch // that the others tell of
 }
 
 func benchConfig() elect.Config {

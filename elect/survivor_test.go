@@ -18,7 +18,10 @@ func aloneBench(t *testing.T, voters ...elect.Node) *bench {
 	b := &bench{t: t, now: 1e12, seq: map[elect.Node]elect.Seq{}, durable: &elect.Durable{Active: elect.NewVoterList(voters...), LongestLease: time.Second}}
 	cfg := benchConfig()
 	cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced = elect.SurvivorAlways, 3*time.Second, true
-	cfg.Nodes = cfg.Nodes[:len(voters)]
+	cfg.Nodes = nil
+	for _, n := range voters {
+		cfg.Nodes = append(cfg.Nodes, elect.NodeConfig{Name: n, Voter: true, Holder: true})
+	}
 	m, err := elect.New(cfg, elect.Restored{Durable: b.durable}, 21, b.now, rand.New(rand.NewPCG(1, 2)))
 	if err != nil {
 		t.Fatal(err)
@@ -189,10 +192,10 @@ func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
 			ans := elect.Answer{Re: o.Seq}
 			switch msg := o.Msg.(type) {
 			case elect.Ask:
-				ans.Prevote, ans.Items = msg.Prevote, []elect.AnswerItem{{VIP: vip1, Epoch: msg.Items[0].Epoch, Refusal: word}}
+				ans.Prevote, ans.Items = msg.Prevote, []elect.AnswerItem{{VIP: vip1, Epoch: msg.Items[0].Epoch, Refusal: word, Highest: b.highest}}
 			case elect.Heartbeat:
 				for _, h := range msg.Holds {
-					ans.Items = append(ans.Items, elect.AnswerItem{VIP: vip1, Epoch: h.Epoch, Refusal: word})
+					ans.Items = append(ans.Items, elect.AnswerItem{VIP: vip1, Epoch: h.Epoch, Refusal: word, Highest: b.highest})
 				}
 			}
 			if len(ans.Items) > 0 {
@@ -204,6 +207,33 @@ func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
 			l := b.m.Status().Lists
 			b.hear(n, inst[n], elect.Heartbeat{Lists: l, Lease: time.Second, SIP: elect.SIPUp})
 		}
+	}
+}
+
+// One voter that is heard is no majority of four, but may know of a holder.
+func TestSurvivorIsAlone(t *testing.T) {
+	b := aloneBench(t, "a", "b", "c", "d")
+	for range 30 {
+		b.hear("a", 11, elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp})
+		b.live(200*time.Millisecond, b.held)
+	}
+	if b.held() {
+		t.Error("took the VIP beside another voter")
+	}
+	b.live(10*time.Second, b.held)
+	if !b.held() {
+		t.Error("did not take it when alone")
+	}
+}
+
+// The lease that a survivor's hold becomes is above every epoch that a majority
+// has seen without it, though their first grants are for a lower one.
+func TestLeaseAgainIsAboveAll(t *testing.T) {
+	b := survivor(t, "a", "b", "c")
+	b.highest = 9
+	b.leased(elect.Granted, "a", "c")
+	if st := b.m.Status().VIPs[0]; st.State != elect.Held || st.Epoch <= 9 {
+		t.Errorf("%s under epoch %d, the others have seen 9", st.State, st.Epoch)
 	}
 }
 

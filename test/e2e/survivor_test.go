@@ -76,9 +76,9 @@ func TestTwoVoters(t *testing.T) {
 		s.state(t, 0, 0, "held")
 		s.undisturbed(t, at)
 	})
-	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, at time.Duration) {
+	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, _ time.Duration) {
 		s.noRelay(t)
-		at = lab.Now()
+		at := lab.Now()
 		s.must(t, s.Cut(s.Node(0)))
 		s.taken(t, 0, "pbx2", at, 2300*time.Millisecond)
 		s.must(t, s.Restore(s.Node(0)))
@@ -141,8 +141,8 @@ func TestTwoAndWitness(t *testing.T) {
 		watch(2 * time.Second)
 		s.undisturbed(t, at)
 	})
-	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, at time.Duration) {
-		at = lab.Now()
+	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, _ time.Duration) {
+		at := lab.Now()
 		s.must(t, s.Cut(s.Node(0)))
 		s.taken(t, 0, "pbx2", at, 700*time.Millisecond)
 	})
