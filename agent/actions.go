@@ -36,16 +36,19 @@ func newActions(a *Agent) *actions {
 	return &actions{a: a, now: map[elect.VIPID]takeover{}, ended: make(chan struct{})}
 }
 
+// closePatience is how long actions that are killed may take to be gone.
+const closePatience = 2 * time.Second
+
 // run ends what runs when the agent does.
 func (x *actions) run(ctx context.Context) error {
 	defer close(x.ended)
 	<-ctx.Done()
 	select {
 	case <-x.a.stopped:
-		x.await(releaseTimeout(x.a.Config))
+		x.await(releaseTimeout(x.a.Config()))
 	default:
 	}
-	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	c, cancel := context.WithTimeout(context.WithoutCancel(ctx), closePatience)
 	defer cancel()
 	if err := x.a.Runner.Close(c); err != nil {
 		x.a.recorder.warn("end the actions", err)
@@ -68,21 +71,21 @@ func (x *actions) await(limit time.Duration) {
 // acquire chain waits for the address: see bound.
 func (x *actions) transitions(ts []elect.Transition) {
 	for _, t := range ts {
-		l := x.a.names.byID[t.VIP]
+		l := x.a.names().byID[t.VIP]
 		if l == nil {
 			continue
 		}
 		switch t.Kind {
 		case elect.Acquired:
 			x.set(t.VIP, takeover{epoch: t.Epoch, took: t.Epoch, previous: t.Previous, cause: t.Cause})
-			x.a.Runner.Newer(l.name, uint64(t.Epoch))
+			x.a.Runner.Newer(string(l.id), uint64(t.Epoch))
 		case elect.Raised:
 			was := x.get(t.VIP)
-			x.a.Runner.Raised(l.name, uint64(was.epoch), uint64(t.Epoch))
+			x.a.Runner.Raised(string(l.id), uint64(was.epoch), uint64(t.Epoch))
 			was.epoch = t.Epoch
 			x.set(t.VIP, was)
 		case elect.HolderSeen:
-			x.a.Runner.Newer(l.name, uint64(t.Epoch))
+			x.a.Runner.Newer(string(l.id), uint64(t.Epoch))
 		case elect.LetGo:
 			was := x.get(t.VIP)
 			was.gone = true
@@ -122,7 +125,7 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 			done(ok)
 		}
 	}
-	x.a.Runner.Start(l.name, phase, uint64(e), ev, l.actions, func(o hooks.Outcome) {
+	x.a.Runner.Start(string(l.id), phase, uint64(e), ev, l.actions, func(o hooks.Outcome) {
 		x.a.recorder.action(l.id, phase, elect.Epoch(o.Epoch), o)
 	}, ended)
 }
@@ -130,7 +133,7 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 // bound is the binder's word that the address is there and announced: now the
 // acquire actions run, then SIP has to answer on it.
 func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
-	l, t := x.a.names.byID[id], x.get(id)
+	l, t := x.a.names().byID[id], x.get(id)
 	x.start(l, hooks.Acquire, e, x.event(l, e, t.previous, t.cause), func(bool) { go x.verify(l, t.took) })
 }
 
@@ -142,12 +145,12 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 		return
 	}
 	e := t.epoch
-	if l.vip == nil || !x.a.Config.SIP.Verify {
+	if l.vip == nil || !x.a.Config().SIP.Verify {
 		x.a.recorder.complete(l.id, e, "done")
 		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config.SIP.VerifyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config().SIP.VerifyTimeout)
 	defer cancel()
 	err := x.answers(ctx, l)
 	if err == nil {
@@ -163,10 +166,10 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 const verifyEvery = 50 * time.Millisecond
 
 func (x *actions) answers(ctx context.Context, l *lease) error {
-	for _, t := range x.a.Config.SIP.Targets {
+	for _, t := range x.a.Config().SIP.Targets {
 		for {
 			_, err := sipcheck.Ping(ctx, netip.AddrPortFrom(l.address, t.Port), sipcheck.PingOptions{
-				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config.SIP.UserAgent})
+				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config().SIP.UserAgent})
 			if err == nil {
 				break
 			}
@@ -183,7 +186,7 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 // prepare gets this node ready to take a VIP over: its prepare actions, then a
 // fresh OPTIONS to its own PBX (§4.4).
 func (x *actions) prepare(p elect.PrepareVIP) {
-	l := x.a.names.byID[p.VIP]
+	l := x.a.names().byID[p.VIP]
 	ready := func(bool) { go x.ready(p) }
 	if p.Again {
 		ready(true)
@@ -204,7 +207,7 @@ func (x *actions) ready(p elect.PrepareVIP) {
 
 // probeTimeout bounds one fresh probe of every own target.
 func (a *Agent) probeTimeout() (d time.Duration) {
-	for _, t := range a.Config.SIP.Targets {
+	for _, t := range a.Config().SIP.Targets {
 		d += t.Timeout
 	}
 	return d + time.Second/10

@@ -9,7 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +29,7 @@ import (
 // Parts is what an agent is made of; cmd constructs it. Every field is
 // required unless it says otherwise.
 type Parts struct {
-	Config    *config.Config
+	Config    *config.Config // at the start; the agent's method of that name is the one in force
 	Self      *config.Node
 	Directory *Directory
 	Machine   *elect.Machine
@@ -39,21 +39,22 @@ type Parts struct {
 	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer *arp.Announcer
 	Runner    *hooks.Runner
-	Interface string // of this node's own address
 	Network   func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
-	// Relay opens what speaks to the gateways (§4.6); nil: nobody survives alone.
-	Relay    func(answered func(string, netip.Addr, time.Duration), heard func(arp.HeardARP)) (*arp.Relay, error)
-	Listener net.Listener
-	Journal  *control.Journal
-	Log      *slog.Logger
-	Rand     *rand.Rand
-	Now      func() elect.Instant // the boot clock
+	Relay     func(arp.RelayOptions) (*arp.Relay, error) // opens what speaks to the gateways (§4.6)
+	Load      func() (File, error)                       // reads the configuration anew, for a reload
+	Listener  net.Listener
+	Journal   *control.Journal
+	Log       *slog.Logger
+	Rand      *rand.Rand
+	Now       func() elect.Instant // the boot clock
+
+	MemoryLocked bool // this process's pages stay in memory
 }
 
 // Agent is one node's agent.
 type Agent struct {
 	Parts
-	names    names
+	inForce  atomic.Pointer[settled] // replaced as a whole by a reload
 	network  *member.Network
 	alone    *survivors
 	server   *control.Server
@@ -67,6 +68,7 @@ type Agent struct {
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 
+	reloading sync.Mutex
 	unstored  bool // the runtime directory would not take the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
@@ -87,10 +89,11 @@ func (a *Agent) Left() bool { return a.left.Load() }
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts: p, names: newNames(p.Config),
+		Parts:   p,
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
+	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil)})
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
@@ -114,7 +117,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.alone, err = newSurvivors(a); err != nil {
 		return err
 	}
-	defer a.alone.close()
+	defer func() { _ = a.alone.relay.Close() }()
 	network, err := a.Parts.Network(a.deliver, a.alone.send)
 	if err != nil {
 		return err
@@ -149,15 +152,11 @@ func (a *Agent) tasks() []task {
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
+		{"probes", a.probes.run},
 		{"socket notices", a.probes.watchSockets},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
-	}
-	if a.alone.relay != nil {
-		tasks = append(tasks, task{"gateway", a.alone.relay.Run})
-	}
-	for _, p := range a.probes.probers {
-		tasks = append(tasks, task{"prober", p.Run})
+		{"gateway", a.alone.relay.Run},
 	}
 	return tasks
 }

@@ -19,18 +19,21 @@ import (
 // that takes its time delays no heartbeat; it ends a lease by itself when the
 // loop does not renew it.
 type binder struct {
-	a       *Agent
-	mu      sync.Mutex
-	level   []elect.Desired
-	owed    map[elect.VIPID]bool // the machine waits for word that it is off
-	kept    map[elect.VIPID]bool // kept from the kernel: the machine holds what could not be stored
-	wake    chan struct{}
-	repair  chan struct{}
-	devices chan struct{} // some appeared or changed: fence them
-	unheard atomic.Bool   // neighbours may have missed us: announce what is held once more
-	again   bool          // this round announces what is held already
-	applied map[elect.VIPID]*applied
-	flush   chan netip.Addr // connection tracking, off the fast path
+	a      *Agent
+	mu     sync.Mutex
+	level  []elect.Desired
+	owed   map[elect.VIPID]bool // the machine waits for word that it is off
+	kept   map[elect.VIPID]bool // kept from the kernel: the machine holds what could not be stored
+	fenced map[netip.Addr]bool  // what the fence knows
+	// A reload is under way, and has put other names in force: take them up.
+	changing, renamed bool
+	wake              chan struct{}
+	repair            chan struct{}
+	devices           chan struct{} // some appeared or changed: fence them
+	unheard           atomic.Bool   // neighbours may have missed us: announce what is held once more
+	again             bool          // this round announces what is held already
+	applied           map[elect.VIPID]*applied
+	flush             chan netip.Addr // connection tracking, off the fast path
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -42,8 +45,9 @@ type applied struct {
 	until    elect.Instant
 	renewAt  elect.Instant // of its lifetime
 	retryAt  elect.Instant
-	survivor bool
 	stuck    string // why the kernel does not let it go
+	survivor bool
+	moved    bool // a reload gave it another interface
 }
 
 // unbindRetry is how soon an address that the kernel would not let go is tried
@@ -52,39 +56,60 @@ const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
-		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, kept: map[elect.VIPID]bool{}, applied: map[elect.VIPID]*applied{},
-		flush: make(chan netip.Addr, 64)}
-	for i := range a.names.leases {
-		l := &a.names.leases[i]
-		ap := &applied{lease: l}
-		if l.vip != nil {
-			ap.address = vip.Address{IP: l.address, Interface: l.vip.Interface}
+		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, kept: map[elect.VIPID]bool{},
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
+	b.takeNames()
+	for id, ap := range b.applied {
+		if ap.vip != nil {
+			b.fenced[ap.address.IP] = true
 		}
-		b.applied[l.id] = ap
+		b.level = append(b.level, elect.Desired{VIP: id})
 	}
 	for _, h := range a.Adopted {
 		if ap := b.applied[h.VIP]; ap != nil {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
+			d := b.levelOf(h.VIP)
+			d.Hold, d.Epoch = true, h.Epoch
 		}
 	}
 	return b
 }
 
+// levelOf is what is wanted of a VIP so far, nil for none that is known.
+func (b *binder) levelOf(id elect.VIPID) *elect.Desired {
+	for i := range b.level {
+		if b.level[i].VIP == id {
+			return &b.level[i]
+		}
+	}
+	return nil
+}
+
+// arrange brings the level into the order of a new one.
+func (b *binder) arrange(level []elect.Desired) (changed bool) {
+	same := func(a, b elect.Desired) bool { return a.VIP == b.VIP }
+	if slices.EqualFunc(b.level, level, same) {
+		return false
+	}
+	arranged := make([]elect.Desired, len(level))
+	for i, d := range level {
+		arranged[i].VIP = d.VIP
+		if old := b.levelOf(d.VIP); old != nil {
+			arranged[i] = *old
+		}
+	}
+	b.level = arranged
+	return true
+}
+
 // want sets the level. What was not stored must not be held anew: then only
 // what is held already, under its old end, stays (§4.5).
 func (b *binder) want(level []elect.Desired, stored bool) {
-	if len(level) == 0 {
+	if level == nil {
 		return // no change: the machine has only heard that a record was not stored
 	}
-	changed := false
 	b.mu.Lock()
-	if len(b.level) != len(level) {
-		b.level = slices.Clone(level)
-		for i := range b.level {
-			b.level[i].Hold = b.applied[level[i].VIP].on // adopted, or off
-		}
-		changed = true
-	}
+	changed := b.arrange(level)
 	for i, d := range level {
 		old := &b.level[i]
 		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
@@ -101,13 +126,16 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.owed[d.VIP] = true // of what was never bound, too
 		}
 		*old = d
+		leases := b.a.Directory.leases
 		if d.Hold {
 			b.recordLease(d)
 			b.setFence(d.VIP, d.Until)
-		} else {
-			b.a.Directory.leases.end(d.VIP)
-			b.setFence(d.VIP, 0)
+			continue
 		}
+		if leases.has(d.VIP) {
+			leases.end(d.VIP)
+		}
+		b.setFence(d.VIP, 0)
 	}
 	b.mu.Unlock()
 	if changed {
@@ -177,7 +205,14 @@ func (b *binder) leave() {
 func (b *binder) apply(repair bool) elect.Instant {
 	b.mu.Lock()
 	level := slices.Clone(b.level)
+	renamed := b.renamed
+	b.renamed = false
 	b.mu.Unlock()
+	if renamed {
+		b.takeNames()
+		b.manage()
+		repair = true // what came into the configuration may be bound by somebody
+	}
 	now := b.a.Now()
 	next := now.Add(time.Hour)
 	for _, d := range level {
@@ -199,6 +234,7 @@ func (b *binder) apply(repair bool) elect.Instant {
 			}
 		}
 	}
+	b.forgetLeft(level)
 	return next
 }
 
@@ -214,9 +250,11 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		ap.epoch = d.Epoch
 		return
 	}
-	fresh := !ap.on
+	fresh, moved := !ap.on, ap.moved
+	ap.moved = false
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
+			b.a.Announcer.Stop(ap.address.IP)
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
@@ -225,7 +263,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
-	if ap.survivor = d.Survivor; (fresh || b.again) && !ap.survivor {
+	if ap.survivor = d.Survivor; (fresh || moved || b.again) && !ap.survivor {
 		b.announce(ap)
 	}
 	if fresh {
@@ -309,6 +347,7 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case ip := <-b.flush:
+			_ = b.a.Conntrack.Manage([]vip.Address{{IP: ip}}) // it may have come, or left, by a reload
 			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
 				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
 			}
@@ -323,13 +362,8 @@ func (b *binder) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours := map[netip.Addr]bool{}
-	for _, ap := range b.applied {
-		if ap.vip != nil {
-			ours[ap.address.IP] = true
-		}
-	}
 	for c := range changes {
+		ours := b.a.names().isOurs(c.Address.Addr())
 		if c.Resync || c.Link != nil {
 			b.poke(b.devices)
 		}
@@ -338,11 +372,11 @@ func (b *binder) watch(ctx context.Context) error {
 		}
 		// Without carrier, and a moment after, frames are lost without an error;
 		// so an interface that changed is one on which nobody may have heard us.
-		lost := c.Resync || c.Link != nil || ours[c.Address.Addr()] && !c.Added
+		lost := c.Resync || c.Link != nil || ours && !c.Added
 		if lost {
 			b.unheard.Store(true)
 		}
-		if lost || ours[c.Address.Addr()] {
+		if lost || ours {
 			b.poke(b.repair)
 		}
 	}

@@ -7,15 +7,17 @@ import (
 	"strings"
 	"time"
 
+	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/platform"
 )
 
 // Plan answers `sipalive plan`.
 func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error) {
 	plan := control.Plan{Without: without}
 	for _, n := range without {
-		if a.Config.Node(n) == nil {
+		if a.Config().Node(n) == nil {
 			return plan, fmt.Errorf("plan without %s: no such node (configured: %s)", n, a.nodeNames())
 		}
 	}
@@ -26,7 +28,7 @@ func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error
 		return plan, err
 	}
 	for i, p := range placed {
-		plan.VIPs = append(plan.VIPs, control.PlannedVIP{Name: p.Name, Role: a.names.byID[p.VIP].vip == nil,
+		plan.VIPs = append(plan.VIPs, control.PlannedVIP{Name: p.Name, Role: a.names().byID[p.VIP].vip == nil,
 			Holder: string(st.VIPs[i].Holder), Would: string(p.Node), Reason: p.Reason})
 	}
 	return plan, nil
@@ -34,7 +36,7 @@ func (a *Agent) Plan(ctx context.Context, without []string) (control.Plan, error
 
 func (a *Agent) nodeNames() string {
 	var names []string
-	for _, n := range a.Config.Nodes {
+	for _, n := range a.Config().Nodes {
 		names = append(names, n.Name)
 	}
 	return strings.Join(names, ", ")
@@ -42,6 +44,9 @@ func (a *Agent) nodeNames() string {
 
 // Do carries out an operator's command and says in words what came of it.
 func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
+	if c.Kind == control.Reload {
+		return a.Reload(ctx)
+	}
 	cmd, err := a.command(c)
 	if err != nil {
 		return "", err
@@ -79,11 +84,11 @@ func (a *Agent) command(c control.Command) (elect.Command, error) {
 	if cmd.Kind == 0 {
 		return cmd, fmt.Errorf("%s: unknown command", c.Kind)
 	}
-	if c.Node != "" && a.Config.Node(c.Node) == nil {
+	if c.Node != "" && a.Config().Node(c.Node) == nil {
 		return cmd, fmt.Errorf("%s: no such node (configured: %s)", c, a.nodeNames())
 	}
 	if c.VIP != "" {
-		l := a.names.byName[c.VIP]
+		l := a.names().byName[c.VIP]
 		if l == nil {
 			return cmd, fmt.Errorf("%s: no such VIP or role (configured: %s)", c, a.leaseNames())
 		}
@@ -94,7 +99,7 @@ func (a *Agent) command(c control.Command) (elect.Command, error) {
 
 func (a *Agent) leaseNames() string {
 	var names []string
-	for _, l := range a.names.leases {
+	for _, l := range a.names().leases {
 		names = append(names, l.name)
 	}
 	return strings.Join(names, ", ")
@@ -153,7 +158,7 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 const drainPatience = 5 * time.Second
 
 func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, before elect.Status, after *elect.Status, look func() error) time.Duration {
-	for time.Since(start) < drainPatience+prepareTimeout(a.Config) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
+	for time.Since(start) < drainPatience+prepareTimeout(a.Config()) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
 		select {
 		case <-ctx.Done():
 			return time.Since(start)
@@ -169,12 +174,22 @@ func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, 
 // onTheWay reports whether a VIP has left its old holder and its new one has
 // not been heard yet.
 func onTheWay(before, now elect.Status) bool {
-	for i, v := range now.VIPs {
-		if v.Holder == "" && before.VIPs[i].Holder != "" {
+	for _, v := range now.VIPs {
+		if v.Holder == "" && holderOf(before, v.ID) != "" {
 			return true
 		}
 	}
 	return false
+}
+
+// holderOf is who held a VIP; the configuration may have changed since.
+func holderOf(st elect.Status, id elect.VIPID) elect.Node {
+	for _, v := range st.VIPs {
+		if v.ID == id {
+			return v.Holder
+		}
+	}
+	return ""
 }
 
 func held(node string, st elect.Status) []elect.VIPID {
@@ -193,22 +208,22 @@ func (a *Agent) stillHolds(node string, st elect.Status) string {
 	}
 	var names []string
 	for _, id := range ids {
-		names = append(names, a.names.byID[id].name)
+		names = append(names, a.names().byID[id].name)
 	}
 	return fmt.Sprintf(", but still holds %s: no other node can take it (see sipalive events)", strings.Join(names, ", "))
 }
 
 func (a *Agent) changes(before, after elect.Status, took time.Duration) (lines []string) {
-	for i, v := range after.VIPs {
-		was := before.VIPs[i]
-		if v.Holder == was.Holder || v.Holder == "" {
+	for _, v := range after.VIPs {
+		was := holderOf(before, v.ID)
+		if v.Holder == was || v.Holder == "" {
 			continue
 		}
-		from := string(was.Holder)
+		from := string(was)
 		if from == "" {
 			from = "nobody"
 		}
-		lines = append(lines, fmt.Sprintf("%s: %s -> %s in %s, epoch %d", a.names.byID[v.ID].name, from, v.Holder, roundMillis(took), v.Epoch))
+		lines = append(lines, fmt.Sprintf("%s: %s -> %s in %s, epoch %d", a.names().byID[v.ID].name, from, v.Holder, roundMillis(took), v.Epoch))
 	}
 	return lines
 }
@@ -220,14 +235,20 @@ func roundMillis(d time.Duration) string {
 // Status answers `sipalive status`.
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
-	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
+	var c *config.Config // the one that st is about
+	err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() })
+	if err != nil {
 		return control.Status{}, err
 	}
-	out := control.Status{Cluster: a.Config.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
+	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
+	out.MemoryLocked = a.MemoryLocked
+	if out.Scheduling, err = platform.Scheduling(); err != nil {
+		out.Scheduling = "unknown"
+	}
 	for i, n := range st.Nodes {
-		out.Nodes = append(out.Nodes, a.nodeStatus(n, a.Config.Nodes[i].Address.String()))
+		out.Nodes = append(out.Nodes, a.nodeStatus(n, c.Nodes[i].Address.String()))
 	}
 	for _, v := range st.VIPs {
 		a.addVIP(&out, v)
@@ -242,12 +263,12 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 		s.Why = "not heard"
 	}
 	s.ByRelay = n.ByRelay
-	if a.alone.relay != nil && s.Name != a.Self.Name {
+	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
 	}
 	for _, role := range []bool{false, true} {
 		for _, id := range n.Holds {
-			if l := a.names.byID[id]; (l.vip == nil) == role {
+			if l := a.names().byID[id]; (l.vip == nil) == role {
 				s.Holds = append(s.Holds, l.name)
 			}
 		}
@@ -267,7 +288,7 @@ func sipWord(s elect.SIPState) string {
 }
 
 func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
-	l := a.names.byID[v.ID]
+	l := a.names().byID[v.ID]
 	since := control.Since{}
 	if v.Since != 0 {
 		since.Time = time.Now().Add(time.Duration(v.Since - a.Now()))
@@ -279,7 +300,7 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
 		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
-		Unchecked: !v.Checked || !a.Config.SIP.Verify})
+		Unchecked: !v.Checked || !a.Config().SIP.Verify})
 }
 
 // countersNow puts the counters of every room side by side, under the names
@@ -290,14 +311,12 @@ func (a *Agent) countersNow() map[string]uint64 {
 		"loop_slowest_step_us": uint64(a.stats.slowestStep.Load() / 1000), "loop_latest_wakeup_us": uint64(max(a.stats.latestWakeUp.Load(), 0) / 1000),
 		"loop_send_errors": a.stats.sendErrors.Load(), "store_errors": a.stats.storeErrors.Load(), "records_lost": a.stats.recordsLost.Load(),
 	}
-	if a.alone.relay != nil {
-		r := a.alone.relay.Stats()
-		c["gateway_relayed"], c["gateway_asked"], c["gateway_answered"], c["gateway_errors"] = r.Relayed, r.Asked, r.Answered, r.Errors
-	}
+	r := a.alone.relay.Stats()
+	c["gateway_relayed"], c["gateway_asked"], c["gateway_answered"], c["gateway_errors"] = r.Relayed, r.Asked, r.Answered, r.Errors
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
-	for _, p := range a.probes.probers {
+	for _, p := range a.probes.all() {
 		s := p.Stats()
 		c["sip_sent"] += s.Sent
 		c["sip_send_errors"] += s.SendErrors
@@ -343,7 +362,13 @@ func (a *Agent) Stopped() bool {
 	}
 }
 
+// EndPatience is the longest that ending may take once told to: handing over,
+// then the actions that follow from it.
+func (a *Agent) EndPatience() time.Duration {
+	return a.StopPatience() + releaseTimeout(a.Config()) + closePatience
+}
+
 // StopPatience is the longest that handing over may take.
 func (a *Agent) StopPatience() time.Duration {
-	return prepareTimeout(a.Config) + 2*a.Config.Timing.Lease
+	return prepareTimeout(a.Config()) + 2*a.Config().Timing.Lease
 }

@@ -170,3 +170,29 @@ func TestDamagedLeases(t *testing.T) {
 		}
 	}
 }
+
+// TestLeasesFollowAReload: what is held stays on record in the new file, also of
+// a VIP that has left; the next agent finds that nobody answers for it.
+func TestLeasesFollowAReload(t *testing.T) {
+	base := t.TempDir()
+	d := openDirectory(t, base)
+	if _, err := d.OpenLeases(leaseIDs); err != nil {
+		t.Fatal(err)
+	}
+	d.leases.put("192.0.2.101", 3, 100, 700)
+	d.leases.put("192.0.2.102", 4, 100, 900)
+	if held, err := d.OpenLeases(append(leaseIDs[:3:3], "192.0.2.103")); err != nil || len(held) != 2 {
+		t.Fatalf("after a reload: %v, %v", held, err)
+	}
+	d.leases.put("192.0.2.101", 3, 100, 1700) // the new file is the one that is written
+	if d.leases.has("192.0.2.109") || !d.leases.has("192.0.2.103") {
+		t.Error("the file has room for others than those it was opened for")
+	}
+	next := openDirectory(t, base)
+	if left := next.LeftBound(leaseIDs[1:]); len(left) != 1 || left[0] != "192.0.2.101" {
+		t.Errorf("left bound: %v", left)
+	}
+	if held, err := next.OpenLeases(leaseIDs); err != nil || len(held) != 2 || held[0].Until != 1700 {
+		t.Errorf("the next agent finds %v, %v", held, err)
+	}
+}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"sipalive/elect"
@@ -11,13 +12,13 @@ import (
 // itself, before the binder hears of the change: an address is never bound under
 // a closed fence, nor unbound under an open one, and a renewal needs no binder.
 func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
-	l := b.a.names.byID[id]
+	l := b.a.names().byID[id]
 	if l == nil || l.vip == nil {
 		return
 	}
 	if err := b.a.Fence.Set(l.address, int64(until)); err != nil {
 		b.a.stats.fenceErrors.Add(1)
-		b.a.recorder.warn("fence", err)
+		b.a.recorder.warn("move the end of "+l.name+" in the fence", fmt.Errorf("%w (the old end counts: it may fall silent there)", err))
 	}
 }
 
@@ -26,13 +27,17 @@ func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
 const renewEvery = time.Second
 
 // bind binds, behind the fence and with a lifetime where they are asked for. A
-// device that cannot be fenced holds a VIP only where the fence may be missing.
+// device that cannot be fenced holds a VIP only where the fence may be missing,
+// and one that nobody can hear holds none: another node may be heard.
 func (b *binder) bind(ap *applied) error {
+	if err := b.a.Table.Reachable(ap.address); err != nil {
+		return err
+	}
 	if err := b.a.Fence.Cover(ap.address.Interface); err != nil {
 		if !b.a.Fence.Lifetimes() {
 			return err
 		}
-		b.a.recorder.warn("fence", err)
+		b.a.recorder.warn("fence "+ap.name, fmt.Errorf("%w; it is held under a lifetime alone", err))
 	}
 	if !b.a.Fence.Lifetimes() {
 		return b.a.Table.Bind(ap.address)
@@ -57,7 +62,7 @@ func (b *binder) renew(ap *applied) {
 		return
 	}
 	if err := b.a.Table.Renew(ap.address, b.lifetime(ap)); err != nil {
-		b.a.recorder.warn("lifetime", err)
+		b.a.recorder.warn("renew the lifetime of "+ap.name, fmt.Errorf("%w; the kernel removes it when its lifetime is over", err))
 	}
 	ap.renewAt = b.a.Now().Add(renewEvery)
 }
@@ -78,7 +83,7 @@ func (b *binder) keepFence(ctx context.Context) error {
 		case <-tick.C:
 		}
 		if err := b.a.Fence.Sync(); err != nil {
-			b.a.recorder.warn("fence", err)
+			b.a.recorder.warn("fence every device", fmt.Errorf("%w; a VIP there is held under a lifetime at best", err))
 		}
 	}
 }

@@ -2,9 +2,11 @@ package agent
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -63,11 +65,32 @@ func (d *Directory) OpenLeases(ids []elect.VIPID) ([]elect.HeldVIP, error) {
 			l.put(id, h.Epoch, h.Since, h.Until)
 		}
 	}
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, errors.Join(err, unix.Munmap(mem))
+	}
+	if d.leases != nil { // of before a reload
+		_ = unix.Munmap(d.leases.mem)
+	}
 	d.leases = l
-	return held, os.Rename(tmp, path)
+	return held, nil
+}
+
+// LeftBound are the VIPs and roles with a lease on record that are not among
+// ids: an agent with another file held them, and nobody answers for them now.
+func (d *Directory) LeftBound(ids []elect.VIPID) (left []elect.VIPID) {
+	for id := range readLeases(filepath.Join(d.run, leaseName), bootNumber(d.boot)) {
+		if !slices.Contains(ids, id) {
+			left = append(left, id)
+		}
+	}
+	return left
 }
 
 func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem[o : o+leaseSlot] }
+
+// has reports whether the file has room for a VIP: one that left the
+// configuration some reloads ago has none, and is not held.
+func (l *leaseFile) has(id elect.VIPID) bool { _, ok := l.slots[id]; return ok }
 
 // put records a lease. A reader after a crash must never find an end that
 // belongs to another epoch: the end is cleared first and written last.

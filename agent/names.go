@@ -7,12 +7,13 @@ import (
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/hooks"
+	"sipalive/vip"
 )
 
 // names translates between what people configured and what elect knows.
 type names struct {
-	leases []lease // every VIP and role in configured order
-	byID   map[elect.VIPID]*lease
+	leases []lease                // every VIP and role in configured order
+	byID   map[elect.VIPID]*lease // and those that have left the file: their actions may still run
 	byName map[string]*lease
 }
 
@@ -22,11 +23,12 @@ type lease struct {
 	name    string
 	vip     *config.VIP // nil for a role
 	address netip.Addr  // invalid for a role
+	left    bool        // the configuration, by a reload
 	actions []hooks.Action
 }
 
-func newNames(c *config.Config) names {
-	n := names{byID: map[elect.VIPID]*lease{}, byName: map[string]*lease{}}
+func newNames(c *config.Config, before *names) *names {
+	n := &names{byID: map[elect.VIPID]*lease{}, byName: map[string]*lease{}}
 	for i := range c.VIPs {
 		v := &c.VIPs[i]
 		n.leases = append(n.leases, lease{id: vipID(v.Address), name: v.Name, vip: v, address: v.Address, actions: hookActions(v.Actions)})
@@ -38,8 +40,21 @@ func newNames(c *config.Config) names {
 		l := &n.leases[i]
 		n.byID[l.id], n.byName[l.name] = l, l
 	}
+	if before == nil {
+		return n
+	}
+	for id, l := range before.byID {
+		if n.byID[id] == nil {
+			gone := *l
+			gone.left = true
+			n.byID[id] = &gone
+		}
+	}
 	return n
 }
+
+// bindsTo is where a VIP's address belongs.
+func (l *lease) bindsTo() vip.Address { return vip.Address{IP: l.address, Interface: l.vip.Interface} }
 
 // vipID is a VIP's identity: its canonical address (§4.3).
 func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }

@@ -72,15 +72,59 @@ func (r *recorder) agentEvent(text string) {
 	r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindAgent, Text: text})
 }
 
-// warn tells of trouble, at most once a minute for the same.
+// reloaded tells of a configuration that is in force now.
+func (r *recorder) reloaded(text string) {
+	r.post(func() {
+		r.a.Log.Info("configuration "+text, "node", r.a.Self.Name)
+		r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindConfig, Text: text})
+	})
+}
+
+// warn tells of trouble, at most once a minute for the same: the same in all its
+// words, since one device's trouble must not hide another's.
 func (r *recorder) warn(what string, err error) {
 	r.post(func() {
-		if last, seen := r.warned[what]; seen && time.Since(last) < warnEvery {
+		if r.lately(what + ": " + err.Error()) {
 			return
 		}
-		r.warned[what] = time.Now()
 		r.a.Log.Warn(what, "node", r.a.Self.Name, "err", err)
 	})
+}
+
+// maxWarned bounds what is remembered of what was said.
+const maxWarned = 256
+
+// lately reports whether the same was said within a minute.
+func (r *recorder) lately(words string) bool {
+	if last, seen := r.warned[words]; seen && time.Since(last) < warnEvery {
+		return true
+	}
+	if len(r.warned) >= maxWarned {
+		clear(r.warned)
+	}
+	r.warned[words] = time.Now()
+	return false
+}
+
+// again is what makes two of them the same. A move of a new tenure is another
+// move; each try to bind has an epoch of its own.
+func again(t elect.Transition, words string) string {
+	if t.Kind == elect.BindFailed {
+		t.Epoch = 0
+	}
+	return fmt.Sprintf("%s %d %s", t.Kind, t.Epoch, words)
+}
+
+// retried are the transitions that come again every lease or two while what
+// keeps them from succeeding lasts; an operator's own command is always told.
+func retried(t elect.Transition) bool {
+	switch t.Kind {
+	case elect.BindFailed:
+		return true
+	case elect.MoveStarted, elect.MoveFailed:
+		return t.Cause == elect.CauseSIP || t.Cause == elect.CauseVerify || t.Cause == elect.CauseDrain
+	}
+	return false
 }
 
 // wall dates an instant of the boot clock for people.
@@ -97,7 +141,7 @@ func (r *recorder) transitions(ts []elect.Transition) {
 
 func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	ev := control.Event{Time: r.wall(at), Node: r.a.Self.Name, Kind: kindOf(t.Kind), Epoch: uint64(t.Epoch), Text: t.Text}
-	if l := r.a.names.byID[t.VIP]; l != nil {
+	if l := r.a.names().byID[t.VIP]; l != nil {
 		ev.VIP = l.name
 	}
 	if t.Cause != elect.CauseNone {
@@ -113,13 +157,19 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	case elect.MoveStarted, elect.MoveFailed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
-		ev.From, ev.To = string(t.Previous), string(t.Node)
+		ev.To = string(t.Node)
+		if t.Previous != t.Node { // after a restart it is where it was
+			ev.From = string(t.Previous)
+		}
 	case elect.RetireDue:
 		return // its actions show in the release
 	case elect.NodeUp, elect.NodeDown, elect.NodeFit, elect.NodeUnfit, elect.ConfigDiffers, elect.ConfigSame:
 		ev.From = string(t.Node)
 	}
 	ev.Text = words(t, ev.VIP)
+	if retried(t) && r.lately(again(t, ev.Text)) {
+		return
+	}
 	r.log(t, ev)
 	id := r.a.Journal.Add(ev)
 	if t.Kind == elect.LetGo {
@@ -245,7 +295,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 		peer = string(t.Node)
 	}
 	from := ev.From
-	if peer != "" {
+	if peer != "" || t.VIP == "" { // From is then whom the event is about
 		from = ""
 	}
 	attrs := []slog.Attr{slog.String("node", r.a.Self.Name)}
@@ -278,7 +328,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	for _, o := range r.ready[t.VIP] {
 		// Else of a move that came to nothing. A lease of slack: what told when the
 		// need was noticed took its time.
-		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config.Timing.Lease) {
+		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config().Timing.Lease) {
 			addAction(&ev, zero, o)
 		}
 	}
@@ -341,9 +391,9 @@ func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o ho
 		why := o.Err + o.Note
 		switch {
 		case o.Skipped:
-			r.a.Log.Info(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
+			r.a.Log.Info(o.Action, "node", r.a.Self.Name, "vip", r.a.names().byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		case why != "":
-			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names.byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
+			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names().byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		}
 		en := r.open[id]
 		switch phase {

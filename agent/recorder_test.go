@@ -59,7 +59,8 @@ func newRecording(t *testing.T) *recording {
 		return a
 	}}))
 	a := &Agent{Parts: Parts{Config: c, Self: c.Node("pbx3"), Journal: control.NewJournal(100), Log: log,
-		Now: func() elect.Instant { return r.now }}, names: newNames(c)}
+		Now: func() elect.Instant { return r.now }}}
+	a.inForce.Store(&settled{c, newNames(c, nil)})
 	r.recorder = newRecorder(a)
 	a.recorder = r.recorder
 	return r

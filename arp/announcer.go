@@ -36,7 +36,7 @@ type Stats struct {
 // An Announcer sends gratuitous ARP for the VIPs that this host holds. Its
 // methods may be called from any goroutine.
 type Announcer struct {
-	refresh time.Duration
+	refresh atomic.Int64 // a time.Duration
 	burst   []time.Duration
 	onError func(error)
 	send    func(addr netip.Addr, ifname string) error
@@ -61,15 +61,19 @@ func New(o Options) (*Announcer, error) {
 		return nil, fmt.Errorf("open raw socket for ARP: %w", explain(err))
 	}
 	a := &Announcer{
-		refresh:   o.Refresh,
 		burst:     burst[:],
 		onError:   o.OnError,
 		socket:    s,
 		schedules: make(map[netip.Addr]*schedule),
 	}
+	a.SetRefresh(o.Refresh)
 	a.send = a.sendBoth
 	return a, nil
 }
+
+// SetRefresh changes Options.Refresh, after a reload. It must be positive. What
+// is scheduled already is sent when it was due.
+func (a *Announcer) SetRefresh(d time.Duration) { a.refresh.Store(int64(d)) }
 
 // Warm says whether announcements could leave by ifname: it is there, and it is
 // Ethernet. Nothing is sent.

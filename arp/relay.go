@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +22,7 @@ type RelayOptions struct {
 	// Gateway finds the next hop of an interface; it is asked now and then.
 	Gateway func(ifname string) (netip.Addr, error)
 	// Watch are the addresses whose ARP is told to Heard.
-	Watch map[netip.Addr]bool
+	Watch func(netip.Addr) bool
 	// Answered hears that the gateway answered a ping that was sent from an
 	// address at an instant of Now. Heard hears ARP of others about a watched
 	// address. Both are called from the Relay's goroutines and must not wait.
@@ -77,19 +79,17 @@ type relayLink struct {
 
 // relayPing is a ping under way.
 type relayPing struct {
-	token uint64
-	from  netip.Addr
-	link  *relayLink
-	sent  time.Duration
+	token  uint64
+	from   netip.Addr
+	ifname string // empty: none, or answered
+	sent   time.Duration
 }
 
 // OpenRelay opens its sockets in the network namespace of the caller. It needs
 // CAP_NET_RAW.
 func OpenRelay(o RelayOptions) (r *Relay, err error) {
 	r = &Relay{o: o, id: uint16(o.Random()), links: map[string]*relayLink{}}
-	for name, own := range o.Links {
-		r.links[name] = &relayLink{own: own}
-	}
+	r.SetLinks(o.Links)
 	if r.out, err = openSocket(); err == nil {
 		if r.arp, err = openRelayTap(unix.ETH_P_ARP, nil); err == nil {
 			r.echo, err = openRelayTap(unix.ETH_P_IP, echoReplies(r.id))
@@ -100,6 +100,32 @@ func OpenRelay(o RelayOptions) (r *Relay, err error) {
 		return nil, fmt.Errorf("open raw sockets for the gateway: %w", explain(err))
 	}
 	return r, nil
+}
+
+// SetLinks replaces the links; what is known of a gateway stays where its link
+// does.
+func (r *Relay) SetLinks(links map[string]netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name := range r.links {
+		if _, stays := links[name]; !stays {
+			delete(r.links, name)
+		}
+	}
+	for name, own := range links {
+		if l := r.links[name]; l != nil {
+			l.own = own
+		} else {
+			r.links[name] = &relayLink{own: own}
+		}
+	}
+}
+
+// names are the links' interfaces.
+func (r *Relay) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.links))
 }
 
 // Close closes the sockets, which ends Run.
@@ -136,7 +162,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	tick := time.NewTicker(resolveSoon)
 	defer tick.Stop()
 	for {
-		for name := range r.o.Links {
+		for _, name := range r.names() {
 			r.resolve(name)
 		}
 		select {
@@ -159,6 +185,10 @@ func (r *Relay) resolve(ifname string) {
 	now := r.o.Now()
 	r.mu.Lock()
 	l := r.links[ifname]
+	if l == nil {
+		r.mu.Unlock()
+		return
+	}
 	if l.gateway != gateway {
 		l.gateway, l.mac, l.asked = gateway, hardwareAddr{}, 0
 	}
@@ -186,26 +216,26 @@ func (r *Relay) Gateway(ifname string) netip.Addr {
 var errNoGateway = errors.New("the gateway's MAC address is not known (is there a default route, and does it answer ARP?)")
 
 // link is what frames to the gateway of an interface need.
-func (r *Relay) link(ifname string) (l *relayLink, gateway netip.Addr, mac hardwareAddr, err error) {
+func (r *Relay) link(ifname string) (l relayLink, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l = r.links[ifname]
-	if l == nil || l.mac == (hardwareAddr{}) {
-		return nil, gateway, mac, errNoGateway
+	known := r.links[ifname]
+	if known == nil || known.mac == (hardwareAddr{}) {
+		return l, errNoGateway
 	}
-	return l, l.gateway, l.mac, nil
+	return *known, nil
 }
 
 // Send sends a UDP datagram through the gateway of an interface, from this
 // node's own address there.
 func (r *Relay) Send(ifname string, port uint16, to netip.AddrPort, payload []byte) error {
-	l, _, mac, err := r.link(ifname)
+	l, err := r.link(ifname)
 	if err == nil {
 		r.mu.Lock()
 		r.ipID++
 		id := r.ipID
 		r.mu.Unlock()
-		for _, f := range udpFrames(mac, netip.AddrPortFrom(l.own, port), to, id, payload) {
+		for _, f := range udpFrames(l.mac, netip.AddrPortFrom(l.own, port), to, id, payload) {
 			err = errors.Join(err, r.send(ifname, f))
 		}
 	}
@@ -219,7 +249,7 @@ func (r *Relay) Send(ifname string, port uint16, to netip.AddrPort, payload []by
 // Ping asks the gateway of an interface from an address of this node; Answered
 // hears of the answer, if it comes from the gateway itself.
 func (r *Relay) Ping(ifname string, from netip.Addr) error {
-	l, gateway, mac, err := r.link(ifname)
+	l, err := r.link(ifname)
 	if err != nil {
 		return fmt.Errorf("ping the gateway by %s: %w", ifname, err)
 	}
@@ -229,12 +259,12 @@ func (r *Relay) Ping(ifname string, from netip.Addr) error {
 	r.mu.Lock()
 	r.seq++
 	seq := r.seq
-	p := relayPing{token: r.o.Random(), from: from, link: l, sent: r.o.Now()}
+	p := relayPing{token: r.o.Random(), from: from, ifname: ifname, sent: r.o.Now()}
 	r.pings[seq%uint16(len(r.pings))] = p
 	r.mu.Unlock()
 	r.asked.Add(1)
-	if err := r.send(ifname, echoFrame(mac, from, gateway, r.id, seq, p.token)); err != nil {
-		return fmt.Errorf("ping %s from %s by %s: %w", gateway, from, ifname, err)
+	if err := r.send(ifname, echoFrame(l.mac, from, l.gateway, r.id, seq, p.token)); err != nil {
+		return fmt.Errorf("ping %s from %s by %s: %w", l.gateway, from, ifname, err)
 	}
 	return nil
 }
@@ -252,11 +282,13 @@ func (r *Relay) AskOwner(ifname string, addr netip.Addr) error {
 func (r *Relay) question(ifname string, addr netip.Addr) error {
 	r.mu.Lock()
 	l := r.links[ifname]
-	r.mu.Unlock()
 	if l == nil {
+		r.mu.Unlock()
 		return errNoGateway
 	}
-	return r.sendARP(ifname, l.own, addr)
+	own := l.own
+	r.mu.Unlock()
+	return r.sendARP(ifname, own, addr)
 }
 
 func (r *Relay) sendARP(ifname string, own, addr netip.Addr) error {

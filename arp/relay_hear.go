@@ -116,9 +116,9 @@ func (r *Relay) hearARP(ifname string, f []byte) {
 	r.mu.Unlock()
 	switch {
 	case l == nil || r.ours(mac):
-	case r.o.Watch[sender] && !gateway: // a gateway may answer for all (local proxy ARP)
+	case r.o.Watch(sender) && !gateway: // a gateway may answer for all (local proxy ARP)
 		r.o.Heard(HeardARP{Address: sender})
-	case r.o.Watch[target] && target != sender && binary.BigEndian.Uint16(f[20:]) == operationRequest:
+	case r.o.Watch(target) && target != sender && binary.BigEndian.Uint16(f[20:]) == operationRequest:
 		r.o.Heard(HeardARP{Address: target, Asker: sender})
 	}
 }
@@ -126,7 +126,7 @@ func (r *Relay) hearARP(ifname string, f []byte) {
 // ours reports whether a MAC address is one of this node's links: a frame of
 // our own that came back.
 func (r *Relay) ours(mac hardwareAddr) bool {
-	for name := range r.o.Links {
+	for _, name := range r.names() {
 		var own hardwareAddr
 		err := r.out.with(func(fd int) (err error) {
 			own, err = platform.EthernetAddress(fd, name)
@@ -156,10 +156,10 @@ func (r *Relay) hearEcho(ifname string, f []byte) {
 	r.mu.Lock()
 	p := &r.pings[seq%uint16(len(r.pings))]
 	l := r.links[ifname]
-	good := l != nil && p.link == l && p.token == token && p.from == to && source == l.gateway && hardwareAddr(f[6:12]) == l.mac
+	good := l != nil && p.ifname == ifname && p.token == token && p.from == to && source == l.gateway && hardwareAddr(f[6:12]) == l.mac
 	sent := p.sent
 	if good {
-		p.link = nil
+		p.ifname = ""
 	}
 	r.mu.Unlock()
 	if good {

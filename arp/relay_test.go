@@ -37,7 +37,7 @@ func newRelaySite(t *testing.T) *relaySite {
 	n := uint64(0)
 	var err error
 	s.relay, err = OpenRelay(RelayOptions{
-		Links: map[string]netip.Addr{"eth0": relayOwn}, Watch: map[netip.Addr]bool{vip1: true},
+		Links: map[string]netip.Addr{"eth0": relayOwn}, Watch: func(ip netip.Addr) bool { return ip == vip1 },
 		Gateway:  func(string) (netip.Addr, error) { return relayGateway, nil },
 		Answered: func(_ string, from netip.Addr, _ time.Duration) { s.answered <- from },
 		Heard:    func(h HeardARP) { s.heard <- h },

@@ -98,7 +98,7 @@ func (a *Announcer) run(s *schedule) {
 			return
 		case err != nil:
 			timer.Reset(retry)
-			retry = min(2*retry, retryMax, max(a.refresh, retryMin))
+			retry = min(2*retry, retryMax, max(time.Duration(a.refresh.Load()), retryMin))
 			step = -1 // what succeeds next is the first of a new burst
 			continue
 		case step < 0:
@@ -114,7 +114,7 @@ func (a *Announcer) pause(step int, first time.Time) time.Duration {
 	if step < len(a.burst) {
 		return time.Until(first.Add(a.burst[step]))
 	}
-	return a.refresh
+	return time.Duration(a.refresh.Load())
 }
 
 // sendScheduled announces unless s is stopped, and keeps stop waiting meanwhile.

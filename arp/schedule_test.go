@@ -36,13 +36,14 @@ func (r *recorder) send(addr netip.Addr, ifname string) error {
 // recorded makes an announcer with the bubble's clock and no socket.
 func recorded(o Options) (*Announcer, *recorder) {
 	r := &recorder{start: time.Now(), at: make(map[netip.Addr][]int64)}
-	return &Announcer{
-		refresh:   o.Refresh,
+	a := &Announcer{
 		burst:     burst[:],
 		onError:   o.OnError,
 		send:      r.send,
 		schedules: make(map[netip.Addr]*schedule),
-	}, r
+	}
+	a.SetRefresh(o.Refresh)
+	return a, r
 }
 
 func expect(t *testing.T, got []int64, want ...int64) {
@@ -66,6 +67,19 @@ func TestSchedule(t *testing.T) {
 		a.Stop(vip2)
 		expect(t, r.at[vip1], 100, 1100, 2200, 4400, 34400, 64400)
 		expect(t, r.at[vip2][:6], 1101, 2101, 3201, 5401, 35401, 65401)
+	})
+}
+
+// A reload may change how often; what is due already stays so.
+func TestScheduleWithAnotherRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, r := recorded(Options{Refresh: 30 * time.Second})
+		a.Start(vip1, "eth0")
+		time.Sleep(10 * time.Second)
+		a.SetRefresh(5 * time.Second)
+		time.Sleep(36 * time.Second)
+		a.Stop(vip1)
+		expect(t, r.at[vip1], 100, 1100, 2200, 4400, 34400, 39400, 44400)
 	})
 }
 

@@ -38,6 +38,7 @@ const (
 	Drain    Kind = "drain"    // Node, this one when empty
 	Undrain  Kind = "undrain"  // Node, this one when empty
 	Adopt    Kind = "adopt"    // take the file's voter list now: no other is in use
+	Reload   Kind = "reload"   // read the file anew and take it
 	Stop     Kind = "stop"     // hand everything over and end this agent
 )
 
@@ -68,7 +69,7 @@ const maxName = 128
 func (c Command) check() error {
 	type need struct{ vip, node bool }
 	allowed := map[Kind]need{
-		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Stop: {},
+		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Reload: {}, Stop: {},
 	}
 	may, known := allowed[c.Kind]
 	if !known {

@@ -18,6 +18,9 @@ type Status struct {
 	FenceWeak  bool              `json:"fence_weak,omitempty"`  // it does not hold the promise of one holder, or not everywhere
 	AllUnfit   bool              `json:"all_unfit,omitempty"`   // no node is fit: nobody moves (§4.7)
 	Counters   map[string]uint64 `json:"counters,omitempty"`
+
+	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
+	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
 }
 
 // NodeStatus is one node as the answering one sees it.

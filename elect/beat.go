@@ -54,6 +54,8 @@ func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 		if v := m.known[h.VIP]; v != nil {
 			m.showHolder(v, p, h)
 			a.Items = append(a.Items, AskItem{VIP: h.VIP, Epoch: h.Epoch, Holding: true})
+		} else {
+			m.noteStranger(h)
 		}
 	}
 	for _, v := range m.vips {

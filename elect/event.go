@@ -135,7 +135,7 @@ type Effects struct {
 }
 
 // Desired is the level the kernel should be brought to, for every configured
-// VIP and role, every time.
+// VIP and role, every time; one that is not there is not to be held.
 type Desired struct {
 	VIP   VIPID
 	Hold  bool

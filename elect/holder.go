@@ -3,7 +3,7 @@ package elect
 // acquire makes this node the holder. It is told to everybody at once: their
 // claims, and a holder under a lower epoch, depend on it.
 func (m *Machine) acquire(v *vip, end Instant) {
-	v.phase, v.until, v.since = holding, end, m.now
+	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified = false, false
 	v.retire, v.move, v.ready = 0, nil, nil
 	v.survival = survival{}
@@ -12,6 +12,9 @@ func (m *Machine) acquire(v *vip, end Instant) {
 		v.cause = CauseBoot
 	} else if v.cause == CauseNone {
 		v.cause = CauseCrash
+	}
+	if v.cause == CauseMove || v.cause == CauseFailback {
+		v.excluded = 0 // an operator wants it here all the same
 	}
 	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,
 		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince})
@@ -54,7 +57,7 @@ func (m *Machine) answered(v *vip) (n int) {
 func (m *Machine) lapse() {
 	for _, v := range m.vips {
 		if v.phase == holding && m.now >= v.until {
-			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.shown(), Node: m.self.Name, Text: m.whySurvivorEnds(v)})
+			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.held, Node: m.self.Name, Text: m.whySurvivorEnds(v)})
 			if v.survives() {
 				m.surrender(v)
 				continue
@@ -71,7 +74,7 @@ func (m *Machine) letGo(v *vip, r Release) {
 	v.release = &r
 	v.phase = unbinding
 	v.givenUp = max(v.givenUp, v.epoch)
-	v.retire = v.shown()
+	v.retire = v.held
 	v.survival.epoch = 0
 	v.until = 0
 	v.voidVotes()
@@ -93,12 +96,12 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 
 // onBound takes the kernel's word: only an address that is gone is released.
 func (m *Machine) onBound(e Bound) {
-	v := m.known[e.VIP]
+	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
 		return
 	}
 	if e.Err != "" {
-		m.tell(Transition{Kind: BindFailed, VIP: v.ID, Epoch: v.epoch, Text: e.Err})
+		m.tell(Transition{Kind: BindFailed, VIP: v.ID, Epoch: v.held, Text: e.Err})
 	}
 	switch {
 	case v.phase == unbinding && !e.On:
@@ -115,7 +118,7 @@ func (m *Machine) onBound(e Bound) {
 // releaseUnbound releases what was let go within the step that acquired it: the
 // kernel never heard of it and has no word to give.
 func (m *Machine) releaseUnbound() {
-	for _, v := range m.vips {
+	for _, v := range m.everyVIP() {
 		if v.phase == unbinding && !v.wanted {
 			m.sendRelease(v)
 		}
@@ -156,10 +159,10 @@ func (m *Machine) onVerified(e Verified) {
 	}
 	if v.ever && m.otherCouldVerify(v) {
 		v.excluded = m.now.Add(m.cfg.Exclude)
-		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "moving it on"})
+		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "moving it on"})
 		return
 	}
-	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.epoch, Text: "holding on: " + m.whyHoldUnverified(v)})
+	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(v)})
 }
 
 func (m *Machine) whyHoldUnverified(v *vip) string {

@@ -24,6 +24,9 @@ type Machine struct {
 	peers []*peer // every node in configured order, self included
 	vips  []*vip  // every VIP and role in configured order
 	known map[VIPID]*vip
+	// VIPs that have left the configuration (Reconfigure), until the kernel has
+	// said that they are gone.
+	leaving []*vip
 
 	lists      lists
 	health     selfHealth
@@ -167,6 +170,8 @@ func (m *Machine) take(ev Event) {
 		m.onGatewayAnswered(e)
 	case Sign:
 		m.onSign(e)
+	case Reconfigure:
+		m.reconfigure(e.Config)
 	case Tick, Unstored:
 	}
 }
@@ -241,9 +246,10 @@ func (m *Machine) begin() {
 }
 
 func (m *Machine) finish() Effects {
-	for _, v := range m.vips {
+	m.forgetLeft()
+	for _, v := range m.everyVIP() {
 		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.shown(), Until: v.until, Survivor: v.survives()})
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.held, Until: v.until, Survivor: v.survives()})
 		if v.phase == holding {
 			m.due(v.until)
 		}

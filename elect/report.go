@@ -42,7 +42,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	s := VIPStatus{ID: v.ID, Epoch: v.top()}
 	switch {
 	case v.phase == holding:
-		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.shown(), v.since, Held
+		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.held, v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
 		if v.survives() {
 			s.State = Surviving
@@ -72,13 +72,17 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 }
 
 // Vote is this voter's part of a VIP's lease, and until when it lasts; false
-// where there is none.
+// where there is none. A VIP that has left the configuration has one for as long
+// as it lasts.
 func (m *Machine) Vote(id VIPID) (g Grant, until Instant, ok bool) {
-	v := m.known[id]
-	if v == nil || v.grant == nil {
+	given := m.strangers[id].Grant
+	if v := find(m.everyVIP(), id); v != nil {
+		given = v.grant
+	}
+	if given == nil {
 		return Grant{}, 0, false
 	}
-	return *v.grant, v.grant.until, true
+	return *given, given.until, true
 }
 
 // Lists are this node's voter lists as they are now.

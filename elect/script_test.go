@@ -296,6 +296,12 @@ func (s *script) host(f []string) bool {
 		for i, c := range n().Config.Nodes {
 			n().Config.Nodes[i].Voter = slices.Contains(f[3:], string(c.Name))
 		}
+	case "file": // a = vip1 vip2: the VIPs of its file, from its next start or reload
+		n().Config.VIPs = slices.DeleteFunc(slices.Clone(s.cfg.VIPs), func(v elect.VIPConfig) bool { return !slices.Contains(f[3:], v.Name) })
+	case "members": // a = a c: the nodes of its file
+		n().Config.Nodes = slices.DeleteFunc(slices.Clone(s.cfg.Nodes), func(c elect.NodeConfig) bool { return !slices.Contains(f[3:], string(c.Name)) })
+	case "reload":
+		n().Reload()
 	case "reinstall": // its state directory is lost
 		n().Durable = nil
 	case "pbx": // a up|silent|refused

@@ -67,7 +67,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	for id, s := range r.Runtime.VIPs {
 		v := m.known[id]
 		if v == nil {
-			m.strangers[id] = s
+			m.honour(id, s)
 			continue
 		}
 		v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked
@@ -97,7 +97,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 // voters' grants down to this configuration's lease, so a longer one that was
 // found is cut down first.
 func (m *Machine) holdOn(v *vip, h HeldVIP) {
-	v.phase, v.epoch, v.first, v.since = holding, h.Epoch, h.Epoch, h.Since
+	v.phase, v.epoch, v.first, v.held, v.since = holding, h.Epoch, h.Epoch, h.Epoch, h.Since
 	v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))
 	v.asked = max(v.asked, h.Epoch)
 	v.seenHeld, v.lastHeld, v.why, v.checked, v.verified, v.wanted = true, m.self.Name, WhyHolds, true, true, true
@@ -143,15 +143,20 @@ func (m *Machine) runtime() *Runtime {
 	if m.now < m.quietUntil {
 		r.QuietUntil = m.quietUntil
 	}
-	for _, v := range m.vips {
-		s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp, Asked: v.asked}
-		if v.grant != nil {
-			g := *v.grant
-			s.Grant = &g
-		}
-		if s != (RuntimeVIP{}) {
+	for _, v := range m.everyVIP() {
+		if s := v.record(); s != (RuntimeVIP{}) {
 			r.VIPs[v.ID] = s
 		}
 	}
 	return r
+}
+
+// record is what of a VIP must outlive the agent.
+func (v *vip) record() RuntimeVIP {
+	s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp, Asked: v.asked}
+	if v.grant != nil {
+		g := *v.grant
+		s.Grant = &g
+	}
+	return s
 }

@@ -251,7 +251,8 @@ func (m *Machine) outlive(v *vip) {
 		return
 	}
 	if end := v.survival.router.Add(evidence); end > m.now && v.survival.router != 0 {
-		v.survival.epoch = v.top() + 1
+		v.held = v.top() + 1
+		v.survival.epoch = v.held
 		v.until = max(v.until, end)
 		m.tell(Transition{Kind: Survives, VIP: v.ID, Node: m.self.Name, Epoch: v.survival.epoch})
 		m.askAbove(v)
@@ -287,7 +288,7 @@ func (m *Machine) leaseAgain(v *vip, end Instant) {
 		return
 	}
 	v.survival = survival{}
-	v.until = end
+	v.held, v.until = v.epoch, end
 	m.tell(Transition{Kind: LeasedAgain, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch})
 	m.durableDue, m.beatNow = true, true
 }

@@ -23,8 +23,9 @@ type vip struct {
 
 	// As candidate or holder (§4.4).
 	phase    phase
-	epoch    Epoch // asked for or held
+	epoch    Epoch // asked for
 	first    Epoch // of this acquisition: a holder may raise its epoch in place
+	held     Epoch // the highest that a majority granted: the holder's fencing token
 	givenUp  Epoch
 	asked    Epoch   // the highest ever asked for or held, over restarts too
 	wanted   bool    // the kernel was last told to bind it
@@ -55,6 +56,7 @@ type vip struct {
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
+	added     Instant // to the configuration
 	leased    Instant // another voter said that it is leased until then, to whom we do not hear
 	seenHeld  bool    // since the cluster started: no cold start any more
 	told      bool    // that it is vacant
@@ -68,6 +70,7 @@ type vip struct {
 type vote struct {
 	granted bool
 	sent    Instant
+	epoch   Epoch   // the highest it has granted
 	yes     bool    // to the prevote
 	refused Refusal // its last word in this round, if not granted
 }
@@ -81,7 +84,7 @@ type claim struct {
 }
 
 func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
-	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now}
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now, added: now}
 }
 
 func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }
@@ -103,14 +106,8 @@ func (m *Machine) holder(v *vip) *peer {
 	return v.claim.by
 }
 
-// shown is the epoch this node holds under: a survivor only asks for v.epoch.
-func (v *vip) shown() Epoch {
-	if v.survival.epoch != 0 {
-		return v.survival.epoch
-	}
-	return v.epoch
-}
-
+// survives reports whether this node holds without a majority: v.epoch is then
+// only asked for.
 func (v *vip) survives() bool { return v.phase == holding && v.survival.epoch != 0 }
 
 func (v *vip) newRound(now Instant) {

@@ -74,6 +74,10 @@ func (o *captured) reap(path string, pid int, killed string, kill func(pid int))
 		}
 	}
 	res.output = o.finish(pipeGrace)
+	if refused := o.refused.err(); refused != nil && killed == "" {
+		res.err = fmt.Errorf("exec %s: %s", oneLine(path), whyNotStarted(path, refused))
+		return res
+	}
 	switch {
 	case killed != "":
 		res.err = fmt.Errorf("exec %s: %s", oneLine(path), killed)
@@ -85,10 +89,11 @@ func (o *captured) reap(path string, pid int, killed string, kill func(pid int))
 
 // captured is a started program with its output being read.
 type captured struct {
-	cmd  *exec.Cmd
-	pipe *os.File
-	text capture // the reader's until read is closed
-	read chan struct{}
+	cmd     *exec.Cmd
+	refused *refusal // why the program could not be run after all
+	pipe    *os.File
+	text    capture // the reader's until read is closed
+	read    chan struct{}
 }
 
 func startCaptured(argv, env []string) (*captured, error) {
@@ -102,13 +107,13 @@ func startCaptured(argv, env []string) (*captured, error) {
 	// the pipe.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	err = startUnprivileged(cmd)
+	refused, err := startUnprivileged(cmd)
 	w.Close()
 	if err != nil {
 		r.Close()
 		return nil, err
 	}
-	o := &captured{cmd: cmd, pipe: r, read: make(chan struct{})}
+	o := &captured{cmd: cmd, refused: refused, pipe: r, read: make(chan struct{})}
 	go func() {
 		defer close(o.read)
 		_, _ = io.Copy(&o.text, r) // to the end, so that the program never blocks on a full pipe

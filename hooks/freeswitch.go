@@ -38,13 +38,14 @@ func checkFreeSWITCH(command string) error {
 func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
 	var out capture
 	var notes []string
+	address, ask := r.freeSWITCH()
 	finish := func(step string, err error) result {
 		if err != nil {
-			err = fmt.Errorf("freeswitch %s: %s%s", r.opts.FreeSWITCHAddress, step, r.explain(ctx, a, err))
+			err = fmt.Errorf("freeswitch %s: %s%s", address, step, r.explain(ctx, a, err))
 		}
 		return result{err: err, note: strings.Join(notes, "; "), output: out.String()}
 	}
-	client := eventsocket.Client{Address: r.opts.FreeSWITCHAddress, Password: r.opts.FreeSWITCHPassword, Dial: r.opts.Dial}
+	client := eventsocket.Client{Address: address, Password: ask, Dial: r.opts.Dial}
 	s, err := client.Open(ctx)
 	if err != nil {
 		return finish("", err)

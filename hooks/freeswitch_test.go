@@ -326,6 +326,18 @@ func TestFreeSWITCHNotSent(t *testing.T) {
 	}
 }
 
+// A reload may say that FreeSWITCH is elsewhere, under another password.
+func TestFreeSWITCHMoves(t *testing.T) {
+	r := newTestRunner(t, Options{FreeSWITCHAddress: "127.0.0.1:1", FreeSWITCHPassword: func() (string, error) { return "old", nil }})
+	if o := runOne(t, r, Action{FreeSWITCH: []string{"status"}}); o.OK {
+		t.Errorf("before: %+v", o)
+	}
+	r.SetFreeSWITCH(recorded.Serve(t, answering(always(okFrame))), clueCon)
+	if o := runOne(t, r, Action{FreeSWITCH: []string{"status"}}); !o.OK {
+		t.Errorf("after: %+v", o)
+	}
+}
+
 func TestFreeSWITCHPasswordIsReadAtEachUse(t *testing.T) {
 	reads := 0
 	address := recorded.Serve(t, answering(always(okFrame)))

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	BecomeAction()
 	if os.Getenv(helperEnv) != "" {
 		os.Exit(helperMain())
 	}

@@ -143,6 +143,21 @@ func (r *Runner) Close(ctx context.Context) error {
 	}
 }
 
+// SetFreeSWITCH changes where and how later actions reach FreeSWITCH, after a
+// reload.
+func (r *Runner) SetFreeSWITCH(address string, password func() (string, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword = address, password
+}
+
+// freeSWITCH is how FreeSWITCH is reached now.
+func (r *Runner) freeSWITCH() (address string, password func() (string, error)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword
+}
+
 func (r *Runner) lane(vip string) *lane {
 	l := r.lanes[vip]
 	if l == nil {

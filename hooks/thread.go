@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startUnprivileged starts cmd without the agent's capabilities and real-time
-// priority.
+// startUnprivileged starts cmd without the agent's capabilities, real-time
+// priority and what else the unit gives it alone; refused is nil unless the
+// program is started by way of become.go.
 //
 // Both pass from the forking thread to the child, NoNewPrivileges or not
 // (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
@@ -21,7 +22,12 @@ import (
 // An agent that runs as root (uid 0) is another matter: exec gives uid 0 the
 // whole bounding set back. Its children are root as much as it is itself; only
 // the unit's own user or CapabilityBoundingSet changes that.
-func startUnprivileged(cmd *exec.Cmd) error {
+func startUnprivileged(cmd *exec.Cmd) (refused *refusal, err error) {
+	if favoured() {
+		if refused, err = becoming(cmd); err != nil {
+			return nil, err
+		}
+	}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
@@ -31,7 +37,9 @@ func startUnprivileged(cmd *exec.Cmd) error {
 		}
 		started <- err
 	}()
-	return <-started
+	err = <-started
+	refused.started(err)
+	return refused, err
 }
 
 // shedPrivileges changes the calling thread only.

@@ -91,9 +91,12 @@ func TestSendAllocatesNothing(t *testing.T) {
 		t.Log("the race detector allocates: checked without it")
 		return
 	}
-	n := &Network{peers: map[elect.Node]*peer{}, count: &counts{}}
+	n := &Network{count: &counts{}}
 	n.guard = NewGuard("pbx1", 1, shared)
-	n.sealer, _ = newSealer("test", [][]byte{key})
+	s, err := newSealer("test", [][]byte{key})
+	if err != nil {
+		t.Fatal(err)
+	}
 	port := freePort(t)
 	p, err := openPath(netip.AddrPortFrom(addr(1), port))
 	if err != nil {
@@ -101,7 +104,8 @@ func TestSendAllocatesNothing(t *testing.T) {
 	}
 	defer p.close()
 	n.transport = &transport{paths: []*path{p}}
-	n.peers["pbx2"] = &peer{name: "pbx2", paths: []netip.AddrPort{netip.AddrPortFrom(addr(2), port)}}
+	n.current.Store(&directory{sealer: s, peers: map[elect.Node]*peer{
+		"pbx2": {name: "pbx2", paths: []netip.AddrPort{netip.AddrPortFrom(addr(2), port)}}}})
 	n.out = n.newSender()
 	out := elect.Outgoing{To: "pbx2", Msg: home().Msg}
 	if got := testing.AllocsPerRun(200, func() {

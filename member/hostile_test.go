@@ -242,7 +242,7 @@ func TestOnlyAFreshLastAskIsRepeated(t *testing.T) {
 		t.Errorf("packet %d, want the heartbeat again", seq)
 	}
 	a.mu.Lock()
-	a.peers["pbx2"].lastAt = time.Now().Add(-2 * resendWithin)
+	a.directory().peers["pbx2"].lastAt = time.Now().Add(-2 * resendWithin)
 	a.mu.Unlock()
 	if seq := answer(); seq != 0 {
 		t.Errorf("packet %d repeated after %s, want a hello", seq, 2*resendWithin)

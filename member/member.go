@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -15,9 +16,8 @@ import (
 // Network is this node's connection to its peers.
 type Network struct {
 	self      elect.Node
-	peers     map[elect.Node]*peer
-	owners    map[netip.Addr]*peer // whose address it is
-	sealer    *sealer
+	current   atomic.Pointer[directory]
+	keyring   *memberlist.Keyring // gossip's
 	transport *transport
 	list      *memberlist.Memberlist
 	log       *gossipLog
@@ -37,9 +37,9 @@ type Network struct {
 
 // peer is a configured node and what was last sent to it.
 type peer struct {
-	name  elect.Node
-	index int
-	paths []netip.AddrPort // as many as this node and the peer both have
+	name      elect.Node
+	addresses Peer
+	paths     []netip.AddrPort // as many as this node and the peer both have
 
 	last    []byte // body of the last packet, if it was a heartbeat or an ask
 	lastSeq elect.Seq
@@ -50,52 +50,34 @@ type peer struct {
 // Start binds the configured addresses, says hello to every peer and begins to
 // deliver.
 func Start(cfg Config) (*Network, error) {
-	if err := cfg.check(); err != nil {
-		return nil, err
-	}
-	s, err := newSealer(cfg.Cluster, cfg.Keys)
-	if err != nil {
-		return nil, err
-	}
 	count := &counts{}
-	t, err := newTransport(&cfg, count)
+	n := &Network{self: cfg.Self, count: count, deliver: cfg.Deliver, log: &gossipLog{count: count}}
+	d, err := newDirectory(cfg, len(Peer{cfg.Self, cfg.SelfAddress, cfg.SelfAddress2}.addresses()), nil)
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{
-		self: cfg.Self, sealer: s, transport: t, count: count, deliver: cfg.Deliver, relay: cfg.Relay,
-		log: &gossipLog{count: count},
+	n.current.Store(d)
+	t, err := newTransport(&cfg, count, n.isPeer)
+	if err != nil {
+		return nil, err
 	}
+	n.transport, n.relay = t, cfg.Relay
 	random := oneAtATime(cfg.Random)
 	n.guard = NewGuard(cfg.Self, cfg.Instance, random)
-	n.addPeers(&cfg)
 	n.out = n.newSender()
+	n.keyring, _ = memberlist.NewKeyring(cfg.Keys, cfg.Keys[0]) // newSealer has checked them
 	t.start(n.receive)
-	n.list, err = memberlist.Create(gossipConfig(&cfg, t, n.log))
+	n.list, err = memberlist.Create(n.gossipConfig(&cfg))
 	if err != nil {
 		t.Shutdown()
 		return nil, fmt.Errorf("start gossip on %s: %w", t.paths[0].local, err)
 	}
-	n.rejoining.Go(func() { n.rejoin(&cfg, random) })
+	n.rejoining.Go(func() { n.rejoin(cfg.Rejoin, random) })
 	hello := n.newSender()
-	for _, p := range n.peers {
+	for _, p := range d.peers {
 		hello.greet(p, true)
 	}
 	return n, nil
-}
-
-func (n *Network) addPeers(cfg *Config) {
-	n.peers, n.owners = map[elect.Node]*peer{}, map[netip.Addr]*peer{}
-	for i, c := range cfg.Peers {
-		p := &peer{name: c.Name, index: i}
-		for j, a := range c.addresses() {
-			n.owners[a] = p
-			if j < len(n.transport.paths) {
-				p.paths = append(p.paths, netip.AddrPortFrom(a, cfg.Port))
-			}
-		}
-		n.peers[c.Name] = p
-	}
 }
 
 func oneAtATime(random func() uint64) func() uint64 {

@@ -41,12 +41,13 @@ func (n *Network) receive(from *path) {
 // The source port is not checked: it is not configured.
 func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 	n := r.n
-	owner := n.owners[source.Addr()]
+	d := n.directory()
+	owner := d.owners[source.Addr()]
 	if owner == nil {
 		n.count.WrongSource.Add(1)
 		return
 	}
-	plain, err := n.sealer.open(r.plain, b)
+	plain, err := d.sealer.open(r.plain, b)
 	switch {
 	case err == errWrongLabel:
 		n.count.WrongLabel.Add(1)
@@ -57,18 +58,18 @@ func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 	case plain[0] != userMessage:
 		n.transport.pass(b, source)
 	default:
-		r.message(plain[1:], owner)
+		r.message(plain[1:], d, owner)
 	}
 }
 
-func (r *receiver) message(b []byte, owner *peer) {
+func (r *receiver) message(b []byte, d *directory, owner *peer) {
 	n := r.n
 	p, err := Decode(b)
 	if err != nil {
 		n.count.Garbage.Add(1)
 		return
 	}
-	switch sender := n.peers[p.From]; {
+	switch sender := d.peers[p.From]; {
 	case p.From == n.self:
 		n.count.Self.Add(1)
 	case sender == nil:

@@ -23,28 +23,39 @@ type sender struct {
 	n     *Network
 	buf   []byte
 	body  []byte
-	outs  []*outlet         // per local address
-	addrs [][]unix.Sockaddr // per peer, per path
+	outs  []*outlet                 // per local address
+	addrs map[*peer][]unix.Sockaddr // per path; a Sockaddr is one goroutine's
 }
 
 func (n *Network) newSender() *sender {
-	s := &sender{n: n, addrs: make([][]unix.Sockaddr, len(n.peers))}
+	s := &sender{n: n, addrs: map[*peer][]unix.Sockaddr{}}
 	for _, p := range n.transport.paths {
 		s.outs = append(s.outs, newOutlet(p.raw))
 	}
-	for _, p := range n.peers {
-		for _, a := range p.paths {
-			s.addrs[p.index] = append(s.addrs[p.index], sockaddr(a))
-		}
-	}
 	return s
+}
+
+// to is where a peer is reached.
+func (s *sender) to(p *peer) []unix.Sockaddr {
+	if addrs, known := s.addrs[p]; known {
+		return addrs
+	}
+	if len(s.addrs) >= 2*maxNodes {
+		clear(s.addrs) // of peers that are none any more
+	}
+	var addrs []unix.Sockaddr
+	for _, a := range p.paths {
+		addrs = append(addrs, sockaddr(a))
+	}
+	s.addrs[p] = addrs
+	return addrs
 }
 
 // Send sends one message by every path, or through the gateway alone. It never waits. From the agent's loop
 // only: its buffers are reused. A peer that is down, a full socket or a missing
 // route is no error here but in Counters: packets get lost.
 func (n *Network) Send(out elect.Outgoing) error {
-	p := n.peers[out.To]
+	p := n.directory().peers[out.To]
 	if p == nil {
 		return fmt.Errorf("send to node %q: not a configured peer", out.To)
 	}
@@ -68,20 +79,21 @@ func (n *Network) Send(out elect.Outgoing) error {
 
 func (s *sender) send(p *peer, h Header, body []byte) error {
 	n := s.n
-	b, err := appendHeader(n.sealer.begin(s.buf), h)
+	sealer := n.directory().sealer
+	b, err := appendHeader(sealer.begin(s.buf), h)
 	if err != nil {
 		return err
 	}
 	if len(b)+len(body) > maxPacket {
 		return fmt.Errorf("send to node %s: %d bytes do not fit in a datagram of %d", p.name, len(b)+len(body), maxPacket)
 	}
-	b = n.sealer.seal(append(b, body...))
+	b = sealer.seal(append(b, body...))
 	s.buf = b
 	if h.Relayed {
 		s.relay(p)
 		return nil
 	}
-	for i, to := range s.addrs[p.index] {
+	for i, to := range s.to(p) {
 		if s.outs[i].write(b, to) != nil {
 			n.count.SendErrors.Add(1)
 		} else {

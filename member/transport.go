@@ -17,7 +17,7 @@ import (
 type transport struct {
 	port    uint16
 	paths   []*path
-	known   map[netip.Addr]bool // the peers' addresses
+	known   func(netip.Addr) bool // a peer's address?
 	label   string
 	count   *counts
 	packets chan *memberlist.Packet
@@ -37,17 +37,12 @@ const (
 	maxStreams  = 64  // TCP connections at a time
 )
 
-func newTransport(cfg *Config, count *counts) (*transport, error) {
+func newTransport(cfg *Config, count *counts, known func(netip.Addr) bool) (*transport, error) {
 	t := &transport{
-		port: cfg.Port, known: map[netip.Addr]bool{}, label: cfg.Cluster, count: count,
+		port: cfg.Port, known: known, label: cfg.Cluster, count: count,
 		packets: make(chan *memberlist.Packet, gossipQueue),
 		streams: make(chan net.Conn),
 		conns:   map[*stream]bool{},
-	}
-	for _, p := range cfg.Peers {
-		for _, a := range p.addresses() {
-			t.known[a] = true
-		}
 	}
 	for _, a := range (Peer{cfg.Self, cfg.SelfAddress, cfg.SelfAddress2}).addresses() {
 		p, err := openPath(netip.AddrPortFrom(a, cfg.Port))
@@ -99,7 +94,7 @@ func (t *transport) peer(addr string) (netip.AddrPort, error) {
 	if err != nil {
 		return a, err
 	}
-	if a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()); !t.known[a.Addr()] || a.Port() != t.port {
+	if a = netip.AddrPortFrom(a.Addr().Unmap(), a.Port()); !t.known(a.Addr()) || a.Port() != t.port {
 		return a, fmt.Errorf("%s is no peer's address", addr)
 	}
 	return a, nil
@@ -171,7 +166,7 @@ func (t *transport) accept(p *path) {
 			continue
 		}
 		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		if !t.known[from] {
+		if !t.known(from) {
 			t.count.StreamsRefused.Add(1)
 			conn.Close()
 			continue

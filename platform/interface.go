@@ -97,6 +97,18 @@ func EthernetAddress(fd int, name string) (mac [6]byte, err error) {
 	return mac, nil
 }
 
+// InterfaceRunning reports whether name is set up and has its carrier at this
+// moment (RFC 2863's operational state, up or unknown). The error is the bare
+// errno, ENODEV when there is no such interface.
+func InterfaceRunning(fd int, name string) (bool, error) {
+	var r ifreq
+	if err := r.ioctl(fd, unix.SIOCGIFFLAGS, name); err != nil {
+		return false, err
+	}
+	const up = unix.IFF_UP | unix.IFF_RUNNING
+	return *(*uint16)(unsafe.Pointer(&r.data))&up == up, nil
+}
+
 // InterfaceName is the name that index has at this moment in the network
 // namespace of the socket fd. The error is the bare errno, ENODEV when there is
 // no such interface.

@@ -213,6 +213,18 @@ func TestInterfaces(t *testing.T) {
 	if _, err := EthernetAddress(fd, "lo"); err != unix.EAFNOSUPPORT {
 		t.Errorf("the loopback has a MAC address: %v", err)
 	}
+	if up, err := InterfaceRunning(fd, "eth0"); err != nil || !up {
+		t.Errorf("eth0 running: %t, %v", up, err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "eth0", "down").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if up, err := InterfaceRunning(fd, "eth0"); err != nil || up {
+		t.Errorf("eth0 running after it was set down: %t, %v", up, err)
+	}
+	if _, err := InterfaceRunning(fd, "eth7"); err != unix.ENODEV {
+		t.Errorf("eth7 running: %v", err)
+	}
 	for _, name := range []string{"eth7", "a-name-that-is-too-long", ""} {
 		if _, err := InterfaceIndex(fd, name); err != unix.ENODEV {
 			t.Errorf("index of %q: %v", name, err)

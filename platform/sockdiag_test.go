@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -206,6 +207,8 @@ func TestLostNoticesAreTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
+	end := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(end) // before Close, which waits for notify
 	die := func() {
 		c, err := net.ListenPacket("udp4", "127.0.0.1:0")
 		if err != nil {
@@ -220,11 +223,10 @@ func TestLostNoticesAreTold(t *testing.T) {
 			die()
 		}
 		if time.Now().After(deadline) {
-			close(release)
 			t.Fatal("the kernel drops nothing")
 		}
 	}
-	close(release)
+	end()
 	for i := range 2 {
 		select {
 		case <-told:
@@ -234,7 +236,8 @@ func TestLostNoticesAreTold(t *testing.T) {
 	}
 }
 
-// netlinkDrops is what the kernel dropped for want of room, by /proc/net/netlink.
+// netlinkDrops is what the kernel dropped for want of room, by /proc/net/netlink:
+// 0 also where the table leaves our socket out, as it may while others come and go.
 func netlinkDrops(t *testing.T, f *os.File) int {
 	t.Helper()
 	info, err := f.Stat()
@@ -255,7 +258,6 @@ func netlinkDrops(t *testing.T, f *os.File) int {
 			return drops
 		}
 	}
-	t.Fatal("our netlink socket is not in /proc/net/netlink")
 	return 0
 }
 

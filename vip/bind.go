@@ -20,6 +20,19 @@ import (
 // On error the VIP may be bound; Bind again or Unbind.
 func (t *Table) Bind(a Address) error { return t.bindOrSay(a, forever) }
 
+// Reachable is nil if somebody could hear a.IP on a.Interface: it is there, set
+// up, and has its carrier. Bind works without; nothing it sends is an error then.
+func (t *Table) Reachable(a Address) error {
+	running, err := platform.InterfaceRunning(t.socket.GetFd(), a.Interface)
+	if err == nil && !running {
+		err = errors.New("no carrier (is it set up, and the cable in? see ip link)")
+	}
+	if err != nil {
+		return fmt.Errorf("hold %s on %s: %w", a.IP, a.Interface, explain(err))
+	}
+	return nil
+}
+
 // BindFor is Bind for an address that the kernel removes by itself, unless
 // Renew comes in time: not before valid has passed, and up to 2.3 s later
 // (lifetimes are whole seconds, and the kernel looks at them once in a while).

@@ -9,9 +9,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"sipalive/hooks"
 )
 
 func main() {
+	hooks.BecomeAction()
 	// Signals are each command's own business: the agent hands over, the demo
 	// cleans up, and what asks an agent just ends.
 	cmd, err := newRootCommand().ExecuteContextC(context.Background())
@@ -45,6 +48,7 @@ func newRootCommand() *cobra.Command {
 		newPlanCommand(),
 		newEventsCommand(),
 		newAdoptCommand(),
+		newReloadCommand(),
 		newStopCommand(),
 		newPingCommand(),
 		newCheckCommand(),

@@ -66,14 +66,11 @@ func newRunCommand() *cobra.Command {
 // runAgent constructs everything, runs it, and hands over when asked to end.
 func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	log := newLog(stderr)
-	c, self, err := loadNode(f)
+	file, err := loadFile(f)
 	if err != nil {
 		return err
 	}
-	keys, err := config.LoadKeyring(c.KeyFile)
-	if err != nil {
-		return err
-	}
+	c, self := file.Config, file.Self
 	if missing := platform.MissingCapabilities("CAP_NET_ADMIN", "CAP_NET_RAW"); len(missing) > 0 {
 		return fmt.Errorf("run %s: %s missing (run as root or from the systemd unit)", self.Name, strings.Join(missing, " and "))
 	}
@@ -90,8 +87,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := refuseSecond(self, c.Port); err != nil {
 		return err
 	}
+	endRunaway(self.Name, stderr, log)
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
-	closeHost, err := openHost(&parts, log)
+	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
+	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
 		return err
 	}
@@ -108,13 +107,12 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		return err
 	}
 	parts.Network = func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error) {
-		m := memberConfig(&parts, keys, deliver)
+		m := memberConfig(&parts, file.Keys, deliver)
 		m.Relay = relay
 		return member.Start(m)
 	}
-	if err := prepareRelay(&parts); err != nil {
-		return err
-	}
+	parts.Load = func() (agent.File, error) { return loadFile(f) }
+	parts.Relay = openRelay
 	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
 	if err != nil {
 		return err
@@ -140,6 +138,21 @@ func refuseSecond(self *config.Node, port uint16) error {
 		return fmt.Errorf("%w (one agent per node: does another run here?)", err)
 	}
 	return probe.Close()
+}
+
+// loadFile reads the file for this node, and the keys it names: at the start, and
+// again at each reload.
+func loadFile(f runFlags) (agent.File, error) {
+	c, self, err := loadNode(f)
+	if err != nil {
+		return agent.File{}, err
+	}
+	keys, err := config.LoadKeyring(c.KeyFile)
+	if err != nil {
+		return agent.File{}, err
+	}
+	return agent.File{Config: c, Self: self, Keys: keys,
+		FreeSWITCHPassword: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }}, nil
 }
 
 // loadNode reads the file, finds this node in it, and fills in the interface
@@ -178,7 +191,7 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 func now() elect.Instant { return elect.Instant(platform.BootNow()) }
 
 // openHost opens what reaches the kernel and the network on this host.
-func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
+func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(), err error) {
 	var managed []vip.Address
 	for _, v := range p.Config.VIPs {
 		managed = append(managed, vip.Address{IP: v.Address, Interface: v.Interface})
@@ -197,7 +210,7 @@ func openHost(p *agent.Parts, log *slog.Logger) (closeAll func(), err error) {
 	}
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
-		FreeSWITCHPassword: func() (string, error) { return readPassword(p.Config.FreeSWITCH.PasswordFile) },
+		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
 	})
 	return func() {
@@ -230,6 +243,9 @@ func openMachine(p *agent.Parts) error {
 		ids = append(ids, v.ID)
 		roles[v.ID] = v.Role
 	}
+	if err := dropOthers(p, ids); err != nil {
+		return err
+	}
 	leases, err := p.Directory.OpenLeases(ids)
 	if err != nil {
 		return err
@@ -255,6 +271,27 @@ func openMachine(p *agent.Parts) error {
 	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
+}
+
+// dropOthers takes down what an agent with another file held here: no lease of
+// this one will ever end it.
+func dropOthers(p *agent.Parts, ids []elect.VIPID) error {
+	for _, id := range p.Directory.LeftBound(ids) {
+		ip, err := netip.ParseAddr(string(id))
+		if err != nil {
+			continue // a role
+		}
+		t, err := vip.Open([]vip.Address{{IP: ip}})
+		if err != nil {
+			return err
+		}
+		err = t.Unbind(vip.Address{IP: ip})
+		t.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openFence closes the kernel to every VIP without a lease, in place of the
@@ -323,11 +360,7 @@ func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) m
 	m := member.Config{
 		Cluster: p.Config.Cluster, Keys: keys, Port: p.Config.Port, Self: elect.Node(p.Self.Name),
 		SelfAddress: p.Self.Address, SelfAddress2: p.Self.Address2, Instance: p.Machine.Instance(), Random: random.Uint64, Deliver: deliver,
-	}
-	for _, n := range p.Config.Nodes {
-		if n.Name != p.Self.Name {
-			m.Peers = append(m.Peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
-		}
+		Peers: agent.Peers(p.Config, p.Self),
 	}
 	return m
 }
@@ -358,6 +391,7 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
 	defer signal.Stop(signals)
+	defer reloadOnHangup(ctx, a, log)()
 	var signalled atomic.Bool
 	go func() {
 		select {
@@ -373,7 +407,8 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 			}
 			log.Info("handing over", "reason", s.String())
 		}
-		_ = platform.NotifySystemd("STOPPING=1")
+		// The unit's TimeoutStopSec= is for agents without slow actions.
+		_ = platform.NotifySystemd(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", (handOverPatience + a.EndPatience()).Microseconds()))
 		go func() {
 			c, end := context.WithTimeout(ctx, a.StopPatience()+handOverPatience)
 			defer end()

@@ -18,10 +18,16 @@ const stopPatience = time.Minute
 func newStopCommand() *cobra.Command {
 	cmd := newOrderCommand(control.Stop, "", "Hand everything over and end the agent",
 		`Hand every VIP and role of this node over and end its agent. To restart or
-upgrade an agent with nothing moved, send it SIGUSR2 and start the new one.`,
+upgrade an agent with nothing moved: systemctl restart, or send it SIGUSR2 and
+start the new one.`,
 		func([]string) control.Command { return control.Command{Kind: control.Stop} })
+	systemd := cmd.Flags().Bool("systemd", false,
+		"for the unit's ExecStop=: end process $MAINPID, in place if systemd restarts the unit, else handing over")
 	order := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *systemd {
+			return stopForSystemd(cmd.Context(), cmd.OutOrStdout())
+		}
 		if err := order(cmd, args); err != nil {
 			return err
 		}

@@ -63,7 +63,12 @@ type site struct {
 
 func start(b *testing.B, toml string) *site {
 	b.Helper()
-	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: toml})
+	return startWith(b, cluster.Options{Binary: binary, TOML: toml})
+}
+
+func startWith(b *testing.B, o cluster.Options) *site {
+	b.Helper()
+	c, err := cluster.Start(o)
 	if err != nil {
 		b.Fatal(err)
 	}

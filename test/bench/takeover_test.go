@@ -2,7 +2,9 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +21,19 @@ func BenchmarkPlannedMove(b *testing.B) {
 		_, err := s.Client(0).Do(context.Background(), control.Command{Kind: control.Move, VIP: "vip1", Node: "pbx3"})
 		return err
 	}, nothing)
+}
+
+// BenchmarkTerminated is the silence when the holder's agent is stopped by SIGTERM.
+func BenchmarkTerminated(b *testing.B) {
+	s := start(b, calm)
+	s.observe()
+	s.silences("SIGTERM to the holder", "<= 5 ms", func() error {
+		return s.Agent(0).Signal(syscall.SIGTERM)
+	}, func() error {
+		ctx, cancel := cluster.Deadline(patience)
+		defer cancel()
+		return errors.Join(s.Agent(0).Wait(ctx), s.StartAgent(0))
+	})
 }
 
 // BenchmarkPBXKilled is the silence after kill -9 of the holder's SIP server.

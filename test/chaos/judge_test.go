@@ -17,7 +17,7 @@ type evidence struct {
 	addr       netip.Addr
 	violations []lab.Violation // all VIPs'
 	overlaps   []lab.Overlap   // of addresses, in the kernel's order
-	tenures    []lab.Tenure
+	tenures    []lab.Tenure    // without a silence in them
 	pings      []lab.Ping
 	claims     []claim
 	absent     []absence // of agents

@@ -365,6 +365,10 @@ func (r *run) evidence(t *testing.T, v int) evidence {
 	must(t, err)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var tenures []lab.Tenure
+	for _, whole := range r.arp.Tenures(r.VIPs[v]) {
+		tenures = append(tenures, whole.Unbroken()...)
+	}
 	return evidence{vip: cluster.VIPName(v), addr: r.VIPs[v], violations: r.arp.Violations(), overlaps: overlaps,
-		tenures: r.arp.Tenures(r.VIPs[v]), pings: r.phones[v].Pings(0, 0), claims: slices.Clone(r.claims[v]), absent: slices.Clone(r.absent)}
+		tenures: tenures, pings: r.phones[v].Pings(0, 0), claims: slices.Clone(r.claims[v]), absent: slices.Clone(r.absent)}
 }

@@ -74,6 +74,27 @@ type Tenure struct {
 	MAC      net.HardwareAddr
 	From, To time.Duration // the first and the last answer
 	Answers  int
+	Silences []Silence // in it: another may have held where no question reached it
+}
+
+// Silence is a time of more than silentAfter without an answer.
+type Silence struct{ From, To time.Duration }
+
+// silentAfter is ten questions at the usual interval.
+const silentAfter = 100 * time.Millisecond
+
+// Unbroken returns the parts of a tenure between its silences, their answers uncounted.
+func (t Tenure) Unbroken() []Tenure {
+	var list []Tenure
+	part := t
+	part.Silences, part.Answers = nil, 0
+	for _, s := range t.Silences {
+		part.To = s.From
+		list = append(list, part)
+		part.From = s.To
+	}
+	part.To = t.To
+	return append(list, part)
 }
 
 // arpSlots questions can be told apart; at 10 ms the 128th comes 1.28 s later.
@@ -214,8 +235,12 @@ func (o *ARPObserver) record(now time.Duration, f []byte) {
 func (o *ARPObserver) tenure(vip int, a ARPAnswer) {
 	list := o.tenures[vip]
 	if n := len(list); n > 0 && slices.Equal(list[n-1].MAC, a.MAC) {
-		list[n-1].To = a.At
-		list[n-1].Answers++
+		t := &list[n-1]
+		if a.At-t.To > silentAfter {
+			t.Silences = append(t.Silences, Silence{t.To, a.At})
+		}
+		t.To = a.At
+		t.Answers++
 		return
 	}
 	o.tenures[vip] = append(list, Tenure{Host: a.Host, MAC: a.MAC, From: a.At, To: a.At, Answers: 1})

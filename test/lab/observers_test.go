@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,12 @@ func TestARPObserverFindsTwoHolders(t *testing.T) {
 		if tenures[i].From <= tenures[i-1].To {
 			t.Errorf("tenure %d begins at %v, before the last one's end %v", i, tenures[i].From, tenures[i-1].To)
 		}
+	}
+
+	whole := Tenure{Host: "pbx1", From: 1 * time.Second, To: 9 * time.Second, Silences: []Silence{{2 * time.Second, 5 * time.Second}, {6 * time.Second, 7 * time.Second}}}
+	want := []Tenure{{Host: "pbx1", From: 1 * time.Second, To: 2 * time.Second}, {Host: "pbx1", From: 5 * time.Second, To: 6 * time.Second}, {Host: "pbx1", From: 7 * time.Second, To: 9 * time.Second}}
+	if parts := whole.Unbroken(); !reflect.DeepEqual(parts, want) {
+		t.Errorf("parts %+v, want %+v", parts, want)
 	}
 
 	// The planted violation.

@@ -52,9 +52,12 @@ func (p *pacer) run() {
 	// control groups) the observer is merely later. A nice value would not do: where sessions
 	// are scheduled as groups, it does not count against other sessions.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{
-		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
-	}, 0)
+	// A test process that is realtime itself has its reasons, and keeps its priority.
+	if attr, err := unix.SchedGetAttr(0, 0); err != nil || attr.Priority == 0 {
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{
+			Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
+		}, 0)
+	}
 
 	next := Now()
 	for beats := 0; !p.stopped.Load(); beats++ {

@@ -107,6 +107,10 @@ func (j *Judge) reinstalled() {
 	}
 }
 
+// joined: a VIP has come into a node's file. Of what it was held under before, a
+// node whose file lacked it may have heard nothing.
+func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
+
 // diskWindow is the time within which every disk has a new epoch.
 const diskWindow = 3 * time.Second
 

@@ -16,14 +16,21 @@ type Lists struct {
 	Scenario
 	edits []edit
 	final []bool // by node: a voter
+	live  bool   // files are reloaded as well, with more in them than the voters
 }
 
-// edit gives one node a file, which it reads at its next start.
+// edit gives one node a file, which it reads at its next start, or, live, at
+// once.
 type edit struct {
 	at     time.Duration
 	node   int
 	voters []bool
 	lost   bool // the node is reinstalled: both of its directories are gone
+	live   bool
+
+	members []bool        // who is in the file at all; nil: everybody
+	vips    []bool        // which VIPs are; nil: every one
+	lease   time.Duration // 0: as it was
 }
 
 // NewLists draws a run from a seed.
@@ -115,12 +122,13 @@ func (s Lists) Run(trace func(string)) Result {
 func (w *World) edit(e edit) {
 	n := w.Nodes[e.node]
 	w.tracef("EDIT %s: voters %v lost %v", n, e.voters, e.lost)
-	n.Config.Nodes = slices.Clone(n.Config.Nodes)
-	for i := range n.Config.Nodes {
-		n.Config.Nodes[i].Voter = e.voters[i]
-	}
+	w.write(n, e)
 	if n.Machine == nil || n.paused {
 		return // it reads the file when it starts
+	}
+	if e.live {
+		n.Reload()
+		return
 	}
 	n.Kill()
 	if e.lost {
@@ -134,10 +142,33 @@ func (w *World) edit(e edit) {
 	n.Start()
 }
 
+// write puts the edit into the node's file.
+func (w *World) write(n *Node, e edit) {
+	before := n.Config.VIPs
+	n.Config.Nodes, n.Config.VIPs = nil, nil
+	for i, c := range w.all.Nodes {
+		if e.members == nil || e.members[i] || i == n.Index {
+			c.Voter = e.voters[i]
+			n.Config.Nodes = append(n.Config.Nodes, c)
+		}
+	}
+	for i, v := range w.all.VIPs {
+		if e.vips == nil || e.vips[i] {
+			n.Config.VIPs = append(n.Config.VIPs, v)
+			if !slices.ContainsFunc(before, func(b elect.VIPConfig) bool { return b.ID == v.ID }) {
+				w.Judge.joined(i)
+			}
+		}
+	}
+	if e.lease != 0 {
+		n.Config.Lease = e.lease
+	}
+}
+
 func (s Lists) converge(w *World, stop func() bool) {
 	w.Heal()
 	for i := range w.Nodes {
-		w.edit(edit{node: i, voters: s.final})
+		w.edit(edit{node: i, voters: s.final, lease: s.lease(i), live: s.live && i%2 == 0})
 	}
 	if w.RunUntil(s.Bound(), stop) {
 		return

@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sipalive/elect"
@@ -131,7 +132,7 @@ func (n *Node) Start() {
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
 	for i := range n.bound {
 		b := &n.bound[i]
-		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until {
+		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
 			*b = bound{}
@@ -355,8 +356,13 @@ func (n *Node) write() {
 }
 
 func (n *Node) bind(want []elect.Desired, stored bool) {
-	for i := range want {
-		d, b := &want[i], &n.bound[i]
+	for k := range want {
+		d := &want[k]
+		i := k
+		if n.w.VIPs[i].ID != d.VIP { // some are not in this node's file
+			i = n.w.vipIndex(d.VIP)
+		}
+		b := &n.bound[i]
 		switch {
 		case d.Hold && !stored:
 			b.kept = !b.on // held as far as the machine knows
@@ -406,7 +412,27 @@ func (n *Node) unbind(i int) {
 
 // sipAnswers: a witness has no PBX, and nothing to ask it for.
 func (n *Node) sipAnswers() bool {
-	return n.PBX == elect.SIPUp || !n.Config.Nodes[n.Index].Holder
+	return n.PBX == elect.SIPUp || !n.own().Holder
+}
+
+// own is the node in its own file.
+func (n *Node) own() elect.NodeConfig {
+	for _, c := range n.Config.Nodes {
+		if c.Name == n.Name {
+			return c
+		}
+	}
+	panic("sim: " + n.Name + " is not in its own file")
+}
+
+func (n *Node) configured(id elect.VIPID) bool {
+	return slices.ContainsFunc(n.Config.VIPs, func(v elect.VIPConfig) bool { return v.ID == id })
+}
+
+// Reload gives a running agent the file as it is now.
+func (n *Node) Reload() {
+	n.w.tracef("%s reloads", n.Name)
+	n.Step(elect.Reconfigure{Config: n.Config})
 }
 
 func (n *Node) String() string { return fmt.Sprint(n.Name) }

@@ -15,13 +15,14 @@ import (
 )
 
 var (
-	seedFlag   = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
-	firstFlag  = flag.Uint64("sim.first", 1, "first seed")
-	hoursFlag  = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
-	sizesFlag  = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
-	singleFlag = flag.Int("sim.single", 150, "seeds of twelve single faults each")
-	listsFlag  = flag.Int("sim.lists", 300, "seeds of changing voter lists")
-	freeFlag   = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
+	seedFlag    = flag.Uint64("sim.seed", 0, "run this seed alone, with its trace")
+	firstFlag   = flag.Uint64("sim.first", 1, "first seed")
+	hoursFlag   = flag.Float64("sim.hours", 500, "hours of three nodes to simulate")
+	sizesFlag   = flag.Float64("sim.sizes", 40, "hours of 4, 5 and 7 nodes to simulate")
+	singleFlag  = flag.Int("sim.single", 150, "seeds of twelve single faults each")
+	listsFlag   = flag.Int("sim.lists", 300, "seeds of changing voter lists")
+	reloadsFlag = flag.Int("sim.reloads", 50, "seeds of reloaded files")
+	freeFlag    = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
 // chaos is how long a seed's faults last.
@@ -173,6 +174,26 @@ func TestFaultFree(t *testing.T) {
 	for _, v := range w.Judge.Violations {
 		t.Error(v)
 	}
+}
+
+// TestReloads has running agents take files in which voters, nodes, VIPs and
+// leases change, at any moment.
+func TestReloads(t *testing.T) {
+	if *seedFlag != 0 {
+		for _, v := range sim.NewReloads(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {
+			t.Error(v)
+		}
+		return
+	}
+	var all total
+	for seed := *firstFlag; seed < *firstFlag+uint64(*reloadsFlag); seed++ {
+		r := sim.NewReloads(seed).Run(nil)
+		all.add(r)
+		for _, v := range r.Violations {
+			t.Fatalf("seed %d: %s\nreplay: go test ./test/sim -run '^TestReloads$' -v -sim.seed=%d", seed, v, seed)
+		}
+	}
+	fmt.Printf("%s: %d seeds, %.0f simulated hours, %d takeovers\n", t.Name(), *reloadsFlag, all.simulated.Hours(), all.moves)
 }
 
 // TestVoterLists changes files in every careless way and expects one holder.

@@ -313,7 +313,7 @@ func (s Survivors) Run(trace func(string)) SurvivorResult {
 			res.Alone = s.lastOne(w, stop)
 		}
 	}
-	if !s.Relays && s.Config.Survivor == elect.SurvivorAuto && voters(s.Config) > 2 && r.taken+r.inPlace+r.overlaps[1] > 0 {
+	if !s.Relays && s.Config.Survivor == elect.SurvivorAuto && votersOf(s.Config) > 2 && r.taken+r.inPlace+r.overlaps[1] > 0 {
 		w.Judge.violate("%d survivors, %d times two owners, though the router does not relay", r.taken+r.inPlace, r.overlaps[1])
 	}
 	res.Result = Result{Violations: w.Judge.Violations, Simulated: time.Duration(w.Now), Moves: w.Judge.Moves, Leases: w.Judge.Unshared,
@@ -322,7 +322,7 @@ func (s Survivors) Run(trace func(string)) SurvivorResult {
 	return res
 }
 
-func voters(c elect.Config) (n int) {
+func votersOf(c elect.Config) (n int) {
 	for _, c := range c.Nodes {
 		if c.Voter {
 			n++
@@ -346,7 +346,7 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 			n.PowerOff()
 		}
 	}
-	may := s.Relays || s.Config.Survivor == elect.SurvivorAlways || voters(s.Config) == 2 && last.Config.Nodes[last.Index].Voter
+	may := s.Relays || s.Config.Survivor == elect.SurvivorAlways || votersOf(s.Config) == 2 && last.Config.Nodes[last.Index].Voter
 	held := func() bool {
 		if w.Now < died+Time(2*s.longest()) {
 			return false // it may still be the lease from before

@@ -34,6 +34,7 @@ type World struct {
 	// Trace, where set, is told every step, packet and fault.
 	Trace func(line string)
 
+	all   elect.Config // every node and VIP there is, whoever's file has them
 	queue queue
 	order uint64
 	Steps uint64
@@ -44,7 +45,7 @@ type World struct {
 func New(seed uint64, cfg elect.Config) *World {
 	w := &World{
 		Rand: rand.New(rand.NewPCG(seed, 0x51a)), VIPs: cfg.VIPs, Fence: true, DiskTook: 2 * time.Millisecond,
-		Net: Net{Base: 100 * time.Microsecond},
+		Net: Net{Base: 100 * time.Microsecond}, all: cfg,
 	}
 	for i, n := range cfg.Nodes {
 		node := &Node{w: w, Name: n.Name, Index: i, Rate: 1, Offset: elect.Instant(i+1) * 1e12, Config: cfg, wake: never}

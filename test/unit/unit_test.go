@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"sipalive/control"
+	"sipalive/platform"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
 )
@@ -46,7 +48,7 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	copied := filepath.Join(t.TempDir(), "sipalive.service")
-	changed := strings.Replace(string(text), "/usr/bin/sipalive", "/bin/true", 1)
+	changed := strings.ReplaceAll(string(text), "/usr/bin/sipalive", "/bin/true")
 	if changed == string(text) {
 		t.Fatal("the unit does not start /usr/bin/sipalive")
 	}
@@ -64,7 +66,10 @@ func TestUnitSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, line := range []string{"Type=notify", "Restart=always", "StartLimitIntervalSec=0", "RuntimeDirectoryPreserve=yes",
-		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes"} {
+		"CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF", "NoNewPrivileges=yes",
+		"ExecReload=/usr/bin/sipalive reload",
+		"ExecStop=/usr/bin/sipalive stop --systemd", "LimitRTTIME=1s:2s", "LimitMEMLOCK=infinity", "OOMScoreAdjust=-900", "OOMPolicy=continue",
+		"RestrictRealtime=yes"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
 		}
@@ -72,6 +77,64 @@ func TestUnitSays(t *testing.T) {
 	if !regexp.MustCompile(`(?m)^WatchdogSec=\d+$`).Match(text) {
 		t.Error("the unit sets no watchdog")
 	}
+	// FreeSWITCH's Debian unit has rr 89.
+	m := regexp.MustCompile(`(?m)^CPUSchedulingPolicy=rr\nCPUSchedulingPriority=(\d+)$`).FindSubmatch(text)
+	if m == nil {
+		t.Fatal("the unit sets no realtime policy")
+	}
+	if n, err := strconv.Atoi(string(m[1])); err != nil || n <= 89 || n > 99 {
+		t.Errorf("realtime priority %s, want more than FreeSWITCH's 89", m[1])
+	}
+	// It would take the policy from all threads but the first.
+	if regexp.MustCompile(`(?m)^CPUSchedulingResetOnFork=`).Match(text) {
+		t.Error("the unit sets CPUSchedulingResetOnFork=")
+	}
+}
+
+// TestSystemCalls: the unit's filter lets through what the agent, its stop and
+// its actions cannot do without, and what they must not do it does not.
+func TestSystemCalls(t *testing.T) {
+	text, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllSubmatch(text, -1) {
+		for _, word := range strings.Fields(string(m[2])) {
+			for _, call := range systemCalls(t, word) {
+				allowed[call] = len(m[1]) == 0
+			}
+		}
+	}
+	for _, call := range []string{"mlockall", "sched_getattr", "sched_setattr", "prlimit64", "capset", "bpf", "execve", "pidfd_open",
+		"pidfd_send_signal", "kill", "waitid", "statfs", "mmap", "madvise"} {
+		if !allowed[call] {
+			t.Errorf("the unit's filter forbids %s", call)
+		}
+	}
+	for _, call := range []string{"sched_setscheduler", "mount", "ptrace", "init_module", "reboot", "chroot"} {
+		if allowed[call] {
+			t.Errorf("the unit's filter allows %s", call)
+		}
+	}
+}
+
+// systemCalls expands a set such as @system-service; anything else is a call.
+func systemCalls(t *testing.T, word string) (calls []string) {
+	t.Helper()
+	if !strings.HasPrefix(word, "@") {
+		return []string{word}
+	}
+	out, err := exec.Command("systemd-analyze", "syscall-filter", word).Output()
+	if err != nil {
+		t.Fatalf("systemd-analyze syscall-filter %s: %v", word, err)
+	}
+	for _, line := range strings.Split(string(out), "\n")[1:] {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			calls = append(calls, systemCalls(t, line)...)
+		}
+	}
+	return calls
 }
 
 // TestNotify is the service manager: the agent says READY=1 once, WATCHDOG=1
@@ -79,14 +142,8 @@ func TestUnitSays(t *testing.T) {
 // STOPPING=1 when it is told to end. It runs with the unit's capabilities and
 // no others.
 func TestNotify(t *testing.T) {
-	binary := filepath.Join(t.TempDir(), "sipalive")
-	build := exec.Command("go", "build", "-o", binary, "sipalive/cmd/sipalive")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
 	manager := listenNotify(t)
-	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, Agent: func(s lab.Spec) lab.Spec {
+	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, VIP: slowRelease, Agent: func(s lab.Spec) lab.Spec {
 		s.Env = append(s.Env, "NOTIFY_SOCKET="+manager.path, "WATCHDOG_USEC=400000")
 		s.Args = append([]string{"--bounding-set", "-all,+net_admin,+net_raw,+bpf", "--no-new-privs", s.Path}, s.Args...)
 		s.Path = "setpriv"
@@ -112,14 +169,70 @@ func TestNotify(t *testing.T) {
 	if st, err := c.Client(0).Status(ctx); err != nil || st.Fence != "bpf+lifetime" || st.FenceWeak {
 		t.Errorf("with the unit's capabilities: fence %s, %s, %v", st.Fence, st.FenceMeans, err)
 	}
+	for _, line := range []string{`msg="scheduling other: beside realtime processes`, `msg="memory is not locked: short of memory, a takeover may wait for the disk"`} {
+		if n := strings.Count(c.Agent(0).Output(), line); n != 1 {
+			t.Errorf("the agent says %d times %s:\n%s", n, line, c.Agent(0).Output())
+		}
+	}
 	frozen(t, c.Agent(0), manager)
 	if err := c.Agent(0).Signal(15); err != nil {
 		t.Fatal(err)
 	}
 	manager.expect(t, "STOPPING=1")
+	// 40 s for the action, two leases and one OPTIONS for handing over, and what both are given beyond.
+	manager.expect(t, "EXTEND_TIMEOUT_USEC=49400000")
 	if err := c.Agent(0).Wait(ctx); err != nil {
 		t.Errorf("the agent ended with %v", err)
 	}
+}
+
+// TestWhatItGot: the agent finds out what the unit gave it, and says what is
+// missing, once. The runtime directory is on a disk here.
+func TestWhatItGot(t *testing.T) {
+	disk, err := os.MkdirTemp("/var/tmp", "sipalive-unit-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(disk) })
+	if memory, err := platform.OnTmpfs(disk); err != nil || memory {
+		t.Fatalf("%s is on no disk: %t, %v", disk, memory, err)
+	}
+	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, Agent: func(s lab.Spec) lab.Spec {
+		if err := os.Symlink(disk, s.Args[len(s.Args)-1]); err != nil { // of --run-dir
+			t.Fatal(err)
+		}
+		s.Args = append([]string{"-r", "95", s.Path}, s.Args...)
+		s.Path = "chrt"
+		return s
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ctx, cancel := cluster.Deadline(20 * time.Second)
+	defer cancel()
+	var st control.Status
+	if err := lab.WaitFor(ctx, "a status", func() (err error) { st, err = c.Client(0).Status(ctx); return err }); err != nil {
+		t.Fatalf("%v\n%s", err, c.Agent(0).Output())
+	}
+	if st.Scheduling != "rr 95" || !st.MemoryLocked {
+		t.Errorf("status says scheduling %q, memory locked %t", st.Scheduling, st.MemoryLocked)
+	}
+	out := c.Agent(0).Output()
+	for line, times := range map[string]int{`msg="scheduling rr 95"`: 1, "memory is not locked": 0, "is on a disk: every vote waits for it (use a directory under /run, or mount a tmpfs there)": 1} {
+		if n := strings.Count(out, line); n != times {
+			t.Errorf("the agent says %d times, want %d: %s\n%s", n, times, line, out)
+		}
+	}
+}
+
+// slowRelease may take longer to end than the unit's TimeoutStopSec=.
+func slowRelease(int) string {
+	return "[[vip.action]]\non = \"release\"\nexec = [\"/bin/true\"]\ntimeout = \"40s\""
 }
 
 func frozen(t *testing.T, p *lab.Process, manager *notifySocket) {

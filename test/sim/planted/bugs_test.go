@@ -1,12 +1,15 @@
 package planted
 
 const (
+	ask       = "elect/ask.go"
 	candidate = "elect/candidate.go"
 	holder    = "elect/holder.go"
 	lists     = "elect/lists.go"
 	machine   = "elect/machine.go"
 	move      = "elect/move.go"
+	reconf    = "elect/reconfigure.go"
 	store     = "elect/store.go"
+	successor = "elect/successor.go"
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
@@ -15,9 +18,9 @@ const (
 )
 
 var bugs = []bug{
-	{name: "lease counted from receipt", file: candidate, old: "m.count(v, p, it, sent)", new: "m.count(v, p, it, max(sent, m.now))"},
-	{name: "lease counted from one ask", file: candidate, old: "if newer >= need && (", new: "if newer >= min(need, 1) && ("},
-	{name: "votes counted twice", file: candidate, old: "newer++", new: "newer += 2"},
+	{name: "lease counted from receipt", file: ask, old: "m.count(v, p, it, sent)", new: "m.count(v, p, it, max(sent, m.now))"},
+	{name: "lease counted from one ask", file: ask, old: "if newer >= need && (", new: "if newer >= min(need, 1) && ("},
+	{name: "votes counted twice", file: ask, old: "newer++", new: "newer += 2"},
 	{name: "drift margin dropped", file: machine, old: "return lease - lease/1000 - Margin(lease)", new: "return lease"},
 	{name: "no quiet time", file: store, old: "m.quietUntil = m.now.Add(max(m.cfg.Lease, m.durable.LongestLease))", new: "m.quietUntil = m.now"},
 	{name: "quiet for its own lease only", file: store, old: "m.now.Add(max(m.cfg.Lease, m.durable.LongestLease))", new: "m.now.Add(m.cfg.Lease)", directed: true},
@@ -28,16 +31,17 @@ var bugs = []bug{
 	{name: "vote carried in a release not stored", file: voter, old: "	m.dirty = true\n	v.retryAt", new: "	v.retryAt"},
 	{name: "held by another not looked at", file: voter, old: "case live && !own:", new: "case live && !own && false:"},
 	{name: "release before unbind", file: holder, old: "	v.phase = unbinding\n", new: "	v.phase, v.wanted = unbinding, false\n"},
-	{name: "successor's lease counted from receipt", file: move, old: "end := rd.at.Add(Usable(m.cfg.Lease))", new: "end := m.now.Add(Usable(m.cfg.Lease))"},
-	{name: "any ready will do", file: move, old: "rd == nil || rd.nonce == 0 || rd.nonce != r.Nonce", new: "rd == nil", directed: true},
+	{name: "successor's lease counted from receipt", file: successor, old: "end := rd.at.Add(Usable(m.cfg.Lease))", new: "end := m.now.Add(Usable(m.cfg.Lease))"},
+	{name: "any ready will do", file: successor, old: "rd == nil || rd.nonce == 0 || rd.nonce != r.Nonce", new: "rd == nil", directed: true},
 	{name: "release voted without the vote", file: holder, old: "r.Voted = m.applyRelease(v, r)", new: "m.applyRelease(v, r); r.Voted = true"},
-	{name: "late vote revives a released epoch", file: candidate, old: "(v.phase == asking || v.phase == holding) && it.Epoch >= max(v.first, v.survival.from) && it.Epoch <= v.epoch", new: "(v.phase == asking || v.phase == holding)"},
+	{name: "late vote revives a released epoch", file: ask, old: "(v.phase == asking || v.phase == holding) && it.Epoch >= max(v.first, v.survival.from) && it.Epoch <= v.epoch", new: "(v.phase == asking || v.phase == holding)"},
 	{name: "votes outlive giving up", file: vip, old: "func (v *vip) voidVotes() { clear(v.votes) }", new: "func (v *vip) voidVotes() {}"},
 	{name: "stale ask revives a grant", file: "member/guard.go", old: "case w.once&bit == 0 && newest:", new: "case w.once&bit == 0 && newest && false:", directed: true, pkg: "./member"},
 	{name: "grants of different length", file: voter, old: "Lease: a.Lease, until: m.now.Add(a.Lease)", new: "Lease: m.cfg.Lease, until: m.now.Add(m.cfg.Lease)"},
 	{name: "restored grant not honoured", file: store, old: "g.until = m.now.Add(g.Lease)", new: "g.until = m.now"},
-	{name: "prevote skipped", file: candidate, old: "if yes >= m.lists.Active.Majority() {", new: "if true || yes > 0 {"},
-	{name: "no raise after stale", file: candidate, old: "		if it.Epoch == v.epoch {\n			m.raise(", new: "		if false {\n			m.raise("},
+	{name: "prevote skipped", file: ask, old: "if yes >= m.lists.Active.Majority() {", new: "if true || yes > 0 {"},
+	{name: "raised epoch held before it is granted", file: ask, old: "	if n >= m.lists.Active.Majority() {\n		v.held", new: "	if true {\n		v.held", directed: true},
+	{name: "no raise after stale", file: ask, old: "		if it.Epoch == v.epoch {\n			m.raise(", new: "		if false {\n			m.raise("},
 	{name: "no backoff where a lease was handed on", file: candidate, old: "	return until > m.now\n", new: "	return false\n", directed: true},
 	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true"},
 	{name: "list taken before the last one is in use", file: lists, old: "return n >= m.lists.Active.Majority()", new: "return true"},
@@ -46,13 +50,13 @@ var bugs = []bug{
 	{name: "drained holder moves to what cannot bind", file: move, old: "(c == CauseVerify || c == CauseDrain) &&", new: "c == CauseVerify &&", directed: true},
 	{name: "no grace after a shared sickness", file: fit, old: "return m.now < end", new: "return false"},
 	{name: "silence without company", file: fit, old: "case own == SIPSilent && len(doubted) > 0:", new: "case own == SIPSilent:"},
-	{name: "higher epoch asked for is forgotten", file: candidate, old: "if v.epoch > v.asked {", new: "if false {", directed: true},
+	{name: "higher epoch asked for is forgotten", file: ask, old: "if v.epoch > v.asked {", new: "if false {", directed: true},
 	{name: "epoch given up forgotten over a restart", file: store, old: "v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked", new: "v.barred, v.asked = s.Barred, s.Asked", directed: true},
 	{name: "barred deleted", file: voter, old: "	v.barred = max(v.barred, r.Epoch)\n", new: "", directed: true},
 	{name: "barred not stored", file: store, old: "s := RuntimeVIP{Barred: v.barred, GivenUp", new: "s := RuntimeVIP{GivenUp", directed: true},
 	{name: "release without instance", file: voter, old: "g.Holder != r.Holder || g.Instance != r.Instance ||", new: "g.Holder != r.Holder ||", directed: true},
 	{name: "instance kept over a reboot", file: store, old: "		m.instance = instance\n", new: "		m.instance = 7\n", directed: true},
-	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "if h.Epoch > v.epoch {", new: "if false {", directed: true},
+	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "case h.Epoch > v.epoch:", new: "case false:", directed: true},
 	{name: "release passes a vote over lists", file: voter, old: " || !m.lists.allow(r.Lists)", new: "", directed: true},
 	{name: "survivor beside a voter", file: survivor, old: "			alone = false\n", new: "", directed: true},
 	{name: "survivor without a known relay", file: survivor, old: "if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {", new: "if true {"},
@@ -74,5 +78,8 @@ var bugs = []bug{
 	{name: "two voters while the list changes", file: survivor, old: "p.heard && p != m.self && !(theirs", new: "false && !(theirs", directed: true},
 	{name: "refused holder outlives the other", file: survivor, old: "p.alive && (r == RefusedNoConfidence || r == RefusedList)", new: "false && r == 0", directed: true},
 	{name: "holder lets go for a survivor", file: "elect/beat.go", old: "case h.Survivor != 0: // it yields when it hears us\n", new: "", directed: true},
+	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
+	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
+	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }

@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sipalive/config"
+	"sipalive/elect"
+	"sipalive/member"
+	"sipalive/vip"
+)
+
+// File is a configuration as it was read for this node, and its keys.
+type File struct {
+	Config *config.Config
+	Self   *config.Node
+	Keys   [][]byte
+	// FreeSWITCHPassword is asked at each use.
+	FreeSWITCHPassword func() (string, error)
+}
+
+// settled is the configuration in force and what follows from it.
+type settled struct {
+	config *config.Config
+	names  *names
+}
+
+// Config is the configuration in force. Ask for it at each use: a reload
+// replaces it.
+func (a *Agent) Config() *config.Config { return a.inForce.Load().config }
+
+func (a *Agent) names() *names { return a.inForce.Load().names }
+
+// Reload reads the file anew and takes it while the agent runs (§4.9): it ends
+// where a restart with that file would, and what is held stays held. A file that
+// is not good, or asks for what only a restart can give, changes nothing. The
+// text says what is different now.
+func (a *Agent) Reload(ctx context.Context) (string, error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	f, err := a.Load()
+	if err != nil {
+		return "", err
+	}
+	before := a.Config()
+	if why := needsRestart(before, f.Config, a.Self, f.Self); why != "" {
+		return "", fmt.Errorf("reload %s: %s (nothing was changed; restart the agents one by one)", f.Config.File, why)
+	}
+	if err := a.ask(ctx, func() { err = a.take(f) }); err != nil {
+		return "", fmt.Errorf("reload %s: %w", f.Config.File, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("reload %s: %w (nothing was changed)", f.Config.File, err)
+	}
+	text := differences(before, f.Config)
+	a.recorder.reloaded(text)
+	return text, nil
+}
+
+// needsRestart says what of a new file a running agent cannot take.
+func needsRestart(was, is *config.Config, self, now *config.Node) string {
+	switch {
+	case is.Cluster != was.Cluster:
+		return fmt.Sprintf("cluster is %q, the running agent's %q", is.Cluster, was.Cluster)
+	case now.Name != self.Name:
+		return fmt.Sprintf("this node is %s, and was %s", now.Name, self.Name)
+	case now.Address != self.Address || now.Address2 != self.Address2:
+		return fmt.Sprintf("the address of %s is another", self.Name)
+	case now.Holder != self.Holder:
+		return fmt.Sprintf("holder of %s is %t, and was %t", self.Name, now.Holder, self.Holder)
+	case is.Port != was.Port:
+		return fmt.Sprintf("port is %d, and was %d", is.Port, was.Port)
+	case is.Fence != was.Fence:
+		return fmt.Sprintf("fence is %q, and was %q", is.Fence, was.Fence)
+	case is.Control != was.Control:
+		return "[control] is another"
+	}
+	return ""
+}
+
+// take puts a new configuration in force, between two steps of the loop. What
+// can fail comes first and leaves nothing behind that matters.
+func (a *Agent) take(f File) error {
+	names := newNames(f.Config, a.names())
+	if _, err := a.Directory.OpenLeases(slices.Sorted(maps.Keys(names.byID))); err != nil {
+		return err
+	}
+	defer a.binder.changed()
+	if err := a.binder.fenceMore(names); err != nil {
+		return err
+	}
+	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
+		return err
+	}
+	a.inForce.Store(&settled{f.Config, names})
+	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
+	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
+	a.probes.take(f.Config)
+	a.alone.take(f.Config)
+	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self)})
+	return nil
+}
+
+// Peers are the other nodes, as the network needs them.
+func Peers(c *config.Config, self *config.Node) (peers []member.Peer) {
+	for _, n := range c.Nodes {
+		if n.Name != self.Name {
+			peers = append(peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
+		}
+	}
+	return peers
+}
+
+// differences says in words what a reload changed.
+func differences(was, is *config.Config) string {
+	var said []string
+	say := func(what string, before, after []string) {
+		for _, n := range after {
+			if !slices.Contains(before, n) {
+				said = append(said, what+" "+n+" added")
+			}
+		}
+		for _, n := range before {
+			if !slices.Contains(after, n) {
+				said = append(said, what+" "+n+" removed")
+			}
+		}
+	}
+	say("node", each(was.Nodes, func(n config.Node) string { return n.Name }), each(is.Nodes, func(n config.Node) string { return n.Name }))
+	say("VIP", each(was.VIPs, vipWords), each(is.VIPs, vipWords))
+	say("role", each(was.Roles, func(r config.Role) string { return r.Name }), each(is.Roles, func(r config.Role) string { return r.Name }))
+	switch {
+	case was.Digest() == is.Digest():
+		said = append(said, "nothing is different")
+	case len(said) == 0:
+		said = append(said, "settings changed")
+	}
+	return "reloaded: " + strings.Join(said, ", ")
+}
+
+func vipWords(v config.VIP) string { return fmt.Sprintf("%s (%s)", v.Name, v.Address) }
+
+func each[T any](in []T, word func(T) string) (out []string) {
+	for _, v := range in {
+		out = append(out, word(v))
+	}
+	return out
+}
+
+// changed ends what fenceMore began: the binder takes up the names in force.
+func (b *binder) changed() {
+	b.mu.Lock()
+	b.changing, b.renamed = false, true
+	b.mu.Unlock()
+	b.poke(b.wake)
+}
+
+// takeNames brings what the binder applies in line with the names in force. A
+// VIP that has left stays until it is gone: see forgetLeft.
+func (b *binder) takeNames() {
+	for id, l := range b.a.names().byID {
+		ap := b.applied[id]
+		if ap == nil {
+			if l.left {
+				continue
+			}
+			ap = &applied{}
+			b.applied[id] = ap
+		}
+		ap.lease = l
+		if l.vip == nil {
+			continue
+		}
+		to := l.bindsTo()
+		ap.moved = ap.moved || ap.on && ap.address != to
+		if ap.address != to {
+			ap.address, ap.renewAt = to, 0
+		}
+	}
+}
+
+// manage tells the kernel's table which addresses are this agent's business.
+func (b *binder) manage() {
+	var managed []vip.Address
+	for _, ap := range b.applied {
+		if ap.vip != nil {
+			managed = append(managed, ap.address)
+		}
+	}
+	if err := b.a.Table.Manage(managed); err != nil {
+		b.a.recorder.warn("take up the VIPs of the new configuration", err)
+	}
+}
+
+// forgetLeft drops what has left the configuration once it is off and the
+// machine knows: from then on it is nobody's business here.
+func (b *binder) forgetLeft(level []elect.Desired) {
+	b.mu.Lock()
+	if b.changing || b.renamed {
+		b.mu.Unlock()
+		return // it may be coming back: the next round knows
+	}
+	dropped := false
+	for id, ap := range b.applied {
+		wanted := slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id })
+		if !ap.left || ap.on || b.owed[id] || wanted {
+			continue
+		}
+		delete(b.applied, id)
+		delete(b.fenced, ap.address.IP)
+		dropped = true
+	}
+	var err error
+	if dropped {
+		err = b.a.Fence.Manage(slices.Collect(maps.Keys(b.fenced)))
+	}
+	b.mu.Unlock()
+	if !dropped {
+		return
+	}
+	if err != nil {
+		b.a.recorder.warn("take a VIP that left the configuration off the fence", err)
+	}
+	b.manage()
+}
+
+// fenceMore closes the fence for what a new configuration adds, before anybody
+// could bind it.
+func (b *binder) fenceMore(n *names) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.changing = true
+	more := maps.Clone(b.fenced)
+	for i := range n.leases {
+		if l := &n.leases[i]; l.vip != nil {
+			more[l.address] = true
+		}
+	}
+	if err := b.a.Fence.Manage(slices.Collect(maps.Keys(more))); err != nil {
+		_ = b.a.Fence.Manage(slices.Collect(maps.Keys(b.fenced)))
+		return err
+	}
+	b.fenced = more
+	return nil
+}
+
+// isOurs reports whether an address is, or was, a configured VIP.
+func (n *names) isOurs(ip netip.Addr) bool { return ip.IsValid() && n.byID[vipID(ip)] != nil }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"sipalive/agent"
+	"sipalive/control"
+)
+
+func newReloadCommand() *cobra.Command {
+	return newOrderCommand(control.Reload, "", "Read the configuration file anew",
+		`Have the agent of this node read its configuration file again and take it, as
+SIGHUP does. A file that is not good, or that changes what only a restart can
+(cluster, port, fence, [control], this node's own name, address or holder), is
+refused as a whole: nothing changes. Nothing is moved by it, and a VIP that is
+no longer in the file is let go. Give every node the new file, one after the
+other; status shows by name whose file differs.`,
+		func([]string) control.Command { return control.Command{Kind: control.Reload} })
+}
+
+// reloadOnHangup has the agent reload at each SIGHUP until the returned function
+// is called; what comes of it is in the log.
+func reloadOnHangup(ctx context.Context, a *agent.Agent, log *slog.Logger) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+			}
+			if _, err := a.Reload(ctx); err != nil {
+				log.Error("reload", "node", a.Self.Name, "err", err)
+			}
+		}
+	}()
+	return func() { signal.Stop(hangup) }
+}

@@ -1,0 +1,151 @@
+package hooks
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the unit gives the agent alone, an action must not keep: a score that the
+// OOM killer spares, memory to lock without limit, realtime limits. These belong
+// to a process, not to a thread, so they cannot be shed before the fork as the
+// rest is (thread.go); shed after it they would race with what the program does
+// first. So the agent's own binary runs in between: it sheds them and becomes the
+// program. It is found as /proc/self/exe, which an upgrade does not replace.
+// That costs a few milliseconds, and only where there is something to shed.
+
+const (
+	becomeName = "sipalive-action" // argv[0] of what is to become an action; the path and its argv follow
+	becomeFD   = 3                 // where it says why it could not
+
+	// plainLockedMemory is what systemd and Linux 5.16 give a plain service.
+	plainLockedMemory = 8 << 20
+)
+
+// BecomeAction makes this process the action that its arguments name, if the
+// runner started it for that; otherwise it returns. The agent's main calls it
+// before anything else.
+func BecomeAction() {
+	if len(os.Args) < 3 || os.Args[0] != becomeName {
+		return
+	}
+	unix.CloseOnExec(becomeFD)
+	err := shedFavours()
+	if err == nil {
+		err = unix.Exec(os.Args[1], os.Args[2:], os.Environ())
+	}
+	text := err.Error()
+	if errno, is := errors.AsType[unix.Errno](err); is && err == error(errno) {
+		text = strconv.Itoa(int(errno))
+	}
+	_, _ = unix.Write(becomeFD, []byte(text))
+	os.Exit(127)
+}
+
+// favoured tells whether this process has anything that an action must not keep.
+func favoured() bool {
+	if spared(oomScorePath) {
+		return true
+	}
+	var locked, realtime, priority unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_MEMLOCK, &locked)
+	_ = unix.Getrlimit(unix.RLIMIT_RTTIME, &realtime)
+	_ = unix.Getrlimit(unix.RLIMIT_RTPRIO, &priority)
+	return locked.Max > plainLockedMemory || realtime.Cur != unix.RLIM_INFINITY || priority.Max > 0
+}
+
+const oomScorePath = "/proc/self/oom_score_adj"
+
+// spared tells whether the OOM killer takes others first.
+func spared(path string) bool {
+	text, err := os.ReadFile(path)
+	return err == nil && strings.HasPrefix(string(text), "-")
+}
+
+// shedFavours takes from the calling process what favoured finds. A limit on
+// realtime that was lowered for good (no CAP_SYS_RESOURCE) stays at that: it
+// means nothing to a program that may not become realtime.
+func shedFavours() error {
+	if err := shedOOMScore(oomScorePath); err != nil {
+		return fmt.Errorf("cannot give up the OOM score: %w", err)
+	}
+	for _, limit := range []struct {
+		which int
+		set   func(*unix.Rlimit)
+	}{
+		{unix.RLIMIT_MEMLOCK, func(l *unix.Rlimit) { l.Cur, l.Max = min(l.Cur, plainLockedMemory), min(l.Max, plainLockedMemory) }},
+		{unix.RLIMIT_RTTIME, func(l *unix.Rlimit) { l.Cur = l.Max }},
+		{unix.RLIMIT_RTPRIO, func(l *unix.Rlimit) { l.Cur, l.Max = 0, 0 }},
+	} {
+		var l unix.Rlimit
+		if err := unix.Getrlimit(limit.which, &l); err != nil {
+			return fmt.Errorf("cannot read a limit: %w", err)
+		}
+		limit.set(&l)
+		if err := unix.Setrlimit(limit.which, &l); err != nil {
+			return fmt.Errorf("cannot lower a limit: %w", err)
+		}
+	}
+	return nil
+}
+
+func shedOOMScore(path string) error {
+	if !spared(path) {
+		return nil
+	}
+	return os.WriteFile(path, []byte("0"), 0)
+}
+
+// refusal is the other end of becomeFD. A nil one never refused anything.
+type refusal struct {
+	path        string
+	read, write *os.File
+}
+
+// becoming has cmd start by way of BecomeAction.
+func becoming(cmd *exec.Cmd) (*refusal, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	f := &refusal{path: cmd.Path, read: r, write: w}
+	cmd.Args = append([]string{becomeName, cmd.Path}, cmd.Args...)
+	cmd.Path = "/proc/self/exe"
+	cmd.ExtraFiles = []*os.File{w} // the first one is descriptor 3
+	return f, nil
+}
+
+// started gives up the child's end, and ours where there is no child.
+func (f *refusal) started(err error) {
+	if f == nil {
+		return
+	}
+	f.write.Close()
+	if err != nil {
+		f.read.Close()
+	}
+}
+
+// err is why the program was not run; nil where it was. Call it once, after the
+// child has ended.
+func (f *refusal) err() error {
+	if f == nil {
+		return nil
+	}
+	defer f.read.Close()
+	text, _ := io.ReadAll(f.read) // to the end: nobody else ever had the other one
+	if len(text) == 0 {
+		return nil
+	}
+	if errno, err := strconv.Atoi(string(text)); err == nil {
+		return &os.PathError{Op: "exec", Path: f.path, Err: syscall.Errno(errno)}
+	}
+	return errors.New(string(text))
+}

@@ -1,0 +1,104 @@
+package fence
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// A voter that is restarted grants at once. One of three voters is frozen here,
+// so that the holder's every renewal needs the vote of the one that is
+// restarted, and so does the move right after. A quiet time would cost the
+// lease, as it does where the voter finds nothing.
+func TestRestartedVoter(t *testing.T) {
+	s := start(t, "")
+	must(t, s.Agent(2).Stop())
+	ways := []struct {
+		name string
+		end  func()
+	}{
+		{"SIGUSR2", func() {
+			ctx, cancel := cluster.Deadline(patience)
+			defer cancel()
+			must(t, s.Agent(1).Signal(unix.SIGUSR2))
+			must(t, s.Agent(1).Wait(ctx))
+		}},
+		{"kill -9", func() { s.Agent(1).Kill() }},
+	}
+	for _, way := range ways {
+		attempts := 5
+		for attempts > 0 && !s.voterRestart(way.name, way.end) {
+			t.Log("the machine stood still: once more")
+			attempts--
+		}
+		if attempts == 0 {
+			t.Fatal("the machine stands still too often to tell anything")
+		}
+	}
+	s.voterWithoutGrants()
+}
+
+// voterRestart ends and starts pbx2's agent, and moves vip1 there and back again.
+// It reports false where the machine itself stood still.
+func (s *site) voterRestart(name string, end func()) bool {
+	s.t.Helper()
+	before, begun := s.status(0).VIPs, lab.Now()
+	end()
+	must(s.t, s.StartAgent(1))
+	if s.status(1).Quiet {
+		s.t.Errorf("%s: the voter found its grants and is quiet", name)
+	}
+	restarted := lab.Now()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	_, err := s.Client(0).Do(ctx, control.Command{Kind: control.Move, VIP: "vip1", Node: "pbx2"})
+	took := lab.Now() - restarted
+	s.hears(0, "pbx2")
+	s.failback(0)
+	time.Sleep(2 * lease) // nothing that was granted before the restart lives on
+	var reports []lab.SIPReport
+	for v, phone := range s.phones {
+		r := phone.Report(begun, lab.Now()-50*time.Millisecond)
+		s.t.Logf("%s: moved %v after the restart; %s: %v", name, took.Round(time.Millisecond), cluster.VIPName(v), r)
+		if r.Stall > lease/4 {
+			return false
+		}
+		reports = append(reports, r)
+	}
+	if err != nil || took > lease/2 {
+		s.t.Errorf("%s: the move to the restarted voter took %v: %v", name, took, err)
+	}
+	if silence := max(reports[0].Silence, reports[1].Silence); silence > lease/2 {
+		s.t.Errorf("%s: a phone heard nothing for %v", name, silence)
+	}
+	if after := s.status(0).VIPs; after[0].Epoch != before[0].Epoch+2 || after[1].Epoch != before[1].Epoch {
+		s.t.Errorf("%s: epochs %d and %d, were %d and %d", name, after[0].Epoch, after[1].Epoch, before[0].Epoch, before[1].Epoch)
+	}
+	return true
+}
+
+// voterWithoutGrants: the measure tells a quiet voter from another.
+func (s *site) voterWithoutGrants() {
+	s.t.Helper()
+	before, begun := s.status(0).VIPs[0], lab.Now()
+	s.Agent(1).Kill()
+	must(s.t, os.Remove(filepath.Join(s.RunDir(1), "runtime.json")))
+	must(s.t, s.StartAgent(1))
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "another epoch, since a quiet voter renews nothing", func() error {
+		if s.status(0).VIPs[0].Epoch == before.Epoch {
+			return errors.New("the epoch is the same")
+		}
+		return nil
+	}))
+	s.t.Logf("without its grants: %v", s.phones[0].Report(begun, lab.Now()-50*time.Millisecond))
+}

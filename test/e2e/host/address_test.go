@@ -1,0 +1,216 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/test/lab"
+)
+
+// TestAddresses: others change addresses and interfaces under the agent.
+func TestAddresses(t *testing.T) {
+	s := start(t, "", nil, vip1, vip2, apart)
+	for _, c := range []struct {
+		name string
+		play func()
+	}{
+		{"removed by hand", s.removed},
+		{"flushed in a loop", s.flushed},
+		{"everything flushed", s.flushedAll},
+		{"interface down", s.down},
+		{"interface deleted", s.deleted},
+		{"interface renamed", s.renamed},
+		{"cable pulled", s.pulled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s.t = t
+			for _, v := range []vipAt{vip1, vip2, apart} {
+				s.home(v)
+			}
+			c.play()
+			for _, v := range []vipAt{vip1, vip2, apart} {
+				s.home(v)
+			}
+			s.untouched()
+		})
+	}
+}
+
+// gaps are the times for which a VIP was bound nowhere since a moment.
+func (s *site) gaps(v vipAt, since time.Duration) (all []time.Duration) {
+	s.t.Helper()
+	events, err := s.addresses.Events()
+	must(s.t, err)
+	gone := time.Duration(0)
+	for _, e := range events {
+		if e.Addr != v.ip() || e.At < since {
+			continue
+		}
+		if e.Bound && gone != 0 {
+			all, gone = append(all, e.At-gone), 0
+		} else if !e.Bound {
+			gone = e.At
+		}
+	}
+	return all
+}
+
+// repaired asserts that it came back so many times, each within 200 ms.
+func (s *site) repaired(v vipAt, since time.Duration, times int) {
+	s.t.Helper()
+	s.await(fmt.Sprintf("%s put back %d times", v.name, times), func(context.Context) error {
+		if n := len(s.gaps(v, since)); n < times {
+			return fmt.Errorf("%d times", n)
+		}
+		return nil
+	})
+	gaps := s.gaps(v, since)
+	slices.Sort(gaps)
+	median, worst := gaps[len(gaps)/2], gaps[len(gaps)-1]
+	s.t.Logf("put back %d times: median %v, worst %v", len(gaps), median, worst)
+	if median > 200*time.Millisecond || worst > 200*time.Millisecond+late {
+		s.t.Errorf("put back after %v in the median, %v at worst, want 200 ms", median, worst)
+	}
+	if on := s.boundOn(v); !slices.Equal(on, []string{v.prefer}) {
+		s.t.Errorf("%s is at %v, want %s", v.name, on, v.prefer)
+	}
+}
+
+func (s *site) removed() {
+	at, before := lab.Now(), s.epochs(1)[vip1.name]
+	for i := range 5 {
+		s.ip(0, "addr del "+vip1.address+"/32 dev eth0")
+		s.repaired(vip1, at, i+1)
+	}
+	s.undisturbed(at, vip2)
+	if now := s.epochs(1)[vip1.name]; now != before {
+		s.t.Errorf("epoch %d, was %d: nothing should have moved", now, before)
+	}
+}
+
+// flushed: a network manager that takes off what it did not put there, again and
+// again.
+func (s *site) flushed() {
+	at, before := lab.Now(), s.epochs(1)[vip1.name]
+	const times = 30
+	for range times {
+		// ip gives up after ten rounds, in each of which it is back already.
+		_ = s.Node(0).Do(func() error {
+			return exec.Command("ip", "addr", "flush", "dev", "eth0", "to", vip1.address+"/32").Run()
+		})
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.repaired(vip1, at, times)
+	s.undisturbed(at, vip2)
+	if now := s.epochs(1)[vip1.name]; now != before {
+		s.t.Errorf("epoch %d, was %d: nothing should have moved", now, before)
+	}
+}
+
+// flushedAll: everything goes from the interface, and its manager puts back what
+// it knows, routes included.
+func (s *site) flushedAll() {
+	at := lab.Now()
+	own := s.Node(0).Addr.String()
+	route := strings.TrimSpace(s.ip(0, "route show default"))
+	flush := func() {
+		_ = s.Node(0).Do(func() error { return exec.Command("ip", "-4", "addr", "flush", "dev", "eth0").Run() })
+		s.ip(0, "addr add "+own+"/24 brd + dev eth0")
+		s.ip(0, "addr add 10.77.0.151/32 dev eth0")
+		if route != "" {
+			s.ip(0, "route replace "+route)
+		}
+		s.ip(0, "route replace 198.51.100.0/24 dev eth0")
+		s.ip(0, "route replace 203.0.113.0/24 dev eth0 table 77")
+	}
+	flush()
+	s.repaired(vip1, at, 1)
+}
+
+// elsewhere waits until a VIP is bound on another node and no more on its own,
+// and says how long both took.
+func (s *site) elsewhere(v vipAt, since time.Duration) (released, taken time.Duration) {
+	s.t.Helper()
+	s.await(v.name+" bound elsewhere", func(context.Context) error {
+		events, err := s.addresses.Events()
+		must(s.t, err)
+		released, taken = 0, 0
+		for _, e := range events {
+			switch {
+			case e.Addr != v.ip() || e.At < since:
+			case e.Host == v.prefer && !e.Bound && released == 0:
+				released = e.At - since
+			case e.Host != v.prefer && e.Bound && taken == 0:
+				taken = e.At - since
+			}
+		}
+		if taken == 0 || released == 0 {
+			return fmt.Errorf("released %v, taken %v", released, taken)
+		}
+		return nil
+	})
+	s.t.Logf("%s released after %v, taken after %v", v.name, released.Round(100*time.Microsecond), taken.Round(100*time.Microsecond))
+	overlaps, err := s.addresses.Overlaps(v.ip())
+	must(s.t, err)
+	for _, o := range overlaps {
+		if o.From >= since {
+			s.t.Errorf("two holders: %v had %v from %v to %v", o.Hosts, o.Addr, o.From, o.To)
+		}
+	}
+	return released, taken
+}
+
+// givenUp: released at once, so that another node need not wait for the lease.
+func (s *site) givenUp(v vipAt, since time.Duration) {
+	s.t.Helper()
+	if _, taken := s.elsewhere(v, since); taken > lease/2+late {
+		s.t.Errorf("%s was taken only after %v, want at once", v.name, taken)
+	}
+}
+
+func (s *site) down() {
+	at := lab.Now()
+	s.ip(0, "link set vip0 down")
+	s.givenUp(apart, at)
+	s.said(0, "hold 10.77.0.104 on vip0: no carrier")
+	s.ip(0, "link set vip0 up")
+	s.undisturbed(at, vip1, vip2)
+}
+
+func (s *site) deleted() {
+	at := lab.Now()
+	s.ip(0, "link del vip0")
+	s.givenUp(apart, at)
+	s.ip(0, "link add vip0 type veth peer name vip0x")
+	s.ip(0, "link set vip0x up")
+	s.ip(0, "link set vip0 up")
+	s.undisturbed(at, vip1, vip2)
+}
+
+// renamed: the address went with the interface, which is not the configured one
+// any more.
+func (s *site) renamed() {
+	at := lab.Now()
+	s.ip(0, "link set vip0 name elsewhere0")
+	s.givenUp(apart, at)
+	s.ip(0, "link set elsewhere0 name vip0")
+	s.undisturbed(at, vip1, vip2)
+}
+
+// pulled: the holder's cable. It lets go at once; that nobody hears it say so
+// costs the others one lease.
+func (s *site) pulled() {
+	at := lab.Now()
+	must(s.t, s.PullCable(s.Node(0)))
+	released, taken := s.elsewhere(vip1, at)
+	if released > lease/2+late || taken > lease+late {
+		s.t.Errorf("released after %v, want at once; taken after %v, want within %v", released, taken, lease)
+	}
+	must(s.t, s.PlugCable(s.Node(0)))
+	s.rest(3, vip1, vip2, apart)
+}

@@ -1,0 +1,164 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/test/lab"
+)
+
+// claims listens, at the router, for ARP that says a VIP is at some MAC.
+type claims struct {
+	mu    sync.Mutex
+	heard []claim
+}
+
+type claim struct {
+	at  time.Duration
+	mac string
+	ip  string
+}
+
+// listenClaims listens until the test ends.
+func (s *site) listenClaims() *claims {
+	s.t.Helper()
+	var fd int
+	must(s.t, s.Router().Do(func() (err error) {
+		const arp = 0x0806
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(arp>>8|arp&0xff<<8)); err != nil {
+			return err
+		}
+		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
+	}))
+	c, done := &claims{}, make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer unix.Close(fd)
+		b := make([]byte, 1500)
+		for {
+			n, _, err := unix.Recvfrom(fd, b, 0)
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err != nil || n < 28 { // nothing for a while, or no ARP for IPv4
+				continue
+			}
+			c.mu.Lock()
+			c.heard = append(c.heard, claim{lab.Now(), net.HardwareAddr(b[8:14]).String(), net.IP(b[14:18]).String()})
+			c.mu.Unlock()
+		}
+	})
+	s.t.Cleanup(func() { close(done); wg.Wait() })
+	return c
+}
+
+func (c *claims) of(v vipAt, mac string, since time.Duration) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range c.heard {
+		if h.at >= since && h.ip == v.address && h.mac == mac {
+			n++
+		}
+	}
+	return n
+}
+
+// TestFrozen: an agent that stood still for longer than its lease finds that
+// out before it does anything: no announcement, no action, no address.
+func TestFrozen(t *testing.T) {
+	marks := filepath.Join(t.TempDir(), "marks")
+	must(t, os.Mkdir(marks, 0o777))
+	must(t, os.Chmod(marks, 0o777))
+	script := filepath.Join(t.TempDir(), "mark")
+	must(t, os.WriteFile(script, []byte("#!/bin/sh\n: > "+marks+"/$SIPALIVE_NODE-$1-$SIPALIVE_EPOCH\n"), 0o755))
+	action := func(on string) string {
+		return fmt.Sprintf("[[vip.action]]\non = %q\nexec = [%q, %q]\n", on, script, on)
+	}
+	s := start(t, action("prepare")+action("acquire"), nil, vip1, vip2)
+	heard := s.listenClaims()
+	mac := s.Node(0).MAC.String()
+	for range 3 {
+		before := lab.Now()
+		s.await("an announcement of pbx1", func(context.Context) error { // the listener hears
+			if heard.of(vip1, mac, 0) == 0 {
+				s.ip(0, "neigh flush all")
+				return errors.New("none yet")
+			}
+			return nil
+		})
+		must(t, s.Agent(0).Stop())
+		s.await("vip1 elsewhere", func(ctx context.Context) error {
+			h, err := s.holder(ctx, 1, vip1)
+			if err == nil && (h == "pbx1" || h == "") {
+				err = fmt.Errorf("it is at %q", h)
+			}
+			return err
+		})
+		time.Sleep(lease / 2)
+		had := strings.Join(names(t, marks, "pbx1-"), " ")
+		resumed := lab.Now()
+		must(t, s.Agent(0).Cont())
+		s.await("pbx1 knows", func(ctx context.Context) error {
+			h, err := s.holder(ctx, 0, vip1)
+			if err == nil && (h == "pbx1" || h == "") {
+				err = fmt.Errorf("it says %q", h)
+			}
+			return err
+		})
+		s.await("pbx1 without the address", func(context.Context) error {
+			for _, h := range s.boundOn(vip1) {
+				if h == "pbx1" {
+					return errors.New("still bound")
+				}
+			}
+			return nil
+		})
+		time.Sleep(lease)
+		if n := heard.of(vip1, mac, resumed); n > 0 {
+			t.Errorf("%d ARP packets of pbx1 with vip1 as sender after it was thawed", n)
+		}
+		events, err := s.addresses.Events()
+		must(t, err)
+		for _, e := range events {
+			if e.At >= resumed && e.Addr == vip1.ip() && e.Host == "pbx1" && e.Bound {
+				t.Errorf("pbx1 bound vip1 at %v, thawed at %v", e.At, resumed)
+			}
+		}
+		if now := strings.Join(names(t, marks, "pbx1-"), " "); now != had {
+			t.Errorf("actions of pbx1: %s, before it was thawed %s", now, had)
+		}
+		t.Logf("frozen at %v, thawed at %v", before, resumed)
+		s.home(vip1)
+		s.await("pbx1's actions", func(context.Context) error {
+			if len(names(t, marks, "pbx1-acquire-")) == 0 {
+				return errors.New("none: nothing would be seen here")
+			}
+			return nil
+		})
+	}
+	s.untouched()
+}
+
+func names(t *testing.T, dir, prefix string) (found []string) {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range all {
+		if strings.HasPrefix(e.Name(), prefix) {
+			found = append(found, e.Name())
+		}
+	}
+	return found
+}

@@ -1,0 +1,74 @@
+// Package realtime judges from outside what realtime hogs, as busy as a
+// FreeSWITCH in trouble, do to the agents of a whole cluster on this machine.
+//
+// The judge itself has a higher realtime priority than all it watches, so that
+// it sees everything and can always end it. The hogs end by the kernel's word
+// too (RLIMIT_CPU), and with this process.
+package realtime
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/platform"
+)
+
+const (
+	judgePriority = 97
+	pbxPriority   = 90 // above the hogs: what is judged is the agents
+	hogPriority   = 89 // FreeSWITCH's Debian unit
+)
+
+// binaryEnv names sipalive as it is shipped, built before the judge has its priority.
+const binaryEnv = "SIPALIVE_TEST_BINARY"
+
+var program = os.Getenv(binaryEnv)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "e2e/realtime: network namespaces need root (run the tests with sudo)")
+		return 1
+	}
+	if program == "" {
+		if err := becomeJudge(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e/realtime:", err)
+			return 1
+		}
+	}
+	defer os.RemoveAll(filepath.Dir(program))
+	if policy, err := platform.Scheduling(); err != nil || policy != fmt.Sprintf("rr %d", judgePriority) {
+		fmt.Fprintf(os.Stderr, "e2e/realtime: the judge runs at %s, %v\n", policy, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// becomeJudge builds sipalive and runs this test anew at the judge's priority: a
+// program's first thread has that of the one that called exec, and passes it on.
+func becomeJudge() error {
+	dir, err := os.MkdirTemp("", "sipalive-realtime-")
+	if err != nil {
+		return err
+	}
+	program = filepath.Join(dir, "sipalive")
+	build := exec.Command("go", "build", "-o", program, "sipalive/cmd/sipalive")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build sipalive: %w\n%s", err, out)
+	}
+	runtime.LockOSThread()
+	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: judgePriority}
+	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
+		return fmt.Errorf("take realtime priority %d: %w (needs CAP_SYS_NICE, and the root cgroup where the kernel has RT_GROUP_SCHED)", judgePriority, err)
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), binaryEnv+"="+program))
+}
