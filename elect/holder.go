@@ -140,7 +140,7 @@ func (m *Machine) sendRelease(v *vip) {
 		v.move = nil
 	}
 	r.Voted = m.applyRelease(v, r)
-	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: v.retire, Successor: r.Successor, Cause: r.Cause})
+	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: v.held, Successor: r.Successor, Cause: r.Cause})
 	m.releaseTo(v, r)
 }
 
