@@ -3,7 +3,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BINARY  := build/sipalive
-TOOLS   := kamailio sip-tester memcached nftables systemd dbus procps gcc libc6-dev
+TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev
 
 export CGO_ENABLED = 0
 

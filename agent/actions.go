@@ -3,10 +3,10 @@ package agent
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 
+	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/hooks"
 	"sipalive/sipcheck"
@@ -86,7 +86,10 @@ func (x *actions) transitions(ts []elect.Transition) {
 			x.set(t.VIP, was)
 		case elect.HolderSeen:
 			x.a.Runner.Newer(string(l.id), uint64(t.Epoch))
+		case elect.Lapsed:
+			x.a.vipTargets.stop(t.VIP)
 		case elect.LetGo:
+			x.a.vipTargets.stop(t.VIP)
 			was := x.get(t.VIP)
 			was.gone = true
 			x.set(t.VIP, was)
@@ -148,6 +151,7 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 	if l.vip == nil || !x.a.Config().SIP.Verify {
 		x.a.recorder.complete(l.id, e, "done")
 		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
+		x.watch(l, took, e)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config().SIP.VerifyTimeout)
@@ -160,16 +164,26 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 		x.a.recorder.complete(l.id, e, fmt.Sprintf("%s does not answer SIP: %v", l.name, err))
 	}
 	x.a.report(elect.Verified{VIP: l.id, Epoch: e, OK: err == nil})
+	x.watch(l, took, e)
+}
+
+// watch goes on asking the targets on the VIP, unless it is gone meanwhile.
+func (x *actions) watch(l *lease, took, e elect.Epoch) {
+	x.a.vipTargets.start(l, e)
+	if t := x.get(l.id); t.gone || t.took != took {
+		x.a.vipTargets.stop(l.id) // let go between the two: its stop came too early
+	}
 }
 
 // verifyEvery is between two questions to a VIP that does not answer yet.
 const verifyEvery = 50 * time.Millisecond
 
 func (x *actions) answers(ctx context.Context, l *lease) error {
-	for _, t := range x.a.Config().SIP.Targets {
+	for _, t := range verifiedBy(x.a.Config(), l) {
+		to := sipTarget(x.a.Config(), t, x.a.Self.Name, l.address)
 		for {
-			_, err := sipcheck.Ping(ctx, netip.AddrPortFrom(l.address, t.Port), sipcheck.PingOptions{
-				Local: x.a.Self.Address, Timeout: t.Timeout, UserAgent: x.a.Config().SIP.UserAgent})
+			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: x.a.Self.Address,
+				Transport: to.Transport, Security: x.a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
 			if err == nil {
 				break
 			}
@@ -181,6 +195,15 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 		}
 	}
 	return nil
+}
+
+// verifiedBy are the targets that have to answer on a VIP: its own, or for want of
+// any the node's.
+func verifiedBy(c *config.Config, l *lease) []config.Target {
+	if own := c.SIP.OnVIP(l.name); len(own) > 0 {
+		return own
+	}
+	return c.SIP.OnNode()
 }
 
 // prepare gets this node ready to take a VIP over: its prepare actions, then a
@@ -196,10 +219,14 @@ func (x *actions) prepare(p elect.PrepareVIP) {
 }
 
 func (x *actions) ready(p elect.PrepareVIP) {
-	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout())
+	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout()+checkTimeout(x.a.Config()))
 	defer cancel()
 	done := elect.Prepared{VIP: p.VIP, Epoch: p.Epoch}
-	if err := x.a.probes.fresh(ctx); err != nil {
+	err := x.a.probes.fresh(ctx)
+	if err == nil && p.Cause == elect.CauseCheck { // what makes the holder sick may be shared
+		err = x.a.checks.fresh(ctx)
+	}
+	if err != nil {
 		done.Failed = err.Error()
 	}
 	x.a.report(done)
@@ -207,7 +234,7 @@ func (x *actions) ready(p elect.PrepareVIP) {
 
 // probeTimeout bounds one fresh probe of every own target.
 func (a *Agent) probeTimeout() (d time.Duration) {
-	for _, t := range a.Config().SIP.Targets {
+	for _, t := range a.Config().SIP.OnNode() {
 		d += t.Timeout
 	}
 	return d + time.Second/10

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
@@ -29,24 +31,26 @@ import (
 // Parts is what an agent is made of; cmd constructs it. Every field is
 // required unless it says otherwise.
 type Parts struct {
-	Config    *config.Config // at the start; the agent's method of that name is the one in force
-	Self      *config.Node
-	Directory *Directory
-	Machine   *elect.Machine
-	Adopted   []elect.HeldVIP // the leases the machine asks on for
-	Table     *vip.Table
-	Fence     *fence.Fence
-	Conntrack *vip.Table // one of its own: connection tracking is never in an address's way
-	Announcer *arp.Announcer
-	Runner    *hooks.Runner
-	Network   func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
-	Relay     func(arp.RelayOptions) (*arp.Relay, error) // opens what speaks to the gateways (§4.6)
-	Load      func() (File, error)                       // reads the configuration anew, for a reload
-	Listener  net.Listener
-	Journal   *control.Journal
-	Log       *slog.Logger
-	Rand      *rand.Rand
-	Now       func() elect.Instant // the boot clock
+	Config      *config.Config // at the start; the agent's method of that name is the one in force
+	Self        *config.Node
+	Directory   *Directory
+	Machine     *elect.Machine
+	Adopted     []elect.HeldVIP // the leases the machine asks on for
+	Table       *vip.Table
+	Fence       *fence.Fence
+	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
+	Announcer   *arp.Announcer
+	Runner      *hooks.Runner
+	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
+	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
+	Network     func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
+	Relay       func(arp.RelayOptions) (*arp.Relay, error) // opens what speaks to the gateways (§4.6)
+	Load        func() (File, error)                       // reads the configuration anew, for a reload
+	Listener    net.Listener
+	Journal     *control.Journal
+	Log         *slog.Logger
+	Rand        *rand.Rand
+	Now         func() elect.Instant // the boot clock
 
 	MemoryLocked bool // this process's pages stay in memory
 }
@@ -54,15 +58,17 @@ type Parts struct {
 // Agent is one node's agent.
 type Agent struct {
 	Parts
-	inForce  atomic.Pointer[settled] // replaced as a whole by a reload
-	network  *member.Network
-	alone    *survivors
-	server   *control.Server
-	binder   *binder
-	probes   *probes
-	actions  *actions
-	recorder *recorder
-	durables *durableWriter
+	inForce    atomic.Pointer[settled] // replaced as a whole by a reload
+	network    *member.Network
+	alone      *survivors
+	server     *control.Server
+	binder     *binder
+	probes     *probes
+	vipTargets *vipTargets
+	checks     *checks
+	actions    *actions
+	recorder   *recorder
+	durables   *durableWriter
 
 	packets chan elect.Event // from the network: dropped when full, as packets are
 	events  chan elect.Event // from our own workers: never dropped
@@ -93,10 +99,12 @@ func New(p Parts) *Agent {
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
-	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil)})
+	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket})
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
+	a.vipTargets = newVIPTargets(a)
+	a.checks = newChecks(a)
 	a.actions = newActions(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
@@ -154,6 +162,8 @@ func (a *Agent) tasks() []task {
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
 		{"probes", a.probes.run},
 		{"socket notices", a.probes.watchSockets},
+		{"VIP targets", a.vipTargets.run},
+		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
 		{"gateway", a.alone.relay.Run},

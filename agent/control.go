@@ -11,6 +11,7 @@ import (
 	"sipalive/control"
 	"sipalive/elect"
 	"sipalive/platform"
+	"sipalive/sipcheck"
 )
 
 // Plan answers `sipalive plan`.
@@ -79,8 +80,9 @@ func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
 func (a *Agent) command(c control.Command) (elect.Command, error) {
 	kinds := map[control.Kind]elect.CommandKind{control.Move: elect.CommandMove, control.Failback: elect.CommandFailback,
 		control.Drain: elect.CommandDrain, control.Undrain: elect.CommandUndrain,
-		control.Adopt: elect.CommandAdopt, control.Stop: elect.CommandStop}
-	cmd := elect.Command{Kind: kinds[c.Kind], Node: elect.Node(c.Node)}
+		control.Adopt: elect.CommandAdopt, control.Stop: elect.CommandStop,
+		control.Freeze: elect.CommandFreeze, control.Thaw: elect.CommandThaw}
+	cmd := elect.Command{Kind: kinds[c.Kind], Node: elect.Node(c.Node), For: time.Duration(c.For)}
 	if cmd.Kind == 0 {
 		return cmd, fmt.Errorf("%s: unknown command", c.Kind)
 	}
@@ -140,6 +142,10 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 		lines = append([]string{node + " is drained"}, lines...)
 	case control.Adopt:
 		lines = []string{"the file's voter list is active"}
+	case control.Freeze:
+		lines = append([]string{fmt.Sprintf("%s is frozen for %s: no SIP verdict takes a VIP from it (sipalive thaw %[1]s)", node, time.Duration(c.For))}, lines...)
+	case control.Thaw:
+		lines = append([]string{node + " is watched again"}, lines...)
 	case control.Undrain:
 		lines = append([]string{node + " may hold again"}, lines...)
 	case control.Move:
@@ -258,13 +264,23 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 
 func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatus {
 	s := control.NodeStatus{Name: string(n.Name), Address: address, Alive: n.Alive, Fit: n.Fit, SIP: sipWord(n.SIP), Drained: n.Drained,
-		Holds: []string{}, Why: n.Unfit, Witness: n.Witness, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
+		FrozenFor: control.Millis(n.Frozen), Holds: []string{}, Why: n.Unfit, Witness: n.Witness, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
 	if !n.Alive {
 		s.Why = "not heard"
 	}
 	s.ByRelay = n.ByRelay
 	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
+	}
+	for _, v := range n.Views {
+		s.Views = append(s.Views, control.View{From: string(v.Node), SIP: v.SIP.String()})
+	}
+	s.Targets = targetsStatus(a.probes.of(n.Name))
+	if n.Name == elect.Node(a.Self.Name) {
+		s.Checks = a.checks.status()
+		if no := a.checks.unfit(); s.Why != "" && len(no) > 0 {
+			s.Why += ": " + strings.Join(no, "; ")
+		}
 	}
 	for _, role := range []bool{false, true} {
 		for _, id := range n.Holds {
@@ -276,9 +292,33 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	return s
 }
 
+// targetsStatus is what this node's own probes say.
+func targetsStatus(probers []*sipcheck.Prober) (all []control.TargetStatus) {
+	for _, p := range probers {
+		r := p.Report()
+		s := control.TargetStatus{Name: r.Target.Name, URI: fmt.Sprintf("%s:%d", r.Target.Transport, r.Target.Address.Port()),
+			State: r.Verdict.String(), Code: r.Answer.Code, Phrase: r.Answer.Phrase, Misses: r.Misses, Answers: r.RTT.Count,
+			Median: control.Millis(r.RTT.Median), P90: control.Millis(r.RTT.P90), P99: control.Millis(r.RTT.P99), Max: control.Millis(r.RTT.Max),
+			Timeout: control.Millis(r.Target.Timeout)}
+		if r.Err != nil {
+			s.Error = r.Err.Error()
+		}
+		if c := r.Answer.Certificate; c != nil {
+			s.CertificateEnds = &control.Since{Time: c.NotAfter}
+			if c.Problem != nil {
+				s.CertificateProblem = c.Problem.Error()
+			}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 // sipWord is a verdict in the words of status (§8).
 func sipWord(s elect.SIPState) string {
 	switch {
+	case s == elect.SIPUnready: // its checks speak, not its SIP
+		return "up"
 	case s.Down():
 		return "down"
 	case s == elect.SIPUnknown:
@@ -300,7 +340,8 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
 		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
-		Unchecked: !v.Checked || !a.Config().SIP.Verify})
+		Unchecked: !v.Checked || !a.Config().SIP.Verify && len(a.Config().SIP.OnVIP(l.name)) == 0,
+		Targets:   targetsStatus(a.vipTargets.of(v.ID))})
 }
 
 // countersNow puts the counters of every room side by side, under the names
@@ -316,7 +357,11 @@ func (a *Agent) countersNow() map[string]uint64 {
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
+	all := a.vipTargets.now()
 	for _, p := range a.probes.all() {
+		all = append(all, p.Prober)
+	}
+	for _, p := range all {
 		s := p.Stats()
 		c["sip_sent"] += s.Sent
 		c["sip_send_errors"] += s.SendErrors

@@ -73,7 +73,7 @@ func ElectConfig(c *config.Config, self *config.Node) elect.Config {
 		Self: elect.Node(self.Name), Digest: c.Digest(),
 		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
 		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
-		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c),
+		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c), CheckTimeout: checkTimeout(c),
 		Survivor: survivorModes[c.Survivor], SurvivorAfter: c.Timing.SurvivorAfter,
 	}
 	for _, n := range c.Nodes {
@@ -102,10 +102,21 @@ func nodes(in []string) (out []elect.Node) {
 // chain of prepare actions, then one OPTIONS.
 func prepareTimeout(c *config.Config) time.Duration {
 	var probe time.Duration
-	for _, t := range c.SIP.Targets {
+	for _, t := range c.SIP.OnNode() {
 		probe = max(probe, t.Timeout)
 	}
 	return longestChain(c, config.Prepare) + probe
+}
+
+// checkTimeout is the longest that a node's checks of itself can take.
+func checkTimeout(c *config.Config) (longest time.Duration) {
+	for _, k := range c.Checks {
+		longest = max(longest, k.Timeout)
+	}
+	if c.FreeSWITCH.ReadyCheck {
+		longest = max(longest, readyEvery)
+	}
+	return longest
 }
 
 // releaseTimeout is the longest that the actions of a node that hands over can

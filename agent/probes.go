@@ -2,10 +2,11 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
-	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -23,35 +24,42 @@ type probes struct {
 	change chan []probe  // by a reload, to run
 	moved  chan struct{} // the own targets may have changed: watch their sockets
 
+	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
+
 	mu      sync.Mutex
 	probes  []probe
 	byNode  map[elect.Node][]*sipcheck.Prober
 	verdict map[*sipcheck.Prober]elect.SIPState
 	told    map[elect.Node]elect.SIPState
+	unready bool // this node's own checks say no
 }
 
 // probe is one prober and what it was made for.
 type probe struct {
 	*sipcheck.Prober
-	target sipcheck.Target
+	target   sipcheck.Target
+	security sipcheck.Security
 }
 
 func newProbes(a *Agent) *probes {
 	p := &probes{a: a, change: make(chan []probe, 1), moved: make(chan struct{}, 1),
 		verdict: map[*sipcheck.Prober]elect.SIPState{}, told: map[elect.Node]elect.SIPState{}}
-	p.set(p.wanted(a.Config()))
+	p.set(p.wanted(a.Config(), a.Roots))
 	return p
 }
 
 // wanted are the probers of a configuration, as far as they are the same those
 // that there are.
-func (p *probes) wanted(c *config.Config) (probes []probe) {
+func (p *probes) wanted(c *config.Config, roots *x509.CertPool) (probes []probe) {
+	security := securityOf(c, roots)
 	for _, t := range targets(c, p.a.Self.Name) {
-		at := slices.IndexFunc(p.probes, func(old probe) bool { return reflect.DeepEqual(old.target, t) })
+		at := slices.IndexFunc(p.probes, func(old probe) bool {
+			return reflect.DeepEqual(old.target, t) && (t.Transport != sipcheck.TLS || sameSecurity(old.security, security))
+		})
 		if at >= 0 {
 			probes = append(probes, p.probes[at])
 		} else {
-			probes = append(probes, p.make(t))
+			probes = append(probes, p.make(t, security))
 		}
 	}
 	return probes
@@ -63,11 +71,8 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 		if !n.Holder {
 			continue // a witness runs no PBX
 		}
-		for _, t := range c.SIP.Targets {
-			target := sipcheck.Target{
-				Node: n.Name, Name: t.Name, Address: netip.AddrPortFrom(n.Address, t.Port), Interval: t.PeerInterval,
-				Timeout: t.Timeout, Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: c.SIP.UserAgent,
-			}
+		for _, t := range c.SIP.OnNode() {
+			target := sipTarget(c, t, n.Name, n.Address)
 			if n.Name == self {
 				target.Interval = t.SelfInterval
 			}
@@ -77,12 +82,12 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 	return out
 }
 
-func (p *probes) make(t sipcheck.Target) probe {
+func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Every: true, Deliver: func(r sipcheck.Result) {
+	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Deliver: func(r sipcheck.Result) {
 		p.verdictOf(prober, sipState(r))
 	}})
-	return probe{prober, t}
+	return probe{prober, t, s}
 }
 
 // set puts probers in place. One that replaces another of the same server
@@ -100,7 +105,7 @@ func (p *probes) set(now []probe) {
 			verdict[n.Prober] = elect.SIPUp // a server new to the file, until it is known
 		}
 		for _, old := range before {
-			if old.target.Node == n.target.Node && old.target.Address == n.target.Address {
+			if old.target.Node == n.target.Node && old.target.Address == n.target.Address && old.target.Transport == n.target.Transport {
 				verdict[n.Prober] = p.verdict[old.Prober]
 			}
 		}
@@ -121,8 +126,8 @@ func (p *probes) of(n elect.Node) []*sipcheck.Prober {
 }
 
 // take changes the probers to those of a new configuration.
-func (p *probes) take(c *config.Config) {
-	now := p.wanted(c)
+func (p *probes) take(c *config.Config, roots *x509.CertPool) {
+	now := p.wanted(c, roots)
 	p.set(now)
 	select { // one that run has not seen yet is out of date
 	case <-p.change:
@@ -185,6 +190,23 @@ func (p *probes) verdictOf(prober *sipcheck.Prober, v elect.SIPState) {
 		return // or it has been replaced
 	}
 	p.verdict[prober] = v
+	p.mu.Unlock()
+	p.tell(node)
+}
+
+// setUnready takes the word of this node's own checks.
+func (p *probes) setUnready(on bool) {
+	p.mu.Lock()
+	p.unready = on
+	p.mu.Unlock()
+	p.tell(elect.Node(p.a.Self.Name))
+}
+
+// tell tells a node's verdict if it is another.
+func (p *probes) tell(node elect.Node) {
+	p.telling.Lock()
+	defer p.telling.Unlock()
+	p.mu.Lock()
 	state := p.stateOf(node)
 	changed := p.told[node] != state
 	p.told[node] = state
@@ -196,7 +218,7 @@ func (p *probes) verdictOf(prober *sipcheck.Prober, v elect.SIPState) {
 
 // badness orders verdicts; what is not known yet is worse than what is doubted.
 var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPRising: 3,
-	elect.SIPSilent: 4, elect.SIPRefused: 5}
+	elect.SIPSilent: 4, elect.SIPUnready: 5, elect.SIPRefused: 6}
 
 // stateOf is the worst of the node's targets: every one of them serves calls.
 func (p *probes) stateOf(n elect.Node) elect.SIPState {
@@ -205,6 +227,9 @@ func (p *probes) stateOf(n elect.Node) elect.SIPState {
 		if s := p.verdict[prober]; badness[s] > badness[worst] {
 			worst = s
 		}
+	}
+	if p.unready && n == elect.Node(p.a.Self.Name) && badness[worst] < badness[elect.SIPUnready] {
+		return elect.SIPUnready
 	}
 	return worst
 }
@@ -236,6 +261,9 @@ func (p *probes) probeNow(n elect.Node) {
 // fresh asks this node's own PBX once more, now: every target has to answer
 // with a code that is not listed as unhealthy.
 func (p *probes) fresh(ctx context.Context) error {
+	if no := p.a.checks.unfit(); len(no) > 0 {
+		return errors.New("its own checks say no: " + strings.Join(no, "; "))
+	}
 	for _, prober := range p.of(elect.Node(p.a.Self.Name)) {
 		answer, err := prober.Probe(ctx)
 		if err != nil {
@@ -252,39 +280,32 @@ func (p *probes) fresh(ctx context.Context) error {
 // a probe at once. Where the kernel cannot say so, the interval has to do.
 func (p *probes) watchSockets(ctx context.Context) error {
 	for ctx.Err() == nil {
-		p.watchOwn(ctx, p.of(elect.Node(p.a.Self.Name)))
+		p.watchOwn(ctx)
 	}
 	return nil
 }
 
 // watchOwn watches until a reload.
-func (p *probes) watchOwn(ctx context.Context, own []*sipcheck.Prober) {
+func (p *probes) watchOwn(ctx context.Context) {
 	again := func() {
 		select {
 		case <-ctx.Done():
 		case <-p.moved:
 		}
 	}
-	if len(own) == 0 {
+	protocols, ports := p.watched()
+	if len(ports) == 0 {
 		again()
 		return
 	}
-	var ports []uint16
-	for _, prober := range own {
-		ports = append(ports, prober.Target().Address.Port())
-	}
 	served := func(s platform.SocketDestroyed, prober *sipcheck.Prober) bool {
-		return s.Served(unix.IPPROTO_UDP, prober.Target().Address)
+		t := prober.Target()
+		return s.Served(protocolOf(t.Transport), t.Address)
 	}
-	w, err := platform.WatchSocketsDestroyed(ctx, ports, func(s platform.SocketDestroyed) bool {
-		for _, prober := range own {
-			if served(s, prober) {
-				return true
-			}
-		}
-		return false
+	w, err := platform.WatchSocketsDestroyed(ctx, protocols, ports, func(s platform.SocketDestroyed) bool {
+		return slices.ContainsFunc(p.here(), func(prober *sipcheck.Prober) bool { return served(s, prober) })
 	}, func(s platform.SocketDestroyed) {
-		for _, prober := range own {
+		for _, prober := range p.here() {
 			if served(s, prober) {
 				prober.ProbeNow()
 			}
@@ -305,4 +326,31 @@ func (p *probes) watchOwn(ctx context.Context, own []*sipcheck.Prober) {
 		}
 		again()
 	}
+}
+
+// here are the probers of what listens on this machine: on the node, and on the
+// VIPs it holds.
+func (p *probes) here() []*sipcheck.Prober {
+	return append(p.a.vipTargets.now(), p.of(elect.Node(p.a.Self.Name))...)
+}
+
+// watched are the protocols and ports that a target of ours may listen on.
+func (p *probes) watched() (protocols []uint8, ports []uint16) {
+	if !p.a.Self.Holder {
+		return nil, nil
+	}
+	for _, t := range p.a.Config().SIP.Targets {
+		by, _ := sipcheck.ParseTransport(t.Transport)
+		protocols, ports = append(protocols, protocolOf(by)), append(ports, t.Port)
+	}
+	slices.Sort(protocols)
+	slices.Sort(ports)
+	return slices.Compact(protocols), slices.Compact(ports)
+}
+
+func protocolOf(by sipcheck.Transport) uint8 {
+	if by == sipcheck.UDP {
+		return unix.IPPROTO_UDP
+	}
+	return unix.IPPROTO_TCP
 }

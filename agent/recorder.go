@@ -228,6 +228,10 @@ func words(t elect.Transition, vip string) string {
 		return node + " is drained"
 	case elect.Undrained:
 		return node + " may hold again"
+	case elect.Frozen:
+		return node + " is frozen " + t.Text + ": no SIP verdict takes a VIP from it"
+	case elect.Thawed:
+		return because(node + " is watched again")
 	case elect.ListTaken:
 		return because("voters are")
 	case elect.ConfigDiffers:
@@ -264,6 +268,8 @@ func kindOf(k elect.TransitionKind) string {
 		return control.KindVacant
 	case elect.Drained, elect.Undrained:
 		return control.KindDrain
+	case elect.Frozen, elect.Thawed:
+		return control.KindFreeze
 	case elect.ListTaken, elect.ConfigDiffers, elect.ConfigSame:
 		return control.KindConfig
 	case elect.VerifyFailed:

@@ -60,7 +60,7 @@ func newRecording(t *testing.T) *recording {
 	}}))
 	a := &Agent{Parts: Parts{Config: c, Self: c.Node("pbx3"), Journal: control.NewJournal(100), Log: log,
 		Now: func() elect.Instant { return r.now }}}
-	a.inForce.Store(&settled{c, newNames(c, nil)})
+	a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.recorder = newRecorder(a)
 	a.recorder = r.recorder
 	return r

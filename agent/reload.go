@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"sipalive/config"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/member"
 	"sipalive/vip"
 )
@@ -19,14 +21,17 @@ type File struct {
 	Config *config.Config
 	Self   *config.Node
 	Keys   [][]byte
+	Roots  *x509.CertPool // authorities of SIP over TLS; nil: the system's
 	// FreeSWITCHPassword is asked at each use.
 	FreeSWITCHPassword func() (string, error)
 }
 
 // settled is the configuration in force and what follows from it.
 type settled struct {
-	config *config.Config
-	names  *names
+	config      *config.Config
+	names       *names
+	roots       *x509.CertPool
+	eventSocket eventsocket.Client
 }
 
 // Config is the configuration in force. Ask for it at each use: a reload
@@ -96,11 +101,13 @@ func (a *Agent) take(f File) error {
 	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
 		return err
 	}
-	a.inForce.Store(&settled{f.Config, names})
+	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
-	a.probes.take(f.Config)
 	a.alone.take(f.Config)
+	a.probes.take(f.Config, f.Roots)
+	a.vipTargets.take()
+	a.checks.take(f.Config)
 	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self)})
 	return nil
 }

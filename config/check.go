@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,6 +20,7 @@ func (d *decoder) check(c *Config) {
 	d.checkNames(c)
 	d.checkAddresses(c)
 	d.checkNodes(c)
+	d.checkTargets(c)
 	if len(c.Nodes) > maxNodes {
 		return
 	}
@@ -65,7 +67,7 @@ func (d *decoder) checkPort(c *Config) {
 		case d.root.has("port"):
 			d.root.fail("port", "port = %d: sip.target %q is there; give the agents another, the default is 7946", c.Port, target.Name)
 		default:
-			d.targetTables[i].fail("uri", "uri = \"udp:%d\": the agents' own port is there; set port, at the top level, to another", c.Port)
+			d.targetTables[i].fail("uri", "uri = %q: the agents' own port is there; set port, at the top level, to another", target.uri())
 		}
 	}
 }
@@ -74,6 +76,10 @@ func (d *decoder) checkNames(c *Config) {
 	nodes := make(names)
 	for i, n := range c.Nodes {
 		nodes.add(d.nodeTables[i], n.Name, "node")
+	}
+	checks := make(names)
+	for i, k := range c.Checks {
+		checks.add(d.checkTables[i], k.Name, "check")
 	}
 	leases := make(names)
 	for i, v := range c.VIPs {
@@ -188,20 +194,51 @@ func (d *decoder) checkPrefer(c *Config, t *table, prefer []string, isVIP bool) 
 	}
 }
 
-// uniqueTargets: two targets of one name cannot be told apart, two on one port
-// are one.
+// uniqueTargets: two targets of one name cannot be told apart, two on one port of
+// one address are one; TLS is on a TCP port.
 func uniqueTargets(targets []Target, tables []*table) {
+	type place struct {
+		on, protocol string
+		port         uint16
+	}
 	set := make(names)
-	ports := make(map[uint16]int)
+	ports := make(map[place]int)
 	for i, target := range targets {
 		t := tables[i]
 		set.add(t, target.Name, "target")
-		if line, dup := ports[target.Port]; dup {
-			t.fail("uri", "uri = \"udp:%d\": the target on line %d has that port; leave one out", target.Port, line)
+		here := place{target.On, strings.Replace(target.Transport, "tls", "tcp", 1), target.Port}
+		if line, dup := ports[here]; dup {
+			t.fail("uri", "uri = %q: the target on line %d has that port; leave one out", target.uri(), line)
 			continue
 		}
-		ports[target.Port] = t.line("uri")
+		ports[here] = t.line("uri")
 	}
+}
+
+func (t Target) uri() string { return fmt.Sprintf("%s:%d", t.Transport, t.Port) }
+
+// checkTargets: a target is on the node or on a VIP that exists, and without one on
+// the node nobody could say whether a spare is fit.
+func (d *decoder) checkTargets(c *Config) {
+	var vips []string
+	for _, v := range c.VIPs {
+		vips = append(vips, v.Name)
+	}
+	for i, target := range c.SIP.Targets {
+		if target.On != OnNode && !slices.Contains(vips, target.On) {
+			d.targetTables[i].fail("on", "on = %q: must be \"node\" or the name of a VIP%s", target.On, vipsAre(vips))
+		}
+	}
+	if len(c.SIP.Targets) > 0 && len(c.SIP.OnNode()) == 0 {
+		d.targetTables[0].fail("on", "no [[sip.target]] is on the node, so nobody could tell whether a spare is fit; give one on = \"node\"")
+	}
+}
+
+func vipsAre(names []string) string {
+	if len(names) == 0 {
+		return "; there is none"
+	}
+	return ", one of " + listed(names)
 }
 
 // verifiable: a verification has to leave time for one answer.

@@ -24,8 +24,9 @@ type Config struct {
 	Nodes      []Node // in file order, which breaks ties (design §4.8)
 	SIP        SIP
 	FreeSWITCH FreeSWITCH
-	VIPs       []VIP  // in file order
-	Roles      []Role // in file order
+	Checks     []Check // in file order
+	VIPs       []VIP   // in file order
+	Roles      []Role  // in file order
 	Announce   Announce
 	Control    Control
 }
@@ -87,18 +88,41 @@ type Node struct {
 
 // SIP says how the PBX of each node is watched.
 type SIP struct {
-	Targets       []Target      // at least one
+	Targets       []Target      // at least one is on the node
 	UserAgent     string        // printable ASCII, not empty
 	Verify        bool          // OPTIONS to the VIP after a takeover (design §5.5)
 	VerifyTimeout time.Duration // at least every target's Timeout where Verify is set
+	TLSVerify     bool          // of targets over TLS: chain and dates, no name
+	TLSCA         string        // absolute path of their authorities, PEM; "": the system's
 	SelfInterval  time.Duration // the [sip] values; targets carry their own
 	PeerInterval  time.Duration
 }
 
-// Target is one SIP listener on every holder node, with all defaults filled in.
+// OnNode are the targets on the node itself, which say whether it is fit.
+func (s SIP) OnNode() []Target { return s.on(OnNode) }
+
+// OnVIP are the targets on a VIP, asked by its holder.
+func (s SIP) OnVIP(name string) []Target { return s.on(name) }
+
+func (s SIP) on(where string) (out []Target) {
+	for _, t := range s.Targets {
+		if t.On == where {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// OnNode is where a Target is that is on no VIP; no VIP has that name.
+const OnNode = "node"
+
+// Target is one SIP listener, on every holder node or on one VIP, with all
+// defaults filled in.
 type Target struct {
 	Name           string
-	Port           uint16        // UDP, on the node's address
+	Transport      string // udp, tcp or tls
+	Port           uint16
+	On             string        // OnNode, or the name of a VIP
 	SelfInterval   time.Duration // between probes of the own node
 	PeerInterval   time.Duration // between probes of another node
 	Timeout        time.Duration // one retransmission inside it
@@ -107,10 +131,21 @@ type Target struct {
 	UnhealthyCodes []int         // sorted, each once, 100..699; any other answer is life
 }
 
-// FreeSWITCH is the local event socket, for freeswitch actions.
+// FreeSWITCH is the local event socket, for freeswitch actions and readiness.
 type FreeSWITCH struct {
 	Address      string // host:port
 	PasswordFile string // absolute path
+	ReadyCheck   bool   // ask it whether it is ready, beside OPTIONS
+}
+
+// Check is one further question to a node's health: a program with the exit codes
+// of monitoring plugins.
+type Check struct {
+	Name     string
+	Exec     []string // absolute path and arguments, no shell
+	Interval time.Duration
+	Timeout  time.Duration // at most Interval
+	Fall     int           // exits with 2 in a row until the node is unfit, at least 1
 }
 
 // VIP is a floating IP address with a name.

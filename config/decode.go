@@ -14,6 +14,7 @@ type decoder struct {
 	schema map[string]string // every key that was looked for; a table's with its header, [vip]
 
 	timing                                          *table
+	checkTables                                     []*table
 	nodeTables, vipTables, roleTables, targetTables []*table // beside the Config's lists
 }
 

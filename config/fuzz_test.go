@@ -103,13 +103,18 @@ func invalid(c *Config) string {
 		}
 	}
 	for _, s := range c.SIP.Targets {
-		if taken("target", s.Name) || taken("port", fmt.Sprint(s.Port)) || s.Port == 0 || s.Port == c.Port || s.Fall < 1 || s.Rise < 1 ||
+		if taken("target", s.Name) || taken("port", fmt.Sprint(s.On, s.Transport == "udp", s.Port)) || s.Port == 0 || s.Port == c.Port || s.Fall < 1 || s.Rise < 1 ||
 			s.SelfInterval <= 0 || s.PeerInterval <= 0 || s.Timeout <= 0 {
 			return "target " + s.Name
 		}
 	}
+	for _, k := range c.Checks {
+		if taken("check", k.Name) || len(k.Exec) == 0 || k.Exec[0][0] != '/' || k.Fall < 1 || k.Timeout <= 0 || k.Timeout > k.Interval {
+			return "check " + k.Name
+		}
+	}
 	switch {
-	case voter == 0 || len(c.Nodes) > 64 || len(c.SIP.Targets) == 0 || c.Cluster == "" || c.Port == 0 || c.File != "f.toml":
+	case voter == 0 || len(c.Nodes) > 64 || len(c.SIP.OnNode()) == 0 || c.Cluster == "" || c.Port == 0 || c.File != "f.toml":
 		return "too little or too much"
 	case t.Heartbeat < minInterval || float64(t.Lease)*0.999-float64(t.Margin()) < 2*float64(t.Heartbeat)-1:
 		return "lease"

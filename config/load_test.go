@@ -32,10 +32,10 @@ func home() *Config {
 		Nodes: []Node{node("pbx1", "192.0.2.11"), node("pbx2", "192.0.2.12"), node("pbx3", "192.0.2.13")},
 		SIP: SIP{
 			Targets: []Target{{
-				Name: "main", Port: 5060, SelfInterval: 200 * time.Millisecond, PeerInterval: time.Second,
+				Name: "main", Transport: "udp", Port: 5060, On: OnNode, SelfInterval: 200 * time.Millisecond, PeerInterval: time.Second,
 				Timeout: 400 * time.Millisecond, Fall: 3, Rise: 3,
 			}},
-			UserAgent: "sipalive", Verify: true, VerifyTimeout: 10 * time.Second,
+			UserAgent: "sipalive", Verify: true, VerifyTimeout: 10 * time.Second, TLSVerify: true,
 			SelfInterval: 200 * time.Millisecond, PeerInterval: time.Second,
 		},
 		FreeSWITCH: FreeSWITCH{Address: "127.0.0.1:8021", PasswordFile: "/etc/sipalive/freeswitch.password"},
@@ -95,16 +95,16 @@ unhealthy_codes = [503, 404, 503]
 interval = "50ms"
 [[sip.target]]
 name = "tls"
-uri = "udp:5080"
+uri = "tls:5080"
 timeout = "1s"
 fall = 2
 rise = 1
 unhealthy_codes = []
 `))
 	want := []Target{
-		{Name: "main", Port: 5060, SelfInterval: 50 * time.Millisecond, PeerInterval: 50 * time.Millisecond,
+		{Name: "main", Transport: "udp", Port: 5060, On: OnNode, SelfInterval: 50 * time.Millisecond, PeerInterval: 50 * time.Millisecond,
 			Timeout: 300 * time.Millisecond, Fall: 7, Rise: 3, UnhealthyCodes: []int{404, 503}},
-		{Name: "tls", Port: 5080, SelfInterval: 200 * time.Millisecond, PeerInterval: time.Second,
+		{Name: "tls", Transport: "tls", Port: 5080, On: OnNode, SelfInterval: 200 * time.Millisecond, PeerInterval: time.Second,
 			Timeout: time.Second, Fall: 2, Rise: 1},
 	}
 	if diff := cmp.Diff(want, c.SIP.Targets); diff != "" {

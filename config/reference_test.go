@@ -129,7 +129,7 @@ func mustParse(t *testing.T, data []byte) *Config {
 // nothing; examples are the ones named here.
 func TestEveryDefault(t *testing.T) {
 	needed := []string{"cluster", "key_file", "node.name", "node.address", "vip.name", "vip.address",
-		"role.name", "vip.action.on", "vip.action.exec", "vip.action.freeswitch", "vip.action.memcached",
+		"role.name", "check.name", "check.exec", "vip.action.on", "vip.action.exec", "vip.action.freeswitch", "vip.action.memcached",
 		"role.action.on", "role.action.exec"}
 	examples := []string{"vip.prefer"}
 	want := mustParse(t, Reference()).Digest()
@@ -168,10 +168,12 @@ func TestEveryKeyMatters(t *testing.T) {
 		"node.voter": "", "node.holder": "", "node.capacity": "2",
 		"sip.self_interval": `"1s"`, "sip.peer_interval": `"2s"`, "sip.timeout": `"1s"`, "sip.fall": "1", "sip.rise": "1",
 		"sip.unhealthy_codes": "[503]", "sip.user_agent": `"other"`, "sip.verify": "false", "sip.verify_timeout": `"1s"`,
-		"sip.target.name": `"other"`, "sip.target.uri": `"udp:5080"`, "sip.target.on": "",
+		"sip.tls_verify": "false", "sip.tls_ca": `"/other"`,
+		"sip.target.name": `"other"`, "sip.target.uri": `"tcp:5060"`, "sip.target.on": "",
 		"sip.target.interval": `"3s"`, "sip.target.timeout": `"3s"`, "sip.target.fall": "5", "sip.target.rise": "5",
 		"sip.target.unhealthy_codes": "[404]",
-		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`,
+		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`, "freeswitch.ready_check": "true",
+		"check.name": `"other"`, "check.exec": `["/other"]`, "check.interval": `"9s"`, "check.timeout": `"1s"`, "check.fall": "1",
 		"vip.name": `"other"`, "vip.address": `"192.0.2.102"`, "vip.interface": `"eth1"`, "vip.prefer": "[]",
 		"vip.weight": "2", "vip.announce": "false",
 		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
@@ -188,7 +190,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		"node.holder":            {"holder    = true", "holder    = false"},
 		"role.action.freeswitch": {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `freeswitch = ["status"]`},
 		"role.action.memcached":  {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `memcached = ["localhost:1"]`},
-		"sip.target.on":          {}, // "node" is its only value yet: testdata/broken/target-on-vip.toml
+		"sip.target.on":          {"on    = \"node\"", "on    = \"node\"\n[[sip.target]]\nname = \"vip\"\non = \"vip1\""},
 	}
 	second := "\n[[node]]\nname = \"pbx9\"\naddress = \"192.0.2.19\"\n"
 	reference := strings.Replace(string(Reference()), `prefer    = ["pbx1"]`, "prefer    = []", 1) + second

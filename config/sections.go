@@ -30,6 +30,9 @@ const (
 	defSIPPort  = 5060
 	defFSAddr   = "127.0.0.1:8021"
 	defFSSecret = "/etc/sipalive/freeswitch.password"
+	defCheck    = 5 * time.Second
+	defCheckEnd = 3 * time.Second
+	minCheck    = 100 * time.Millisecond // each is a process
 )
 
 // config reads the whole file. What it returns is valid only if first is nil.
@@ -49,6 +52,7 @@ func (d *decoder) config() *Config {
 	sip := t.table("sip")
 	c.SIP = sipSection(sip)
 	c.FreeSWITCH = freeswitch(t.table("freeswitch"))
+	c.Checks, d.checkTables = each(t, "check", check)
 	c.VIPs, d.vipTables = each(t, "vip", vip)
 	c.Roles, d.roleTables = each(t, "role", role)
 	c.Announce = announce(t.table("announce"))
@@ -98,7 +102,9 @@ func sipSection(t *table) SIP {
 	defer t.done()
 	base := Target{
 		Name:           defTarget,
+		Transport:      "udp",
 		Port:           defSIPPort,
+		On:             OnNode,
 		SelfInterval:   t.duration("self_interval", defSelf, minInterval, maxInterval),
 		PeerInterval:   t.duration("peer_interval", defPeer, minInterval, maxInterval),
 		Timeout:        t.duration("timeout", defTimeout, minInterval, maxTimeout),
@@ -110,6 +116,8 @@ func sipSection(t *table) SIP {
 		UserAgent:     t.userAgent("user_agent", "sipalive"),
 		Verify:        t.boolean("verify", true),
 		VerifyTimeout: t.duration("verify_timeout", 10*time.Second, minInterval, maxVerify),
+		TLSVerify:     t.boolean("tls_verify", true),
+		TLSCA:         t.optionalPath("tls_ca", "/etc/sipalive/ca.pem"),
 		SelfInterval:  base.SelfInterval,
 		PeerInterval:  base.PeerInterval,
 	}
@@ -132,10 +140,8 @@ func target(t *table, base Target) Target {
 	own := base
 	own.UnhealthyCodes = slices.Clone(base.UnhealthyCodes)
 	own.Name = t.nameOr("name", defTarget)
-	own.Port = t.udpPort("uri", defSIPPort)
-	if on := t.text("on", "node", "node"); on != "node" {
-		t.fail("on", "on = %q: only \"node\" is supported yet", on)
-	}
+	own.Transport, own.Port = t.listener("uri", defSIPPort)
+	own.On = t.text("on", OnNode, OnNode)
 	every := t.duration("interval", base.SelfInterval, minInterval, maxInterval)
 	if t.has("interval") {
 		own.SelfInterval, own.PeerInterval = every, every
@@ -152,7 +158,32 @@ func freeswitch(t *table) FreeSWITCH {
 	return FreeSWITCH{
 		Address:      t.endpoint("address", defFSAddr),
 		PasswordFile: t.path("password_file", defFSSecret, defFSSecret),
+		ReadyCheck:   t.boolean("ready_check", false),
 	}
+}
+
+func check(t *table) Check {
+	defer t.done()
+	c := Check{
+		Name:     t.name("name", "database"),
+		Exec:     t.texts("exec", `["/etc/sipalive/checks/db"]`),
+		Interval: t.duration("interval", defCheck, minCheck, maxInterval),
+		Timeout:  t.duration("timeout", defCheckEnd, minCheck, maxInterval),
+		Fall:     t.number("fall", defProbes, 1, maxProbes),
+	}
+	if len(c.Exec) == 0 && t.good("exec") {
+		t.d.absent(t.line("exec"), "exec is missing %s; e.g. exec = [\"/etc/sipalive/checks/db\"]", t.where)
+	}
+	t.checkExec(c.Exec)
+	if c.Timeout > c.Interval && t.good("interval", "timeout") {
+		key := "timeout"
+		if !t.has(key) {
+			key = "interval"
+		}
+		t.fail(key, "timeout %q is longer than interval %q, but a check ends before the next begins; shorten one or lengthen the other",
+			spell(c.Timeout), spell(c.Interval))
+	}
+	return c
 }
 
 func vip(t *table) VIP {

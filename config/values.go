@@ -130,18 +130,26 @@ func badEndpoint(s string) string {
 	return ""
 }
 
-// udpPort is udp:PORT.
-func (t *table) udpPort(key string, def uint16) uint16 {
-	s := t.text(key, "udp:"+strconv.Itoa(int(def)), "udp:5060")
-	scheme, port, found := strings.Cut(s, ":")
-	n, err := strconv.ParseUint(port, 10, 16)
-	switch {
-	case found && (scheme == "tcp" || scheme == "tls"):
-		t.fail(key, "%s = %q: %s is not supported yet; only udp:PORT, e.g. \"udp:5060\"", key, s, scheme)
-	case !found || scheme != "udp" || err != nil || n == 0:
-		t.fail(key, "%s = %q: must be udp:PORT with a port between 1 and 65535, e.g. \"udp:5060\"", key, s)
+// optionalPath is an absolute path; "" is none.
+func (t *table) optionalPath(key, example string) string {
+	s := t.text(key, "", example)
+	if s != "" && (!filepath.IsAbs(s) || strings.ContainsFunc(s, isControl)) {
+		t.fail(key, "%s = %q: an absolute path is needed, e.g. %q", key, s, example)
 	}
-	return uint16(n)
+	return s
+}
+
+// listener is udp:PORT, tcp:PORT or tls:PORT.
+func (t *table) listener(key string, def uint16) (transport string, port uint16) {
+	s := t.text(key, "udp:"+strconv.Itoa(int(def)), "udp:5060")
+	transport, text, found := strings.Cut(s, ":")
+	n, err := strconv.ParseUint(text, 10, 16)
+	known := slices.Contains([]string{"udp", "tcp", "tls"}, transport)
+	if !found || !known || err != nil || n == 0 {
+		t.fail(key, "%s = %q: must be udp:PORT, tcp:PORT or tls:PORT with a port between 1 and 65535, e.g. \"udp:5060\"", key, s)
+		return "udp", def
+	}
+	return transport, uint16(n)
 }
 
 // codes is an array of SIP status codes, sorted and each once in the result.

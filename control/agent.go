@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -38,6 +39,8 @@ const (
 	Drain    Kind = "drain"    // Node, this one when empty
 	Undrain  Kind = "undrain"  // Node, this one when empty
 	Adopt    Kind = "adopt"    // take the file's voter list now: no other is in use
+	Freeze   Kind = "freeze"   // Node, this one when empty: no SIP verdicts, For so long
+	Thaw     Kind = "thaw"     // Node, this one when empty
 	Reload   Kind = "reload"   // read the file anew and take it
 	Stop     Kind = "stop"     // hand everything over and end this agent
 )
@@ -47,7 +50,11 @@ type Command struct {
 	Kind Kind   `json:"kind"`
 	VIP  string `json:"vip,omitempty"`
 	Node string `json:"node,omitempty"`
+	For  Millis `json:"for_ms,omitempty"` // Freeze: from a second to MaxFreeze
 }
+
+// MaxFreeze is the longest freeze: one that is forgotten ends.
+const MaxFreeze = 24 * time.Hour
 
 func (c Command) String() string {
 	words := []string{string(c.Kind)}
@@ -56,6 +63,9 @@ func (c Command) String() string {
 	}
 	if c.Node != "" {
 		words = append(words, c.Node)
+	}
+	if c.For != 0 {
+		words = append(words, "for", time.Duration(c.For).String())
 	}
 	return strings.Join(words, " ")
 }
@@ -67,19 +77,23 @@ const maxName = 128
 // check refuses a command whose shape is wrong; whether its names exist is the
 // agent's to say.
 func (c Command) check() error {
-	type need struct{ vip, node bool }
+	type need struct{ vip, node, long bool }
 	allowed := map[Kind]need{
 		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Reload: {}, Stop: {},
+		Freeze: {node: true, long: true}, Thaw: {node: true},
 	}
 	may, known := allowed[c.Kind]
 	if !known {
-		return fmt.Errorf("command %s: unknown (move, failback, drain, undrain or stop)", oneLine(string(c.Kind)))
+		return fmt.Errorf("command %s: unknown (move, failback, drain, undrain, freeze, thaw, adopt or stop)", oneLine(string(c.Kind)))
 	}
 	if c.Kind == Move && (c.VIP == "" || c.Node == "") {
 		return fmt.Errorf("command move: needs a VIP and a node")
 	}
 	if c.VIP != "" && !may.vip || c.Node != "" && !may.node {
 		return fmt.Errorf("command %s: takes no such argument", c.Kind)
+	}
+	if d := time.Duration(c.For); may.long && (d < time.Second || d > MaxFreeze) || !may.long && d != 0 {
+		return fmt.Errorf("command %s: for %s is not possible (freeze takes 1s to %s)", c.Kind, d, MaxFreeze)
 	}
 	for _, name := range []string{c.VIP, c.Node} {
 		if err := checkName(name); err != nil {

@@ -22,6 +22,7 @@ const (
 	KindAllUnfit = "all_unfit" // no node is fit, or that is over
 	KindQuorum   = "quorum"    // a majority is lost or back
 	KindDrain    = "drain"     // drained or undrained
+	KindFreeze   = "freeze"    // SIP verdicts suspended, or watched again
 	KindConfig   = "config"    // another configuration seen, a voter list taken
 	KindVerify   = "verify"    // a VIP did not answer SIP at its holder
 	KindBind     = "bind"      // the kernel refused

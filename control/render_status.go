@@ -25,7 +25,7 @@ func WriteStatus(w io.Writer, st Status, loc *time.Location) error {
 	if _, err := io.WriteString(w, head.String()); err != nil {
 		return err
 	}
-	for _, t := range []*table{st.nodeTable(), st.vipTable(loc), st.roleTable(loc)} {
+	for _, t := range []*table{st.nodeTable(), st.targetTable(), st.vipTable(loc), st.roleTable(loc)} {
 		if len(t.rows) < 2 {
 			continue
 		}
@@ -50,6 +50,7 @@ func (st Status) unusual() []string {
 	for _, v := range st.VIPs {
 		say(v.State == "survivor", "%s held without a majority: %s is the last node standing", v.Name, v.Holder)
 		say(v.State != "held" && v.State != "survivor", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
+		lines = append(lines, unusualTargets(v.Name, v.Targets)...)
 		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
 	for _, r := range st.Roles {
@@ -69,6 +70,12 @@ func (st Status) unusual() []string {
 		say(n.ByRelay, "%s heard through the gateway alone: the direct way from %s is cut", n.Name, st.Node)
 		say(n.Alive && !n.Fit && !n.Drained && !n.Witness, "%s not fit: %s", n.Name, orNone(n.Why))
 		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
+		say(n.FrozenFor > 0, "%s frozen for another %v: no SIP verdict takes a VIP from it (sipalive thaw %[1]s)", n.Name, n.FrozenFor.round())
+		say(n.Fit && len(n.against()) > 0, "%s: its PBX is not heard by %s, but by others", n.Name, strings.Join(n.against(), ", "))
+		for _, c := range n.Checks {
+			say(c.State != "ok", "%s check %s %s: %s", n.Name, c.Name, c.State, orNone(c.Text))
+		}
+		lines = append(lines, unusualTargets(n.Name, n.Targets)...)
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
 	}

@@ -39,6 +39,48 @@ type NodeStatus struct {
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
 	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
 	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
+
+	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
+	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included
+	Targets   []TargetStatus `json:"targets,omitempty"`       // its SIP listeners as the answering node's own probes see them
+	Checks    []CheckStatus  `json:"checks,omitempty"`        // the answering node's own
+}
+
+// View is one node's verdict about another's PBX: up, suspect (its last probe stayed
+// unanswered), rising (it answers again, not often enough yet), silent, unready (its
+// own checks say no), refused.
+type View struct {
+	From string `json:"from"`
+	SIP  string `json:"sip"`
+}
+
+// TargetStatus is one SIP listener as this node's own probes see it. The round trips
+// are of the last 128 answers.
+type TargetStatus struct {
+	Name    string `json:"name"`
+	URI     string `json:"uri"`   // udp:5060
+	State   string `json:"state"` // up, silent, refused, unhealthy or unknown
+	Code    int    `json:"code,omitempty"`
+	Phrase  string `json:"phrase,omitempty"`
+	Misses  int    `json:"misses,omitempty"` // probes in a row without a good answer
+	Error   string `json:"error,omitempty"`  // why the last one had none
+	Answers uint64 `json:"answers"`
+	Median  Millis `json:"rtt_median_ms"`
+	P90     Millis `json:"rtt_p90_ms"`
+	P99     Millis `json:"rtt_p99_ms"`
+	Max     Millis `json:"rtt_max_ms"`
+	Timeout Millis `json:"timeout_ms"`
+
+	CertificateEnds    *Since `json:"certificate_ends,omitempty"` // over TLS
+	CertificateProblem string `json:"certificate_problem,omitempty"`
+}
+
+// CheckStatus is one question of a node to itself.
+type CheckStatus struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // ok, warn, unfit, paused or unknown
+	Text  string `json:"text,omitempty"`
+	Unfit bool   `json:"unfit,omitempty"` // it makes the node unfit
 }
 
 // VIPStatus is one VIP as the answering node sees it. A vacant VIP has no
@@ -54,7 +96,8 @@ type VIPStatus struct {
 	Verified bool   `json:"verified"`
 	Reason   string `json:"reason"`
 
-	Unchecked bool `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
+	Unchecked bool           `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
+	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on it, where the answering node holds it
 }
 
 // RoleStatus is one role: a lease without an address (§4.8).

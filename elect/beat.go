@@ -20,7 +20,8 @@ func (m *Machine) beat() {
 func (m *Machine) heartbeat() Heartbeat {
 	b := Heartbeat{
 		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
-		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self), Relayed: m.relayHeard(),
+		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self) || m.sickened(), Frozen: m.frozenFor(m.self),
+		Relayed: m.relayHeard(),
 	}
 	for _, p := range m.peers {
 		if s := m.observed(p); p != m.self && s != SIPUnknown {

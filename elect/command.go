@@ -10,10 +10,11 @@ import (
 type command struct {
 	id    uint64
 	kind  CommandKind
-	node  *peer     // drain, undrain
-	moves []cmdMove // move, failback
-	asks  uint64    // ID of the request that a drain of another node is
-	sent  Instant   // last request to another node
+	node  *peer         // drain, undrain, freeze, thaw
+	long  time.Duration // freeze
+	moves []cmdMove     // move, failback
+	asks  uint64        // ID of the request that a drain of another node is
+	sent  Instant       // last request to another node
 	by    Instant
 }
 
@@ -45,8 +46,9 @@ func (m *Machine) onCommand(c Command) {
 		why = m.commandMove(cmd, c)
 	case CommandFailback:
 		why = m.commandFailback(cmd, c)
-	case CommandDrain, CommandUndrain:
-		why = m.commandDrain(cmd, c)
+	case CommandDrain, CommandUndrain, CommandFreeze, CommandThaw:
+		cmd.long = min(c.For, MaxFreeze)
+		why = m.commandNode(cmd, c)
 	case CommandAdopt:
 		m.adopting = true
 	case CommandStop:
@@ -145,16 +147,17 @@ func (m *Machine) home(v *vip) *peer {
 	return nil
 }
 
-func (m *Machine) commandDrain(cmd *command, c Command) string {
+// commandNode finds whom a command is for that changes one node.
+func (m *Machine) commandNode(cmd *command, c Command) string {
 	cmd.node, cmd.asks = m.self, m.rng.Uint64()
 	if c.Node != "" {
 		cmd.node = m.peer(c.Node)
 	}
 	switch {
 	case cmd.node == nil:
-		return fmt.Sprintf("drain %s: no such node", c.Node)
+		return fmt.Sprintf("%s %s: no such node", c.Kind, c.Node)
 	case cmd.node != m.self && !cmd.node.alive:
-		return fmt.Sprintf("drain %s: it is not heard", c.Node)
+		return fmt.Sprintf("%s %s: it is not heard", c.Kind, c.Node)
 	}
 	return ""
 }
@@ -175,12 +178,24 @@ func (m *Machine) setDrained(on bool) {
 	m.tell(Transition{Kind: kind, Node: m.self.Name})
 }
 
+// changeSelf carries out a command about this node.
+func (m *Machine) changeSelf(k CommandKind, long time.Duration) {
+	switch k {
+	case CommandDrain, CommandUndrain:
+		m.setDrained(k == CommandDrain)
+	case CommandFreeze:
+		m.setFrozen(long)
+	case CommandThaw:
+		m.setFrozen(0)
+	}
+}
+
 // startCommand does what this node can do itself.
 func (m *Machine) startCommand(cmd *command) {
 	switch cmd.kind {
-	case CommandDrain, CommandUndrain:
+	case CommandDrain, CommandUndrain, CommandFreeze, CommandThaw:
 		if cmd.node == m.self {
-			m.setDrained(cmd.kind == CommandDrain)
+			m.changeSelf(cmd.kind, cmd.long)
 		}
 	case CommandMove, CommandFailback:
 		for _, mv := range cmd.moves {
@@ -229,6 +244,9 @@ func (m *Machine) commandDone(c *command) bool {
 			return true
 		}
 		return c.node.beat.Drained == (c.kind == CommandDrain)
+	case CommandFreeze, CommandThaw:
+		// A freeze that runs already is set anew: what is left tells which it is.
+		return c.node == m.self || (c.node.beat.Frozen-c.long).Abs() < commandTimeout
 	}
 	for i := range c.moves {
 		mv := &c.moves[i]
@@ -244,7 +262,7 @@ func (m *Machine) commandDone(c *command) bool {
 
 func (m *Machine) whyCommandLate(c *command) string {
 	if c.node != nil {
-		return fmt.Sprintf("drain %s: no answer", c.node.Name)
+		return fmt.Sprintf("%s %s: no answer", c.kind, c.node.Name)
 	}
 	for _, mv := range c.moves {
 		if !mv.done {
@@ -262,7 +280,7 @@ func (m *Machine) requestAgain(c *command) {
 	}
 	c.sent = m.now
 	if c.node != nil {
-		m.send(c.node, Request{ID: c.asks, Kind: c.kind})
+		m.send(c.node, Request{ID: c.asks, Kind: c.kind, For: c.long})
 		return
 	}
 	for _, mv := range c.moves {
@@ -313,8 +331,8 @@ func (m *Machine) onRequest(p *peer, r Request) {
 	req := &request{from: p, id: r.ID, at: m.now}
 	m.requests = append(m.requests, req)
 	switch r.Kind {
-	case CommandDrain, CommandUndrain:
-		m.setDrained(r.Kind == CommandDrain)
+	case CommandDrain, CommandUndrain, CommandFreeze, CommandThaw:
+		m.changeSelf(r.Kind, r.For)
 		return
 	case CommandMove, CommandFailback:
 		req.err = m.requestedMove(req, r)

@@ -68,7 +68,13 @@ const (
 	CommandUndrain
 	CommandStop
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
+	CommandFreeze
+	CommandThaw
 )
+
+func (k CommandKind) String() string {
+	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw"}[min(k, CommandThaw)]
+}
 
 // GatewayAnswered is an answer to AskGateway or AskRouter.
 type GatewayAnswered struct {
@@ -90,8 +96,9 @@ type Sign struct {
 type Command struct {
 	ID   uint64
 	Kind CommandKind
-	VIP  VIPID // Move; Failback: empty is all
-	Node Node  // Move: where to; Drain, Undrain: whom
+	VIP  VIPID         // Move; Failback: empty is all
+	Node Node          // Move: where to; Drain, Undrain, Freeze, Thaw: whom
+	For  time.Duration // Freeze
 }
 
 // CommandAnswer ends a command.
@@ -211,15 +218,18 @@ const (
 	ConfigSame    // Node runs ours again
 	VerifyFailed  // the VIP did not answer SIP here; Text says what follows
 	BindFailed    // Text is the kernel's word
-	Survives      // the lease of VIP ends without a majority, and this node holds on (§4.6)
-	LeasedAgain   // a survivor's hold became a lease, under Epoch
+	Frozen        // this node's SIP verdicts; Text says for how long
+	Thawed
+	Survives    // the lease of VIP ends without a majority, and this node holds on (§4.6)
+	LeasedAgain // a survivor's hold became a lease, under Epoch
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "survives", "leased again"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed",
+		"survives", "leased again"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -259,6 +269,7 @@ type Config struct {
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
 	Survivor       SurvivorMode
 	SurvivorAfter  time.Duration // without a majority; three or more voters
+	CheckTimeout   time.Duration // the longest a node's own checks may take
 	Digest         uint64
 }
 

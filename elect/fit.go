@@ -79,6 +79,13 @@ func (m *Machine) heldDown(p *peer) bool {
 	return m.now < h.heldUntil && (h.joined || !h.boot) && !m.holdsAny()
 }
 
+// sickened: this node's PBX was well and, as far as this node has heard, is not. When
+// it gets well the others may see that first, and must not take it for one that was
+// well all along: so it calls itself held down until it is, indeed.
+func (m *Machine) sickened() bool {
+	return !m.health.healthy && !m.health.never && !m.holdsAny()
+}
+
 func (m *Machine) drained(p *peer) bool {
 	if p == m.self {
 		return m.durable.Drained || m.stopping
@@ -108,6 +115,9 @@ func (m *Machine) unfit(p *peer) string {
 	if !p.Holder {
 		return "" // a witness runs no PBX
 	}
+	if m.frozen(p) && m.holds(p) {
+		return "" // one that holds nothing has nothing to lose by its verdicts
+	}
 	own := m.verdict(p, p)
 	switch own {
 	case SIPUnknown:
@@ -120,6 +130,8 @@ func (m *Machine) unfit(p *peer) string {
 		if !m.holds(p) { // the holder is fit again at its first good answer
 			return "its SIP answers again, but not often enough yet"
 		}
+	case SIPUnready:
+		return "its own checks say no"
 	case SIPRefused:
 		return "its SIP port refuses"
 	}
@@ -189,7 +201,10 @@ func (m *Machine) observe() {
 	for _, p := range m.peers {
 		m.observePeer(p)
 	}
-	m.health.update(m, m.self.Holder && m.unfit(m.self) == "")
+	m.observeFreeze()
+	if !m.frozen(m.self) { // a planned restart is no relapse
+		m.health.update(m, m.self.Holder && m.unfit(m.self) == "")
+	}
 	m.observeFitness()
 	m.observeQuorum()
 	for _, v := range m.vips {

@@ -18,7 +18,7 @@ func drawSaid(t *rapid.T, n int) said {
 	s := make(said, n)
 	for i := range s {
 		for range n {
-			s[i] = append(s[i], rapid.SampledFrom([]elect.SIPState{elect.SIPUp, elect.SIPUp, elect.SIPSuspect, elect.SIPSilent, elect.SIPRefused}).Draw(t, "verdict"))
+			s[i] = append(s[i], rapid.SampledFrom([]elect.SIPState{elect.SIPUp, elect.SIPUp, elect.SIPSuspect, elect.SIPSilent, elect.SIPUnready, elect.SIPRefused}).Draw(t, "verdict"))
 		}
 	}
 	return s
@@ -100,7 +100,7 @@ func (s said) unfit(j int, silent []bool) bool {
 		}
 	}
 	switch s[j][j] {
-	case elect.SIPRefused: // decides alone
+	case elect.SIPUnready, elect.SIPRefused: // decide alone
 		return true
 	case elect.SIPSilent: // needs company, or to have none
 		return doubt > 0 || live == 0
@@ -118,7 +118,7 @@ func TestWorseIsNeverFitter(t *testing.T) {
 		i, j := rapid.IntRange(0, n-1).Draw(t, "observer"), rapid.IntRange(0, n-1).Draw(t, "observed")
 		s[i][j] = elect.SIPUp
 		before := s.unfitSeen(t, 0, silent)
-		s[i][j] = rapid.SampledFrom([]elect.SIPState{elect.SIPSuspect, elect.SIPSilent, elect.SIPRefused}).Draw(t, "worse")
+		s[i][j] = rapid.SampledFrom([]elect.SIPState{elect.SIPSuspect, elect.SIPSilent, elect.SIPUnready, elect.SIPRefused}).Draw(t, "worse")
 		if after := s.unfitSeen(t, 0, silent); before[j] && !after[j] {
 			t.Fatalf("%d says %s of %d instead of up, which makes that node fit", i, s[i][j], j)
 		}

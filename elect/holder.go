@@ -151,6 +151,9 @@ func (m *Machine) onVerified(e Verified) {
 	if v == nil || v.phase != holding || e.Epoch < v.first || e.Epoch > v.epoch {
 		return
 	}
+	if !e.OK && !e.Skipped && m.frozen(m.self) {
+		return
+	}
 	v.checked, v.verified = true, e.OK
 	m.beatNow = true
 	v.ever = v.ever || e.OK

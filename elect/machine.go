@@ -40,13 +40,14 @@ type Machine struct {
 	beatNow  bool
 	dirty    bool // Runtime has to be stored before anything leaves
 
-	releases []*pendingRelease
-	commands []*command
-	requests []*request
-	stopping bool
-	adopting bool // CommandAdopt, until the list is active
-	stopBy   Instant
-	stopID   uint64
+	releases    []*pendingRelease
+	commands    []*command
+	requests    []*request
+	stopping    bool
+	adopting    bool // CommandAdopt, until the list is active
+	stopBy      Instant
+	frozenUntil Instant // an operator works on our PBX until then; 0: nobody
+	stopID      uint64
 
 	quorum      bool
 	quorumSince Instant // of quorum being what it is

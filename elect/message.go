@@ -14,6 +14,7 @@ type Heartbeat struct {
 	SIP      SIPState      // the sender's verdict about its own PBX
 	Drained  bool
 	HeldDown bool          // came back less than hold_down ago (§4.7)
+	Frozen   time.Duration // for how long still no SIP verdict takes anything from it; 0: not
 	Observes []Observation // what it sees of the others' PBXes
 	Excluded []VIPID       // VIPs it failed to verify lately (§5.5)
 	Relayed  []Node        // nodes it hears through the gateway (§4.6)
@@ -142,6 +143,7 @@ type Request struct {
 	Kind CommandKind
 	VIP  VIPID
 	To   Node
+	For  time.Duration // CommandFreeze
 }
 
 // Reply answers a Request that was refused or failed; success shows in

@@ -1,6 +1,9 @@
 package elect
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // move is a planned takeover as its holder runs it (§4.4).
 type move struct {
@@ -45,13 +48,22 @@ func (m *Machine) steerMoves() {
 	m.giveUpAtStop()
 }
 
+// patience is how long a successor may take to get ready.
+func (m *Machine) patience(c Cause) time.Duration {
+	d := m.cfg.PrepareTimeout + m.cfg.Lease/2
+	if c == CauseCheck {
+		d += m.cfg.CheckTimeout
+	}
+	return d
+}
+
 // healed: the PBX that a move runs from answers again before anything was let
 // go, and the holder is fit at its first good answer (§4.7).
 //
 // Each voter's last word counts, of whatever round: a beat begins a new round,
 // in which nobody has said anything yet.
 func (m *Machine) healed(v *vip) bool {
-	if v.move.cause != CauseSIP || v.move.only || m.unfit(m.self) != "" {
+	if v.move.cause != CauseSIP && v.move.cause != CauseCheck || v.move.only || m.unfit(m.self) != "" {
 		return false
 	}
 	n := 0
@@ -74,6 +86,9 @@ func (m *Machine) moveCause(v *vip) Cause {
 		return CauseStop
 	case m.recovering():
 	case m.unfit(m.self) != "" || m.majoritySays(v, RefusedNoConfidence):
+		if m.self.seen == SIPUnready {
+			return CauseCheck
+		}
 		return CauseSIP
 	case m.excludes(m.self, v):
 		return CauseVerify
@@ -189,12 +204,13 @@ func (m *Machine) carryMove(v *vip) {
 		return
 	}
 	silent := mv.heard.Add(m.cfg.Lease / 2)
-	late := mv.started.Add(m.cfg.PrepareTimeout + m.cfg.Lease/2)
+	patience := m.patience(mv.cause)
+	late := mv.started.Add(patience)
 	switch {
 	case m.now >= silent:
 		mv.lastFail = fmt.Sprintf("%s does not answer", mv.to.Name)
 	case m.now >= late:
-		mv.lastFail = fmt.Sprintf("%s was not ready within %s", mv.to.Name, m.cfg.PrepareTimeout+m.cfg.Lease/2)
+		mv.lastFail = fmt.Sprintf("%s was not ready within %s", mv.to.Name, patience)
 	default:
 		m.due(silent)
 		m.due(late)

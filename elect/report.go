@@ -24,7 +24,13 @@ func (m *Machine) Status() Status {
 func (m *Machine) nodeStatus(p *peer) NodeStatus {
 	n := NodeStatus{
 		Name: p.Name, Alive: p.alive, Fit: m.isFit(p) && p.Holder, Unfit: p.unfit, Seen: p.seen, SIP: p.seen,
-		Witness: !p.Holder, Drained: m.drained(p), HeldDown: m.heldDown(p), SameConfig: !p.differs, LastHeard: p.lastHeard,
+		Witness: !p.Holder, Drained: m.drained(p), HeldDown: m.heldDown(p) && m.unfit(p) == "", SameConfig: !p.differs, LastHeard: p.lastHeard,
+	}
+	n.Frozen = m.frozenFor(p)
+	for _, o := range m.peers {
+		if s := m.verdict(o, p); p.Holder && o.alive && s != SIPUnknown {
+			n.Views = append(n.Views, Observation{Node: o.Name, SIP: s})
+		}
 	}
 	if p != m.self && p.alive && p.beat.SIP != SIPUnknown {
 		n.SIP = p.beat.SIP

@@ -1,5 +1,7 @@
 package elect
 
+import "time"
+
 // Status is a copy of what the machine knows, for people and tests.
 type Status struct {
 	Self     Node
@@ -25,6 +27,8 @@ type NodeStatus struct {
 	Witness    bool     // holds no VIP, so it is never fit
 	Drained    bool
 	HeldDown   bool
+	Frozen     time.Duration // for how long still; 0: not
+	Views      []Observation // what each live node, itself included, sees of its PBX
 	SameConfig bool
 	LastHeard  Instant
 	Holds      []VIPID

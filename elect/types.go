@@ -94,23 +94,25 @@ type SIPState uint8
 
 // The verdicts. Suspect is a PBX that was up and whose last probe stayed
 // unanswered; Rising one that was down and answers again, not yet rise times;
-// Silent is no (healthy) answer within fall probes; Refused is a closed port,
-// which on one's own host decides alone (§4.7).
+// Silent is no (healthy) answer within fall probes; Unready is a node's word about
+// itself, whatever OPTIONS says: a check of its own, or FreeSWITCH, says no; Refused
+// is a closed port. The last two decide alone on one's own host (§4.7).
 const (
 	SIPUnknown SIPState = iota
 	SIPUp
 	SIPSuspect
 	SIPRising
 	SIPSilent
+	SIPUnready
 	SIPRefused
 )
 
 func (s SIPState) String() string {
-	return [...]string{"unknown", "up", "suspect", "rising", "silent", "refused"}[min(s, SIPRefused)]
+	return [...]string{"unknown", "up", "suspect", "rising", "silent", "unready", "refused"}[min(s, SIPRefused)]
 }
 
 // Down reports whether the verdict speaks against the PBX.
-func (s SIPState) Down() bool { return s == SIPSilent || s == SIPRefused }
+func (s SIPState) Down() bool { return s == SIPSilent || s == SIPUnready || s == SIPRefused }
 
 // Doubted reports whether the last probe brought no good answer.
 func (s SIPState) Doubted() bool { return s == SIPSuspect || s.Down() }
@@ -130,11 +132,12 @@ const (
 	CauseFailback       // its preferred node is back
 	CauseVerify         // the VIP did not answer SIP at its holder
 	CauseStop           // the holder's agent ends
+	CauseCheck          // the holder's own checks say no
 	causeEnd
 )
 
 func (c Cause) String() string {
-	return [...]string{"none", "boot", "crash", "sip", "move", "drain", "failback", "verify", "stop"}[min(c, causeEnd-1)]
+	return [...]string{"none", "boot", "crash", "sip", "move", "drain", "failback", "verify", "stop", "check"}[min(c, causeEnd-1)]
 }
 
 // Why is the rule of §4.8 that put a node at its place.

@@ -103,6 +103,7 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	c.duration(&m.Lease, maxLease)
 	enum(c, &m.SIP, elect.SIPUnknown, lastSIPState)
 	c.flags(&m.Drained, &m.HeldDown)
+	c.duration(&m.Frozen, maxAge)
 	for i := range list(c, &m.Observes, maxNodes) {
 		name(c, &m.Observes[i].Node, required)
 		enum(c, &m.Observes[i].SIP, elect.SIPUnknown, lastSIPState)
@@ -194,6 +195,7 @@ func (c *coder) request(m *elect.Request) {
 	enum(c, &m.Kind, elect.CommandMove, lastCommand)
 	c.vip(&m.VIP, optional)
 	name(c, &m.To, optional)
+	c.duration(&m.For, maxAge)
 }
 
 func (c *coder) reply(m *elect.Reply) {

@@ -13,10 +13,10 @@ import (
 // The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
 const (
 	lastSIPState = elect.SIPRefused
-	lastCause    = elect.CauseStop
+	lastCause    = elect.CauseCheck
 	lastWhy      = elect.WhyAlone
 	lastRefusal  = elect.RefusedList
-	lastCommand  = elect.CommandAdopt
+	lastCommand  = elect.CommandThaw
 )
 
 const (

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -64,11 +65,12 @@ type SocketWatch struct {
 // With ports given, a filter in the kernel passes only unconnected sockets bound
 // to one of them (at most 200), so that short connections cost nothing here.
 //
-// It proves that notices come, with a socket of its own, before it returns: a
-// kernel without inet_diag or udp_diag accepts the subscription and stays silent,
-// which takes 3 s to find out.
+// It proves that notices of each protocol (unix.IPPROTO_UDP, IPPROTO_TCP) come, with
+// a socket of its own, before it returns: a kernel without inet_diag, udp_diag or
+// tcp_diag accepts the subscription and stays silent, which takes 3 s to find out.
+// The same module tells of IPv4 and IPv6.
 // On error the caller goes on polling. The watch ends with ctx or Close.
-func WatchSocketsDestroyed(ctx context.Context, ports []uint16,
+func WatchSocketsDestroyed(ctx context.Context, protocols []uint8, ports []uint16,
 	match func(SocketDestroyed) bool, notify func(SocketDestroyed)) (*SocketWatch, error) {
 	const why = "watch for destroyed sockets: %w (without it a dead SIP server is noticed at the next probe)"
 	fd, err := subscribeSockDiag()
@@ -76,9 +78,11 @@ func WatchSocketsDestroyed(ctx context.Context, ports []uint16,
 		return nil, fmt.Errorf(why, err)
 	}
 	file := os.NewFile(uintptr(fd), "sock_diag")
-	if err := proveNotices(file); err != nil {
-		file.Close()
-		return nil, fmt.Errorf(why, err)
+	for _, protocol := range protocols {
+		if err := proveNotices(file, protocol); err != nil {
+			file.Close()
+			return nil, fmt.Errorf(why, err)
+		}
 	}
 	if len(ports) > 0 {
 		if err := attachPortFilter(fd, ports); err != nil {
@@ -142,23 +146,12 @@ func subscribeSockDiag() (int, error) {
 // (measured, 2 cores).
 const proofTime = 3 * time.Second
 
-// proveNotices lets a UDP socket die and waits for word of it. It is bound to the
-// wildcard address, the only one that exists in every namespace.
-func proveNotices(file *os.File) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+// proveNotices lets a socket die and waits for word of it.
+func proveNotices(file *os.File, protocol uint8) error {
+	port, err := spendSocket(protocol)
 	if err != nil {
-		return fmt.Errorf("test socket: %w", err)
+		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{}); err != nil {
-		unix.Close(fd)
-		return fmt.Errorf("bind a test socket: %w", err)
-	}
-	name, err := unix.Getsockname(fd)
-	unix.Close(fd)
-	if err != nil {
-		return fmt.Errorf("test socket: %w", err)
-	}
-	port := uint16(name.(*unix.SockaddrInet4).Port)
 	file.SetReadDeadline(time.Now().Add(proofTime))
 	defer file.SetReadDeadline(time.Time{})
 	buf := make([]byte, 8192)
@@ -168,18 +161,46 @@ func proveNotices(file *os.File) error {
 		case errors.Is(err, unix.ENOBUFS): // so many came that some were lost
 			return nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return errors.New("the kernel tells of no socket's end (is the module udp_diag there?)")
+			name := map[uint8]string{unix.IPPROTO_UDP: "udp", unix.IPPROTO_TCP: "tcp"}[protocol]
+			return fmt.Errorf("the kernel tells of no %s socket's end (is the module %s_diag there?)", strings.ToUpper(name), name)
 		case err != nil:
 			return err
 		}
 		found := false
 		parseSocketsDestroyed(buf[:n], func(s SocketDestroyed) {
-			found = found || s.Protocol == unix.IPPROTO_UDP && s.Local.Port() == port
+			found = found || s.Protocol == protocol && s.Local.Port() == port
 		})
 		if found {
 			return nil
 		}
 	}
+}
+
+// spendSocket opens a socket as a SIP server does and closes it. It is bound to the
+// wildcard address, the only one that exists in every namespace.
+func spendSocket(protocol uint8) (port uint16, err error) {
+	kind := unix.SOCK_DGRAM
+	if protocol == unix.IPPROTO_TCP {
+		kind = unix.SOCK_STREAM
+	}
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("test socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{}); err != nil {
+		return 0, fmt.Errorf("bind a test socket: %w", err)
+	}
+	if kind == unix.SOCK_STREAM {
+		if err := unix.Listen(fd, 1); err != nil {
+			return 0, fmt.Errorf("listen on a test socket: %w", err)
+		}
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return 0, fmt.Errorf("test socket: %w", err)
+	}
+	return uint16(name.(*unix.SockaddrInet4).Port), nil
 }
 
 func (w *SocketWatch) run(raw syscall.RawConn, match func(SocketDestroyed) bool, notify func(SocketDestroyed)) {

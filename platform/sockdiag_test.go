@@ -27,7 +27,7 @@ func anySocket(SocketDestroyed) bool { return true }
 func watchSockets(t *testing.T, ports []uint16, match func(SocketDestroyed) bool) (*SocketWatch, chan SocketDestroyed) {
 	t.Helper()
 	got := make(chan SocketDestroyed, 65536)
-	w, err := WatchSocketsDestroyed(t.Context(), ports, match, func(s SocketDestroyed) { got <- s })
+	w, err := WatchSocketsDestroyed(t.Context(), bothProtocols, ports, match, func(s SocketDestroyed) { got <- s })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestMatchIsAsked(t *testing.T) {
 
 func TestWatchEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	w, err := WatchSocketsDestroyed(ctx, nil, anySocket, func(SocketDestroyed) {})
+	w, err := WatchSocketsDestroyed(ctx, bothProtocols, nil, anySocket, func(SocketDestroyed) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestLostNoticesAreTold(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
 	told := make(chan struct{}, 1000)
-	w, err := WatchSocketsDestroyed(t.Context(), nil, anySocket, func(s SocketDestroyed) {
+	w, err := WatchSocketsDestroyed(t.Context(), bothProtocols, nil, anySocket, func(s SocketDestroyed) {
 		if !first.Swap(true) {
 			close(blocked)
 			<-release
@@ -262,7 +262,7 @@ func netlinkDrops(t *testing.T, f *os.File) int {
 }
 
 func TestTooManyPorts(t *testing.T) {
-	_, err := WatchSocketsDestroyed(t.Context(), make([]uint16, 201), anySocket, func(SocketDestroyed) {})
+	_, err := WatchSocketsDestroyed(t.Context(), bothProtocols, make([]uint16, 201), anySocket, func(SocketDestroyed) {})
 	if err == nil || !strings.Contains(err.Error(), "201 ports") {
 		t.Fatalf("got %v", err)
 	}
@@ -277,7 +277,7 @@ func BenchmarkChurnWithoutFilter(b *testing.B) { benchmarkChurn(b, nil) }
 
 func benchmarkChurn(b *testing.B, ports []uint16) {
 	var seen atomic.Int64
-	w, err := WatchSocketsDestroyed(b.Context(), ports, func(SocketDestroyed) bool {
+	w, err := WatchSocketsDestroyed(b.Context(), bothProtocols, ports, func(SocketDestroyed) bool {
 		seen.Add(1)
 		return false
 	}, func(SocketDestroyed) {})
@@ -409,3 +409,5 @@ func TestBacklogMeetsThePortRule(t *testing.T) {
 		}
 	}
 }
+
+var bothProtocols = []uint8{unix.IPPROTO_UDP, unix.IPPROTO_TCP}

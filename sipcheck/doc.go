@@ -5,7 +5,8 @@
 // unhealthy; silence and refusal are death. A refused port is death at once,
 // silence only after Fall probes (design §4.7, §6).
 //
-// Each prober owns one connected UDP socket: only so does Linux report a
+// Over UDP each prober owns one connected socket: only so does Linux report a
 // closed port (ECONNREFUSED 30 µs after the send, measured), and only datagrams
-// from the very target are read at all.
+// from the very target are read at all. Over TCP and TLS it keeps one connection
+// for several probes, see streams.
 package sipcheck

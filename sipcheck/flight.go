@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
+	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -17,6 +18,15 @@ const (
 	// A socket that fails is opened again after 10 ms, then twice that, ...
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
+	// timer1 and timer2 space the packets of one probe over UDP as those of any
+	// request: T1, then twice that, ..., at most T2 (RFC 3261 §17.1.2.2, timer E);
+	// but with timeouts below 2*T1 the second leaves at half of it.
+	timer1 = 500 * time.Millisecond
+	timer2 = 4 * time.Second
+	// endGap bounds how often a server that closes its connections causes probes.
+	endGap = time.Second
+	// lateness is when a Run that comes after the deadline was starved of CPU.
+	lateness = 5 * time.Millisecond
 	// drainMost bounds the reading of what had arrived before a timeout: a flood
 	// must not keep a dead server alive.
 	drainMost = 4096
@@ -29,12 +39,17 @@ type flight struct {
 	asked       bool // deliver its result
 	again       bool // urged while under way: one more if it stays unanswered
 	pushed      bool // sent again because a Probe waits for its end
+	redialled   bool // the connection ended under it, and another was opened at once
+	graced      bool // its deadline was put off once, Run had been starved
 	ids         ids  // none while not active: nothing is an answer then
+	target      *Target
 	asks        []chan outcome
 	started     time.Time
 	deadline    time.Time
-	resendAt    time.Time // zero: sent again already
-	sends       int       // packets that left
+	resendAt    time.Time // zero: not again
+	gap         time.Duration
+	sends       int       // packets or messages that left
+	sentAt      time.Time // the first of them; over TCP the last
 	provisional Answer    // Code 0: none came
 	err         error     // of our own socket, since the last packet that left
 }
@@ -44,22 +59,43 @@ type outcome struct {
 	err    error
 }
 
+// appendMessage appends the probe as it leaves from local.
+func (f *flight) appendMessage(b []byte, local netip.AddrPort) []byte {
+	return appendOptions(b, f.ids, f.target.Transport, local, f.target.Address, f.target.UserAgent)
+}
+
 // ProbeError says why a probe got no answer.
 type ProbeError struct {
 	Target  Target
 	Outcome Outcome // Unanswered or PortRefused
-	Err     error   // of this host's own socket; nil: sent, and no answer came
+	Sends   int     // packets that left, over TCP messages
+	Err     error   // of this host's own socket or of the connection; nil: no answer came
 }
 
 func (e *ProbeError) Error() string {
-	what := "OPTIONS " + string(appendHostPort([]byte("sip:"), e.Target.Address)) + ": "
+	t := e.Target
+	what := "OPTIONS " + string(appendURI(nil, t.Transport, t.Address)) + ": "
 	switch {
 	case e.Outcome == PortRefused:
-		return what + "connection refused (nothing listens on that UDP port)"
+		return what + "connection refused (nothing listens on that " + t.Transport.listens() + " port)"
 	case e.Err != nil:
 		return what + e.Err.Error()
+	case t.Transport == UDP:
+		return what + fmt.Sprintf("no answer within %v (asked %s; a firewall, or the server hangs)", t.Timeout, times(e.Sends))
+	case e.Sends == 0:
+		return what + fmt.Sprintf("no connection within %v (a firewall, or the server hangs)", t.Timeout)
 	}
-	return what + fmt.Sprintf("no answer within %v (asked twice; a firewall, or the server hangs)", e.Target.Timeout)
+	return what + fmt.Sprintf("no answer within %v (connected, but the server hangs)", t.Timeout)
+}
+
+func times(n int) string {
+	switch n {
+	case 1:
+		return "once"
+	case 2:
+		return "twice"
+	}
+	return fmt.Sprintf("%d times", n)
 }
 
 func (e *ProbeError) Unwrap() error {
@@ -92,11 +128,17 @@ func (p *Prober) step(now time.Time) {
 		f.asked = f.asked || p.urgent
 		f.pushed = f.pushed || waiting
 		p.urgent, p.lastUrge = false, now
-		p.send(now)
+		p.send(now, true)
 	case f.active && !f.resendAt.IsZero() && !now.Before(f.resendAt):
-		f.resendAt = time.Time{}
-		p.send(now)
+		f.resendAt = f.resendAt.Add(f.stretch())
+		p.send(now, false)
 	}
+}
+
+// stretch is the time to the packet after the next.
+func (f *flight) stretch() time.Duration {
+	f.gap = min(2*f.gap, timer2)
+	return f.gap
 }
 
 // due is when step has something to do next.
@@ -123,91 +165,106 @@ func (p *Prober) waiting() bool {
 }
 
 func (p *Prober) start(now time.Time) {
-	p.flight = flight{
-		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand),
-		started: now, deadline: now.Add(p.target.Timeout), resendAt: now.Add(p.target.Timeout / 2),
+	wait := p.target.Timeout
+	if p.judge.suspects() {
+		// Of a suspicion, one probe per interval: fall of them are over after
+		// fall*interval + timeout at the latest, not after fall timeouts. Each still
+		// has the whole timeout for its answer, see earlier.
+		wait = min(wait, p.target.Interval)
 	}
+	gap := min(timer1, wait/2)
+	p.flight = flight{
+		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand), target: &p.target,
+		started: now, deadline: now.Add(wait), resendAt: now.Add(gap), gap: gap,
+	}
+	anew := p.urgent || p.judge.suspects() && p.judge.bad == 1
 	if p.urgent {
 		p.urgent, p.lastUrge = false, now
 	}
 	p.mu.Lock()
 	p.flight.asks, p.asks = p.asks, nil
 	p.mu.Unlock()
-	p.send(now)
+	p.send(now, anew || len(p.flight.asks) > 0)
 }
 
 // timeout ends the flight, unless its answer lies in the socket already.
 func (p *Prober) timeout(now time.Time) {
-	s := p.sock.Load()
-	for i := 0; s != nil && p.flight.active && i < drainMost; i++ {
-		n, err := s.readWaiting(p.in)
-		if errors.Is(err, errNothing) {
+	for i := 0; p.flight.active && i < drainMost; i++ {
+		a, ok := p.link.waiting()
+		if !ok {
 			break
 		}
-		p.received(n, err)
-		s = p.sock.Load()
+		p.received(a)
 	}
 	f := &p.flight
+	late := now.Sub(f.deadline)
 	switch {
 	case !f.active:
 	case f.provisional.Code != 0: // it lives, and that is all that was asked
 		p.end(f.provisional, p.outcomeOf(f.provisional), nil, now)
+	case p.target.Transport != UDP && late > lateness && !f.graced:
+		// The connection's reader was starved along with Run: it gets as much
+		// time as both have lost.
+		f.graced = true
+		f.deadline = now.Add(min(late, p.target.Timeout))
 	default:
 		p.end(Answer{}, Unanswered, f.err, now)
 	}
 }
 
-// wait sleeps until something arrives, the time has come, or wake is called.
-func (p *Prober) wait(until time.Time) {
-	s := p.sock.Load()
-	if s == nil {
-		p.waitWithoutSocket(until)
-		return
-	}
-	if !until.Equal(p.armed) {
-		p.armed = until
-		s.SetReadDeadline(until)
-	}
-	if p.woken.Swap(false) {
-		p.armed = time.Time{}
-		return
-	}
-	n, err := s.Read(p.in)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		p.armed = time.Time{}
-		return
-	}
-	p.received(n, err)
-}
-
-func (p *Prober) waitWithoutSocket(until time.Time) {
-	t := time.NewTimer(until.Sub(p.opts.Now()))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-p.wakeup:
-		p.woken.Store(false)
-	}
-}
-
-// received takes one datagram, or the socket's error.
-func (p *Prober) received(n int, err error) {
+// received takes one message, or the link's error.
+func (p *Prober) received(a arrival) {
 	now := p.opts.Now()
 	switch {
-	case err == nil:
-		p.datagram(p.in[:n], now)
-	case errors.Is(err, syscall.ECONNREFUSED) && p.flight.active:
+	case a.ready && p.flight.active:
+		p.send(now, false)
+	case a.ready:
+	case a.err == nil:
+		p.message(a.message, now)
+	case a.closed:
+		p.ended(a, now)
+	case errors.Is(a.err, syscall.ECONNREFUSED) && p.flight.active:
 		p.end(Answer{}, PortRefused, nil, now)
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(a.err, syscall.ECONNREFUSED):
 		p.urgent = true // to a packet of the last probe: answered, and dead since
 	default:
-		p.fail(err, now)
+		p.fail(a.err, now)
 	}
 }
 
-func (p *Prober) datagram(b []byte, now time.Time) {
+// ended takes the end of a connection. It is no verdict: servers close idle ones,
+// and the connection that is tried at once says what is true.
+func (p *Prober) ended(a arrival, now time.Time) {
+	f := &p.flight
+	if errors.Is(a.err, errFraming) {
+		p.count(func(s *Stats) { s.Malformed++ })
+	}
+	switch {
+	case f.active && a.reused && !f.redialled:
+		f.redialled = true
+		p.send(now, true)
+	case f.active:
+		f.err = endOf(a.err)
+	case !now.Before(p.lastEnd.Add(endGap)):
+		p.lastEnd = now
+		p.urgent = true
+	}
+}
+
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the server closed the connection without an answer")
+	}
+	return plain(err)
+}
+
+func (p *Prober) message(b []byte, now time.Time) {
 	f := &p.flight
 	a, err := matchAnswer(p.parser, b, f.ids)
+	sentAt := f.sentAt
+	if errors.Is(err, errLate) && f.active && len(f.asks) == 0 {
+		a, sentAt, err = p.earlierAnswer(b, now)
+	}
 	if err != nil {
 		p.count(func(s *Stats) {
 			if errors.Is(err, errLate) {
@@ -218,13 +275,39 @@ func (p *Prober) datagram(b []byte, now time.Time) {
 		})
 		return
 	}
-	a.RTT = now.Sub(f.started)
+	a.RTT = now.Sub(sentAt)
+	a.Connect, a.Certificate = p.link.connected()
 	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code)
 	if a.Code < 200 { // the final answer may yet be a listed one
 		f.provisional, f.resendAt = a, time.Time{}
 		return
 	}
 	p.end(a, p.outcomeOf(a), nil, now)
+}
+
+// remember keeps a probe whose answer may still come in time.
+func (p *Prober) remember(f flight, o Outcome) {
+	if o != Unanswered {
+		p.earlier = p.earlier[:0]
+		return
+	}
+	p.earlier = slices.DeleteFunc(p.earlier, func(e flight) bool { return !f.deadline.Before(e.started.Add(p.target.Timeout)) })
+	if f.deadline.Before(f.started.Add(p.target.Timeout)) {
+		f.asks = nil
+		p.earlier = append(p.earlier, f)
+	}
+}
+
+// earlierAnswer is an answer to a probe before this one, within that one's timeout.
+func (p *Prober) earlierAnswer(b []byte, now time.Time) (Answer, time.Time, error) {
+	for _, e := range p.earlier {
+		if now.Before(e.started.Add(p.target.Timeout)) {
+			if a, err := matchAnswer(p.parser, b, e.ids); err == nil {
+				return a, e.sentAt, nil
+			}
+		}
+	}
+	return Answer{}, time.Time{}, errLate
 }
 
 func (p *Prober) outcomeOf(a Answer) Outcome {
@@ -238,9 +321,18 @@ func (p *Prober) outcomeOf(a Answer) Outcome {
 func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	f := p.flight
 	p.flight = flight{}
+	p.link.settle(o == Answered || o == Listed, now)
+	p.remember(f, o)
 	previous, misses := p.judge.verdict, p.judge.bad
 	changed := p.judge.note(o)
-	p.count(func(s *Stats) { s.note(a, o, now) })
+	p.mu.Lock()
+	p.stats.note(a, o, now)
+	p.report.Verdict, p.report.Misses, p.report.Err = p.judge.verdict, p.judge.bad, nil
+	if a.Code != 0 {
+		p.report.Answer = a
+		p.rtts.add(a.RTT)
+	}
+	p.mu.Unlock()
 
 	p.nextAt = f.started.Add(p.target.Interval)
 	if o == Unanswered {
@@ -250,7 +342,10 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 		}
 	}
 	if o == Unanswered || o == PortRefused {
-		err = &ProbeError{Target: p.target, Outcome: o, Err: err}
+		err = &ProbeError{Target: p.target, Outcome: o, Sends: f.sends, Err: err}
+		p.mu.Lock()
+		p.report.Err = err
+		p.mu.Unlock()
 	}
 	for _, ask := range f.asks {
 		ask <- outcome{a, err}
@@ -286,66 +381,31 @@ func (p *Prober) count(f func(*Stats)) {
 	p.mu.Unlock()
 }
 
-// send sends the flight's message, the same each time but for the sent-by when
-// the socket had to be opened anew. What cannot be sent stays unanswered.
-func (p *Prober) send(now time.Time) {
-	s, err := p.socket(now)
-	if err == nil {
-		p.out = appendOptions(p.out[:0], p.flight.ids, s.local, p.target.Address, p.target.UserAgent)
-		_, err = s.Write(p.out)
-		if errors.Is(err, syscall.ECONNREFUSED) && p.flight.sends == 0 {
-			// The kernel hands out an error of an earlier packet here, and has
-			// not sent this one. This probe's own refusal comes by itself.
-			_, err = s.Write(p.out)
-		}
-	}
+// send sends the flight's message. What cannot be sent stays unanswered.
+func (p *Prober) send(now time.Time, anew bool) {
+	f := &p.flight
+	sent, err := p.link.send(f, now, anew)
 	switch {
-	case err == nil:
-		p.flight.sends++
-		p.flight.err = nil
-		p.backoff = 0
+	case err == nil && sent:
+		if f.sends == 0 || p.target.Transport != UDP {
+			f.sentAt = now
+		}
+		f.sends++
+		f.err = nil
 		p.count(func(s *Stats) { s.Sent++ })
+	case err == nil: // not connected yet
 	case errors.Is(err, syscall.ECONNREFUSED):
 		p.end(Answer{}, PortRefused, nil, now)
 	default:
-		p.count(func(s *Stats) { s.SendErrors++ })
-		if s != nil {
-			p.fail(err, now)
-		}
-		p.flight.err = err
+		p.count(func(s *Stats) { s.SendErrors++; s.LastErr = err })
+		f.err = plain(err)
 	}
 }
 
-// socket returns the open one, or opens it if it is time to.
-func (p *Prober) socket(now time.Time) (*socket, error) {
-	if s := p.sock.Load(); s != nil {
-		return s, nil
-	}
-	if now.Before(p.reopenAt) {
-		return nil, p.Stats().LastErr
-	}
-	s, err := openSocket(p.opts.Local, p.target.Address)
-	if err != nil {
-		p.fail(err, now)
-		return nil, err
-	}
-	p.armed = time.Time{}
-	p.sock.Store(s)
-	return s, nil
-}
-
-// fail closes a socket that is no use any more (its address is gone, a firewall
-// forbids it) and says when to open the next.
+// fail takes an error of this host's own socket, or of a connection that did not
+// come about.
 func (p *Prober) fail(err error, now time.Time) {
-	p.closeSocket()
-	p.backoff = min(max(2*p.backoff, firstBackoff), lastBackoff)
-	p.reopenAt = now.Add(p.backoff)
+	p.link.fail(err, now)
 	p.flight.err = err
 	p.count(func(s *Stats) { s.LastErr = err })
-}
-
-func (p *Prober) closeSocket() {
-	if s := p.sock.Swap(nil); s != nil {
-		s.Close()
-	}
 }

@@ -44,3 +44,8 @@ func (j *judge) note(o Outcome) bool {
 func (j *judge) down() bool {
 	return j.verdict == Silent || j.verdict == Refused || j.verdict == Unhealthy
 }
+
+// suspects: the last probe stayed unanswered, and it is not settled yet why.
+func (j *judge) suspects() bool {
+	return j.bad > 0 && j.kind == Unanswered && j.verdict != Silent
+}

@@ -56,7 +56,7 @@ func killOnce(t *testing.T, listen string) time.Duration {
 			t.Error(err)
 		}
 	}()
-	watch, err := platform.WatchSocketsDestroyed(ctx, []uint16{at.Port()},
+	watch, err := platform.WatchSocketsDestroyed(ctx, []uint8{unix.IPPROTO_UDP}, []uint16{at.Port()},
 		func(s platform.SocketDestroyed) bool { return s.Served(unix.IPPROTO_UDP, at) },
 		func(platform.SocketDestroyed) { p.ProbeNow() })
 	if err != nil {

@@ -42,10 +42,12 @@ const probeCSeq = 1
 // appendOptions appends the OPTIONS message of design §6 to b. The request URI
 // has no user part (Kamailio's default answers 200 only then, Asterisk 404 to an
 // unknown user), From has a tag, To none, and nothing is required.
-func appendOptions(b []byte, id ids, local, remote netip.AddrPort, userAgent string) []byte {
-	b = append(b, "OPTIONS sip:"...)
-	b = appendHostPort(b, remote)
-	b = append(b, " SIP/2.0\r\nVia: SIP/2.0/UDP "...)
+func appendOptions(b []byte, id ids, by Transport, local, remote netip.AddrPort, userAgent string) []byte {
+	b = append(b, "OPTIONS "...)
+	b = appendURI(b, by, remote)
+	b = append(b, " SIP/2.0\r\nVia: SIP/2.0/"...)
+	b = append(b, by.via()...)
+	b = append(b, ' ')
 	b = appendHostPort(b, local)
 	b = append(b, ";rport;branch="...)
 	b = append(b, id.branch...)
@@ -59,11 +61,24 @@ func appendOptions(b []byte, id ids, local, remote netip.AddrPort, userAgent str
 	b = append(b, id.callID...)
 	b = append(b, "\r\nCSeq: "...)
 	b = strconv.AppendUint(b, probeCSeq, 10)
-	b = append(b, " OPTIONS\r\nContact: <sip:"...)
-	b = appendHostPort(b, local)
+	b = append(b, " OPTIONS\r\nContact: <"...)
+	b = appendURI(b, by, local)
 	b = append(b, ">\r\nUser-Agent: "...)
 	b = appendPrintable(b, userAgent)
 	return append(b, "\r\nAccept: application/sdp\r\nContent-Length: 0\r\n\r\n"...)
+}
+
+// appendURI appends sip:HOST:PORT, with the transport where it is not UDP. TLS is
+// said the way servers say it themselves (transport=tls), not as sips:, which
+// would ask for a secure way beyond the server too (RFC 3261 §26.2.2).
+func appendURI(b []byte, by Transport, a netip.AddrPort) []byte {
+	b = append(b, "sip:"...)
+	b = appendHostPort(b, a)
+	if by != UDP {
+		b = append(b, ";transport="...)
+		b = append(b, by.String()...)
+	}
+	return b
 }
 
 func appendHostPort(b []byte, a netip.AddrPort) []byte {

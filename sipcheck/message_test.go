@@ -20,7 +20,7 @@ func TestOptionsMessage(t *testing.T) {
 		{"IPv4 in IPv6", "[::ffff:192.0.2.11]:40000", "[::ffff:192.0.2.12]:5060", "192.0.2.11", "192.0.2.11:40000", "192.0.2.12:5060"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := string(appendOptions(nil, id, netip.MustParseAddrPort(c.local), netip.MustParseAddrPort(c.remote), "sipalive"))
+			got := string(appendOptions(nil, id, UDP, netip.MustParseAddrPort(c.local), netip.MustParseAddrPort(c.remote), "sipalive"))
 			want := strings.Join([]string{
 				"OPTIONS sip:" + c.to + " SIP/2.0",
 				"Via: SIP/2.0/UDP " + c.from + ";rport;branch=z9hG4bK0123456789abcdef",
@@ -50,8 +50,24 @@ func TestOptionsMessage(t *testing.T) {
 	}
 }
 
+func TestOptionsMessageSaysItsTransport(t *testing.T) {
+	at := netip.MustParseAddrPort("192.0.2.12:5061")
+	for by, words := range map[Transport][]string{
+		UDP: {"OPTIONS sip:192.0.2.12:5061 SIP", "Via: SIP/2.0/UDP ", "Contact: <sip:192.0.2.12:5061>"},
+		TCP: {"OPTIONS sip:192.0.2.12:5061;transport=tcp SIP", "Via: SIP/2.0/TCP ", "Contact: <sip:192.0.2.12:5061;transport=tcp>"},
+		TLS: {"OPTIONS sip:192.0.2.12:5061;transport=tls SIP", "Via: SIP/2.0/TLS ", "Contact: <sip:192.0.2.12:5061;transport=tls>"},
+	} {
+		got := string(appendOptions(nil, newIDs(fixedRand()), by, at, at, "sipalive"))
+		for _, w := range words {
+			if !strings.Contains(got, w) {
+				t.Errorf("%v: no %q in\n%s", by, w, got)
+			}
+		}
+	}
+}
+
 func TestUserAgentCannotEndItsHeader(t *testing.T) {
-	b := appendOptions(nil, newIDs(fixedRand()), netip.MustParseAddrPort("127.0.0.1:1"),
+	b := appendOptions(nil, newIDs(fixedRand()), UDP, netip.MustParseAddrPort("127.0.0.1:1"),
 		netip.MustParseAddrPort("127.0.0.1:2"), "pbx\r\nRoute: <sip:evil>\x00\x7f")
 	if !strings.Contains(string(b), "\r\nUser-Agent: pbxRoute: <sip:evil>\r\n") {
 		t.Fatalf("got\n%s", b)
@@ -77,7 +93,7 @@ func TestIDsAreFresh(t *testing.T) {
 func TestBuildingCostsNoMemory(t *testing.T) {
 	id, buf := newIDs(fixedRand()), make([]byte, 0, 1024)
 	a := netip.MustParseAddrPort("192.0.2.11:5060")
-	if n := testing.AllocsPerRun(100, func() { buf = appendOptions(buf[:0], id, a, a, "sipalive") }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { buf = appendOptions(buf[:0], id, UDP, a, a, "sipalive") }); n != 0 {
 		t.Fatalf("%v allocations for one message", n)
 	}
 }

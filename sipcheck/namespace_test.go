@@ -78,7 +78,7 @@ func TestLocalAddressComesAndGoes(t *testing.T) {
 		own := &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 11), Mask: net.CIDRMask(32, 32)}}
 		target := Target{Node: "pbx1", Name: "main", Address: s.addr, Interval: 10 * time.Millisecond, Timeout: 40 * time.Millisecond}
 		p := NewProber(target, Options{Local: netip.MustParseAddr("192.0.2.11")})
-		defer p.closeSocket()
+		defer p.link.close()
 
 		start := time.Now()
 		stage(t, p, "silence without the address", func() bool { return p.judge.verdict == Silent })
@@ -107,7 +107,7 @@ func TestLocalAddressComesAndGoes(t *testing.T) {
 func TestNoRouteIsSilence(t *testing.T) {
 	inNamespace(t, func() {
 		p := NewProber(silent(netip.MustParseAddrPort("192.0.2.99:5060")), Options{})
-		defer p.closeSocket()
+		defer p.link.close()
 		stage(t, p, "silence", func() bool { return p.judge.verdict == Silent })
 		if st := p.Stats(); !errors.Is(st.LastErr, unix.ENETUNREACH) || st.SendErrors == 0 || st.SendErrors > 6 {
 			t.Errorf("%+v", st)
@@ -121,7 +121,7 @@ func TestFirewallIsSilence(t *testing.T) {
 		s := serve(t, netip.MustParseAddrPort("127.0.0.1:5060"), always("200 OK"))
 		p := NewProber(Target{Node: "pbx1", Name: "main", Address: s.addr,
 			Interval: 10 * time.Millisecond, Timeout: 40 * time.Millisecond}, Options{})
-		defer p.closeSocket()
+		defer p.link.close()
 		stage(t, p, "up", func() bool { return p.judge.verdict == Up })
 		nft, err := nftables.New()
 		if err != nil {

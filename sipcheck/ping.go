@@ -8,8 +8,10 @@ import (
 
 // PingOptions are for Ping; the zero value asks within two seconds.
 type PingOptions struct {
-	Local     netip.Addr    // the address to send from; invalid: the kernel chooses
-	Timeout   time.Duration // 0: 2 s; one retransmission at half of it
+	Local     netip.Addr // the address to send from; invalid: the kernel chooses
+	Transport Transport
+	Security  Security      // for TLS
+	Timeout   time.Duration // 0: 2 s; over UDP it is sent again after 0.5 and 1.5 s
 	UserAgent string        // "": DefaultUserAgent
 }
 
@@ -21,9 +23,9 @@ func Ping(ctx context.Context, remote netip.AddrPort, opts PingOptions) (Answer,
 	}
 	outcomes := make(chan outcome, 1)
 	p := NewProber(Target{
-		Name: "ping", Node: remote.Addr().String(), Address: remote, UserAgent: opts.UserAgent,
+		Name: "ping", Node: remote.Addr().String(), Address: remote, Transport: opts.Transport, UserAgent: opts.UserAgent,
 		Timeout: opts.Timeout, Interval: time.Hour, // one probe; the caller ends it
-	}, Options{Local: opts.Local, Every: true, Deliver: func(r Result) {
+	}, Options{Local: opts.Local, Security: opts.Security, Every: true, Deliver: func(r Result) {
 		select {
 		case outcomes <- outcome{r.Answer, r.Err}:
 		default:

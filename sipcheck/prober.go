@@ -22,6 +22,8 @@ type Options struct {
 	// Local is the address to send from: the node's static one, never a VIP.
 	// Invalid: the kernel chooses.
 	Local netip.Addr
+	// Security is for targets over TLS.
+	Security Security
 	// Deliver gets a Result from Run's goroutine: when the verdict changes, when
 	// a probe asked for ends, when a suspicion begins (Misses 1) and when one is
 	// dispelled. It must not block: the next probe waits for it.
@@ -35,35 +37,32 @@ type Options struct {
 	Rand *rand.Rand
 }
 
-// Prober asks one target whether it answers. One goroutine (Run) owns its socket
+// Prober asks one target whether it answers. One goroutine (Run) owns its link
 // and state; everything else leaves a note and wakes it.
 type Prober struct {
 	target Target
 	opts   Options
 	parser *sip.Parser
 
-	sock    atomic.Pointer[socket] // stored by Run only; wake reads it
-	woken   atomic.Bool            // set before the socket is poked, see wake
-	wakeup  chan struct{}          // wakes Run when there is no socket
-	hurry   atomic.Bool            // ProbeNow was called
+	link    link
+	hurry   atomic.Bool // ProbeNow was called
 	started atomic.Bool
 	done    chan struct{} // closed when Run has ended
 
-	mu    sync.Mutex
-	stats Stats
-	asks  []chan outcome // Probe calls that no probe has been started for
+	mu     sync.Mutex
+	stats  Stats
+	rtts   rtts
+	report Report         // without Target and RTT
+	asks   []chan outcome // Probe calls that no probe has been started for
 
 	// Run's own from here on.
 	judge    judge
 	flight   flight
+	earlier  []flight  // unanswered so far, with time left
 	nextAt   time.Time // the next regular probe
 	lastUrge time.Time // when hurry was last acted on
 	urgent   bool      // hurry, taken but not yet acted on
-	armed    time.Time // the socket's read deadline
-	reopenAt time.Time // no socket before then
-	backoff  time.Duration
-	out      []byte
-	in       []byte
+	lastEnd  time.Time // when the end of an idle connection last caused a probe
 }
 
 // NewProber makes a prober for one target; zero fields of t get the defaults. It
@@ -82,12 +81,22 @@ func NewProber(t Target, opts Options) *Prober {
 		opts.Rand = rand.New(rand.NewChaCha8(seed))
 	}
 	return &Prober{
-		target: t, opts: opts, parser: newAnswerParser(),
-		wakeup: make(chan struct{}, 1),
-		done:   make(chan struct{}),
-		judge:  judge{fall: t.Fall, rise: t.Rise},
-		in:     make([]byte, 65535), // no UDP payload is longer
+		target: t, opts: opts, parser: newAnswerParser(), link: newLink(t, opts),
+		done:  make(chan struct{}),
+		judge: judge{fall: t.Fall, rise: t.Rise},
 	}
+}
+
+func newLink(t Target, opts Options) link {
+	d := dialer{local: opts.Local, remote: t.Address, now: opts.Now}
+	switch t.Transport {
+	case TCP:
+		return newStreams(d, t.Timeout, opts.Now)
+	case TLS:
+		d.secure = &opts.Security
+		return newStreams(d, t.Timeout, opts.Now)
+	}
+	return newDatagrams(opts.Local, t.Address, opts.Now)
 }
 
 // Target is what this prober asks, defaults filled in.
@@ -103,9 +112,10 @@ func (p *Prober) Stats() Stats {
 // ProbeNow makes a probe leave at once instead of at the next interval. It never
 // blocks; calls that come faster than one per 10 ms are taken together. A probe
 // already under way is sent again, and followed by another if it stays unanswered.
+// Over TCP and TLS it goes by a connection of its own.
 func (p *Prober) ProbeNow() {
 	p.hurry.Store(true)
-	p.wake()
+	p.link.wake()
 }
 
 // Probe asks once more and returns that probe's own answer, whatever its code:
@@ -116,7 +126,7 @@ func (p *Prober) Probe(ctx context.Context) (Answer, error) {
 	p.mu.Lock()
 	p.asks = append(p.asks, ch)
 	p.mu.Unlock()
-	p.wake()
+	p.link.wake()
 	select {
 	case o := <-ch:
 		return o.answer, o.err
@@ -132,19 +142,6 @@ func (p *Prober) Probe(ctx context.Context) (Answer, error) {
 	}
 }
 
-// wake ends Run's wait. The flag is set before the deadline is moved, and Run
-// looks at it after it has moved the deadline: one of the two sees the other.
-func (p *Prober) wake() {
-	p.woken.Store(true)
-	if s := p.sock.Load(); s != nil {
-		s.SetReadDeadline(time.Unix(1, 0))
-	}
-	select {
-	case p.wakeup <- struct{}{}:
-	default:
-	}
-}
-
 // Run probes until ctx ends and returns nil then. Errors of the network are not
 // its errors: they are outcomes. It can be called once.
 func (p *Prober) Run(ctx context.Context) error {
@@ -155,12 +152,19 @@ func (p *Prober) Run(ctx context.Context) error {
 	if !p.target.Address.IsValid() || p.target.Address.Port() == 0 {
 		return fmt.Errorf("probe %s of %s: no address and port to ask (give both)", p.target.Name, p.target.Node)
 	}
-	defer context.AfterFunc(ctx, p.wake)()
-	defer p.closeSocket()
+	defer context.AfterFunc(ctx, p.link.wake)()
+	defer p.link.close()
 	p.nextAt = p.opts.Now()
 	for ctx.Err() == nil {
 		p.step(p.opts.Now())
 		p.wait(p.due())
 	}
 	return nil
+}
+
+// wait sleeps until something arrives, the time has come, or wake is called.
+func (p *Prober) wait(until time.Time) {
+	if a, ok := p.link.wait(until); ok {
+		p.received(a)
+	}
 }

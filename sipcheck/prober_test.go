@@ -150,13 +150,13 @@ func TestRetransmissionIsAnswered(t *testing.T) {
 		return [][]byte{reply(r, "200 OK")}
 	})
 	target := silent(s.addr)
-	target.Timeout = 2 * time.Second // the retransmission after 1 s
+	target.Timeout = patience // the retransmission after T1
 	p := launch(t, target, Options{})
 	res := p.change(Up)
 	if r := s.requests(); len(r) != 2 || r[0] != r[1] {
 		t.Fatalf("want the same message twice, got %q", r)
 	}
-	if res.RTT < time.Second || res.Misses != 0 || p.Stats().Sent != 2 {
+	if res.RTT < timer1 || res.Misses != 0 || p.Stats().Sent != 2 {
 		t.Fatalf("%+v, %+v", res, p.Stats())
 	}
 }
@@ -421,7 +421,7 @@ func TestProbeNowIsCoalesced(t *testing.T) {
 
 func TestLateRefusalAsksAgain(t *testing.T) {
 	p := NewProber(quick(ownAddress()), Options{})
-	p.received(0, syscall.ECONNREFUSED)
+	p.received(arrival{err: syscall.ECONNREFUSED})
 	if !p.urgent || p.judge.verdict != Unknown {
 		t.Fatalf("urgent %v, %v: a refusal of no probe should cause one, and judge nothing", p.urgent, p.judge.verdict)
 	}

@@ -131,7 +131,7 @@ type running struct {
 // launch runs a prober; it ends with the test, before its server does.
 func launch(t testing.TB, target Target, opts Options) *running {
 	t.Helper()
-	r := &running{t: t, results: make(chan Result, 100000)}
+	r := &running{t: t, results: make(chan Result, 10000)}
 	opts.Deliver = func(res Result) { r.results <- res }
 	r.Prober = NewProber(target, opts)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -36,15 +36,18 @@ func openSocket(local netip.Addr, remote netip.AddrPort) (*socket, error) {
 		conn.Close()
 		return nil, err
 	}
-	mine := conn.LocalAddr().(*net.UDPAddr).AddrPort()
-	mine = netip.AddrPortFrom(mine.Addr().Unmap(), mine.Port())
+	mine := localOf(conn.LocalAddr().(*net.UDPAddr).AddrPort())
 	if mine == remote {
 		// A free port drawn by chance is the target's: we would hold the port
 		// that the server wants, and talk to ourselves.
 		conn.Close()
-		return nil, fmt.Errorf("connect to %s: the kernel drew that very port for us", remote)
+		return nil, errSelf(remote)
 	}
 	return &socket{UDPConn: conn, raw: raw, local: mine}, nil
+}
+
+func errSelf(remote netip.AddrPort) error {
+	return fmt.Errorf("connect to %s: the kernel drew that very port for us", remote)
 }
 
 // readWaiting reads what has already arrived, whatever the read deadline says:

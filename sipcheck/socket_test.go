@@ -16,8 +16,9 @@ func byHand(t *testing.T, target Target) (*Prober, *socket) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.sock.Store(s)
-	t.Cleanup(p.closeSocket)
+	l := p.link.(*datagrams)
+	l.sock.Store(s)
+	t.Cleanup(l.close)
 	return p, s
 }
 
@@ -45,9 +46,9 @@ func TestWakeBeforeWaitIsNotLost(t *testing.T) {
 		t.Run(c, func(t *testing.T) {
 			p, _ := byHand(t, quick(ownAddress()))
 			if c == "without one" {
-				p.closeSocket()
+				p.link.close()
 			}
-			p.wake()
+			p.link.wake()
 			start := time.Now()
 			p.wait(start.Add(patience))
 			if time.Since(start) > patience/2 {
@@ -59,17 +60,18 @@ func TestWakeBeforeWaitIsNotLost(t *testing.T) {
 
 func TestFailedSocketIsOpenedAgainWithBackoff(t *testing.T) {
 	p, _ := byHand(t, quick(ownAddress()))
+	l := p.link.(*datagrams)
 	now := time.Now()
 	for _, pause := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
 		pause *= time.Millisecond
-		p.fail(syscall.EPERM, now)
-		if p.sock.Load() != nil {
+		l.fail(syscall.EPERM, now)
+		if l.sock.Load() != nil {
 			t.Fatal("a failed socket stays open")
 		}
-		if _, err := p.socket(now.Add(pause - 1)); !errors.Is(err, syscall.EPERM) {
+		if _, err := l.socket(now.Add(pause - 1)); !errors.Is(err, syscall.EPERM) {
 			t.Fatalf("before %v: %v, want the last error and no socket", pause, err)
 		}
-		if s, err := p.socket(now.Add(pause)); err != nil || s == nil {
+		if s, err := l.socket(now.Add(pause)); err != nil || s == nil {
 			t.Fatalf("after %v: %v", pause, err)
 		}
 	}

@@ -17,12 +17,13 @@ const (
 
 // Target is one SIP server on one node, and how patiently it is asked.
 type Target struct {
-	Node    string         // whose server it is
-	Name    string         // the [[sip.target]]'s name
-	Address netip.AddrPort // where OPTIONS goes to, over UDP
+	Node      string         // whose server it is
+	Name      string         // the [[sip.target]]'s name
+	Address   netip.AddrPort // where OPTIONS goes to
+	Transport Transport      // by what
 
 	Interval time.Duration // from one probe's start to the next one's
-	Timeout  time.Duration // how long one probe waits; one retransmission at half of it
+	Timeout  time.Duration // how long one probe waits, connecting included; over UDP it is sent again meanwhile
 	Fall     int           // probes in a row without a good answer until it is down
 	Rise     int           // good answers in a row until it is up again
 
@@ -84,7 +85,7 @@ const (
 	Unanswered  Outcome = iota // no answer within the timeout, or it could not be sent
 	Answered                   // any response that is not listed
 	Listed                     // a response with one of the UnhealthyCodes
-	PortRefused                // ICMP port unreachable
+	PortRefused                // ICMP port unreachable, or a TCP reset to the connection request
 )
 
 func (o Outcome) String() string {
@@ -105,8 +106,11 @@ type Answer struct {
 	Code   int           // 100 to 699
 	Phrase string        // the reason phrase
 	Server string        // the Server header, else User-Agent, else ""
-	RTT    time.Duration // since the probe's first packet
+	RTT    time.Duration // since the probe's first packet; over TCP and TLS since it was written
 	Listed bool          // Code is one of the target's UnhealthyCodes
+
+	Connect     time.Duration // what the connection had cost, its TLS handshake included; 0 over UDP
+	Certificate *Certificate  // of the server; nil without TLS
 }
 
 // Result is what a prober delivers. The embedded Answer is zero unless the
@@ -136,5 +140,5 @@ type Stats struct {
 	Late       uint64 // SIP datagrams dropped: not about the probe under way
 	LastRTT    time.Duration
 	LastAnswer time.Time // of the last good answer; zero: none yet
-	LastErr    error     // the last error of this host's own socket
+	LastErr    error     // the last error of this host's own socket, or of a connection
 }

@@ -9,32 +9,33 @@ import (
 	"strings"
 )
 
-// DefaultPort is SIP's over UDP and TCP (RFC 3261 §19.1.2).
-const DefaultPort = 5060
-
 // URI is where the ping command sends to.
 type URI struct {
-	Host string // an address without brackets, or a host name
-	Port uint16
+	Host      string // an address without brackets, or a host name
+	Port      uint16
+	Transport Transport
 }
 
 func (u URI) String() string {
-	return "sip:" + net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port)))
+	s := "sip:" + net.JoinHostPort(u.Host, strconv.Itoa(int(u.Port)))
+	if u.Transport != UDP {
+		s += ";transport=" + u.Transport.String()
+	}
+	return s
 }
 
-// ParseURI reads sip:HOST[:PORT][;transport=udp]. HOST is an IPv4 address, an
+// ParseURI reads sip:HOST[:PORT][;transport=udp|tcp|tls]; sips: is over TLS. HOST is an IPv4 address, an
 // IPv6 address in brackets or a host name. Everything else a SIP URI may carry is
 // refused by name: a ping asks a server, not a user.
 func ParseURI(s string) (URI, error) {
 	refuse := func(why string) (URI, error) {
 		return URI{}, fmt.Errorf("SIP address %q: %s", s, why)
 	}
-	const form = "write sip:HOST[:PORT][;transport=udp]"
+	const form = "write sip:HOST[:PORT][;transport=tcp|tls]"
 	scheme, rest, found := strings.Cut(s, ":")
+	secure := strings.EqualFold(scheme, "sips")
 	switch {
-	case found && strings.EqualFold(scheme, "sips"):
-		return refuse("TLS is not supported yet (" + form + ")")
-	case !found || !strings.EqualFold(scheme, "sip"):
+	case !found || !secure && !strings.EqualFold(scheme, "sip"):
 		return refuse("does not begin with sip: (" + form + ")")
 	case strings.Contains(rest, "@"):
 		return refuse("has a user part, but OPTIONS asks the server (" + form + ")")
@@ -42,31 +43,44 @@ func ParseURI(s string) (URI, error) {
 		return refuse("has headers after ? (" + form + ")")
 	}
 	hostPort, params, _ := strings.Cut(rest, ";")
-	if why := checkParams(params); why != "" {
+	by, why := transportParam(params, secure)
+	if why != "" {
 		return refuse(why)
 	}
-	u, why := parseHostPort(hostPort)
+	u, why := parseHostPort(hostPort, by)
 	if why != "" {
 		return refuse(why + " (" + form + ")")
 	}
 	return u, nil
 }
 
-func checkParams(params string) (why string) {
+func transportParam(params string, secure bool) (by Transport, why string) {
+	if secure {
+		by = TLS
+	}
 	for param := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(param, "=")
+		if param == "" {
+			continue
+		}
+		if !strings.EqualFold(name, "transport") {
+			return by, fmt.Sprintf("parameter %q is not known (only transport is)", name)
+		}
+		t, known := ParseTransport(strings.ToLower(value))
 		switch {
-		case param == "":
-		case !strings.EqualFold(name, "transport"):
-			return fmt.Sprintf("parameter %q is not known (only transport=udp is)", name)
-		case !strings.EqualFold(value, "udp"):
-			return fmt.Sprintf("transport %q is not supported yet (only udp is)", value)
+		case !known:
+			return by, fmt.Sprintf("transport %q is not known (udp, tcp or tls)", value)
+		case secure && t == UDP:
+			return by, "sips: goes over TLS, not over UDP (write sip:)"
+		case !secure:
+			by = t
 		}
 	}
-	return ""
+	return by, ""
 }
 
-func parseHostPort(s string) (u URI, why string) {
+func parseHostPort(s string, by Transport) (u URI, why string) {
+	u.Transport = by
 	host, port := s, ""
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
 		host, port = s[:i], s[i+1:]
@@ -76,7 +90,7 @@ func parseHostPort(s string) (u URI, why string) {
 		}
 		u.Port = uint16(n)
 	} else {
-		u.Port = DefaultPort
+		u.Port = by.DefaultPort()
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		inner, closed := strings.CutSuffix(inner, "]")

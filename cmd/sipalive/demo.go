@@ -37,11 +37,15 @@ func newDemoCommand() *cobra.Command {
 // newDemoPBXCommand is the SIP server of the demo's nodes.
 func newDemoPBXCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "demo-pbx NAME",
+		Use:    "demo-pbx NAME [ADDRESS:PORT]",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return lab.ServeOptions(cmd.Context(), "0.0.0.0:5060", args[0])
+			at := "0.0.0.0:5060"
+			if len(args) > 1 {
+				at = args[1]
+			}
+			return lab.ServeOptions(cmd.Context(), at, args[0])
 		},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -84,9 +85,14 @@ func fillJournal(j *control.Journal) {
 	j.Add(e)
 }
 
-// startSIP answers OPTIONS on a loopback address.
-func startSIP(ts *testscript.TestScript, _ bool, _ []string) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+// startSIP answers OPTIONS on a loopback address, over UDP and TCP if it is given.
+func startSIP(ts *testscript.TestScript, _ bool, args []string) {
+	at := "127.0.0.1:0"
+	if len(args) > 0 {
+		at = args[0]
+		startSIPOverTCP(ts, at)
+	}
+	conn, err := net.ListenPacket("udp", at)
 	ts.Check(err)
 	done := make(chan struct{})
 	go func() {
@@ -101,6 +107,28 @@ func startSIP(ts *testscript.TestScript, _ bool, _ []string) {
 	}()
 	ts.Defer(func() { conn.Close(); <-done })
 	ts.Setenv("SIP", conn.LocalAddr().String())
+}
+
+func startSIPOverTCP(ts *testscript.TestScript, at string) {
+	ln, err := net.Listen("tcp", at)
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			buf := make([]byte, 2048) // the whole request comes in one segment
+			if n, err := conn.Read(buf); err == nil {
+				_, _ = io.WriteString(conn, sipAnswer(string(buf[:n])))
+				_, _ = conn.Read(buf) // until the client has read it
+			}
+			conn.Close()
+		}
+	}()
+	ts.Defer(func() { ln.Close(); <-done })
 }
 
 func sipAnswer(request string) string {

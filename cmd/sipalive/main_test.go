@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 //	code N COMMAND...   run it and expect that exit code
 //	agent [frozen]      an agent that answers in the directory run, with a journal
 //	happen              the takeover in the journal of that agent is complete
-//	sip                 a SIP server; its address and port are $SIP
+//	sip [ADDRESS:PORT]  a SIP server, over TCP too where it says so; its address and port are $SIP
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

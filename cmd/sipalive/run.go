@@ -25,9 +25,11 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/eventsocket"
 	"sipalive/hooks"
 	"sipalive/member"
 	"sipalive/platform"
+	"sipalive/sipcheck"
 	"sipalive/vip"
 	"sipalive/vip/fence"
 )
@@ -151,7 +153,11 @@ func loadFile(f runFlags) (agent.File, error) {
 	if err != nil {
 		return agent.File{}, err
 	}
-	return agent.File{Config: c, Self: self, Keys: keys,
+	roots, err := sipcheck.LoadRoots(c.SIP.TLSCA)
+	if err != nil {
+		return agent.File{}, err
+	}
+	return agent.File{Config: c, Self: self, Keys: keys, Roots: roots,
 		FreeSWITCHPassword: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }}, nil
 }
 
@@ -208,6 +214,8 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	if err != nil {
 		return nil, err
 	}
+	p.Roots = file.Roots
+	p.EventSocket = eventsocket.Client{Address: p.Config.FreeSWITCH.Address, Password: file.FreeSWITCHPassword}
 	p.Runner = hooks.NewRunner(hooks.Options{
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: file.FreeSWITCHPassword,

@@ -100,6 +100,9 @@ func randomFault(r *rand.Rand, nodes, vips int, lease time.Duration, kinds []Fau
 	return f
 }
 
+// slowestDisk is how long a write takes at most.
+const slowestDisk = 2 * time.Second
+
 // Apply starts the fault and schedules its end.
 func (w *World) Apply(f Fault) {
 	w.At(f.At, func() {
@@ -296,7 +299,7 @@ func (w *World) beginService(f Fault, a, b *Node) func() {
 		a.StoreFails = true
 		return func() { a.StoreFails = false }
 	case SlowDisk:
-		w.DiskTook = time.Duration(f.P * float64(2*time.Second))
+		w.DiskTook = time.Duration(f.P * float64(slowestDisk))
 		return func() { w.DiskTook = 2 * time.Millisecond }
 	case SlowPrepare:
 		a.PrepareTook = time.Duration(f.P * float64(3*time.Second))

@@ -111,8 +111,9 @@ func (j *Judge) reinstalled() {
 // node whose file lacked it may have heard nothing.
 func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
 
-// diskWindow is the time within which every disk has a new epoch.
-const diskWindow = 3 * time.Second
+// diskWindow is the time within which every disk has a new epoch: the write
+// under way does not carry it, the next one does.
+const diskWindow = 2 * slowestDisk
 
 func (j *Judge) forgot() {
 	for i := range j.vips {

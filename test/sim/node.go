@@ -79,6 +79,9 @@ type bound struct {
 	survivor bool
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
+	// tried: when a bind was tried last that fails, and by which life of the agent.
+	tried   Time
+	triedBy int
 	kept    bool // held as far as the machine knows: what could not be stored was kept from the kernel
 }
 
@@ -355,6 +358,9 @@ func (n *Node) write() {
 	})
 }
 
+// bindTook is how long a try to bind takes.
+const bindTook = 20 * time.Microsecond
+
 func (n *Node) bind(want []elect.Desired, stored bool) {
 	for k := range want {
 		d := &want[k]
@@ -367,7 +373,10 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		case d.Hold && !stored:
 			b.kept = !b.on // held as far as the machine knows
 		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
-			n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
+			if n.w.Now >= b.tried+Time(bindTook) || n.life != b.triedBy {
+				b.tried, b.triedBy = n.w.Now, n.life
+				n.later(bindTook, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
+			}
 		case d.Hold:
 			b.kept = false
 			was := n.effective(i)
@@ -376,7 +385,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			before := *b
 			if !b.on {
 				b.on, b.since = true, n.local()
-				n.later(20*time.Microsecond, elect.Bound{VIP: d.VIP, On: true})
+				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true})
 			}
 			b.until, b.epoch, b.survivor = d.Until, d.Epoch, d.Survivor
 			if n.w.Router != nil && !d.Survivor && (before.survivor || !before.on) {

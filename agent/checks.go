@@ -1,0 +1,228 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/hooks"
+	"sipalive/sipcheck"
+)
+
+// checks are a node's questions to itself beside OPTIONS: the configured programs,
+// and FreeSWITCH's readiness. What they answer is the node's own word: it needs no
+// company, and makes it unfit like a refused port does.
+type checks struct {
+	a      *Agent
+	change chan struct{} // there are other items
+	mu     sync.Mutex    // guards items and what each says
+	items  []*check
+}
+
+// check is one question, asked again and again.
+type check struct {
+	name     string
+	interval time.Duration
+	fall     int
+	ask      func(ctx context.Context) (word, text string)
+
+	word string // checkWords; "" before the first answer
+	text string
+	bad  int // times unfit in a row
+	down bool
+}
+
+// The words of a check in status. Warn is for people; unknown says nothing for or
+// against, so what was believed before stays.
+const (
+	checkOK      = "ok"
+	checkWarn    = "warn"
+	checkUnfit   = "unfit"
+	checkPaused  = "paused"
+	checkUnknown = "unknown"
+)
+
+// note takes one answer and says whether the verdict changed.
+func (c *check) note(word, text string) bool {
+	c.word, c.text = word, text
+	was := c.down
+	switch word {
+	case checkUnfit:
+		c.bad++
+		c.down = c.down || c.bad >= c.fall
+	case checkUnknown:
+	default:
+		c.bad, c.down = 0, false
+	}
+	return c.down != was
+}
+
+func newChecks(a *Agent) *checks {
+	x := &checks{a: a, change: make(chan struct{}, 1)}
+	x.items = x.wanted(a.Config())
+	return x
+}
+
+// wanted are the checks of a configuration, as far as they are the same those that
+// there are.
+func (x *checks) wanted(c *config.Config) (items []*check) {
+	if !x.a.Self.Holder {
+		return nil // a witness runs no PBX
+	}
+	for _, k := range c.Checks {
+		items = append(items, execCheck(x.a.Self.Name, k))
+	}
+	if c.FreeSWITCH.ReadyCheck {
+		items = append(items, x.readyCheck(c.SIP.OnNode()[0].Fall))
+	}
+	for _, is := range items {
+		for _, was := range x.items {
+			if was.name == is.name {
+				is.word, is.text, is.bad, is.down = was.word, was.text, was.bad, was.down
+			}
+		}
+	}
+	return items
+}
+
+// take changes the checks to those of a new configuration; one of the same name
+// keeps its verdict until it says another.
+func (x *checks) take(c *config.Config) {
+	x.mu.Lock()
+	x.items = x.wanted(c)
+	x.mu.Unlock()
+	select {
+	case x.change <- struct{}{}:
+	default:
+	}
+}
+
+func (x *checks) now() []*check {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.items
+}
+
+func execCheck(node string, c config.Check) *check {
+	return &check{name: c.Name, interval: c.Interval, fall: c.Fall, ask: func(ctx context.Context) (word, text string) {
+		code, text := hooks.RunCheck(ctx, node, c.Exec, c.Timeout)
+		switch code {
+		case hooks.CheckOK:
+			return checkOK, text
+		case hooks.CheckWarning:
+			return checkWarn, text
+		case hooks.CheckUnfit:
+			return checkUnfit, text
+		}
+		return checkUnknown, text
+	}}
+}
+
+// readyEvery is between two questions to FreeSWITCH, each a connection; the answer
+// has as long.
+const readyEvery = time.Second
+
+func (x *checks) readyCheck(fall int) *check {
+	return &check{name: "freeswitch", interval: readyEvery, fall: fall, ask: func(ctx context.Context) (word, text string) {
+		ctx, cancel := context.WithTimeout(ctx, readyEvery)
+		defer cancel()
+		r, err := sipcheck.AskReadiness(ctx, x.a.inForce.Load().eventSocket)
+		switch {
+		case err != nil:
+			return checkUnknown, err.Error()
+		case r == sipcheck.Paused:
+			return checkPaused, "fsctl pause: new calls get 503"
+		case r == sipcheck.Unready:
+			return checkUnfit, "fsctl ready_check says false, and it is not paused"
+		}
+		return checkOK, r.String()
+	}}
+}
+
+// run asks each at its own pace; one that hangs delays no other.
+func (x *checks) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c, cancel := context.WithCancel(ctx)
+		var all sync.WaitGroup
+		for _, item := range x.now() {
+			all.Go(func() { x.repeat(c, item) })
+		}
+		x.a.probes.setUnready(len(x.unfit()) > 0)
+		select {
+		case <-ctx.Done():
+		case <-x.change:
+		}
+		cancel()
+		all.Wait()
+	}
+	return nil
+}
+
+func (x *checks) repeat(ctx context.Context, c *check) {
+	tick := time.NewTicker(c.interval)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		word, text := c.ask(ctx)
+		if ctx.Err() != nil {
+			return // its answer is about the agent's end
+		}
+		x.mu.Lock()
+		changed := c.note(word, text)
+		x.mu.Unlock()
+		if changed {
+			x.a.probes.setUnready(len(x.unfit()) > 0)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// fresh asks every question once more, now, all at the same time: one no is enough.
+func (x *checks) fresh(ctx context.Context) error {
+	items := x.now()
+	said := make([]string, len(items))
+	var all sync.WaitGroup
+	for i, c := range items {
+		all.Go(func() {
+			if word, text := c.ask(ctx); word == checkUnfit {
+				said[i] = strings.TrimSuffix(c.name+": "+text, ": ")
+			}
+		})
+	}
+	all.Wait()
+	if no := slices.DeleteFunc(said, func(s string) bool { return s == "" }); len(no) > 0 {
+		return errors.New("its own checks say no, too: " + strings.Join(no, "; "))
+	}
+	return nil
+}
+
+// unfit says which speak against this node, one line each.
+func (x *checks) unfit() (lines []string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.items {
+		if c.down {
+			lines = append(lines, strings.TrimSuffix(c.name+": "+c.text, ": "))
+		}
+	}
+	return lines
+}
+
+// status is what each said last.
+func (x *checks) status() (all []control.CheckStatus) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.items {
+		if c.word != "" {
+			all = append(all, control.CheckStatus{Name: c.name, State: c.word, Text: c.text, Unfit: c.down})
+		}
+	}
+	return all
+}

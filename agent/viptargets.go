@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"crypto/x509"
+	"maps"
+	"net/netip"
+	"sync"
+
+	"sipalive/config"
+	"sipalive/elect"
+	"sipalive/sipcheck"
+)
+
+// vipTargets asks the listeners that are configured on a VIP while this node holds
+// it. What they say is the VIP's verification, gone on with: it does not make the
+// node unfit, and moves that VIP alone, only where it has answered before and
+// another fit node has not failed it (§5.5).
+type vipTargets struct {
+	a       *Agent
+	mu      sync.Mutex
+	ctx     context.Context // nil: not running
+	held    map[elect.VIPID]*vipWatch
+	probers sync.WaitGroup
+}
+
+type vipWatch struct {
+	lease   *lease
+	epoch   elect.Epoch
+	cancel  context.CancelFunc
+	probers []*sipcheck.Prober
+	verdict map[*sipcheck.Prober]sipcheck.Verdict
+	told    sipcheck.Verdict // Up, another one, or Unknown for nothing yet
+}
+
+func newVIPTargets(a *Agent) *vipTargets {
+	return &vipTargets{a: a, held: map[elect.VIPID]*vipWatch{}}
+}
+
+// run starts with the leases that an earlier agent held, and ends every probe with
+// ctx.
+func (v *vipTargets) run(ctx context.Context) error {
+	v.mu.Lock()
+	v.ctx = ctx
+	v.mu.Unlock()
+	for _, h := range v.a.Adopted {
+		if l := v.a.names().byID[h.VIP]; l != nil {
+			v.start(l, h.Epoch)
+		}
+	}
+	<-ctx.Done()
+	v.mu.Lock()
+	v.ctx = nil
+	v.mu.Unlock()
+	v.probers.Wait()
+	return nil
+}
+
+// start begins once the takeover's own verification has ended.
+func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
+
+func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
+	targets := v.a.Config().SIP.OnVIP(l.name)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ctx == nil || l.vip == nil || len(targets) == 0 {
+		return
+	}
+	v.end(l.id)
+	ctx, cancel := context.WithCancel(v.ctx)
+	w := &vipWatch{lease: l, epoch: e, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
+	for _, t := range targets {
+		w.probers = append(w.probers, v.prober(w, t))
+	}
+	v.held[l.id] = w
+	for _, p := range w.probers {
+		v.probers.Go(func() { _ = p.Run(ctx) }) // its target has an address: Run ends with ctx
+	}
+}
+
+func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
+	target := sipTarget(v.a.Config(), t, v.a.Self.Name, w.lease.address)
+	target.Interval = t.SelfInterval
+	var p *sipcheck.Prober
+	opts := v.a.sipOptions()
+	opts.Every = true
+	opts.Deliver = func(r sipcheck.Result) { v.hear(w, p, r.Verdict) }
+	p = sipcheck.NewProber(target, opts)
+	return p
+}
+
+// take begins anew under another configuration; what was told before stands until
+// it is another.
+func (v *vipTargets) take() {
+	v.mu.Lock()
+	before := maps.Clone(v.held)
+	v.mu.Unlock()
+	for id, w := range before {
+		v.stop(id)
+		if l := v.a.names().byID[id]; l != nil && !l.left {
+			v.startAs(l, w.epoch, w.told)
+		}
+	}
+}
+
+// stop ends when this node lets the VIP go.
+func (v *vipTargets) stop(id elect.VIPID) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.end(id)
+}
+
+func (v *vipTargets) end(id elect.VIPID) {
+	if w := v.held[id]; w != nil {
+		w.cancel()
+		delete(v.held, id)
+	}
+}
+
+// hear tells a change: the VIP answers at all of its targets, or not.
+func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
+	v.mu.Lock()
+	w.verdict[p] = verdict
+	now := sipcheck.Up
+	for _, p := range w.probers {
+		if w.verdict[p] == sipcheck.Unknown {
+			now = sipcheck.Unknown
+		} else if w.verdict[p] != sipcheck.Up {
+			now = w.verdict[p]
+			break
+		}
+	}
+	tell := now != sipcheck.Unknown && now != w.told && v.held[w.lease.id] == w
+	if tell {
+		w.told = now
+	}
+	v.mu.Unlock()
+	if tell {
+		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: now == sipcheck.Up})
+	}
+}
+
+// now are the probers of the VIPs that are held.
+func (v *vipTargets) now() (all []*sipcheck.Prober) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, w := range v.held {
+		all = append(all, w.probers...)
+	}
+	return all
+}
+
+// of are the probers of one VIP.
+func (v *vipTargets) of(id elect.VIPID) []*sipcheck.Prober {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if w := v.held[id]; w != nil {
+		return w.probers
+	}
+	return nil
+}
+
+// sipTarget is a configured target at one address.
+func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) sipcheck.Target {
+	by, _ := sipcheck.ParseTransport(t.Transport) // config knows no other words
+	return sipcheck.Target{
+		Node: node, Name: t.Name, Address: netip.AddrPortFrom(at, t.Port), Transport: by, Interval: t.PeerInterval,
+		Timeout: t.Timeout, Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: c.SIP.UserAgent,
+	}
+}
+
+// sipOptions are what every prober of a VIP shares.
+func (a *Agent) sipOptions() sipcheck.Options {
+	return sipcheck.Options{Local: a.Self.Address, Security: a.security()}
+}
+
+func (a *Agent) security() sipcheck.Security {
+	s := a.inForce.Load()
+	return securityOf(s.config, s.roots)
+}
+
+func securityOf(c *config.Config, roots *x509.CertPool) sipcheck.Security {
+	return sipcheck.Security{Insecure: !c.SIP.TLSVerify, Roots: roots}
+}
+
+func sameSecurity(a, b sipcheck.Security) bool {
+	return a.Insecure == b.Insecure && (a.Roots == b.Roots || a.Roots != nil && b.Roots != nil && a.Roots.Equal(b.Roots))
+}

@@ -1,0 +1,83 @@
+package elect_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"sipalive/elect"
+)
+
+func (b *bench) node(n elect.Node) elect.NodeStatus {
+	b.t.Helper()
+	for _, s := range b.m.Status().Nodes {
+		if s.Name == n {
+			return s
+		}
+	}
+	b.t.Fatalf("no node %s", n)
+	return elect.NodeStatus{}
+}
+
+func (b *bench) told(k elect.TransitionKind) bool {
+	return slices.ContainsFunc(b.last.Transitions, func(t elect.Transition) bool { return t.Kind == k })
+}
+
+// A frozen holder is fit whatever its PBX says; one that holds nothing gains nothing;
+// and time ends it.
+func TestFreeze(t *testing.T) {
+	b := newBench(t)
+	freeze := func(d time.Duration) {
+		t.Helper()
+		b.step(elect.Command{ID: 1, Kind: elect.CommandFreeze, For: d})
+		if !b.told(elect.Frozen) || len(b.last.Answers) != 1 || b.last.Answers[0].Error != "" {
+			t.Fatalf("%+v", b.last)
+		}
+	}
+	freeze(time.Minute)
+	b.step(elect.Health{Node: "b", SIP: elect.SIPRefused})
+	if b.node("b").Fit {
+		t.Error("a frozen node that holds nothing is fit with a refused port")
+	}
+
+	b.start([]elect.HeldVIP{{VIP: vip1, Epoch: 5, Until: b.now.Add(time.Second), Since: b.now}}, 21)
+	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
+	freeze(100 * time.Millisecond)
+	b.step(elect.Health{Node: "b", SIP: elect.SIPRefused})
+	if n := b.node("b"); !n.Fit || n.Frozen <= 0 || n.Frozen > 100*time.Millisecond {
+		t.Errorf("a frozen holder: %+v", n)
+	}
+	b.step(elect.Verified{VIP: vip1, Epoch: 5, OK: true})
+	b.step(elect.Verified{VIP: vip1, Epoch: 5})
+	if !b.m.Status().VIPs[0].Verified {
+		t.Error("a verdict about a VIP counts although its holder is frozen")
+	}
+	b.pass(101 * time.Millisecond)
+	if n := b.node("b"); n.Fit || n.Frozen != 0 {
+		t.Errorf("after its time: %+v", n)
+	}
+
+	freeze(time.Minute)
+	b.step(elect.Command{ID: 2, Kind: elect.CommandThaw})
+	if n := b.node("b"); n.Fit || n.Frozen != 0 || !b.told(elect.Thawed) || !slices.Contains(b.last.Probe, "b") {
+		t.Errorf("thawed: %+v, %+v", n, b.last)
+	}
+	freeze(100 * time.Hour)
+	if f := b.node("b").Frozen; f != elect.MaxFreeze {
+		t.Errorf("frozen for %v", f)
+	}
+}
+
+// A freeze is told in heartbeats, and believed no longer than it lasts.
+func TestPeersFreeze(t *testing.T) {
+	b := newBench(t)
+	b.hear("a", 11, elect.Heartbeat{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, SIP: elect.SIPRefused,
+		Frozen: 300 * time.Millisecond, Holds: []elect.Hold{{VIP: vip1, Epoch: 5}}})
+	if n := b.node("a"); !n.Fit || n.Frozen != 300*time.Millisecond {
+		t.Errorf("a frozen peer that holds: %+v", n)
+	}
+	b.pass(301 * time.Millisecond)
+	if n := b.node("a"); n.Fit || n.Frozen != 0 {
+		t.Errorf("after its time: %+v", n)
+	}
+}

@@ -1,0 +1,37 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// The exit codes of monitoring plugins (Monitoring Plugins Development Guidelines,
+// "Plugin Return Codes").
+const (
+	CheckOK      = 0
+	CheckWarning = 1
+	CheckUnfit   = 2
+	CheckUnknown = 3
+)
+
+// RunCheck runs a program that answers by its exit code, as actions are run: without
+// the agent's capabilities, in a process group that ends with the timeout. Any code
+// but the four, and a program that does not start or end in time, is CheckUnknown.
+// The text is one line, the first that it printed or why there is none.
+func RunCheck(ctx context.Context, node string, argv []string, timeout time.Duration) (code int, text string) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	res := runExec(ctx, timeout, argv, []string{"PATH=" + searchPath, "SIPALIVE_NODE=" + oneLine(node)}, killGroup)
+	first, _, _ := strings.Cut(strings.TrimSpace(res.output), "\n")
+	var exit *exec.ExitError
+	switch {
+	case res.err == nil:
+		return CheckOK, oneLine(first)
+	case errors.As(res.err, &exit) && exit.ExitCode() >= 0 && exit.ExitCode() <= CheckUnknown:
+		return exit.ExitCode(), oneLine(first)
+	}
+	return CheckUnknown, oneLine(res.err.Error())
+}

@@ -1,0 +1,68 @@
+package sipcheck
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/emiago/sipgo"
+	"github.com/emiago/sipgo/sip"
+)
+
+// BenchmarkProbeOverStreams is one probe over a kept connection, there and back.
+func BenchmarkProbeOverStreams(b *testing.B) {
+	ca := newAuthority(b)
+	for _, k := range []streamKind{{TCP, ca}, {TLS, ca}} {
+		b.Run(k.by.String(), func(b *testing.B) {
+			s := k.serve(b, ownAddress(), answers(always("200 OK")))
+			target := with(quick(s.addr), k.by)
+			target.Interval = time.Nanosecond // one after the other
+			done := make(chan struct{}, 1)
+			p := NewProber(target, Options{Security: Security{Roots: ca.roots}, Every: true, Deliver: func(Result) { done <- struct{}{} }})
+			ctx, cancel := context.WithCancel(b.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- p.Run(ctx) }()
+			<-done
+			b.ReportAllocs()
+			for b.Loop() {
+				<-done
+			}
+			cancel()
+			go func() {
+				for range done {
+				}
+			}()
+			<-ended
+			close(done)
+		})
+	}
+}
+
+// BenchmarkSipgoClient is the same OPTIONS by sipgo's own client, against the same
+// kind of server as BenchmarkProbe.
+func BenchmarkSipgoClient(b *testing.B) {
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s := serve(b, ownAddress(), always("200 OK"))
+	ua, err := sipgo.NewUA()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ua.Close()
+	client, err := sipgo.NewClient(ua, sipgo.WithClientHostname("127.0.0.1"), sipgo.WithClientConnectionAddr("127.0.0.1:0"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	to := sip.Uri{Scheme: "sip", Host: s.addr.Addr().String(), Port: int(s.addr.Port())}
+	b.ReportAllocs()
+	for b.Loop() {
+		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+		res, err := client.Do(ctx, sip.NewRequest(sip.OPTIONS, to))
+		cancel()
+		if err != nil || res.StatusCode != 200 {
+			b.Fatal(res, err)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package sipcheck
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// datagrams is the link over UDP: one connected socket, opened when it is needed
+// and kept until it fails.
+type datagrams struct {
+	local  netip.Addr
+	remote netip.AddrPort
+	now    func() time.Time
+
+	sock   atomic.Pointer[socket] // stored by Run only; wake reads it
+	woken  atomic.Bool            // set before the socket is poked, see wake
+	wakeup chan struct{}          // wakes Run when there is no socket
+
+	armed    time.Time // the socket's read deadline
+	reopenAt time.Time // no socket before then
+	backoff  time.Duration
+	lastErr  error
+	out      []byte
+	in       []byte
+}
+
+func newDatagrams(local netip.Addr, remote netip.AddrPort, now func() time.Time) *datagrams {
+	return &datagrams{local: local, remote: remote, now: now, wakeup: make(chan struct{}, 1),
+		in: make([]byte, 65535)} // no UDP payload is longer
+}
+
+// send sends the flight's message, the same each time but for the sent-by when the
+// socket had to be opened anew.
+func (l *datagrams) send(f *flight, now time.Time, _ bool) (sent bool, err error) {
+	s, err := l.socket(now)
+	if err != nil {
+		return false, err
+	}
+	l.out = f.appendMessage(l.out[:0], s.local)
+	_, err = s.Write(l.out)
+	if errors.Is(err, syscall.ECONNREFUSED) && f.sends == 0 {
+		// The kernel hands out an error of an earlier packet here, and has
+		// not sent this one. This probe's own refusal comes by itself.
+		_, err = s.Write(l.out)
+	}
+	switch {
+	case err == nil:
+		l.backoff = 0
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		l.fail(err, now)
+	}
+	return err == nil, err
+}
+
+// socket returns the open one, or opens it if it is time to.
+func (l *datagrams) socket(now time.Time) (*socket, error) {
+	if s := l.sock.Load(); s != nil {
+		return s, nil
+	}
+	if now.Before(l.reopenAt) {
+		return nil, l.lastErr
+	}
+	s, err := openSocket(l.local, l.remote)
+	if err != nil {
+		l.fail(err, now)
+		return nil, err
+	}
+	l.armed = time.Time{}
+	l.sock.Store(s)
+	return s, nil
+}
+
+// fail closes a socket that is no use any more (its address is gone, a firewall
+// forbids it) and says when to open the next.
+func (l *datagrams) fail(err error, now time.Time) {
+	l.close()
+	l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
+	l.reopenAt = now.Add(l.backoff)
+	l.lastErr = err
+}
+
+func (l *datagrams) close() {
+	if s := l.sock.Swap(nil); s != nil {
+		s.Close()
+	}
+}
+
+func (l *datagrams) settle(bool, time.Time) {}
+
+func (l *datagrams) connected() (time.Duration, *Certificate) { return 0, nil }
+
+func (l *datagrams) wait(until time.Time) (arrival, bool) {
+	s := l.sock.Load()
+	if s == nil {
+		l.waitWithoutSocket(until)
+		return arrival{}, false
+	}
+	if !until.Equal(l.armed) {
+		l.armed = until
+		s.SetReadDeadline(until)
+	}
+	if l.woken.Swap(false) {
+		l.armed = time.Time{}
+		return arrival{}, false
+	}
+	n, err := s.Read(l.in)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		l.armed = time.Time{}
+		return arrival{}, false
+	}
+	return arrival{message: l.in[:max(n, 0)], err: err}, true
+}
+
+func (l *datagrams) waitWithoutSocket(until time.Time) {
+	t := time.NewTimer(until.Sub(l.now()))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.wakeup:
+		l.woken.Store(false)
+	}
+}
+
+func (l *datagrams) waiting() (arrival, bool) {
+	s := l.sock.Load()
+	if s == nil {
+		return arrival{}, false
+	}
+	n, err := s.readWaiting(l.in)
+	if errors.Is(err, errNothing) {
+		return arrival{}, false
+	}
+	return arrival{message: l.in[:max(n, 0)], err: err}, true
+}
+
+// wake ends Run's wait. The flag is set before the deadline is moved, and wait
+// looks at it after it has moved the deadline: one of the two sees the other.
+func (l *datagrams) wake() {
+	l.woken.Store(true)
+	if s := l.sock.Load(); s != nil {
+		s.SetReadDeadline(time.Unix(1, 0))
+	}
+	select {
+	case l.wakeup <- struct{}{}:
+	default:
+	}
+}

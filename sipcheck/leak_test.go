@@ -1,0 +1,85 @@
+package sipcheck
+
+import (
+	"flag"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// leakProbes is how many probes TestNothingLeaks sends over each transport, half of
+// them over connections of their own.
+var leakProbes = flag.Int("sipcheck.probes", 2000, "probes per transport in TestNothingLeaks; the promise is 100000")
+
+// TestNothingLeaks: kept connections, new ones, hung-up ones and unanswered probes
+// leave no descriptor, goroutine or memory behind.
+func TestNothingLeaks(t *testing.T) {
+	overStreams(t, func(t *testing.T, k streamKind) {
+		s := k.serve(t, ownAddress(), func(n int, r request) ([][]byte, bool) {
+			if r.header("User-Agent") == "ignored" {
+				return nil, n%2 == 0
+			}
+			return [][]byte{reply(r, "200 OK")}, n%100 == 0
+		})
+		target := quick(s.addr)
+		target.Interval = time.Hour
+		asked := k.launch(t, target, Options{})
+		each := func(n int) {
+			for i := range n {
+				if _, err := asked.Probe(t.Context()); err != nil {
+					t.Fatalf("probe %d: %v", i, err)
+				}
+				for len(asked.results) > 0 {
+					<-asked.results
+				}
+			}
+		}
+		each(100)
+		before := measure(t)
+		each(*leakProbes / 2)
+		ignored := target
+		ignored.UserAgent, ignored.Timeout, ignored.Fall = "ignored", 40*time.Millisecond, 20
+		unanswered := k.launch(t, ignored, Options{})
+		unanswered.change(Silent)
+		unanswered.stop()
+		target.Interval = time.Nanosecond // one after the other
+		kept := k.launch(t, target, Options{})
+		kept.until("all answers", func(s Stats) bool { return s.Answered >= uint64(*leakProbes/2) })
+		kept.stop()
+		after := measure(t)
+		t.Logf("%d probes, %d connections: descriptors %d -> %d, goroutines %d -> %d, heap %d -> %d KiB",
+			asked.Stats().Sent+kept.Stats().Sent, s.accepts(), before.files, after.files,
+			before.goroutines, after.goroutines, before.heap>>10, after.heap>>10)
+		// One connection may be open now that had just been hung up before, both of its ends here.
+		if after.files > before.files+2 || after.goroutines > before.goroutines+2 || after.heap > before.heap+8<<20 {
+			t.Errorf("something leaks")
+		}
+	})
+}
+
+type footprint struct {
+	files, goroutines int
+	heap              uint64
+}
+
+// measure is the least seen in a moment: what is on its way out, such as the
+// server's side of a closed connection, is no leak.
+func measure(t *testing.T) footprint {
+	t.Helper()
+	least := footprint{files: 1 << 30}
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(entries) <= least.files {
+			least.files, least.goroutines = len(entries), runtime.NumGoroutine()
+		}
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	least.heap = m.HeapAlloc
+	return least
+}

@@ -1,0 +1,145 @@
+package sipcheck
+
+import (
+	"bytes"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Somebody who sees every probe, but is not on the way, answers it perfectly from
+// another port and from another address. That is no life.
+func TestOffPathAnswersNeverCount(t *testing.T) {
+	at := ownAddress()
+	var forgers []*net.UDPConn
+	for _, from := range []*net.UDPAddr{{IP: at.Addr().AsSlice()}, {IP: net.IPv4(127, 0, 0, 1)}, {IP: net.IPv4(127, 0, 0, 9), Port: 5060}} {
+		conn, err := net.ListenUDP("udp4", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		forgers = append(forgers, conn)
+	}
+	s := &server{}
+	s = serve(t, at, func(n int, r request) [][]byte {
+		s.mu.Lock()
+		to := net.UDPAddrFromAddrPort(s.from[n])
+		s.mu.Unlock()
+		for _, f := range forgers {
+			f.WriteTo(reply(r, "200 OK"), to)
+		}
+		return nil
+	})
+	p := launch(t, silent(s.addr), Options{})
+	p.change(Silent)
+	if st := p.Stats(); st.Answered != 0 || st.Malformed+st.Late != 0 {
+		t.Fatalf("the kernel should not even hand them over: %+v", st)
+	}
+}
+
+// Somebody who can send from the server's own address, but sees no probe, guesses.
+func TestGuessedAnswersNeverCount(t *testing.T) {
+	for name, guess := range map[string]func(r request) (old, new string){
+		"branch":  func(request) (string, string) { return "branch=z9hG4bK", "branch=z9hG4bK0" },
+		"Call-ID": func(request) (string, string) { return "\r\nCall-ID: ", "\r\nCall-ID: 0" },
+		"CSeq":    func(request) (string, string) { return "\r\nCSeq: 1 ", "\r\nCSeq: 2 " },
+		"method":  func(request) (string, string) { return " OPTIONS\r\nContent", " INVITE\r\nContent" },
+		"all":     func(r request) (string, string) { return r.header("Call-ID"), "1234" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serve(t, ownAddress(), func(_ int, r request) [][]byte {
+				right := reply(r, "200 OK")
+				old, new := guess(r)
+				if !bytes.Contains(right, []byte(old)) {
+					t.Errorf("no %q in %q", old, right)
+				}
+				return [][]byte{bytes.ReplaceAll(right, []byte(old), []byte(new))}
+			})
+			p := launch(t, silent(s.addr), Options{})
+			p.change(Silent)
+			if st := p.Stats(); st.Answered != 0 || st.Malformed+st.Late == 0 {
+				t.Fatalf("%+v", st)
+			}
+		})
+	}
+}
+
+// Of a suspicion one probe leaves per interval, so that fall of them are over after
+// fall*interval + timeout; an answer that takes nearly the timeout still counts.
+func TestSuspicionIsProbedPerInterval(t *testing.T) {
+	s := serve(t, ownAddress(), mute)
+	target := silent(s.addr)
+	target.Timeout, target.Interval, target.Fall = 800*time.Millisecond, 200*time.Millisecond, 3
+	start := time.Now()
+	p := launch(t, target, Options{})
+	p.change(Silent)
+	took, least := time.Since(start), target.Timeout+2*target.Interval
+	t.Logf("silent after %v", took)
+	if took < least || took > least+target.Timeout {
+		t.Fatalf("silent after %v, want %v and a little", took, least)
+	}
+}
+
+func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
+	const slow = 300 * time.Millisecond
+	var n atomic.Int32
+	s := &server{}
+	s = serve(t, ownAddress(), func(i int, r request) [][]byte {
+		s.mu.Lock()
+		to := s.from[i]
+		s.mu.Unlock()
+		if n.Add(1) > 2 { // both packets of the first probe are lost
+			time.AfterFunc(slow, func() { s.conn.WriteToUDPAddrPort(reply(r, "200 OK"), to) })
+		}
+		return nil
+	})
+	target := silent(s.addr)
+	target.Timeout, target.Interval, target.Fall = 800*time.Millisecond, 200*time.Millisecond, 20
+	p := launch(t, target, Options{})
+	p.next() // the suspicion
+	res := p.change(Up)
+	if res.RTT < slow || p.Stats().Answered == 0 {
+		t.Fatalf("%+v, %+v", res, p.Stats())
+	}
+}
+
+// A probe over UDP is repeated after T1, 2*T1, ..., at most T2, within its timeout.
+func TestRetransmissionsAreThoseOfARequest(t *testing.T) {
+	for timeout, want := range map[time.Duration][]time.Duration{
+		400 * time.Millisecond: {200},
+		time.Second:            {500},
+		2 * time.Second:        {500, 1500},
+		32 * time.Second:       {500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500},
+	} {
+		s := serve(t, ownAddress(), mute)
+		target := quick(s.addr)
+		target.Timeout, target.Interval, target.Fall = timeout, 24*time.Hour, 1
+		p := NewProber(target, Options{})
+		defer p.link.close()
+		start := time.Now()
+		p.nextAt = start
+		p.step(start)
+		var got []time.Duration
+		for at := start; ; {
+			if at = p.due(); at.After(start.Add(timeout)) || !p.flight.active {
+				break
+			}
+			before := p.Stats().Sent
+			p.step(at)
+			if p.Stats().Sent != before {
+				got = append(got, at.Sub(start)/time.Millisecond)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%v: again after %v ms, want %v", timeout, got, want)
+			continue
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Errorf("%v: again after %v ms, want %v", timeout, got, want)
+				break
+			}
+		}
+	}
+}

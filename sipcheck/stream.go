@@ -1,0 +1,262 @@
+package sipcheck
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// connectionAge is how long one connection carries probes. It is kept from probe
+// to probe: so the reset of a dying server reaches us at once, and TLS costs a
+// handshake now and then instead of per probe (which would be most of a core's
+// share allowed). It is renewed: a phone that registers needs the listener, the
+// accepting process and today's certificate, of which an old connection says
+// nothing. A suspicion, and whoever asks for a fresh probe, does not wait for it.
+const connectionAge = 10 * time.Second
+
+// streams is the link over TCP or TLS: one connection at a time.
+type streams struct {
+	dial    dialer
+	now     func() time.Time
+	age     time.Duration // connectionAge
+	timeout time.Duration // of a probe, and so of connecting
+	wakeup  chan struct{}
+	events  chan connEvent
+	timer   *time.Timer
+	out     []byte
+
+	conn    *connection // nil: none, or none yet
+	readers sync.WaitGroup
+}
+
+// connection is one TCP connection, from before it is connected until it is
+// closed. Its goroutine dials and reads; Run's writes.
+type connection struct {
+	cancel context.CancelFunc // ends the dialling
+	gone   chan struct{}      // closed with it
+
+	// Run's own.
+	ready  bool // connected, and over TLS: the handshake is done
+	net    net.Conn
+	local  netip.AddrPort
+	opened time.Time
+	asked  string // branch of the last probe written to it
+	good   bool   // a probe was answered over it
+	owes   bool   // the answer to asked
+	cert   *Certificate
+	took   time.Duration // to connect, the TLS handshake included
+
+	mu     sync.Mutex
+	tcp    *net.TCPConn // nil: not connected yet
+	closed bool
+}
+
+// connEvent is what a connection's goroutine tells.
+type connEvent struct {
+	from    *connection
+	message []byte
+	up      *established
+	err     error
+}
+
+type established struct {
+	conn net.Conn
+	cert *Certificate
+	took time.Duration
+}
+
+func newStreams(d dialer, timeout time.Duration, now func() time.Time) *streams {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return &streams{dial: d, now: now, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent), timer: t}
+}
+
+// send writes the flight's message once per connection: TCP itself repeats it. A
+// connection that is not even connected when the probe is due again is dialled
+// anew, since the kernel repeats a lost SYN only after a second.
+func (l *streams) send(f *flight, now time.Time, anew bool) (sent bool, err error) {
+	c := l.conn
+	switch {
+	case c == nil:
+	case c.ready && c.asked == f.ids.branch && !anew:
+		return false, nil
+	case c.ready && !anew && now.Sub(c.opened) < l.age:
+		return true, l.write(c, f)
+	case !c.ready && !anew && c.isConnected():
+		return false, nil // the TLS handshake goes on
+	}
+	l.drop(c != nil && c.owes)
+	l.open(now)
+	return false, nil
+}
+
+func (l *streams) write(c *connection, f *flight) error {
+	c.asked, c.owes = f.ids.branch, true
+	l.out = f.appendMessage(l.out[:0], c.local)
+	// By the kernel's clock, and from now: a starved Run may be past the flight's deadline.
+	c.net.SetWriteDeadline(time.Now().Add(f.target.Timeout))
+	if _, err := c.net.Write(l.out); err != nil {
+		l.drop(true)
+		return err
+	}
+	return nil
+}
+
+func (l *streams) open(now time.Time) {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &connection{cancel: cancel, gone: make(chan struct{}), opened: now}
+	l.conn = c
+	l.readers.Add(1)
+	go func() {
+		defer l.readers.Done()
+		l.serve(ctx, c)
+	}()
+}
+
+// serve is a connection's goroutine.
+func (l *streams) serve(ctx context.Context, c *connection) {
+	up, err := l.dial.open(ctx, c.keep)
+	if err != nil {
+		l.tell(connEvent{from: c, err: err})
+		return
+	}
+	l.tell(connEvent{from: c, up: up})
+	r := newMessageReader(up.conn)
+	for {
+		m, err := r.next()
+		l.tell(connEvent{from: c, message: m, err: err})
+		if err != nil {
+			return
+		}
+	}
+}
+
+// tell waits until Run takes the event: what a server sends too fast waits in its
+// own kernel.
+func (l *streams) tell(e connEvent) {
+	select {
+	case l.events <- e:
+	case <-e.from.gone:
+	}
+}
+
+// keep takes the TCP connection as soon as there is one, so that it can be closed
+// in the middle of a handshake. False: it is closed already.
+func (c *connection) keep(tcp *net.TCPConn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tcp = tcp
+	return !c.closed
+}
+
+func (c *connection) isConnected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tcp != nil
+}
+
+// drop closes the connection; with a reset if something may be unacknowledged, or
+// the kernel would go on for minutes to deliver it to a server that hangs.
+func (l *streams) drop(reset bool) {
+	c := l.conn
+	l.conn = nil
+	if c == nil {
+		return
+	}
+	close(c.gone)
+	c.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.tcp == nil {
+		return
+	}
+	if reset {
+		c.tcp.SetLinger(0)
+	} else if secured, is := c.net.(*tls.Conn); is {
+		secured.CloseWrite() // says farewell; an answered connection has room for it
+	}
+	c.tcp.Close()
+}
+
+func (l *streams) wait(until time.Time) (arrival, bool) {
+	l.timer.Reset(until.Sub(l.now()))
+	defer l.timer.Stop()
+	for {
+		select {
+		case e := <-l.events:
+			if e.from == l.conn {
+				return l.take(e), true
+			}
+		case <-l.timer.C:
+			return arrival{}, false
+		case <-l.wakeup:
+			return arrival{}, false
+		}
+	}
+}
+
+func (l *streams) waiting() (arrival, bool) {
+	for {
+		select {
+		case e := <-l.events:
+			if e.from == l.conn {
+				return l.take(e), true
+			}
+		default:
+			return arrival{}, false
+		}
+	}
+}
+
+func (l *streams) take(e connEvent) arrival {
+	c := e.from
+	switch {
+	case e.up != nil:
+		c.ready, c.net, c.cert, c.took = true, e.up.conn, e.up.cert, e.up.took
+		c.local = localOf(e.up.conn.LocalAddr().(*net.TCPAddr).AddrPort())
+		return arrival{ready: true}
+	case e.err != nil:
+		a := arrival{err: e.err, closed: c.ready, reused: c.good}
+		l.drop(false)
+		return a
+	}
+	return arrival{message: e.message}
+}
+
+// fail: an error of a write has closed the connection already; nothing else of
+// this host's own outlives one.
+func (l *streams) fail(error, time.Time) {}
+
+func (l *streams) settle(answered bool, now time.Time) {
+	switch c := l.conn; {
+	case c == nil:
+	case answered:
+		c.good, c.owes = true, false
+	case !c.ready && now.Sub(c.opened) >= l.timeout:
+		l.drop(true)
+	}
+}
+
+// connected is the connection that probes go by: what it cost, what it showed.
+func (l *streams) connected() (took time.Duration, cert *Certificate) {
+	if l.conn == nil {
+		return 0, nil
+	}
+	return l.conn.took, l.conn.cert
+}
+
+func (l *streams) wake() {
+	select {
+	case l.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+func (l *streams) close() {
+	l.drop(l.conn != nil && l.conn.owes)
+	l.readers.Wait()
+}
