@@ -214,7 +214,7 @@ func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
 func TestSurvivorIsAlone(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c", "d")
 	for range 30 {
-		b.hear("a", 11, elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp})
+		b.hear("d", 41, elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp})
 		b.live(200*time.Millisecond, b.held)
 	}
 	if b.held() {
