@@ -3,7 +3,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BINARY  := build/sipalive
-TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev
+TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev python3-aiosmtpd curl spin
 
 export CGO_ENABLED = 0
 
@@ -22,7 +22,7 @@ demo: $(BINARY)
 
 # The proof of the election: never from the cache, since the chaos run draws a
 # new seed each time, and with the figures that docs/proof.md is about.
-PROOF := /test/sim /test/chaos
+PROOF := /test/sim /test/model /test/chaos
 
 # Every test. Installs what the end-to-end tests run against: $(TOOLS).
 # One package at a time: the end-to-end tests measure, and share the cores.
@@ -44,8 +44,8 @@ lint:
 	$(GO) tool staticcheck ./...
 
 # The race detector needs cgo. The end-to-end tests run the binary, which has
-# none, so they are left out; the simulator is one goroutine per seed, so a
-# few hours of it do.
+# none, so they are left out, as is the model, which is no Go; the simulator is
+# one goroutine per seed, so a few hours of it do.
 RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench $(foreach p,$(PROOF),-e $(p)))
 race: tools
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m $(RACED)

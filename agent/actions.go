@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type takeover struct {
 	gone     bool
 	previous elect.Node
 	cause    elect.Cause
+	told     map[hooks.Phase]bool // which of failed and unreachable have been started
 }
 
 func newActions(a *Agent) *actions {
@@ -86,6 +88,8 @@ func (x *actions) transitions(ts []elect.Transition) {
 			x.set(t.VIP, was)
 		case elect.HolderSeen:
 			x.a.Runner.Newer(string(l.id), uint64(t.Epoch))
+		case elect.VerifyFailed, elect.ActionFailed:
+			x.once(l, hooks.Failed, t.Epoch, words(t, l.name))
 		case elect.Lapsed:
 			x.a.vipTargets.stop(t.VIP)
 		case elect.LetGo:
@@ -113,19 +117,32 @@ func (x *actions) get(id elect.VIPID) takeover {
 }
 
 func (x *actions) event(l *lease, e elect.Epoch, previous elect.Node, c elect.Cause) hooks.Event {
-	ev := hooks.Event{VIP: l.name, Node: x.a.Self.Name, Previous: string(previous), Epoch: uint64(e), Reason: c.String()}
+	ev := hooks.Event{VIP: l.name, Node: x.a.Self.Name, Previous: string(previous), Epoch: uint64(e), Cause: hookCause(c), Reason: c.String()}
 	if l.address.IsValid() {
 		ev.Address = l.address.String()
 	}
 	return ev
 }
 
-func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Event, done func(ok bool)) {
+// hookCause is a cause as actions tell them apart in `when`.
+func hookCause(c elect.Cause) hooks.Cause {
+	switch c {
+	case elect.CauseBoot:
+		return hooks.Boot
+	case elect.CauseCrash:
+		return hooks.Crash
+	case elect.CauseSIP, elect.CauseVerify:
+		return hooks.SIP
+	}
+	return hooks.Move // planned, by whomever
+}
+
+func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Event, done func(hooks.End)) {
 	x.chains.Add(1)
-	ended := func(ok bool) {
+	ended := func(end hooks.End) {
 		x.chains.Done()
 		if done != nil {
-			done(ok)
+			done(end)
 		}
 	}
 	x.a.Runner.Start(string(l.id), phase, uint64(e), ev, l.actions, func(o hooks.Outcome) {
@@ -137,7 +154,99 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 // acquire actions run, then SIP has to answer on it.
 func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
 	l, t := x.a.names().byID[id], x.get(id)
-	x.start(l, hooks.Acquire, e, x.event(l, e, t.previous, t.cause), func(bool) { go x.verify(l, t.took) })
+	x.acquire(l, e, t.took, x.event(l, e, t.previous, t.cause))
+}
+
+func (x *actions) acquire(l *lease, e, took elect.Epoch, ev hooks.Event) {
+	x.start(l, hooks.Acquire, e, ev, func(end hooks.End) {
+		if end.GiveBack != "" {
+			go x.giveBack(l, took, end.GiveBack)
+			return
+		}
+		go x.verify(l, took)
+	})
+}
+
+// giveBack ends a takeover whose actions failed: SIP is not asked.
+func (x *actions) giveBack(l *lease, took elect.Epoch, why string) {
+	t := x.get(l.id)
+	if t.gone || t.took != took {
+		return
+	}
+	x.a.recorder.complete(l.id, t.epoch, why)
+	x.a.report(elect.Verified{VIP: l.id, Epoch: t.epoch, GiveBack: true})
+}
+
+// failed starts the failed actions of a takeover that came to nothing.
+func (x *actions) failed(id elect.VIPID, e elect.Epoch, why string) {
+	x.once(x.a.names().byID[id], hooks.Failed, e, why)
+}
+
+// unreachable starts the actions for a VIP held here that the router was not
+// shown to follow.
+func (x *actions) unreachable(id elect.VIPID, why string) {
+	l, t := x.a.names().byID[id], x.get(id)
+	if t.gone {
+		return
+	}
+	x.once(l, hooks.Unreachable, t.epoch, why)
+	x.a.recorder.notice(config.NoticeUnreachable, l, t.epoch, why)
+}
+
+// once starts a phase that a takeover runs once, however often it is said.
+func (x *actions) once(l *lease, phase hooks.Phase, e elect.Epoch, why string) {
+	x.mu.Lock()
+	t := x.now[l.id]
+	first := t.epoch == e && !t.told[phase]
+	if first {
+		told := map[hooks.Phase]bool{phase: true}
+		maps.Copy(told, t.told)
+		t.told = told
+		x.now[l.id] = t
+	}
+	x.mu.Unlock()
+	if first {
+		ev := x.event(l, e, t.previous, t.cause)
+		ev.Reason = why
+		x.start(l, phase, e, ev, nil)
+	}
+}
+
+// resume starts what an agent before this one was to run and did not end, for
+// what is held on and for what is not. It runs before the loop does.
+func (x *actions) resume() {
+	held := map[elect.VIPID]elect.Epoch{}
+	for _, h := range x.a.Adopted {
+		held[h.VIP] = h.Epoch
+	}
+	for i := range x.a.names().leases {
+		l := &x.a.names().leases[i]
+		e := held[l.id]
+		owed, before := x.a.Runner.Resume(string(l.id), uint64(e))
+		if e != 0 {
+			t := takeover{epoch: e, took: e, cause: elect.CauseCrash}
+			if before != nil {
+				t.previous = elect.Node(before.Previous)
+			}
+			x.set(l.id, t)
+		}
+		for _, o := range owed {
+			x.again(l, o)
+		}
+	}
+}
+
+func (x *actions) again(l *lease, o hooks.Owed) {
+	e := elect.Epoch(o.Epoch)
+	if o.Event.VIP == "" { // nothing is known of the takeover but that it was one
+		o.Event = x.event(l, e, "", elect.CauseCrash)
+	}
+	x.a.recorder.again(l, o)
+	if o.Phase == hooks.Acquire {
+		x.acquire(l, e, e, o.Event)
+		return
+	}
+	x.start(l, o.Phase, e, o.Event, nil)
 }
 
 // verify asks the VIP itself with OPTIONS until it answers or time is up. The
@@ -182,7 +291,7 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 	for _, t := range verifiedBy(x.a.Config(), l) {
 		to := sipTarget(x.a.Config(), t, x.a.Self.Name, l.address)
 		for {
-			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: x.a.Self.Address,
+			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: LocalFor(x.a.Self, l.address),
 				Transport: to.Transport, Security: x.a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
 			if err == nil {
 				break
@@ -210,15 +319,19 @@ func verifiedBy(c *config.Config, l *lease) []config.Target {
 // fresh OPTIONS to its own PBX (§4.4).
 func (x *actions) prepare(p elect.PrepareVIP) {
 	l := x.a.names().byID[p.VIP]
-	ready := func(bool) { go x.ready(p) }
+	ready := func(end hooks.End) { go x.ready(p, end) }
 	if p.Again {
-		ready(true)
+		ready(hooks.End{OK: true})
 		return
 	}
 	x.start(l, hooks.Prepare, p.Epoch+1, x.event(l, p.Epoch+1, p.Previous, p.Cause), ready)
 }
 
-func (x *actions) ready(p elect.PrepareVIP) {
+func (x *actions) ready(p elect.PrepareVIP, end hooks.End) {
+	if end.GiveBack != "" {
+		x.a.report(elect.Prepared{VIP: p.VIP, Epoch: p.Epoch, Failed: end.GiveBack})
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), x.a.probeTimeout()+checkTimeout(x.a.Config()))
 	defer cancel()
 	done := elect.Prepared{VIP: p.VIP, Epoch: p.Epoch}

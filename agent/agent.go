@@ -40,6 +40,8 @@ type Parts struct {
 	Fence       *fence.Fence
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
+	Ends        *LeaseEnds
+	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
@@ -63,6 +65,7 @@ type Agent struct {
 	alone      *survivors
 	server     *control.Server
 	binder     *binder
+	watch      *arp.Watch
 	probes     *probes
 	vipTargets *vipTargets
 	checks     *checks
@@ -75,7 +78,8 @@ type Agent struct {
 	queries chan func()      // questions to the machine, answered between two steps
 
 	reloading sync.Mutex
-	unstored  bool // the runtime directory would not take the last record
+	waitsOut  sync.Mutex // held by a drain that waits for calls to end
+	unstored  bool       // the runtime directory would not take the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
 	stopped   chan struct{} // nothing is held any more, as an operator asked
@@ -132,6 +136,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
+	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival); err != nil {
+		return err
+	}
+	a.actions.resume()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -156,6 +164,7 @@ func (a *Agent) tasks() []task {
 	tasks := []task{
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
+		{"network watch", a.watch.Run},
 		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
@@ -166,6 +175,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"paused calls", a.resumeCalls},
 		{"gateway", a.alone.relay.Run},
 	}
 	return tasks

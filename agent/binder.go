@@ -69,7 +69,7 @@ func newBinder(a *Agent) *binder {
 		if ap := b.applied[h.VIP]; ap != nil {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
 			d := b.levelOf(h.VIP)
-			d.Hold, d.Epoch = true, h.Epoch
+			d.Hold, d.Epoch, d.Until = true, h.Epoch, h.Until
 		}
 	}
 	return b
@@ -121,7 +121,8 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 		if *old == d && !kept {
 			continue
 		}
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor || kept
+		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor || kept || ended
 		if (old.Hold || kept) && !d.Hold {
 			b.owed[d.VIP] = true // of what was never bound, too
 		}
@@ -194,7 +195,7 @@ func (b *binder) leave() {
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)
-			b.a.Announcer.Stop(ap.address.IP)
+			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address)
 		}
 	}
@@ -204,6 +205,7 @@ func (b *binder) leave() {
 // again.
 func (b *binder) apply(repair bool) elect.Instant {
 	b.mu.Lock()
+	now := b.a.Now() // under the lock: want compares with the same clock what this round ends
 	level := slices.Clone(b.level)
 	renamed := b.renamed
 	b.renamed = false
@@ -213,7 +215,6 @@ func (b *binder) apply(repair bool) elect.Instant {
 		b.manage()
 		repair = true // what came into the configuration may be bound by somebody
 	}
-	now := b.a.Now()
 	next := now.Add(time.Hour)
 	for _, d := range level {
 		ap := b.applied[d.VIP]
@@ -254,22 +255,31 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.moved = false
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
-			b.a.Announcer.Stop(ap.address.IP)
+			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
+			b.a.actions.failed(ap.id, d.Epoch, err.Error())
 			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
 			return
 		}
 	}
-	ap.on, ap.epoch = true, d.Epoch
 	bound := b.a.Now()
-	if ap.survivor = d.Survivor; (fresh || moved || b.again) && !ap.survivor {
-		b.announce(ap)
+	if fresh && bound >= d.Until {
+		// The kernel, or a freeze, took longer than the lease: nobody hears of it.
+		if ap.vip != nil {
+			_ = b.a.Table.Unbind(ap.address)
+		}
+		return
+	}
+	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
+	if (fresh || moved || b.again) && !ap.survivor {
+		b.announce(ap, fresh)
 	}
 	if fresh {
 		if ap.vip != nil {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
+		b.forget(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
@@ -284,19 +294,33 @@ func (b *binder) turn(ap *applied, survivor bool) {
 	case survivor:
 		b.a.Announcer.Stop(ap.address.IP)
 	default:
-		b.announce(ap)
+		b.announce(ap, false)
 	}
 	ap.survivor = survivor
 }
 
-func (b *binder) announce(ap *applied) {
-	if ap.vip == nil || !ap.vip.Announce {
+// announce tells the neighbours, and asks the router whether it has heard.
+func (b *binder) announce(ap *applied, fresh bool) {
+	if ap.vip == nil {
+		return
+	}
+	defer b.a.watch.Hold(ap.address.IP)
+	if !ap.vip.Announce {
 		return
 	}
 	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
 		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
+	if !fresh {
+		b.a.Announcer.Again(ap.address.IP)
+	}
+}
+
+// silence ends everything that speaks in a VIP's name by itself.
+func (b *binder) silence(ap *applied) {
+	b.a.watch.LetGo(ap.address.IP)
+	b.a.Announcer.Stop(ap.address.IP)
 }
 
 // release silences the announcer before the address goes, and the machine is
@@ -313,7 +337,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 		return
 	}
 	if ap.vip != nil {
-		b.a.Announcer.Stop(ap.address.IP)
+		b.silence(ap)
 		if err := b.a.Table.Unbind(ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)
@@ -324,11 +348,8 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 			return
 		}
 	}
-	if ap.on && ap.vip != nil {
-		select {
-		case b.flush <- ap.address.IP:
-		default: // the kernel times the entries out by itself
-		}
+	if ap.on {
+		b.forget(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {
@@ -339,8 +360,20 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 }
 
-// flushConntrack removes the connection-tracking entries of addresses that
-// left, so that a later return starts clean.
+// forget has the connection-tracking entries of a VIP removed.
+func (b *binder) forget(ap *applied) {
+	if ap.vip == nil {
+		return
+	}
+	select {
+	case b.flush <- ap.address.IP:
+	default: // the kernel times the entries out by itself
+	}
+}
+
+// flushConntrack removes the connection-tracking entries of addresses that came
+// or left: of what passed while another node held them, NAT and firewall
+// verdicts are wrong here.
 func (b *binder) flushConntrack(ctx context.Context) {
 	for {
 		select {

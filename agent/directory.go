@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sipalive/elect"
+	"sipalive/hooks"
 )
 
 // Directory is the agent's two places: the runtime directory, a tmpfs, for
@@ -25,6 +26,7 @@ const (
 	runtimeName = "runtime.json"
 	leaseName   = "leases"
 	durableName = "durable.json"
+	actionsName = "actions"
 	bootIDPath  = "/proc/sys/kernel/random/boot_id"
 )
 
@@ -49,6 +51,11 @@ func OpenDirectory(run, state string) (*Directory, error) {
 
 // Run is the runtime directory's path.
 func (d *Directory) Run() string { return d.run }
+
+// OpenActions opens the journal of the actions in the runtime directory.
+func (d *Directory) OpenActions() (*hooks.Journal, error) {
+	return hooks.OpenJournal(filepath.Join(d.run, actionsName), d.boot)
+}
 
 // Restore reads what an earlier agent left. A runtime record that is missing,
 // of another boot or damaged restores nothing: the quiet time covers what it

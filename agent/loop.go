@@ -106,6 +106,9 @@ func (a *Agent) carryOut(eff elect.Effects) {
 	for _, p := range eff.Prepare {
 		a.actions.prepare(p)
 	}
+	for _, f := range eff.Flush {
+		a.actions.flush(f)
+	}
 	if eff.Durable != nil {
 		a.durables.put(eff.Durable)
 	}

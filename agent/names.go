@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -62,9 +63,36 @@ func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }
 func hookActions(in []config.Action) []hooks.Action {
 	out := make([]hooks.Action, 0, len(in))
 	for _, c := range in {
-		out = append(out, hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached, Timeout: c.Timeout})
+		a := hooks.Action{On: hooks.Phase(c.On), Exec: c.Exec, User: c.User, FreeSWITCH: c.FreeSWITCH, Memcached: c.Memcached,
+			HTTP: c.HTTP, SecretFile: c.SecretFile, Timeout: c.Timeout, Retries: c.Retries, GiveBack: c.OnFailure == config.OnFailureRelease}
+		for _, w := range c.When {
+			a.When = append(a.When, hooks.Cause(w))
+		}
+		out = append(out, a)
 	}
 	return out
+}
+
+// CheckActions refuses an action that could never do what it says.
+func CheckActions(c *config.Config) error {
+	for i, n := range c.Notify {
+		if err := (hooks.Action{On: hooks.Notice, Mail: n.Mail, HTTP: n.HTTP, Exec: n.Exec}).Check(); err != nil {
+			return fmt.Errorf("%s: notify %d: %w", c.File, i+1, err)
+		}
+	}
+	for i, a := range hookActions(c.Actions) {
+		if err := a.Check(); err != nil {
+			return fmt.Errorf("%s: cluster-wide action %d: %w", c.File, i+1, err)
+		}
+	}
+	for _, l := range newNames(c, nil).leases {
+		for i, a := range l.actions {
+			if err := a.Check(); err != nil {
+				return fmt.Errorf("%s: action %d of %s: %w", c.File, i+1, l.name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // ElectConfig is what the machine needs of the configuration.
@@ -75,6 +103,7 @@ func ElectConfig(c *config.Config, self *config.Node) elect.Config {
 		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
 		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c), CheckTimeout: checkTimeout(c),
 		Survivor: survivorModes[c.Survivor], SurvivorAfter: c.Timing.SurvivorAfter,
+		FlushTimeout: flushTimeout(hookActions(c.Actions)),
 	}
 	for _, n := range c.Nodes {
 		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})
@@ -105,7 +134,7 @@ func prepareTimeout(c *config.Config) time.Duration {
 	for _, t := range c.SIP.OnNode() {
 		probe = max(probe, t.Timeout)
 	}
-	return longestChain(c, config.Prepare) + probe
+	return longestChain(c, hooks.Prepare) + probe
 }
 
 // checkTimeout is the longest that a node's checks of itself can take.
@@ -122,26 +151,17 @@ func checkTimeout(c *config.Config) (longest time.Duration) {
 // releaseTimeout is the longest that the actions of a node that hands over can
 // take.
 func releaseTimeout(c *config.Config) time.Duration {
-	return longestChain(c, config.Release) + longestChain(c, config.Retire)
+	return longestChain(c, hooks.Release) + longestChain(c, hooks.Retire)
 }
 
 // longestChain is what the slowest VIP's or role's actions of a phase may take
 // by their timeouts.
-func longestChain(c *config.Config, phase config.Phase) (longest time.Duration) {
-	chain := func(actions []config.Action) {
-		var sum time.Duration
-		for _, a := range actions {
-			if a.On == phase {
-				sum += a.Timeout
-			}
-		}
-		longest = max(longest, sum)
-	}
+func longestChain(c *config.Config, phase hooks.Phase) (longest time.Duration) {
 	for _, v := range c.VIPs {
-		chain(v.Actions)
+		longest = max(longest, hooks.Longest(hookActions(v.Actions), phase))
 	}
 	for _, r := range c.Roles {
-		chain(r.Actions)
+		longest = max(longest, hooks.Longest(hookActions(r.Actions), phase))
 	}
 	return longest
 }

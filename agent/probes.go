@@ -221,8 +221,12 @@ var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.
 	elect.SIPSilent: 4, elect.SIPUnready: 5, elect.SIPRefused: 6}
 
 // stateOf is the worst of the node's targets: every one of them serves calls.
+// A witness has none, so nothing is known of it.
 func (p *probes) stateOf(n elect.Node) elect.SIPState {
 	worst := elect.SIPUp
+	if c := p.a.Config().Node(string(n)); c != nil && !c.Holder {
+		worst = elect.SIPUnknown
+	}
 	for _, prober := range p.byNode[n] {
 		if s := p.verdict[prober]; badness[s] > badness[worst] {
 			worst = s

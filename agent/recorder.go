@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
 	"sipalive/hooks"
@@ -21,6 +22,7 @@ type recorder struct {
 	release map[elect.VIPID]*entry // our last release
 	ready   map[elect.VIPID][]hooks.Outcome
 	warned  map[string]time.Time
+	notify  *notifier
 }
 
 // entry is an event in the journal that goes on.
@@ -38,12 +40,15 @@ const warnEvery = time.Minute
 
 func newRecorder(a *Agent) *recorder {
 	return &recorder{a: a, facts: make(chan func(), 512), open: map[elect.VIPID]*entry{}, release: map[elect.VIPID]*entry{},
-		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}}
+		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}, notify: newNotifier(a)}
 }
 
 // run goes on until the last action has ended, since it has something to tell.
 func (r *recorder) run(context.Context) error {
 	r.post(func() { r.agentEvent("started") })
+	if f := r.a.Fence; f != nil && f.Weak() {
+		r.notice(config.NoticeFenceMissing, nil, 0, "fence "+f.Kind()+": "+f.Explain())
+	}
 	for {
 		select {
 		case f := <-r.facts:
@@ -171,6 +176,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 		return
 	}
 	r.log(t, ev)
+	r.notify.transition(t, ev)
 	id := r.a.Journal.Add(ev)
 	if t.Kind == elect.LetGo {
 		r.release[t.VIP] = &entry{id: id, epoch: t.Epoch, zero: at}
@@ -240,6 +246,8 @@ func words(t elect.Transition, vip string) string {
 		return node + " runs our configuration again"
 	case elect.VerifyFailed:
 		return because(vip + " does not answer SIP here")
+	case elect.ActionFailed:
+		return because(vip + ": an action failed that gives it back")
 	case elect.BindFailed:
 		return t.Text
 	}
@@ -272,7 +280,7 @@ func kindOf(k elect.TransitionKind) string {
 		return control.KindFreeze
 	case elect.ListTaken, elect.ConfigDiffers, elect.ConfigSame:
 		return control.KindConfig
-	case elect.VerifyFailed:
+	case elect.VerifyFailed, elect.ActionFailed:
 		return control.KindVerify
 	case elect.BindFailed:
 		return control.KindBind
@@ -283,7 +291,7 @@ func kindOf(k elect.TransitionKind) string {
 func (r *recorder) log(t elect.Transition, ev control.Event) {
 	level := slog.LevelInfo
 	switch t.Kind {
-	case elect.Lapsed, elect.Survives, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed,
+	case elect.Lapsed, elect.Survives, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
 		elect.ConfigDiffers:
 		level = slog.LevelWarn
 	case elect.AllUnfit, elect.BindFailed:
@@ -291,7 +299,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	}
 	why, err := ev.Reason, ""
 	switch {
-	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed:
+	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed || t.Kind == elect.ActionFailed:
 		err = t.Text
 	case t.Text != "":
 		why = t.Text
@@ -368,7 +376,19 @@ func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
 	r.update(id, e, func(ev *control.Event, _ elect.Instant) {
 		if ev.Outcome == "" {
 			ev.Outcome = outcome
+			r.notify.complete(*ev)
 		}
+	})
+}
+
+// notice tells people of something that is no transition of the machine.
+func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text string) {
+	r.post(func() {
+		ev := control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: string(what), Epoch: uint64(e), Text: text}
+		if l != nil {
+			ev.VIP = l.name
+		}
+		r.notify.tell(what, ev, text)
 	})
 }
 
@@ -388,6 +408,13 @@ func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, 
 		if en := r.open[id]; en != nil && e >= en.epoch {
 			r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev, en.zero) })
 		}
+	})
+}
+
+// again tells that actions of an agent before this one are run to their end.
+func (r *recorder) again(l *lease, o hooks.Owed) {
+	r.post(func() {
+		r.a.Log.Warn("actions that an earlier agent did not end are run again", "node", r.a.Self.Name, "vip", l.name, "epoch", o.Epoch, "reason", string(o.Phase))
 	})
 }
 

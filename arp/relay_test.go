@@ -122,7 +122,7 @@ func TestRelayHearsClaims(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return transmit(fd, index, &f)
+				return transmit(fd, index, f[:])
 			})
 			if err != nil {
 				t.Fatal(err)

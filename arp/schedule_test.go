@@ -41,6 +41,7 @@ func recorded(o Options) (*Announcer, *recorder) {
 		onError:   o.OnError,
 		send:      r.send,
 		schedules: make(map[netip.Addr]*schedule),
+		late:      make(map[netip.Addr]time.Time),
 	}
 	a.SetRefresh(o.Refresh)
 	return a, r

@@ -24,9 +24,12 @@ type Config struct {
 	Nodes      []Node // in file order, which breaks ties (design §4.8)
 	SIP        SIP
 	FreeSWITCH FreeSWITCH
-	Checks     []Check // in file order
-	VIPs       []VIP   // in file order
-	Roles      []Role  // in file order
+	Checks     []Check  // in file order
+	VIPs       []VIP    // in file order
+	Roles      []Role   // in file order
+	Actions    []Action // cluster-wide: on every node
+	Notify     []Notify
+	Mail       Mail
 	Announce   Announce
 	Control    Control
 }
@@ -79,7 +82,7 @@ func (t Timing) Margin() time.Duration { return max(10*time.Millisecond, t.Lease
 // Node is a machine that runs an agent.
 type Node struct {
 	Name     string
-	Address  netip.Addr // static IPv4: heartbeats and SIP probes
+	Address  netip.Addr // static: heartbeats and SIP probes
 	Address2 netip.Addr // second path for heartbeats; the zero Addr: none
 	Voter    bool       // grants leases
 	Holder   bool       // may hold VIPs; false: a witness
@@ -151,10 +154,11 @@ type Check struct {
 // VIP is a floating IP address with a name.
 type VIP struct {
 	Name      string
-	Address   netip.Addr // IPv4, bound as /32
+	Address   netip.Addr // bound as /32 or /128
 	Interface string     // "": the interface of the node's address
 	Prefer    []string   // node names, best first; none is a witness
 	Weight    int        // load, at least 1
+	Gateway   netip.Addr // router asked for proof (design §5.4), of Address's family, without a zone; the zero Addr: next hop of the default route there
 	Announce  bool       // false: a provider's API moves the address
 	Actions   []Action   // in order
 
@@ -169,23 +173,93 @@ type Role struct {
 	Actions     []Action // in order
 }
 
-// Action is one step of a takeover. Exactly one of Exec, FreeSWITCH and
-// Memcached is not empty.
+// Notice is what people can be told of.
+type Notice string
+
+// The notices.
+const (
+	NoticeTakeover     Notice = "takeover"      // by the new holder, with cause and duration
+	NoticeVacant       Notice = "vacant"        // nobody holds a VIP
+	NoticeAllUnfit     Notice = "all_unfit"     // no node is fit, or that is over
+	NoticeRival        Notice = "rival"         // another machine claims a VIP
+	NoticeUnreachable  Notice = "unreachable"   // the router was not shown to follow
+	NoticeFenceMissing Notice = "fence_missing" // this node starts without a fence that holds the promise
+)
+
+var notices = []Notice{NoticeTakeover, NoticeVacant, NoticeAllUnfit, NoticeRival, NoticeUnreachable, NoticeFenceMissing}
+
+// Notify is one way to tell people. Exactly one of Mail, HTTP and Exec is given.
+type Notify struct {
+	Events []Notice // at least one
+	Mail   []string
+	HTTP   string
+	Exec   []string
+}
+
+// Mail is where mail is handed in.
+type Mail struct {
+	Server       string // host:port
+	TLS          MailTLS
+	User         string // "": no login
+	PasswordFile string // absolute path; with User only
+	From         string
+}
+
+// MailTLS says how much encryption the mail server must offer.
+type MailTLS string
+
+// The values of MailTLS.
+const (
+	MailTLSNone          MailTLS = "none"
+	MailTLSOpportunistic MailTLS = "opportunistic" // if offered; no certificate is checked
+	MailTLSRequired      MailTLS = "required"      // with a good certificate
+)
+
+// Action is one step of a takeover. Exactly one of Exec, FreeSWITCH, Memcached
+// and HTTP is not empty.
 type Action struct {
 	On         Phase
 	Exec       []string      // absolute path and arguments, no shell
+	User       string        // whom Exec runs as; "": the agent's own, without its capabilities
 	FreeSWITCH []string      // event-socket api commands, in order, one line each
 	Memcached  []string      // host:port, flush_all on each server
-	Timeout    time.Duration // of the whole action
+	HTTP       string        // URL that gets the event as JSON
+	SecretFile string        // absolute path; "": HTTP is not signed
+	Timeout    time.Duration // of the whole action, each time it is tried
+	Retries    int           // after a failure, with growing pauses
+	OnFailure  OnFailure
+	When       []Cause // runs for these alone; empty: for all
 }
 
-// Verb is the action's key in the file: exec, freeswitch or memcached.
+// OnFailure is what follows once an action has failed for good.
+type OnFailure string
+
+// The two values of OnFailure.
+const (
+	OnFailureContinue OnFailure = "continue" // the next action
+	OnFailureRelease  OnFailure = "release"  // another node is asked to hold it, if there is one
+)
+
+// Cause is why a takeover happens.
+type Cause string
+
+// The causes that actions tell apart.
+const (
+	CauseMove  Cause = "move"  // planned, by whomever
+	CauseCrash Cause = "crash" // the holder fell silent
+	CauseSIP   Cause = "sip"   // the holder's PBX did not answer
+	CauseBoot  Cause = "boot"  // nobody held it since the cluster started
+)
+
+// Verb is the action's key in the file: exec, freeswitch, memcached or http.
 func (a Action) Verb() string {
 	switch {
 	case len(a.Exec) > 0:
 		return "exec"
 	case len(a.FreeSWITCH) > 0:
 		return "freeswitch"
+	case a.HTTP != "":
+		return "http"
 	default:
 		return "memcached"
 	}
@@ -200,7 +274,15 @@ const (
 	Acquire Phase = "acquire" // on the new holder, once the address is bound and announced
 	Release Phase = "release" // on the old holder, once the address is unbound
 	Retire  Phase = "retire"  // on the old holder, once the successor's acquire actions ended
+	Failed  Phase = "failed"  // on the node whose takeover failed
+	// Unreachable runs on the holder that the router was not shown to follow.
+	Unreachable Phase = "unreachable"
+	// Flush belongs to no VIP: it runs on every node when an operator asks.
+	Flush Phase = "flush"
 )
+
+// phases are those of a VIP or role, in the order of a takeover.
+var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable}
 
 // Announce says how the network is kept informed (design §5.3).
 type Announce struct {

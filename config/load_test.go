@@ -40,6 +40,7 @@ func home() *Config {
 		},
 		FreeSWITCH: FreeSWITCH{Address: "127.0.0.1:8021", PasswordFile: "/etc/sipalive/freeswitch.password"},
 		VIPs:       []VIP{vip("vip1", "192.0.2.101", "pbx1"), vip("vip2", "192.0.2.102", "pbx2")},
+		Mail:       Mail{Server: "127.0.0.1:25", TLS: MailTLSOpportunistic, From: "sipalive@localhost"},
 		Announce:   Announce{Refresh: 30 * time.Second},
 		Control:    Control{Group: "sipalive"},
 	}
@@ -59,9 +60,10 @@ func TestLoadHome(t *testing.T) {
 func TestReferenceActions(t *testing.T) {
 	c := mustParse(t, Reference())
 	want := []Action{
-		{On: Acquire, Memcached: []string{"127.0.0.1:11211"}, Timeout: 5 * time.Second},
-		{On: Acquire, FreeSWITCH: []string{"sofia profile vip1 recover"}, Timeout: 5 * time.Second},
-		{On: Acquire, Exec: []string{"/etc/sipalive/hooks/takeover", "--vip", "vip1"}, Timeout: 5 * time.Second},
+		{On: Acquire, Memcached: []string{"127.0.0.1:11211"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
+		{On: Acquire, FreeSWITCH: []string{"sofia profile vip1 recover"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
+		{On: Acquire, Exec: []string{"/etc/sipalive/hooks/takeover", "--vip", "vip1"}, Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
+		{On: Acquire, HTTP: "https://example.net/hook", Timeout: 5 * time.Second, OnFailure: OnFailureContinue},
 	}
 	if diff := cmp.Diff(want, c.VIPs[0].Actions); diff != "" {
 		t.Error(diff)
@@ -70,7 +72,7 @@ func TestReferenceActions(t *testing.T) {
 	for _, a := range c.VIPs[0].Actions {
 		verbs = append(verbs, a.Verb())
 	}
-	if !slices.Equal(verbs, []string{"memcached", "freeswitch", "exec"}) {
+	if !slices.Equal(verbs, []string{"memcached", "freeswitch", "exec", "http"}) {
 		t.Error(verbs)
 	}
 	if r := c.Roles[0]; !r.PreferSpare || len(r.Prefer) != 0 || len(r.Actions) != 1 {

@@ -49,6 +49,7 @@ func flatten(prefix string, values map[string]any, into map[string]bool) {
 const (
 	targetKeysComment = "# interval, timeout, fall, rise, unhealthy_codes: as in [sip]"
 	roleActionComment = "# e.g. as in [[vip.action]]"
+	clusterComment    = "# e.g. cluster-wide, on every node; as in [[vip.action]]"
 )
 
 func TestReferenceHasEveryKeyOfTheSchemaAndNoOther(t *testing.T) {
@@ -64,12 +65,15 @@ func TestReferenceHasEveryKeyOfTheSchemaAndNoOther(t *testing.T) {
 	for key := range strings.SplitSeq(strings.TrimSuffix(strings.TrimPrefix(targetKeysComment, "# "), ": as in [sip]"), ", ") {
 		given["sip.target."+key] = true
 	}
-	if !strings.Contains(string(Reference()), roleActionComment) {
-		t.Fatalf("reference.toml no longer says %q", roleActionComment)
+	for _, comment := range []string{roleActionComment, clusterComment} {
+		if !strings.Contains(string(Reference()), comment) {
+			t.Fatalf("reference.toml no longer says %q", comment)
+		}
 	}
 	for key := range maps.Clone(given) {
 		if leaf, is := strings.CutPrefix(key, "vip.action."); is {
 			given["role.action."+leaf] = true
+			given["action."+leaf] = true
 		}
 	}
 	want := schemaOf(t, Reference())
@@ -130,7 +134,8 @@ func mustParse(t *testing.T, data []byte) *Config {
 func TestEveryDefault(t *testing.T) {
 	needed := []string{"cluster", "key_file", "node.name", "node.address", "vip.name", "vip.address",
 		"role.name", "check.name", "check.exec", "vip.action.on", "vip.action.exec", "vip.action.freeswitch", "vip.action.memcached",
-		"role.action.on", "role.action.exec"}
+		"vip.action.http", "role.action.on", "role.action.exec", "action.on", "action.memcached",
+		"notify.events", "notify.mail", "notify.http", "notify.exec"}
 	examples := []string{"vip.prefer"}
 	want := mustParse(t, Reference()).Digest()
 	at, _ := positions(Reference())
@@ -175,12 +180,19 @@ func TestEveryKeyMatters(t *testing.T) {
 		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`, "freeswitch.ready_check": "true",
 		"check.name": `"other"`, "check.exec": `["/other"]`, "check.interval": `"9s"`, "check.timeout": `"1s"`, "check.fall": "1",
 		"vip.name": `"other"`, "vip.address": `"192.0.2.102"`, "vip.interface": `"eth1"`, "vip.prefer": "[]",
-		"vip.weight": "2", "vip.announce": "false",
+		"vip.weight": "2", "vip.gateway": `"192.0.2.254"`, "vip.announce": "false",
 		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
 		"vip.action.memcached": `["127.0.0.1:11212"]`, "vip.action.timeout": `"1s"`,
+		"vip.action.retries": "2", "vip.action.user": `"nobody"`,
+		"vip.action.http": `"http://other/"`, "vip.action.secret_file": `"/other"`, "vip.action.on_failure": `"release"`, "vip.action.when": `["crash"]`,
 		"role.name": `"other"`, "role.prefer": `["pbx1"]`,
 		"role.action.on": `"prepare"`, "role.action.exec": `["/other"]`, "role.action.freeswitch": "",
-		"role.action.memcached": "", "role.action.timeout": `"1s"`,
+		"role.action.memcached": "", "role.action.http": "", "role.action.secret_file": "", "role.action.timeout": `"1s"`,
+		"action.on": "", "action.exec": "", "action.user": "", "action.freeswitch": "", "action.memcached": `["127.0.0.1:11212"]`, "action.http": "",
+		"action.secret_file": "", "action.timeout": `"1s"`, "action.retries": "2", "action.on_failure": "", "action.when": "",
+		"notify.events": `["takeover"]`, "notify.mail": `["other@example.net"]`, "notify.http": `"http://other/"`, "notify.exec": `["/other"]`,
+		"mail.server": `"127.0.0.1:26"`, "mail.tls": `"none"`, "mail.user": "", "mail.password_file": "", "mail.from": `"a@b"`,
+		"role.action.retries": "2", "role.action.user": `"nobody"`, "role.action.on_failure": `"release"`, "role.action.when": `["crash"]`,
 		"announce.refresh": `"10s"`, "control.group": `"other"`,
 	}
 	// These have no second value that is right in the reference itself.
@@ -190,7 +202,19 @@ func TestEveryKeyMatters(t *testing.T) {
 		"node.holder":            {"holder    = true", "holder    = false"},
 		"role.action.freeswitch": {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `freeswitch = ["status"]`},
 		"role.action.memcached":  {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `memcached = ["localhost:1"]`},
-		"sip.target.on":          {"on    = \"node\"", "on    = \"node\"\n[[sip.target]]\nname = \"vip\"\non = \"vip1\""},
+		"role.action.http":       {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`, `http = "http://other/"`},
+		"role.action.secret_file": {`exec = ["/usr/bin/systemctl", "start", "cdr-import"]`,
+			"http = \"http://other/\"\nsecret_file = \"/other\""},
+		"mail.user":          {"user          = \"\"\npassword_file = \"\"", "user          = \"a\"\npassword_file = \"/b\""},
+		"mail.password_file": {"user          = \"\"\npassword_file = \"\"", "user          = \"a\"\npassword_file = \"/c\""},
+		// The same reader as of [[vip.action]]; these have one value, or need another verb.
+		"action.on": {}, "action.on_failure": {}, "action.when": {},
+		"action.exec":        {"memcached = [\"127.0.0.1:11211\"]\n\n", "exec = [\"/other\"]\n\n"},
+		"action.user":        {"memcached = [\"127.0.0.1:11211\"]\n\n", "exec = [\"/other\"]\nuser = \"a\"\n\n"},
+		"action.freeswitch":  {"memcached = [\"127.0.0.1:11211\"]\n\n", "freeswitch = [\"flush\"]\n\n"},
+		"action.http":        {"memcached = [\"127.0.0.1:11211\"]\n\n", "http = \"http://a/\"\n\n"},
+		"action.secret_file": {"memcached = [\"127.0.0.1:11211\"]\n\n", "http = \"http://a/\"\nsecret_file = \"/a\"\n\n"},
+		"sip.target.on":      {"on    = \"node\"", "on    = \"node\"\n[[sip.target]]\nname = \"vip\"\non = \"vip1\""},
 	}
 	second := "\n[[node]]\nname = \"pbx9\"\naddress = \"192.0.2.19\"\n"
 	reference := strings.Replace(string(Reference()), `prefer    = ["pbx1"]`, "prefer    = []", 1) + second
@@ -212,6 +236,9 @@ func TestEveryKeyMatters(t *testing.T) {
 			before, after = []byte(reference), []byte(strings.Replace(reference, swap[0], swap[1], 1))
 		case line == 0 && strings.HasPrefix(key, "sip.target."):
 			before, after = Reference(), withLine(onLine, leaf+" = "+value)
+		case line == 0 && strings.HasPrefix(key, "action."):
+			before = Reference()
+			after = []byte(strings.Replace(string(before), "on        = \"flush\"\n", "on        = \"flush\"\n"+leaf+" = "+value+"\n", 1))
 		case line == 0:
 			before = Reference()
 			after = append(Reference(), []byte("\n")...)

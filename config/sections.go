@@ -55,6 +55,11 @@ func (d *decoder) config() *Config {
 	c.Checks, d.checkTables = each(t, "check", check)
 	c.VIPs, d.vipTables = each(t, "vip", vip)
 	c.Roles, d.roleTables = each(t, "role", role)
+	c.Actions = clusterActions(t)
+	for _, e := range t.tables("notify") {
+		c.Notify = append(c.Notify, notify(e))
+	}
+	c.Mail = mailSection(t.table("mail"))
 	c.Announce = announce(t.table("announce"))
 	c.Control = control(t.table("control"))
 	t.done()
@@ -194,6 +199,7 @@ func vip(t *table) VIP {
 		Interface:     t.ifname("interface"),
 		Prefer:        t.texts("prefer", `["pbx1"]`),
 		Weight:        t.number("weight", 1, 1, maxRelative),
+		Gateway:       t.address("gateway", "192.0.2.1", false),
 		Announce:      t.boolean("announce", true),
 		Actions:       actions(t),
 		interfaceLine: t.line("interface"),

@@ -27,6 +27,21 @@ type Agent interface {
 	// line: what, on what, why, what to do. When ctx ends first the command
 	// may still be carried out.
 	Do(ctx context.Context, cmd Command) (string, error)
+	// Flush has every node run its flush actions and returns what became of each,
+	// in configured order. A node that is not heard has one entry without an action.
+	Flush(ctx context.Context) ([]FlushResult, error)
+	// DrainQuietly drains this node once its calls have ended, and calls progress
+	// meanwhile. When ctx ends before the move everything is as it was.
+	DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error)
+}
+
+// FlushResult is one flush action on one node.
+type FlushResult struct {
+	Node   string `json:"node"`
+	Action string `json:"action,omitempty"` // empty: the node has none, or is not heard
+	OK     bool   `json:"ok"`
+	Took   Millis `json:"took_ms,omitempty"`
+	Text   string `json:"text,omitempty"` // why it failed, or what is to be looked at
 }
 
 // Kind is what an operator may ask of the agent.

@@ -139,6 +139,14 @@ func (c *Client) Do(ctx context.Context, cmd Command) (string, error) {
 	return out.Text, err
 }
 
+// Flush has every node run its flush actions.
+func (c *Client) Flush(ctx context.Context) ([]FlushResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, doTimeout+c.ask)
+	defer cancel()
+	var results []FlushResult
+	return results, c.exchange(ctx, http.MethodPost, pathFlush, nil, nil, &results)
+}
+
 func (c *Client) get(ctx context.Context, path string, query url.Values, doc any) error {
 	ctx, cancel := context.WithTimeout(ctx, c.ask)
 	defer cancel()

@@ -25,11 +25,17 @@ type fake struct {
 	status func(context.Context) (Status, error)
 	plan   func(context.Context, []string) (Plan, error)
 	do     func(context.Context, Command) (string, error)
+	flush  func(context.Context) ([]FlushResult, error)
+	drain  func(context.Context, WaitCalls, func(CallsLeft)) (string, error)
 }
 
 func (f fake) Status(ctx context.Context) (Status, error) { return f.status(ctx) }
 func (f fake) Plan(ctx context.Context, without []string) (Plan, error) {
 	return f.plan(ctx, without)
+}
+func (f fake) Flush(ctx context.Context) ([]FlushResult, error) { return f.flush(ctx) }
+func (f fake) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
+	return f.drain(ctx, w, progress)
 }
 func (f fake) Do(ctx context.Context, cmd Command) (string, error) { return f.do(ctx, cmd) }
 
@@ -45,6 +51,10 @@ func steady() fake {
 		status: func(context.Context) (Status, error) { return example(), nil },
 		plan: func(_ context.Context, without []string) (Plan, error) {
 			return Plan{Without: without, VIPs: []PlannedVIP{{Name: "vip1", Holder: "pbx1", Would: "pbx1", Reason: "pbx1: holds it"}}}, nil
+		},
+		flush: func(context.Context) ([]FlushResult, error) {
+			return []FlushResult{{Node: "pbx1", Action: "memcached 127.0.0.1:11211", OK: true, Took: Millis(1200 * time.Microsecond)},
+				{Node: "pbx2", Text: "not heard"}}, nil
 		},
 		do: func(_ context.Context, cmd Command) (string, error) {
 			if cmd.Node == "pbx9" {

@@ -20,6 +20,8 @@ const (
 	pathPlan    = "/v1/plan"
 	pathEvents  = "/v1/events"
 	pathCommand = "/v1/command"
+	pathFlush   = "/v1/flush"
+	pathDrain   = "/v1/drain"
 )
 
 // maxWithout is above any sensible number of nodes in one plan.
@@ -52,6 +54,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(pathStatus, s.answer(http.MethodGet, s.status))
 	mux.Handle(pathPlan, s.answer(http.MethodGet, s.plan))
 	mux.Handle(pathCommand, s.answer(http.MethodPost, s.command))
+	mux.Handle(pathDrain, s.answer(http.MethodPost, s.drainWaiting))
+	mux.Handle(pathFlush, s.answer(http.MethodPost, s.flush))
 	mux.Handle(pathEvents, s.answer(http.MethodGet, s.events))
 	mux.Handle("/", s.answer("", func(http.ResponseWriter, *http.Request) (any, error) {
 		return nil, refuse(http.StatusNotFound, "no such page (newer command than agent? compare sipalive version)")
@@ -155,6 +159,19 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return outcome{text}, nil
+}
+
+func (s *Server) flush(_ http.ResponseWriter, r *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), doTimeout)
+	defer cancel()
+	results, err := s.agent.Flush(ctx)
+	if results == nil {
+		results = []FlushResult{}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 func readCommand(body io.Reader) (cmd Command, err error) {

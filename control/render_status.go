@@ -53,6 +53,9 @@ func (st Status) unusual() []string {
 		lines = append(lines, unusualTargets(v.Name, v.Targets)...)
 		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
+	for _, v := range st.VIPs {
+		say(v.Holder != "" && v.Router == "unproven", "%s: the router does not reach %s at %s (see sipalive events there)", v.Name, v.Address, v.Holder)
+	}
 	for _, r := range st.Roles {
 		say(r.State != "held", "role %s %s: %s", r.Name, r.State, orNone(r.Reason))
 	}
@@ -110,9 +113,9 @@ func (st Status) nodeTable() *table {
 
 func (st Status) vipTable(loc *time.Location) *table {
 	t := &table{}
-	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "VERIFIED", "WHY")
+	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "ROUTER", "VERIFIED", "WHY")
 	for _, v := range st.VIPs {
-		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.verified(), v.Reason)
+		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.router(), v.verified(), v.Reason)
 	}
 	return t
 }
@@ -124,6 +127,13 @@ func (st Status) roleTable(loc *time.Location) *table {
 		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(loc), r.Reason)
 	}
 	return t
+}
+
+func (v VIPStatus) router() string {
+	if v.Holder == "" {
+		return ""
+	}
+	return v.Router
 }
 
 func (v VIPStatus) verified() string {

@@ -33,6 +33,9 @@ type request struct {
 	v    *vip
 	err  string
 	at   Instant
+
+	flush  bool    // the actions are under way or have ended
+	report *Report // what came of them
 }
 
 // commandTimeout bounds what a command may take beyond a move's own time.
@@ -51,6 +54,9 @@ func (m *Machine) onCommand(c Command) {
 		why = m.commandNode(cmd, c)
 	case CommandAdopt:
 		m.adopting = true
+	case CommandFlush:
+		m.commandFlush(c)
+		return
 	case CommandStop:
 		m.stopping, m.stopID = true, c.ID
 		m.stopBy = m.now.Add(m.cfg.PrepareTimeout + m.cfg.Lease)
@@ -325,6 +331,9 @@ func (m *Machine) onRequest(p *peer, r Request) {
 			if old.err != "" {
 				m.send(p, Reply{ID: r.ID, Error: old.err})
 			}
+			if r.Kind == CommandFlush && old.flush {
+				m.requestedFlush(old)
+			}
 			return
 		}
 	}
@@ -333,6 +342,9 @@ func (m *Machine) onRequest(p *peer, r Request) {
 	switch r.Kind {
 	case CommandDrain, CommandUndrain, CommandFreeze, CommandThaw:
 		m.changeSelf(r.Kind, r.For)
+		return
+	case CommandFlush:
+		m.requestedFlush(req)
 		return
 	case CommandMove, CommandFailback:
 		req.err = m.requestedMove(req, r)

@@ -38,12 +38,14 @@ type Prepared struct {
 }
 
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
-// and OK says whether the VIP answered SIP after them (§5.5).
+// and OK says whether the VIP answered SIP after them (§5.5). With GiveBack it
+// was not asked: an action failed that gives the VIP back.
 type Verified struct {
-	VIP     VIPID
-	Epoch   Epoch
-	OK      bool
-	Skipped bool // nothing asked: verify = false, or a role
+	VIP      VIPID
+	Epoch    Epoch
+	OK       bool
+	Skipped  bool // nothing asked: verify = false, or a role
+	GiveBack bool // an action with on_failure = "release" failed
 }
 
 // Stored says that Durable with this version, or a newer one, is on disk.
@@ -70,10 +72,11 @@ const (
 	CommandAdopt // the operator's word that no other voter list is in use: take the file's now (§4.9)
 	CommandFreeze
 	CommandThaw
+	CommandFlush // every node runs its flush actions
 )
 
 func (k CommandKind) String() string {
-	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw"}[min(k, CommandThaw)]
+	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw", "flush"}[min(k, CommandFlush)]
 }
 
 // GatewayAnswered is an answer to AskGateway or AskRouter.
@@ -103,8 +106,25 @@ type Command struct {
 
 // CommandAnswer ends a command.
 type CommandAnswer struct {
-	ID    uint64
-	Error string // one line; empty when done
+	ID      uint64
+	Error   string       // one line; empty when done
+	Reports []NodeReport // of a flush, every node in configured order
+}
+
+// NodeReport is what a node's flush actions did.
+type NodeReport struct {
+	Node    Node
+	Failed  string // why nothing is known of it; empty otherwise
+	Results []ActionResult
+
+	done bool
+}
+
+// Flushed ends a FlushDue effect: ID and From are its.
+type Flushed struct {
+	ID      uint64
+	From    Node
+	Results []ActionResult
 }
 
 func (Received) event()        {}
@@ -116,6 +136,7 @@ func (Stored) event()          {}
 func (Unstored) event()        {}
 func (Tick) event()            {}
 func (Command) event()         {}
+func (Flushed) event()         {}
 func (GatewayAnswered) event() {}
 func (Sign) event()            {}
 
@@ -134,6 +155,7 @@ type Effects struct {
 	Want        []Desired
 	Send        []Outgoing
 	Prepare     []PrepareVIP
+	Flush       []FlushDue
 	Probe       []Node // probe these PBXes now, without waiting for the interval
 	Questions   []Question
 	Transitions []Transition
@@ -189,6 +211,12 @@ type PrepareVIP struct {
 	Again    bool // the actions have run: only the OPTIONS is asked for anew
 }
 
+// FlushDue asks the agent to run this node's flush actions; Flushed answers it.
+type FlushDue struct {
+	ID   uint64
+	From Node // who asked
+}
+
 // TransitionKind is what changed.
 type TransitionKind uint8
 
@@ -220,8 +248,9 @@ const (
 	BindFailed    // Text is the kernel's word
 	Frozen        // this node's SIP verdicts; Text says for how long
 	Thawed
-	Survives    // the lease of VIP ends without a majority, and this node holds on (§4.6)
-	LeasedAgain // a survivor's hold became a lease, under Epoch
+	ActionFailed // an acquire action failed that gives the VIP back; Text says what follows
+	Survives     // the lease of VIP ends without a majority, and this node holds on (§4.6)
+	LeasedAgain  // a survivor's hold became a lease, under Epoch
 	transitionKindEnd
 )
 
@@ -229,7 +258,7 @@ func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
 		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed",
-		"survives", "leased again"}[min(k, transitionKindEnd-1)]
+		"action failed", "survives", "leased again"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -266,6 +295,7 @@ type Config struct {
 	Exclude        time.Duration
 	FailbackAfter  time.Duration
 	FailbackAuto   bool
+	FlushTimeout   time.Duration // the longest a node's flush actions may take
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
 	Survivor       SurvivorMode
 	SurvivorAfter  time.Duration // without a majority; three or more voters

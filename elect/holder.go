@@ -4,7 +4,7 @@ package elect
 // claims, and a holder under a lower epoch, depend on it.
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
-	v.checked, v.verified = false, false
+	v.checked, v.verified, v.router = false, false, RouterUnknown
 	v.retire, v.move, v.ready = 0, nil, nil
 	v.survival = survival{}
 	v.previous = v.lastHeld
@@ -144,8 +144,8 @@ func (m *Machine) sendRelease(v *vip) {
 	m.releaseTo(v, r)
 }
 
-// onVerified ends our takeover. A failed verification moves the VIP on only
-// where that can help (§5.5).
+// onVerified ends our takeover. A failed verification, or a failed action that
+// asks for it, moves the VIP on only where that can help (§5.5).
 func (m *Machine) onVerified(e Verified) {
 	v := m.known[e.VIP]
 	if v == nil || v.phase != holding || e.Epoch < v.first || e.Epoch > v.epoch {
@@ -160,16 +160,20 @@ func (m *Machine) onVerified(e Verified) {
 	if e.OK || e.Skipped {
 		return
 	}
-	if v.ever && m.otherCouldVerify(v) {
+	kind, may := VerifyFailed, v.ever
+	if e.GiveBack {
+		kind, may = ActionFailed, true // its own failure is reason enough
+	}
+	if may && m.otherCouldVerify(v) {
 		v.excluded = m.now.Add(m.cfg.Exclude)
-		m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "moving it on"})
+		m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "moving it on"})
 		return
 	}
-	m.tell(Transition{Kind: VerifyFailed, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(v)})
+	m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(may)})
 }
 
-func (m *Machine) whyHoldUnverified(v *vip) string {
-	if !v.ever {
+func (m *Machine) whyHoldUnverified(may bool) string {
+	if !may {
 		return "it has never answered since the configuration was loaded"
 	}
 	return "no other fit node is left to try"

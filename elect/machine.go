@@ -48,6 +48,7 @@ type Machine struct {
 	stopBy      Instant
 	frozenUntil Instant // an operator works on our PBX until then; 0: nobody
 	stopID      uint64
+	flushes     []*flushing
 
 	quorum      bool
 	quorumSince Instant // of quorum being what it is
@@ -147,6 +148,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.flushAsks()
 	m.repeatReleases()
 	m.runCommands()
+	m.runFlushes()
 	m.beat()
 	return m.finish()
 }
@@ -163,6 +165,10 @@ func (m *Machine) take(ev Event) {
 		m.onPrepared(e)
 	case Verified:
 		m.onVerified(e)
+	case Router:
+		m.onRouter(e)
+	case Flushed:
+		m.onFlushed(e)
 	case Stored:
 		m.onStored(e)
 	case Command:
@@ -212,6 +218,8 @@ func (m *Machine) receive(e Received) {
 		m.onRequest(p, msg)
 	case Reply:
 		m.onReply(p, msg)
+	case Report:
+		m.reported(p, msg.ID, msg.Results)
 	}
 }
 
@@ -240,7 +248,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Probe: e.Probe[:0],
+		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)

@@ -39,6 +39,7 @@ type Hold struct {
 	Verified bool // the VIP answered SIP at this holder
 	Ever     bool // the VIP was verified here since the configuration was loaded (§5.5)
 	Moving   bool // a planned move away is under way
+	Router   RouterState
 }
 
 // Ask is the one question of the protocol, whether it acquires or renews.
@@ -153,6 +154,20 @@ type Reply struct {
 	Error string
 }
 
+// Report answers a Request to flush: what came of each action.
+type Report struct {
+	ID      uint64
+	Results []ActionResult
+}
+
+// ActionResult is what became of one flush action.
+type ActionResult struct {
+	Action string
+	OK     bool
+	Took   time.Duration
+	Text   string // why it failed, or what is to be looked at; one line
+}
+
 func (Heartbeat) message() {}
 func (Ask) message()       {}
 func (Answer) message()    {}
@@ -163,3 +178,4 @@ func (Released) message()  {}
 func (Passed) message()    {}
 func (Request) message()   {}
 func (Reply) message()     {}
+func (Report) message()    {}

@@ -81,6 +81,7 @@ func (m *Machine) reconfigureNodes() {
 		pr.missing, pr.left = m.replace(pr.missing, place)
 	}
 	m.dropCommands(func(p *peer) bool { return p != nil && m.peer(p.Name) != p })
+	m.endFlushes()
 }
 
 // resettle brings one VIP's memory by node to their new places.

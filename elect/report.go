@@ -53,6 +53,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		if v.survives() {
 			s.State = Surviving
 		}
+		s.Router = v.router
 		if v.move != nil {
 			s.State = Moving
 		}
@@ -63,6 +64,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		if h.Survivor != 0 {
 			s.Epoch, s.State = h.Survivor, Surviving
 		}
+		s.Router = h.Router
 		if h.Moving {
 			s.State = Moving
 		}

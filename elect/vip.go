@@ -41,6 +41,7 @@ type vip struct {
 	checked  bool
 	verified bool
 	ever     bool
+	router   RouterState
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
 

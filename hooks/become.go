@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,10 +22,15 @@ import (
 // first. So the agent's own binary runs in between: it sheds them and becomes the
 // program. It is found as /proc/self/exe, which an upgrade does not replace.
 // That costs a few milliseconds, and only where there is something to shed.
+//
+// So does root's own power: a thread of the agent that gave up its capabilities
+// for a fork could not map memory any more where all of it is locked (mlockall),
+// and take the agent down (seen).
 
 const (
-	becomeName = "sipalive-action" // argv[0] of what is to become an action; the path and its argv follow
-	becomeFD   = 3                 // where it says why it could not
+	becomeName = "sipalive-action"      // argv[0] of what is to become an action; the path and its argv follow
+	bareName   = "sipalive-action-bare" // the same, without any capability though it is root's
+	becomeFD   = 3                      // where it says why it could not
 
 	// plainLockedMemory is what systemd and Linux 5.16 give a plain service.
 	plainLockedMemory = 8 << 20
@@ -33,11 +40,16 @@ const (
 // runner started it for that; otherwise it returns. The agent's main calls it
 // before anything else.
 func BecomeAction() {
-	if len(os.Args) < 3 || os.Args[0] != becomeName {
+	if len(os.Args) < 3 || os.Args[0] != becomeName && os.Args[0] != bareName {
+		mayBecome.Store(true)
 		return
 	}
 	unix.CloseOnExec(becomeFD)
 	err := shedFavours()
+	if err == nil && os.Args[0] == bareName {
+		runtime.LockOSThread() // the one that executes
+		err = dropCapabilities()
+	}
 	if err == nil {
 		err = unix.Exec(os.Args[1], os.Args[2:], os.Environ())
 	}
@@ -47,6 +59,24 @@ func BecomeAction() {
 	}
 	_, _ = unix.Write(becomeFD, []byte(text))
 	os.Exit(127)
+}
+
+// mayBecome says that this process's main calls BecomeAction, so that its binary
+// can be run to become an action.
+var mayBecome atomic.Bool
+
+// dropCapabilities takes every capability from the calling thread, and from what it
+// executes even as uid 0: exec gives that the whole bounding set back, but with
+// NoNewPrivs no more than the thread had (capabilities(7), cap_bprm_creds_from_file).
+func dropCapabilities() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot set NoNewPrivs: %w", err)
+	}
+	hdr, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if err := unix.Capset(&hdr, &none[0]); err != nil {
+		return fmt.Errorf("cannot drop capabilities: %w (does the unit's SystemCallFilter allow capset?)", err)
+	}
+	return nil
 }
 
 // favoured tells whether this process has anything that an action must not keep.
@@ -110,13 +140,17 @@ type refusal struct {
 }
 
 // becoming has cmd start by way of BecomeAction.
-func becoming(cmd *exec.Cmd) (*refusal, error) {
+func becoming(cmd *exec.Cmd, bare bool) (*refusal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	f := &refusal{path: cmd.Path, read: r, write: w}
-	cmd.Args = append([]string{becomeName, cmd.Path}, cmd.Args...)
+	name := becomeName
+	if bare {
+		name = bareName
+	}
+	cmd.Args = append([]string{name, cmd.Path}, cmd.Args...)
 	cmd.Path = "/proc/self/exe"
 	cmd.ExtraFiles = []*os.File{w} // the first one is descriptor 3
 	return f, nil

@@ -3,6 +3,7 @@ package hooks
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -24,7 +25,8 @@ const (
 func RunCheck(ctx context.Context, node string, argv []string, timeout time.Duration) (code int, text string) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	res := runExec(ctx, timeout, argv, []string{"PATH=" + searchPath, "SIPALIVE_NODE=" + oneLine(node)}, killGroup)
+	p := program{Argv: argv, Env: []string{"PATH=" + searchPath, "SIPALIVE_NODE=" + oneLine(node)}}
+	res := runExec(ctx, timeout, p, account{uid: uint32(os.Geteuid())}, killGroup)
 	first, _, _ := strings.Cut(strings.TrimSpace(res.output), "\n")
 	var exit *exec.ExitError
 	switch {

@@ -30,8 +30,15 @@ func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) }
 // whole group is killed. What the program leaves running in its group when it
 // exits is killed too, and said: an action that is over does nothing any more. A
 // daemon belongs to the service manager, or into its own session (setsid).
-func runExec(ctx context.Context, timeout time.Duration, argv, env []string, kill func(pid int)) result {
-	out, err := startCaptured(argv, env)
+//
+// The program belongs to somebody who could become its user anyway, see
+// checkTrusted.
+func runExec(ctx context.Context, timeout time.Duration, p program, as account, kill func(pid int)) result {
+	argv := p.Argv
+	if err := checkTrusted(argv[0], uint32(os.Geteuid()), as.uid); err != nil {
+		return result{err: fmt.Errorf("exec %s: not run: %w", oneLine(argv[0]), err)}
+	}
+	out, err := startCaptured(p, as)
 	if err != nil {
 		return result{err: fmt.Errorf("exec %s: %s", oneLine(argv[0]), whyNotStarted(argv[0], err))}
 	}
@@ -96,18 +103,18 @@ type captured struct {
 	read    chan struct{}
 }
 
-func startCaptured(argv, env []string) (*captured, error) {
+func startCaptured(p program, as account) (*captured, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env, cmd.Dir = env, "/"
+	cmd := exec.Command(p.Argv[0], p.Argv[1:]...)
+	cmd.Env, cmd.Dir = p.Env, "/"
 	// A file, not an io.Writer: with one, os/exec's Wait waits for whoever holds
 	// the pipe.
 	cmd.Stdout, cmd.Stderr = w, w
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	refused, err := startUnprivileged(cmd)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as.switchTo}
+	refused, err := startUnprivileged(cmd, as)
 	w.Close()
 	if err != nil {
 		r.Close()
@@ -116,9 +123,35 @@ func startCaptured(argv, env []string) (*captured, error) {
 	o := &captured{cmd: cmd, refused: refused, pipe: r, read: make(chan struct{})}
 	go func() {
 		defer close(o.read)
-		_, _ = io.Copy(&o.text, r) // to the end, so that the program never blocks on a full pipe
+		drainOutput(&o.text, r)
 	}()
 	return o, nil
+}
+
+// A program that prints for ever would keep whoever reads it as busy as itself, and
+// heartbeats late; so beyond a usual amount it is read at 32 MB/s.
+const (
+	outputFree  = 1 << 20
+	outputChunk = 64 << 10
+	outputPause = 2 * time.Millisecond
+)
+
+// drainOutput reads to the end, so that the program never blocks on a full pipe for
+// long.
+func drainOutput(to io.Writer, from io.Reader) {
+	buf := make([]byte, outputChunk)
+	for total, sincePause := 0, 0; ; {
+		n, err := from.Read(buf)
+		_, _ = to.Write(buf[:n])
+		if err != nil {
+			return
+		}
+		total += n
+		if sincePause += n; total > outputFree && sincePause >= outputChunk {
+			time.Sleep(outputPause)
+			sincePause = 0
+		}
+	}
 }
 
 // finish ends the reading, after the grace if someone still holds the pipe, and
@@ -138,6 +171,9 @@ func waitUnreaped(pid int) {
 }
 
 func whyNotStarted(path string, err error) string {
+	if errors.Is(err, unix.EPERM) {
+		return oneLine(err.Error()) + " (only sipalive-hooks.service can run it as another user)"
+	}
 	var perr *os.PathError
 	if !errors.As(err, &perr) {
 		return oneLine(err.Error())

@@ -33,6 +33,7 @@ SIPALIVE_NODE=pbx2
 SIPALIVE_PREVIOUS=pbx1
 SIPALIVE_EPOCH=7
 SIPALIVE_REASON=pbx1: no answer EVIL=1[31m
+SIPALIVE_TEXT=
 `
 	if d := cmp.Diff(want, j.wait(t)[0].Output); d != "" {
 		t.Errorf("environment (-want +got):\n%s", d)
@@ -177,7 +178,7 @@ func TestExecUnkillable(t *testing.T) {
 	defer cancel()
 	var pid int
 	began := time.Now()
-	res := runExec(ctx, timeout, []string{"/bin/sh", "-c", "echo here; sleep 1000"}, nil, func(p int) { pid = p })
+	res := runExec(ctx, timeout, program{Argv: []string{"/bin/sh", "-c", "echo here; sleep 1000"}}, account{}, func(p int) { pid = p })
 	took := time.Since(began)
 	killGroup(pid) // lets the goroutine end that still waits
 	want := "exec /bin/sh: no end within 200ms, its process group was killed but did not die within 2s (stuck in the kernel)"

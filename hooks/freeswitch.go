@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,9 @@ func checkFreeSWITCH(command string) error {
 	if strings.ContainsAny(command, "\r\n\x00") {
 		return fmt.Errorf("freeswitch %s: a newline in a command (give several commands as several strings)", oneLine(command))
 	}
+	if v, known := verbs[fields[0]]; known {
+		return v.check(fields)
+	}
 	for i, word := range fields[1:] {
 		before := fields[i]
 		if strings.EqualFold(word, "recover") && (strings.EqualFold(before, "sofia") || strings.EqualFold(before, "fsctl")) {
@@ -33,42 +38,103 @@ func checkFreeSWITCH(command string) error {
 	return nil
 }
 
+// dialogue is one freeswitch action under way.
+type dialogue struct {
+	r     *Runner
+	ctx   context.Context
+	phase Phase
+	conn  *eventsocket.Conn
+	out   capture
+	notes []string
+}
+
 // runFreeSWITCH sends the action's commands in order on one connection and stops
 // at the first that fails.
-func (r *Runner) runFreeSWITCH(ctx context.Context, a Action) result {
-	var out capture
-	var notes []string
-	address, ask := r.freeSWITCH()
+func (r *Runner) runFreeSWITCH(ctx context.Context, a Action, phase Phase) result {
+	d := &dialogue{r: r, ctx: ctx, phase: phase}
+	address, ask := r.FreeSWITCH()
 	finish := func(step string, err error) result {
 		if err != nil {
 			err = fmt.Errorf("freeswitch %s: %s%s", address, step, r.explain(ctx, a, err))
 		}
-		return result{err: err, note: strings.Join(notes, "; "), output: out.String()}
+		return result{err: err, note: strings.Join(d.notes, "; "), output: d.out.String()}
 	}
 	client := eventsocket.Client{Address: address, Password: ask, Dial: r.opts.Dial}
-	s, err := client.Open(ctx)
-	if err != nil {
+	var err error
+	if d.conn, err = client.Open(ctx); err != nil {
 		return finish("", err)
 	}
-	defer s.Close()
+	defer d.conn.Close()
 	for _, command := range a.FreeSWITCH {
-		began := r.opts.Now()
-		text, err := s.API(command)
-		fmt.Fprintf(&out, "> %s\n%s\n", command, strings.TrimRight(text, "\n"))
-		if err != nil {
+		if err := d.run(command); err != nil {
 			return finish(oneLine(command)+": ", err)
-		}
-		if note := doubt(text, time.Duration(r.opts.Now()-began)); note != "" {
-			notes = append(notes, oneLine(command)+": "+note)
 		}
 	}
 	return finish("", nil)
 }
 
+func (d *dialogue) run(command string) error {
+	fields := strings.Fields(command)
+	if v, known := verbs[fields[0]]; known {
+		return v.run(d, strings.Join(fields[1:], ""))
+	}
+	return d.send(command)
+}
+
+// send sends a command as it is.
+func (d *dialogue) send(command string) error {
+	began := d.r.opts.Now()
+	text, err := d.api(command)
+	if err != nil {
+		return err
+	}
+	if note := doubt(text, time.Duration(d.r.opts.Now()-began)); note != "" {
+		d.notes = append(d.notes, oneLine(command)+": "+note)
+	}
+	return nil
+}
+
+// api sends one command. A profile that is too young to be stopped or started
+// again says for how long: it is asked again then, if there is time.
+func (d *dialogue) api(command string) (string, error) {
+	for {
+		text, err := d.conn.API(command)
+		fmt.Fprintf(&d.out, "> %s\n%s\n", command, strings.TrimRight(text, "\n"))
+		wait, young := tooYoung(text)
+		if !young || !d.inTime(wait) {
+			return text, err
+		}
+		if err := d.r.opts.Wait(d.ctx, wait); err != nil {
+			return text, err
+		}
+	}
+}
+
+// inTime reports whether the action has still time left after a wait.
+func (d *dialogue) inTime(wait time.Duration) bool {
+	end, some := d.ctx.Deadline()
+	return !some || time.Until(end) > wait
+}
+
+var pleaseWait = regexp.MustCompile(`(?s)must be up for at least \d+ seconds.*Please wait (\d+) seconds`)
+
+// tooYoung reads how long FreeSWITCH asks to wait. It counts whole seconds.
+func tooYoung(text string) (time.Duration, bool) {
+	m := pleaseWait.FindStringSubmatch(text)
+	if m == nil {
+		return 0, false
+	}
+	n, err := strconv.Atoi(m[1])
+	return time.Duration(n) * time.Second, err == nil
+}
+
 // explain puts the end of the action before whatever error it caused on the
 // connection.
 func (r *Runner) explain(ctx context.Context, a Action, err error) string {
+	var p *notProven
 	switch {
+	case errors.As(err, &p):
+		return oneLine(err.Error())
 	case ended(ctx, err) && r.ctx.Err() == nil:
 		return whyEnded(ctx, "no answer", a.timeout()) + " (frozen, or its database is away?)"
 	case ended(ctx, err):

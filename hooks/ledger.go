@@ -6,25 +6,26 @@ import "fmt"
 // action may still start (design §5.5: no action of an old epoch starts once a
 // newer one is known).
 //
-// A phase belongs either to an epoch that is being taken (prepare, acquire) or
-// to one that was let go (release, retire), and "old" means something else for
-// each:
+// A phase belongs either to an epoch that is being taken or held (prepare,
+// acquire, unreachable) or to one that was let go or failed (release, retire,
+// failed), and "old" means something else for each:
 //
-//   - prepare and acquire of epoch e start only while e is the newest epoch known
+//   - prepare, acquire and unreachable of epoch e start only while e is the newest epoch known
 //     anywhere, and this node has not let go of e itself. A newer epoch is another
 //     acquisition: `sofia profile NAME recover` run for the old one would take the
 //     calls of the new holder.
-//   - release and retire of epoch e run because another node has e+1, so a newer
-//     epoch elsewhere must not stop them. They start until this same node prepares
+//   - release, retire and failed of epoch e run because another node has e+1, so a
+//     newer epoch elsewhere must not stop them. They start until this same node prepares
 //     or acquires a higher epoch: from then on stopping a profile or flushing a
 //     cache for e would hit what was just set up again.
 //
-// The rule is applied at the start of each action, not only of each chain. An
-// action that has started is left alone; its timeout ends it.
+// The rule is applied at the start of each action and of each repetition, not
+// only of each chain. An action that has started is left alone; its timeout ends
+// it. Flush actions carry epoch 0 on a lane of their own, where all may start.
 type ledger struct {
-	known uint64 // newest epoch heard of, from whatever node
-	own   uint64 // newest epoch this node started to take
-	gone  uint64 // newest epoch this node let go
+	Known uint64 `json:"known"` // newest epoch heard of, from whatever node
+	Own   uint64 `json:"own"`   // newest epoch this node started to take
+	Gone  uint64 `json:"gone"`  // newest epoch this node let go
 }
 
 // start records that a chain was handed in. It counts from then on, before the
@@ -32,30 +33,31 @@ type ledger struct {
 // that runs.
 func (l *ledger) start(phase Phase, epoch uint64) {
 	l.newer(epoch)
-	if phase.takes() {
-		l.own = max(l.own, epoch)
-	} else {
-		l.gone = max(l.gone, epoch)
+	switch {
+	case phase.takes():
+		l.Own = max(l.Own, epoch)
+	case phase != Failed: // what failed may be held on to
+		l.Gone = max(l.Gone, epoch)
 	}
 }
 
-func (l *ledger) newer(epoch uint64) { l.known = max(l.known, epoch) }
+func (l *ledger) newer(epoch uint64) { l.Known = max(l.Known, epoch) }
 
 // raised moves what this node holds from one epoch to a higher one.
 func (l *ledger) raised(to uint64) {
 	l.newer(to)
-	l.own = max(l.own, to)
+	l.Own = max(l.Own, to)
 }
 
 // refuses says why no action of the phase and epoch may start, "" if it may.
 func (l *ledger) refuses(phase Phase, epoch uint64) string {
 	switch {
-	case phase.takes() && epoch < l.known:
-		return fmt.Sprintf("epoch %d is over, epoch %d is known", epoch, l.known)
-	case phase.takes() && epoch <= l.gone:
+	case phase.takes() && epoch < l.Known:
+		return fmt.Sprintf("epoch %d is over, epoch %d is known", epoch, l.Known)
+	case phase.takes() && epoch <= l.Gone:
 		return fmt.Sprintf("epoch %d was let go", epoch)
-	case !phase.takes() && epoch < l.own:
-		return fmt.Sprintf("epoch %d is over, this node has taken epoch %d since", epoch, l.own)
+	case !phase.takes() && epoch < l.Own:
+		return fmt.Sprintf("epoch %d is over, this node has taken epoch %d since", epoch, l.Own)
 	}
 	return ""
 }

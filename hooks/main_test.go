@@ -46,6 +46,7 @@ type journal struct {
 	mu       sync.Mutex
 	outcomes []Outcome
 	ok       bool
+	end      End
 	ended    chan struct{}
 }
 
@@ -57,8 +58,8 @@ func (j *journal) report(o Outcome) {
 	j.outcomes = append(j.outcomes, o)
 }
 
-func (j *journal) done(ok bool) {
-	j.ok = ok
+func (j *journal) done(end End) {
+	j.ok, j.end = end.OK, end
 	close(j.ended) // a second done panics
 }
 

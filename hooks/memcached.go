@@ -42,13 +42,7 @@ func (r *Runner) runMemcached(ctx context.Context, a Action) result {
 func (r *Runner) flush(ctx context.Context, timeout time.Duration, server string) error {
 	client := memcache.NewFromSelector(oneServer(server))
 	client.Timeout = 2 * timeout // its default is 500 ms; ctx ends everything before
-	client.DialContext = func(_ context.Context, network, address string) (net.Conn, error) {
-		conn, err := r.opts.Dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &boundConn{Conn: conn, stop: context.AfterFunc(ctx, func() { conn.Close() })}, nil
-	}
+	client.DialContext = r.bound(ctx)
 	defer client.Close()
 	err := client.FlushAll()
 	var op *net.OpError
@@ -59,6 +53,18 @@ func (r *Runner) flush(ctx context.Context, timeout time.Duration, server string
 		return op.Err
 	}
 	return err
+}
+
+// bound dials connections that the end of ctx closes, whatever context their
+// client has.
+func (r *Runner) bound(ctx context.Context) func(context.Context, string, string) (net.Conn, error) {
+	return func(_ context.Context, network, address string) (net.Conn, error) {
+		conn, err := r.opts.Dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &boundConn{Conn: conn, stop: context.AfterFunc(ctx, func() { conn.Close() })}, nil
+	}
 }
 
 // boundConn is a connection that the end of a context closes.

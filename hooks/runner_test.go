@@ -142,7 +142,7 @@ func TestCallbacksMayUseTheRunner(t *testing.T) {
 	next := newJournal()
 	r.Start("vip1", Acquire, 1, Event{}, []Action{sh("true")},
 		func(Outcome) { r.Newer("vip1", 1) },
-		func(bool) { r.Start("vip1", Retire, 1, Event{}, nil, next.report, next.done) })
+		func(End) { r.Start("vip1", Retire, 1, Event{}, nil, next.report, next.done) })
 	next.wait(t)
 }
 

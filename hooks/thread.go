@@ -12,19 +12,20 @@ import (
 // priority and what else the unit gives it alone; refused is nil unless the
 // program is started by way of become.go.
 //
-// Both pass from the forking thread to the child, NoNewPrivileges or not
+// The first two pass from the forking thread to the child, NoNewPrivileges or not
 // (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
 // happens on a thread that has shed them: os/exec forks on the caller's thread,
 // and a goroutine that ends locked takes its thread with it, so no other
 // goroutine ever runs there. The runtime, too, clones new threads from an
 // untouched one while a goroutine is locked.
 //
-// An agent that runs as root (uid 0) is another matter: exec gives uid 0 the
-// whole bounding set back. Its children are root as much as it is itself; only
-// the unit's own user or CapabilityBoundingSet changes that.
-func startUnprivileged(cmd *exec.Cmd) (refused *refusal, err error) {
-	if favoured() {
-		if refused, err = becoming(cmd); err != nil {
+// exec gives uid 0 the whole bounding set back: a program of root's that is not to
+// be root by name sheds that on its way, in become.go too. Another user's loses
+// all with its uid.
+func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) {
+	bare := as.uid == 0 && as.switchTo == nil && !as.keep
+	if mayBecome.Load() && (bare || favoured()) {
+		if refused, err = becoming(cmd, bare); err != nil {
 			return nil, err
 		}
 	}

@@ -30,12 +30,16 @@ func helperMain() int {
 	}
 	fmt.Printf("plain: %s", plain)
 	r := NewRunner(Options{Now: testNow})
-	out, done := make(chan Outcome, 1), make(chan struct{})
-	r.Start("vip1", Acquire, 1, Event{}, []Action{sh(privilegesScript)},
-		func(o Outcome) { out <- o }, func(bool) { close(done) })
+	root := sh(privilegesScript)
+	root.User = "root"
+	out, done := make(chan Outcome, 2), make(chan struct{})
+	r.Start("vip1", Acquire, 1, Event{}, []Action{sh(privilegesScript), root},
+		func(o Outcome) { out <- o }, func(End) { close(done) })
 	<-done
 	o := <-out
 	fmt.Printf("action: %s%s\n", o.Output, o.Err)
+	o = <-out
+	fmt.Printf("root: %s%s\n", o.Output, o.Err)
 	self, err := os.ReadFile("/proc/self/stat") // of the main thread
 	if err != nil || r.Close(context.Background()) != nil {
 		return 1
@@ -154,10 +158,14 @@ func TestActionsGetNoPriority(t *testing.T) {
 	}
 }
 
-// TestRootStaysRoot pins what the package says about an agent that runs as root.
-func TestRootStaysRoot(t *testing.T) {
+// TestRootIsNoCapability: an agent that runs as root gives its actions no more than
+// another, unless they are to be root by name.
+func TestRootIsNoCapability(t *testing.T) {
 	got := runHelper(t, 0, nil, func() error { return nil })
-	if strings.Contains(got["action"], "CapEff: "+capsNone) || got["action"] != got["plain"] {
+	if got["action"] != capLine(capsNone) || strings.Contains(got["plain"], "CapEff: "+capsNone) {
 		t.Errorf("an action of root has %q, a plain child %q", got["action"], got["plain"])
+	}
+	if got["root"] != got["plain"] {
+		t.Errorf("an action with user = \"root\" has %q, a plain child %q", got["root"], got["plain"])
 	}
 }

@@ -43,6 +43,9 @@ func (c *coder) encodeBody(m elect.Message) {
 	case elect.Reply:
 		c.b = append(c.b, kindReply)
 		c.reply(&m)
+	case elect.Report:
+		c.b = append(c.b, kindReport)
+		c.report(&m)
 	default:
 		c.fail("no such message")
 	}
@@ -92,6 +95,10 @@ func (c *coder) decodeBody() elect.Message {
 		var m elect.Reply
 		c.reply(&m)
 		return m
+	case kindReport:
+		var m elect.Report
+		c.report(&m)
+		return m
 	}
 	c.fail("no such message")
 	return nil
@@ -127,6 +134,7 @@ func (c *coder) hold(h *elect.Hold) {
 	enum(c, &h.Cause, elect.CauseNone, lastCause)
 	enum(c, &h.Why, elect.WhyNone, lastWhy)
 	c.flags(&h.Checked, &h.Verified, &h.Ever, &h.Moving)
+	enum(c, &h.Router, elect.RouterUnknown, lastRouterState)
 }
 
 func (c *coder) ask(m *elect.Ask) {
@@ -201,6 +209,17 @@ func (c *coder) request(m *elect.Request) {
 func (c *coder) reply(m *elect.Reply) {
 	number(c, &m.ID)
 	c.text(&m.Error)
+}
+
+func (c *coder) report(m *elect.Report) {
+	number(c, &m.ID)
+	for i := range list(c, &m.Results, maxResults) {
+		r := &m.Results[i]
+		c.text(&r.Action)
+		c.flags(&r.OK)
+		c.duration(&r.Took, maxAge)
+		c.text(&r.Text)
+	}
 }
 
 func (c *coder) lists(l *elect.Lists) {

@@ -42,6 +42,8 @@ const (
 	maxVoters = 64
 	maxNodes  = 64
 	maxVIPs   = 1024
+	// maxResults at their longest still fit into a datagram.
+	maxResults = 56
 	// maxPacket leaves room in one UDP datagram for label and encryption.
 	maxPacket = 60000
 )
@@ -59,6 +61,7 @@ const (
 	kindPassed    = 8
 	kindRequest   = 9
 	kindReply     = 10
+	kindReport    = 11
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out

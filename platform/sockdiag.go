@@ -146,34 +146,50 @@ func subscribeSockDiag() (int, error) {
 // (measured, 2 cores).
 const proofTime = 3 * time.Second
 
-// proveNotices lets a socket die and waits for word of it.
+// proofAgain is how soon another socket dies for the proof: while a backlog of
+// others' is read, the kernel may drop a notice without a word.
+const proofAgain = 100 * time.Millisecond
+
+// proveNotices lets sockets die until there is word of one.
 func proveNotices(file *os.File, protocol uint8) error {
-	port, err := spendSocket(protocol)
-	if err != nil {
-		return err
-	}
-	file.SetReadDeadline(time.Now().Add(proofTime))
 	defer file.SetReadDeadline(time.Time{})
+	var spent []uint16
 	buf := make([]byte, 8192)
-	for {
-		n, err := file.Read(buf)
-		switch {
-		case errors.Is(err, unix.ENOBUFS): // so many came that some were lost
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			name := map[uint8]string{unix.IPPROTO_UDP: "udp", unix.IPPROTO_TCP: "tcp"}[protocol]
-			return fmt.Errorf("the kernel tells of no %s socket's end (is the module %s_diag there?)", strings.ToUpper(name), name)
-		case err != nil:
+	for end := time.Now().Add(proofTime); ; {
+		port, err := spendSocket(protocol)
+		if err != nil {
 			return err
 		}
-		found := false
-		parseSocketsDestroyed(buf[:n], func(s SocketDestroyed) {
-			found = found || s.Protocol == protocol && s.Local.Port() == port
-		})
-		if found {
+		spent = append(spent, port)
+		file.SetReadDeadline(time.Now().Add(proofAgain))
+		told, err := readNoticeOf(file, buf, protocol, spent)
+		switch {
+		case told:
 			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case time.Now().After(end):
+			name := map[uint8]string{unix.IPPROTO_UDP: "udp", unix.IPPROTO_TCP: "tcp"}[protocol]
+			return fmt.Errorf("the kernel tells of no %s socket's end (is the module %s_diag there?)", strings.ToUpper(name), name)
 		}
 	}
+}
+
+// readNoticeOf reads until one of these sockets is told of, or the deadline.
+func readNoticeOf(file *os.File, buf []byte, protocol uint8, ports []uint16) (told bool, err error) {
+	for !told {
+		n, err := file.Read(buf)
+		if errors.Is(err, unix.ENOBUFS) { // so many came that some were lost
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		parseSocketsDestroyed(buf[:n], func(s SocketDestroyed) {
+			told = told || s.Protocol == protocol && slices.Contains(ports, s.Local.Port())
+		})
+	}
+	return true, nil
 }
 
 // spendSocket opens a socket as a SIP server does and closes it. It is bound to the

@@ -3,18 +3,17 @@ package platform
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -236,29 +235,24 @@ func TestLostNoticesAreTold(t *testing.T) {
 	}
 }
 
-// netlinkDrops is what the kernel dropped for want of room, by /proc/net/netlink:
-// 0 also where the table leaves our socket out, as it may while others come and go.
-func netlinkDrops(t *testing.T, f *os.File) int {
+// netlinkDrops is what the kernel dropped for want of room, by SO_MEMINFO's
+// SK_MEMINFO_DROPS: /proc/net/netlink may leave a socket out while others come and go.
+func netlinkDrops(t *testing.T, f *os.File) uint32 {
 	t.Helper()
-	info, err := f.Stat()
+	raw, err := f.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	inode := fmt.Sprint(info.Sys().(*syscall.Stat_t).Ino)
-	table, err := os.ReadFile("/proc/net/netlink")
-	if err != nil {
-		t.Fatal(err)
+	var info [9]uint32
+	size := uint32(unsafe.Sizeof(info))
+	var errno syscall.Errno
+	if err := raw.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	}); err != nil || errno != 0 {
+		t.Fatal(err, errno)
 	}
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); len(f) == 10 && f[9] == inode {
-			drops, err := strconv.Atoi(f[8])
-			if err != nil {
-				t.Fatal(err)
-			}
-			return drops
-		}
-	}
-	return 0
+	return info[8]
 }
 
 func TestTooManyPorts(t *testing.T) {

@@ -240,7 +240,7 @@ func (p *Prober) ended(a arrival, now time.Time) {
 		p.count(func(s *Stats) { s.Malformed++ })
 	}
 	switch {
-	case f.active && a.reused && !f.redialled:
+	case f.active && !f.redialled: // also of a new one: a dying server may close its listener last
 		f.redialled = true
 		p.send(now, true)
 	case f.active:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,15 +21,19 @@ import (
 // the prober ask, and the refused port is the verdict. Interval and timeout are
 // out of reach: nothing but the notice can have caused the probe.
 func TestKilledServerIsRefusedWithinMilliseconds(t *testing.T) {
-	for _, c := range []struct{ name, listen string }{
-		{"own address", "127.0.0.1:0"},
-		{"all IPv4 addresses", "0.0.0.0:0"},
-		{"all addresses, dual stack", "[::]:0"},
+	for _, c := range []struct{ name, listen, ask string }{
+		{"own address", "127.0.0.1:0", "127.0.0.1"},
+		{"all IPv4 addresses", "0.0.0.0:0", "127.0.0.1"},
+		{"all addresses, dual stack", "[::]:0", "127.0.0.1"},
+		{"IPv6", "[::1]:0", "::1"},
+		{"TCP", "tcp:127.0.0.1:0", "127.0.0.1"},
+		{"TCP, dual stack", "tcp:[::]:0", "127.0.0.1"},
+		{"TCP, IPv6", "tcp:[::1]:0", "::1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var took []time.Duration
 			for range 11 {
-				took = append(took, killOnce(t, c.listen))
+				took = append(took, killOnce(t, c.listen, netip.MustParseAddr(c.ask)))
 			}
 			slices.Sort(took)
 			median := took[len(took)/2]
@@ -40,12 +45,15 @@ func TestKilledServerIsRefusedWithinMilliseconds(t *testing.T) {
 	}
 }
 
-func killOnce(t *testing.T, listen string) time.Duration {
+func killOnce(t *testing.T, listen string, ask netip.Addr) time.Duration {
 	t.Helper()
 	child, port := startServer(t, listen)
-	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port)
+	at, by, protocol := netip.AddrPortFrom(ask, port), sipcheck.UDP, uint8(unix.IPPROTO_UDP)
+	if strings.HasPrefix(listen, "tcp:") {
+		by, protocol = sipcheck.TCP, unix.IPPROTO_TCP
+	}
 	results := make(chan sipcheck.Result, 100)
-	p := sipcheck.NewProber(sipcheck.Target{Node: "pbx1", Name: "main", Address: at,
+	p := sipcheck.NewProber(sipcheck.Target{Node: "pbx1", Name: "main", Address: at, Transport: by,
 		Interval: time.Hour, Timeout: time.Hour}, sipcheck.Options{Deliver: func(r sipcheck.Result) { results <- r }})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -56,8 +64,8 @@ func killOnce(t *testing.T, listen string) time.Duration {
 			t.Error(err)
 		}
 	}()
-	watch, err := platform.WatchSocketsDestroyed(ctx, []uint8{unix.IPPROTO_UDP}, []uint16{at.Port()},
-		func(s platform.SocketDestroyed) bool { return s.Served(unix.IPPROTO_UDP, at) },
+	watch, err := platform.WatchSocketsDestroyed(ctx, []uint8{protocol}, []uint16{at.Port()},
+		func(s platform.SocketDestroyed) bool { return s.Served(protocol, at) },
 		func(platform.SocketDestroyed) { p.ProbeNow() })
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,6 @@ type arrival struct {
 	message []byte // one SIP message, valid until the next wait
 	ready   bool   // connected: send now
 	closed  bool   // err is the end of a connection that had been ready
-	reused  bool   // of closed: earlier probes had been answered over it
 	err     error
 }
 

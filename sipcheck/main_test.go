@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -22,6 +23,9 @@ func TestMain(m *testing.M) {
 }
 
 func serveUntilKilled(address string) {
+	if over, is := strings.CutPrefix(address, "tcp:"); is {
+		serveTCPUntilKilled(over)
+	}
 	at, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -33,10 +37,7 @@ func serveUntilKilled(address string) {
 		os.Exit(1)
 	}
 	fmt.Println(conn.LocalAddr().(*net.UDPAddr).Port)
-	go func() { // ends with the test's process, however that ends
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
-	}()
+	go endWithTheTest()
 	buf := make([]byte, 65535)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
@@ -44,5 +45,34 @@ func serveUntilKilled(address string) {
 			os.Exit(1)
 		}
 		conn.WriteToUDPAddrPort(reply(request(buf[:n]), "200 OK"), from)
+	}
+}
+
+// endWithTheTest ends this process with the test's, however that ends.
+func endWithTheTest() {
+	io.Copy(io.Discard, os.Stdin)
+	os.Exit(1)
+}
+
+func serveTCPUntilKilled(address string) {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(ln.Addr().(*net.TCPAddr).Port)
+	go endWithTheTest()
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			os.Exit(1)
+		}
+		go func() {
+			r := newMessageReader(conn)
+			for m, err := r.next(); err == nil; m, err = r.next() {
+				conn.Write(reply(request(m), "200 OK"))
+			}
+			conn.Close()
+		}()
 	}
 }

@@ -21,8 +21,10 @@ func TestOffPathAnswersNeverCount(t *testing.T) {
 		defer conn.Close()
 		forgers = append(forgers, conn)
 	}
-	s := &server{}
+	var s *server
+	ready := make(chan struct{}) // s is set
 	s = serve(t, at, func(n int, r request) [][]byte {
+		<-ready
 		s.mu.Lock()
 		to := net.UDPAddrFromAddrPort(s.from[n])
 		s.mu.Unlock()
@@ -31,6 +33,7 @@ func TestOffPathAnswersNeverCount(t *testing.T) {
 		}
 		return nil
 	})
+	close(ready)
 	p := launch(t, silent(s.addr), Options{})
 	p.change(Silent)
 	if st := p.Stats(); st.Answered != 0 || st.Malformed+st.Late != 0 {
@@ -84,8 +87,10 @@ func TestSuspicionIsProbedPerInterval(t *testing.T) {
 func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 	const slow = 300 * time.Millisecond
 	var n atomic.Int32
-	s := &server{}
+	var s *server
+	ready := make(chan struct{}) // s is set
 	s = serve(t, ownAddress(), func(i int, r request) [][]byte {
+		<-ready
 		s.mu.Lock()
 		to := s.from[i]
 		s.mu.Unlock()
@@ -94,6 +99,7 @@ func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 		}
 		return nil
 	})
+	close(ready)
 	target := silent(s.addr)
 	target.Timeout, target.Interval, target.Fall = 800*time.Millisecond, 200*time.Millisecond, 20
 	p := launch(t, target, Options{})

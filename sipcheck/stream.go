@@ -84,11 +84,15 @@ func (l *streams) send(f *flight, now time.Time, anew bool) (sent bool, err erro
 	case c.ready && c.asked == f.ids.branch && !anew:
 		return false, nil
 	case c.ready && !anew && now.Sub(c.opened) < l.age:
-		return true, l.write(c, f)
+		// A connection that the server has closed meanwhile fails here or there:
+		// what is true the next one says.
+		if err := l.write(c, f); err == nil || !c.good {
+			return err == nil, err
+		}
 	case !c.ready && !anew && c.isConnected():
 		return false, nil // the TLS handshake goes on
 	}
-	l.drop(c != nil && c.owes)
+	l.drop(l.conn != nil && l.conn.owes)
 	l.open(now)
 	return false, nil
 }
@@ -220,7 +224,7 @@ func (l *streams) take(e connEvent) arrival {
 		c.local = localOf(e.up.conn.LocalAddr().(*net.TCPAddr).AddrPort())
 		return arrival{ready: true}
 	case e.err != nil:
-		a := arrival{err: e.err, closed: c.ready, reused: c.good}
+		a := arrival{err: e.err, closed: c.ready}
 		l.drop(false)
 		return a
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"sipalive/agent"
 	"sipalive/config"
 	"sipalive/platform"
 )
@@ -25,6 +26,9 @@ func newCheckCommand() *cobra.Command {
 		}
 		cfg, err := config.Load(*file)
 		if err != nil {
+			return err
+		}
+		if err := agent.CheckActions(cfg); err != nil {
 			return err
 		}
 		if !onWitness(cfg) {

@@ -45,6 +45,18 @@ func (a fakeAgent) Status(ctx context.Context) (control.Status, error) {
 	}, a.wait(ctx)
 }
 
+func (a fakeAgent) Flush(ctx context.Context) ([]control.FlushResult, error) {
+	return []control.FlushResult{{Node: "pbx1", Action: "memcached 127.0.0.1:11211", OK: true, Took: control.Millis(time.Millisecond)},
+		{Node: "pbx2", Text: "not heard"}}, a.wait(ctx)
+}
+
+func (a fakeAgent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (string, error) {
+	for _, n := range []int{3, 3, 1} {
+		progress(control.CallsLeft{Calls: n, Left: control.Millis(w.Wait)})
+	}
+	return fmt.Sprintf("%d calls left; pbx1 is drained", w.MaxCalls), a.wait(ctx)
+}
+
 func (a fakeAgent) Plan(ctx context.Context, without []string) (control.Plan, error) {
 	p := control.Plan{Without: without, VIPs: []control.PlannedVIP{{Name: "vip1", Holder: "pbx1", Would: "pbx1", Reason: "pbx1: holds it"}}}
 	for _, name := range without {

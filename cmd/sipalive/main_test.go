@@ -12,10 +12,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"sipalive/hooks"
+
 	"sipalive/control"
 )
 
 func TestMain(m *testing.M) {
+	hooks.BecomeAction() // this binary is what runs an action, too
 	testscript.Main(m, map[string]func(){"sipalive": main})
 }
 

@@ -168,6 +168,9 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := agent.CheckActions(c); err != nil {
+		return nil, nil, err
+	}
 	local, err := platform.LocalAddresses()
 	if err != nil {
 		return nil, nil, err
@@ -208,18 +211,33 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	if p.Conntrack, err = vip.Open(managed); err != nil {
 		return nil, err
 	}
-	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, OnError: func(err error) {
+	p.Ends = agent.NewLeaseEnds(p.Now)
+	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
 	}})
+	if err != nil {
+		return nil, err
+	}
+	p.Watch = watchOf(p)
+	journal, err := p.Directory.OpenActions()
 	if err != nil {
 		return nil, err
 	}
 	p.Roots = file.Roots
 	p.EventSocket = eventsocket.Client{Address: p.Config.FreeSWITCH.Address, Password: file.FreeSWITCHPassword}
 	p.Runner = hooks.NewRunner(hooks.Options{
+		Mail:               agent.MailServer(p.Config),
+		Host:               p.Self.Name,
+		Service:            hooksService(p.Directory.Run()),
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
+		Answers: func(ctx context.Context, at netip.AddrPort) error {
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: agent.LocalFor(p.Self, at.Addr()), Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+			return err
+		},
+		Journal:      journal,
+		JournalError: func(err error) { log.Warn("keep the actions' journal", "node", p.Self.Name, "err", err) },
 	})
 	return func() {
 		_ = p.Announcer.Close()
@@ -227,6 +245,19 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		p.Table.Close()
 	}, nil
 }
+
+// watchOf opens what asks the routers and hears rivals.
+func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch, error) {
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
+	return func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival = onRouter, onRival
+		return arp.OpenWatch(o)
+	}
+}
+
+// pingTimeout bounds one OPTIONS to a FreeSWITCH profile that was just started.
+const pingTimeout = 400 * time.Millisecond
 
 func readPassword(path string) (string, error) {
 	data, err := os.ReadFile(path)

@@ -201,7 +201,7 @@ func TestVIPTarget(t *testing.T) {
 		return p
 	}
 	s := start(t, cluster.Options{
-		TOML: calm + "[[sip.target]]\n[[sip.target]]\nname = \"profile1\"\nuri = \"udp:5080\"\non = \"vip1\"\n",
+		TOML: calm + "[sip]\nverify_timeout = \"1s\"\n[[sip.target]]\n[[sip.target]]\nname = \"profile1\"\nuri = \"udp:5080\"\non = \"vip1\"\n",
 		PBX: func(h *lab.Host) (lab.Spec, bool) {
 			profiles = append(profiles, profile(h))
 			return demoPBX(h)

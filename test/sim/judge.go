@@ -219,6 +219,13 @@ func (l *liveness) stepped(n *Node, _ *elect.Effects) {
 	}
 }
 
+// waited: a frozen node takes at once what came meanwhile, and does not spin.
+func (l *liveness) waited(n *Node, events int) {
+	if l.steps != nil {
+		l.steps[n.Index] -= events
+	}
+}
+
 func (l *liveness) look(w *World) {
 	for i, n := range l.steps {
 		rate := float64(n) / lookEvery.Seconds()

@@ -99,6 +99,7 @@ var onceFailed = []uint64{
 	310475, // a lease that could not be stored was never bound, and its end never told: nobody could hold
 	316026, // judge: an epoch reaches a slow disk with the write after the one under way
 	320249, // simulator: every step tried again to bind what a try was under way for
+	321636, // judge: thousands of packets that waited for a frozen agent are no spinning
 	306656, // a voter restarted while quiet took its fresh record for its memory: two holders
 	100921, // a move from a sick PBX ended and began anew with every round of asking
 }

@@ -99,6 +99,8 @@ func Brief(m elect.Message) string {
 		fmt.Fprintf(&b, "request %d %s to %s", m.Kind, m.VIP, m.To)
 	case elect.Reply:
 		fmt.Fprintf(&b, "reply %s", m.Error)
+	case elect.Report:
+		fmt.Fprintf(&b, "report of %d actions", len(m.Results))
 	}
 	return b.String()
 }

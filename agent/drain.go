@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"sipalive/control"
+	"sipalive/eventsocket"
+)
+
+const (
+	countEvery    = time.Second
+	socketTimeout = 5 * time.Second // of one question to FreeSWITCH
+	pausedName    = "paused"        // in the runtime directory, while we have FreeSWITCH paused
+)
+
+// pbx asks this node's FreeSWITCH, a connection per question: it may be restarted
+// while we wait, or be frozen.
+type pbx struct {
+	client eventsocket.Client
+	mark   string // file that says that we paused it
+}
+
+func (a *Agent) pbx() pbx {
+	address, password := a.Runner.FreeSWITCH()
+	return pbx{
+		client: eventsocket.Client{Address: address, Password: password},
+		mark:   filepath.Join(a.Directory.Run(), pausedName),
+	}
+}
+
+func (p pbx) ask(ctx context.Context, command string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, socketTimeout)
+	defer cancel()
+	conn, err := p.client.Open(ctx)
+	if err == nil {
+		defer conn.Close()
+		var text string
+		if text, err = conn.API(command); err == nil {
+			return strings.TrimSpace(text), nil
+		}
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("no answer within %s", socketTimeout)
+	}
+	return "", fmt.Errorf("freeswitch %s: %s: %w", p.client.Address, command, err)
+}
+
+// pause stops new calls; ours says whether they were let in before, so that it is
+// ours to let them in again.
+func (p pbx) pause(ctx context.Context) (ours bool, err error) {
+	before, err := p.ask(ctx, "fsctl pause_check")
+	if err != nil || before == "true" {
+		return false, err
+	}
+	if err := os.WriteFile(p.mark, nil, 0o600); err != nil {
+		return false, err
+	}
+	if _, err = p.ask(ctx, "fsctl pause"); err == nil {
+		var now string
+		if now, err = p.ask(ctx, "fsctl pause_check"); err == nil && now != "true" {
+			err = fmt.Errorf("freeswitch %s: fsctl pause_check says %s after fsctl pause", p.client.Address, now)
+		}
+	}
+	return true, err
+}
+
+// resume lets new calls in again; the mark stays where that failed.
+func (p pbx) resume(ctx context.Context) error {
+	if _, err := p.ask(ctx, "fsctl resume"); err != nil {
+		return err
+	}
+	return os.Remove(p.mark)
+}
+
+var callsTotal = regexp.MustCompile(`(?m)^(\d+) total\.$`)
+
+// calls counts the calls of the node.
+func (p pbx) calls(ctx context.Context) (int, error) {
+	text, err := p.ask(ctx, "show calls count")
+	if err != nil {
+		return 0, err
+	}
+	m := callsTotal.FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("freeswitch %s: show calls count says %q", p.client.Address, text)
+	}
+	return strconv.Atoi(m[1])
+}
+
+// DrainQuietly answers `sipalive drain --wait-calls`: no new calls, then the move
+// once few enough are left or time is up. When ctx ends before the move everything
+// is as it was.
+func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (text string, err error) {
+	if !a.waitsOut.TryLock() {
+		// Each would let new calls in again under the other's feet.
+		return "", errors.New("drain --wait-calls: another one runs on this node (end it first)")
+	}
+	defer a.waitsOut.Unlock()
+	p := a.pbx()
+	ours, err := p.pause(ctx)
+	defer func() {
+		if !ours {
+			return
+		}
+		again, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*socketTimeout)
+		defer cancel()
+		if e := p.resume(again); e != nil {
+			a.recorder.warn("let new calls in again", e)
+			err = errors.Join(err, fmt.Errorf("new calls are still refused: %w (fsctl resume)", e))
+		}
+	}()
+	if err != nil {
+		return "", fmt.Errorf("drain --wait-calls: %w", err)
+	}
+	left, err := a.waitCalls(ctx, p, w, progress)
+	if err != nil {
+		return "", err
+	}
+	text, err = a.Do(ctx, control.Command{Kind: control.Drain})
+	if err == nil {
+		text = left + "; " + text
+	}
+	return text, err
+}
+
+// waitCalls returns in words what was left when the wait ended.
+func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progress func(control.CallsLeft)) (string, error) {
+	end := time.Now().Add(w.Wait)
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	for {
+		n, err := p.calls(ctx)
+		left := max(0, time.Until(end))
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			progress(control.CallsLeft{Left: control.Millis(left), Text: err.Error()})
+		default:
+			progress(control.CallsLeft{Calls: n, Left: control.Millis(left)})
+			if n <= w.MaxCalls {
+				return fmt.Sprintf("%d calls left", n), nil
+			}
+		}
+		if left == 0 {
+			if err != nil {
+				return "nobody knows how many calls are left", nil
+			}
+			return fmt.Sprintf("%d calls left after %s", n, w.Wait), nil
+		}
+		select {
+		case <-tick.C:
+		case <-time.After(left):
+		case <-ctx.Done():
+			return "", fmt.Errorf("drain --wait-calls: cancelled, nothing was moved")
+		}
+	}
+}
+
+// resumeCalls lets new calls in again where an agent before this one died while it
+// waited for a node's calls to end.
+func (a *Agent) resumeCalls(ctx context.Context) error {
+	p := a.pbx()
+	if _, err := os.Stat(p.mark); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for {
+		err := p.resume(ctx)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		a.recorder.warn("let new calls in again", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(socketTimeout):
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/elect"
+	"sipalive/hooks"
+)
+
+// notifier tells people what happened, by the ways of [[notify]], once for the
+// cluster: a takeover is told by the new holder, what all nodes see by the lowest
+// live one. It belongs to the recorder's goroutine.
+type notifier struct {
+	a       *Agent
+	ways    []way
+	last    map[string]*told // by event and VIP
+	unfit   time.Time        // since when no node is fit
+	pending chan struct{}    // one element per notice under way
+}
+
+// way is one [[notify]].
+type way struct {
+	lane   string
+	events []config.Notice
+	action hooks.Action
+}
+
+// told is what was said last of an event and a VIP.
+type told struct {
+	at     time.Time
+	epoch  uint64
+	silent int // how often it has happened since and was not told
+}
+
+const (
+	noticeTimeout = 10 * time.Second
+	noticeRetries = 5
+	noticeAgain   = time.Minute // the same of the same VIP is not told sooner
+	maxNotices    = 64
+	askPatience   = time.Second
+)
+
+func newNotifier(a *Agent) *notifier {
+	n := &notifier{a: a, last: map[string]*told{}, pending: make(chan struct{}, maxNotices)}
+	n.take()
+	return n
+}
+
+// take takes up the ways of the configuration in force.
+func (n *notifier) take() {
+	n.ways = nil
+	for i, c := range n.a.Config().Notify {
+		n.ways = append(n.ways, way{lane: fmt.Sprintf("-notify-%d", i), events: c.Events, action: hooks.Action{
+			On: hooks.Notice, Mail: c.Mail, HTTP: c.HTTP, Exec: c.Exec, Timeout: noticeTimeout, Retries: noticeRetries}})
+	}
+}
+
+// MailServer is where a configuration hands mail in.
+func MailServer(c *config.Config) hooks.MailServer {
+	return hooks.MailServer{Server: c.Mail.Server, TLS: hooks.MailTLS(c.Mail.TLS), User: c.Mail.User, PasswordFile: c.Mail.PasswordFile, From: c.Mail.From}
+}
+
+// transition tells of what the machine decided, as the journal has it.
+func (n *notifier) transition(t elect.Transition, ev control.Event) {
+	switch t.Kind {
+	case elect.VIPVacant:
+		n.forAll(config.NoticeVacant, ev, ev.Text)
+	case elect.AllUnfit:
+		n.unfit = time.Now()
+		n.forAll(config.NoticeAllUnfit, ev, ev.Text)
+	case elect.AllUnfitOver:
+		text := ev.Text
+		if !n.unfit.IsZero() {
+			text += fmt.Sprintf(", after %s", time.Since(n.unfit).Round(100*time.Millisecond))
+		}
+		n.forAll(config.NoticeAllUnfit, ev, text)
+	}
+}
+
+// complete tells of a takeover that has ended here, well or not.
+func (n *notifier) complete(ev control.Event) {
+	if len(n.ways) == 0 {
+		return
+	}
+	from := ev.From
+	if from == "" {
+		from = "nobody"
+	}
+	var took time.Duration
+	for _, m := range ev.Timeline {
+		took = max(took, time.Duration(m.At)+time.Duration(m.Took))
+	}
+	text := fmt.Sprintf("%s: %s -> %s, %s, in %s", ev.VIP, from, ev.To, ev.Reason, roundMillis(took))
+	if ev.Outcome != "done" {
+		text += ": " + ev.Outcome
+	}
+	n.tell(config.NoticeTakeover, ev, text)
+}
+
+// forAll tells of what every node sees: the lowest live one does.
+func (n *notifier) forAll(what config.Notice, ev control.Event, text string) {
+	if len(n.ways) > 0 && n.lowest() {
+		n.tell(what, ev, text)
+	}
+}
+
+// lowest reports whether no live node stands before this one in the file. An
+// agent that ends does not know any more, and is taken for it.
+func (n *notifier) lowest() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), askPatience)
+	defer cancel()
+	var st elect.Status
+	if n.a.ask(ctx, func() { st = n.a.Machine.Status() }) != nil {
+		return true
+	}
+	for _, node := range st.Nodes {
+		if node.Alive {
+			return node.Name == elect.Node(n.a.Self.Name)
+		}
+	}
+	return true
+}
+
+// tell sends a notice by every way that wants it, unless it is said already: an
+// epoch is told once, and the same of the same VIP at most once a minute.
+func (n *notifier) tell(what config.Notice, ev control.Event, text string) {
+	key := string(what) + " " + ev.VIP
+	before := n.last[key]
+	if before != nil && (ev.Epoch != 0 && ev.Epoch == before.epoch || what != config.NoticeTakeover && time.Since(before.at) < noticeAgain) {
+		before.silent++
+		return
+	}
+	if before != nil && before.silent > 0 && what != config.NoticeTakeover {
+		text += fmt.Sprintf(" (and %d times since %s)", before.silent, before.at.Format(time.TimeOnly))
+	}
+	n.last[key] = &told{at: time.Now(), epoch: ev.Epoch}
+	var body strings.Builder
+	fmt.Fprintf(&body, "%s\n\n", text)
+	_ = control.WriteEvent(&body, ev, time.Local) // a Builder takes everything
+	notice := hooks.Event{Name: string(what), VIP: ev.VIP, Node: n.a.Self.Name, Previous: ev.From, Epoch: ev.Epoch, Reason: ev.Reason,
+		Subject: fmt.Sprintf("[sipalive %s] %s", n.a.Config().Cluster, text), Text: body.String()}
+	if l := n.a.names().byName[ev.VIP]; l != nil && l.address.IsValid() {
+		notice.Address = l.address.String()
+	}
+	for _, w := range n.ways {
+		if w.wants(what) {
+			n.send(w, notice)
+		}
+	}
+}
+
+func (w way) wants(what config.Notice) bool {
+	for _, e := range w.events {
+		if e == what {
+			return true
+		}
+	}
+	return false
+}
+
+// send hands a notice to the runner, whose lane per way keeps them in order.
+func (n *notifier) send(w way, ev hooks.Event) {
+	select {
+	case n.pending <- struct{}{}:
+	default:
+		n.a.recorder.warn("notify", fmt.Errorf("%d notices wait already: %s is lost", maxNotices, ev.Subject))
+		return
+	}
+	report := func(o hooks.Outcome) {
+		if !o.OK {
+			n.a.recorder.warn("notify by "+o.Action, fmt.Errorf("%s", o.Err))
+		}
+	}
+	n.a.Runner.Start(w.lane, hooks.Notice, 0, ev, []hooks.Action{w.action}, report, func(hooks.End) { <-n.pending })
+}

@@ -1,0 +1,195 @@
+package arp
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// A Gateway is what is known of the router behind an interface.
+type Gateway struct {
+	Interface string
+	Address   netip.Addr       // the zero Addr: there is none, or none known
+	MAC       net.HardwareAddr // nil: it has answered no ARP or ND yet
+	Answers   bool             // it has answered a ping of ours since the agent started
+	Answered  time.Duration    // when the last ping it answered was sent, boot clock
+}
+
+type gatewayKey struct {
+	ifname     string
+	ipv6       bool
+	configured netip.Addr
+}
+
+// gateway is known beforehand, for VIPs that are not held too: a proof that had
+// to look for it first would prove nothing.
+type gateway struct {
+	key      gatewayKey
+	hop      netip.Addr // its address
+	own      netip.Addr // ours to ask from; invalid: the interface has VIPs alone
+	index    int        // of the interface, as last seen
+	mac      hardwareAddr
+	resolved bool
+	voices   [3]hardwareAddr // where answers to our own address came from: a redundant router may speak with another MAC
+	heard    time.Duration   // when the last answered ping was sent; 0: never
+	silent   int             // pings from our own address unanswered since
+	mute     int             // questions for its MAC unanswered since
+
+	lookAt    time.Duration // for route and own address
+	resolveAt time.Duration
+	pingAt    time.Duration
+	urgent    time.Duration // since when a proof waits for it; 0: none does
+}
+
+const (
+	gatewayIdle   = 10 * time.Second       // between looks, questions and pings while all is well
+	gatewayUrgent = 250 * time.Millisecond // and while a proof waits, or the gateway fell silent
+	gatewayGiveUp = 30 * time.Second       // with one that has never answered, after which haste is no use
+	gatewayTries  = 10                     // to hear of one at all, while nothing waits for it
+	silentMost    = 2                      // questions or pings that may go unanswered by chance
+)
+
+func (g *gateway) public() Gateway {
+	p := Gateway{Interface: g.key.ifname, Address: g.hop, Answers: g.heard != 0, Answered: g.heard}
+	if g.resolved {
+		p.MAC = net.HardwareAddr(append([]byte(nil), g.mac[:]...))
+	}
+	return p
+}
+
+// pause is between two questions or pings.
+func (g *gateway) pause(now time.Duration) time.Duration {
+	switch {
+	case g.heard == 0 && g.silent+g.mute < gatewayTries:
+		return min(gatewayIdle/10, g.haste())
+	case g.heard == 0 && (g.urgent == 0 || now-g.urgent > gatewayGiveUp):
+		return gatewayIdle
+	}
+	return g.haste()
+}
+
+func (g *gateway) haste() time.Duration {
+	if g.urgent != 0 || g.silent > 0 && g.heard != 0 {
+		return gatewayUrgent
+	}
+	return gatewayIdle
+}
+
+// tick keeps the gateway known.
+func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
+	if now >= g.lookAt {
+		g.look(w, now)
+	}
+	if !g.hop.IsValid() {
+		return g.lookAt
+	}
+	if now >= g.resolveAt {
+		g.find(w, now)
+	}
+	next = min(g.lookAt, g.resolveAt)
+	if !g.resolved || !g.own.IsValid() {
+		return next
+	}
+	if now >= g.pingAt {
+		w.ping(now, g, nil)
+		if g.silent++; g.silent > silentMost {
+			g.resolveAt = min(g.resolveAt, now+gatewayUrgent)
+		}
+		g.pingAt = now + g.pause(now) // an answer puts it off
+	}
+	return min(next, g.resolveAt, g.pingAt)
+}
+
+// look reads from the kernel which gateway there is and from where it may be
+// asked.
+func (g *gateway) look(w *Watch, now time.Duration) {
+	g.lookAt = now + gatewayIdle
+	w.readOwn(now)
+	hop := g.key.configured
+	if !hop.IsValid() {
+		found, err := w.routes.NextHop(g.key.ifname, g.key.ipv6)
+		if err != nil || !found.IsValid() {
+			return // what was known stays: a route that is gone now may come back
+		}
+		hop = found
+	}
+	if hop != g.hop {
+		*g = gateway{key: g.key, hop: hop, lookAt: g.lookAt, urgent: g.urgent}
+		w.poke()
+	}
+	own, err := w.routes.OwnAddress(g.key.ifname, hop, func(a netip.Addr) bool { return w.vips[a] != nil })
+	if err == nil {
+		g.own = own
+	}
+	if !g.own.IsValid() {
+		g.lookAt = now + gatewayIdle/10 // an interface that just came up: its address may come
+	}
+}
+
+// find asks for the gateway's MAC: it alone while it is known, so that the
+// segment is left in peace. An IPv4 question may come from nobody.
+func (g *gateway) find(w *Watch, now time.Duration) {
+	from := g.own
+	if !from.IsValid() && g.hop.Is4() {
+		from = netip.IPv4Unspecified()
+	}
+	if from.IsValid() {
+		w.ask(g, from, g.resolved && g.mute <= silentMost && g.silent <= silentMost)
+		g.mute++
+	}
+	g.resolveAt = now + g.pause(now)
+	if g.resolved {
+		g.resolveAt = max(g.resolveAt, now+4*gatewayUrgent)
+	}
+}
+
+// resolve takes the gateway's word about its MAC.
+func (g *gateway) resolve(w *Watch, now time.Duration, mac hardwareAddr) {
+	g.mute = 0
+	if g.resolved && g.mac == mac {
+		return
+	}
+	g.mac, g.resolved = mac, true
+	g.voices = [len(g.voices)]hardwareAddr{}
+	g.pingAt = now
+	w.hurry(g, now)
+}
+
+// answer takes an answer to our own address.
+func (g *gateway) answer(w *Watch, now, sent time.Duration, from hardwareAddr) {
+	if !g.voice(from) {
+		copy(g.voices[1:], g.voices[:len(g.voices)-1])
+		g.voices[0] = from
+	}
+	back := g.heard == 0 || g.silent > silentMost
+	g.heard, g.silent = max(g.heard, sent), 0
+	g.pingAt = now + g.pause(now)
+	if back {
+		w.hurry(g, now)
+	}
+}
+
+// voice reports whether a frame with this sender is the gateway's: its own MAC,
+// or one that brought an answer to our own address.
+func (g *gateway) voice(mac hardwareAddr) bool {
+	if g.resolved && g.mac == mac {
+		return true
+	}
+	for _, v := range g.voices {
+		if v == mac && v != (hardwareAddr{}) {
+			return true
+		}
+	}
+	return false
+}
+
+// hurry has proofs that wait for a gateway go on at once: it can answer again.
+func (w *Watch) hurry(g *gateway, now time.Duration) {
+	for _, v := range w.vips {
+		if v.gw == g && v.held && v.proving {
+			v.nextPing, v.nextAsk, v.askPause = now, now+askFirst, askFirst
+			v.judge(w, now)
+		}
+	}
+	w.poke()
+}

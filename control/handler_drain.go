@@ -1,0 +1,107 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// WaitCalls is a drain that waits for calls to end.
+type WaitCalls struct {
+	Wait     time.Duration // at most
+	MaxCalls int           // so many may be left
+}
+
+// CallsLeft is how such a drain goes on.
+type CallsLeft struct {
+	Calls int    `json:"calls"`
+	Left  Millis `json:"left_ms"`        // until time is up
+	Text  string `json:"text,omitempty"` // why nobody knows the number of calls now
+}
+
+// maxWait bounds a drain that waits.
+const maxWait = 24 * time.Hour
+
+const maxCalls = 1_000_000
+
+// drainLine is one line of the answer: progress, or, last, the outcome.
+type drainLine struct {
+	*CallsLeft
+	Outcome *string `json:"outcome,omitempty"`
+	Error   string  `json:"error,omitempty"`
+}
+
+// drainWaiting tells how the drain goes on, one JSON object per line, and ends it
+// when the client is gone or the server ends.
+func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, error) {
+	query := r.URL.Query()
+	millis, err := strconv.ParseInt(query.Get("wait_ms"), 10, 64)
+	if wait := time.Duration(millis) * time.Millisecond; err != nil || millis < 0 || millis > maxWait.Milliseconds() || wait < 0 {
+		return nil, refuse(http.StatusBadRequest, "drain: wait_ms has to be a number of milliseconds up to %s", maxWait)
+	}
+	calls, err := strconv.Atoi(query.Get("max_calls"))
+	if err != nil || calls < 0 || calls > maxCalls {
+		return nil, refuse(http.StatusBadRequest, "drain: max_calls has to be a number from 0 to %d", maxCalls)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	tell := func(l drainLine) {
+		line, err := encode(l)
+		if err == nil {
+			_ = rc.SetWriteDeadline(time.Now().Add(s.write))
+			if _, err = w.Write(line); err == nil {
+				err = rc.Flush()
+			}
+		}
+		if err != nil {
+			cancel() // nobody reads: as good as gone
+		}
+	}
+	text, err := s.agent.DrainQuietly(ctx, WaitCalls{time.Duration(millis) * time.Millisecond, calls}, func(p CallsLeft) { tell(drainLine{CallsLeft: &p}) })
+	last := drainLine{Outcome: &text}
+	if err != nil {
+		last.Error = oneLine(err.Error())
+	}
+	tell(last)
+	return nil, nil
+}
+
+// DrainQuietly drains the agent's node once its calls have ended, and calls
+// progress about once a second. When ctx ends before the move nothing is moved.
+func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
+	query := url.Values{"wait_ms": {strconv.FormatInt(w.Wait.Milliseconds(), 10)}, "max_calls": {strconv.Itoa(w.MaxCalls)}}
+	body, err := c.roundTrip(ctx, http.MethodPost, pathDrain, query, nil)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	for d := json.NewDecoder(io.LimitReader(body, maxAnswer)); ; {
+		var l drainLine
+		if err := d.Decode(&l); err != nil {
+			return "", c.noAgent(err)
+		}
+		switch {
+		case l.Error != "":
+			return "", errors.New(oneLine(l.Error))
+		case l.Outcome != nil:
+			return oneLine(*l.Outcome), nil
+		case l.CallsLeft != nil:
+			l.Text = oneLine(l.Text)
+			progress(*l.CallsLeft)
+		}
+	}
+}

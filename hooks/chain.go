@@ -1,0 +1,158 @@
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// runChain runs what is left of a chain. It stops in the middle only where the
+// Runner is closed: then the rest is reported as skipped, and next stays.
+func (r *Runner) runChain(l *lane, c *chain) End {
+	epoch, refused := r.admit(l, c)
+	end := End{OK: refused == ""}
+	for _, a := range c.actions[c.next:] {
+		if end.GiveBack != "" {
+			c.report(Outcome{Action: a.label(), Epoch: epoch, Started: r.opts.Now(), Skipped: true, Err: "skipped: the VIP is given back: " + end.GiveBack})
+			r.passed(c)
+			continue
+		}
+		o := r.runAction(l, c, a)
+		end.OK = end.OK && o.OK
+		if r.ctx.Err() == nil {
+			r.passed(c)
+			r.persist(l)
+			if a.GiveBack && !o.OK && !o.Skipped {
+				end.GiveBack = o.Err
+			}
+		}
+		c.report(o)
+	}
+	return end
+}
+
+func (r *Runner) passed(c *chain) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.next++
+}
+
+// admit is the moment an action starts as far as epochs go: a Newer that returns
+// before it stops the action, one that comes after finds it running.
+func (r *Runner) admit(l *lane, c *chain) (epoch uint64, refused string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx.Err() != nil {
+		return c.epoch, context.Cause(r.ctx).Error()
+	}
+	return c.epoch, l.ledger.refuses(c.phase, c.epoch)
+}
+
+// runAction tries an action until it succeeds, may not be tried again, or the
+// epochs forbid it.
+func (r *Runner) runAction(l *lane, c *chain, a Action) (o Outcome) {
+	o = Outcome{Action: a.label(), Started: r.opts.Now()}
+	for {
+		epoch, refused := r.admit(l, c)
+		switch {
+		case refused == "":
+			r.try(c, a, epoch, &o)
+		case o.Attempts == 0:
+			o.Epoch, o.Skipped, o.Err = epoch, true, "skipped: "+refused
+			return o
+		default:
+			o.Err += "; not tried again: " + refused
+		}
+		o.Took = time.Duration(r.opts.Now() - o.Started)
+		if o.OK || refused != "" || o.Attempts > a.Retries || r.ctx.Err() != nil {
+			return o
+		}
+		r.pause(l, c, r.opts.Backoff(o.Attempts))
+	}
+}
+
+// try runs an action once.
+func (r *Runner) try(c *chain, a Action, epoch uint64, o *Outcome) {
+	ev := c.event
+	if c.phase != Notice { // which tells of an epoch and is none of it
+		ev.Epoch = epoch
+	}
+	res := r.runVerb(a, c.phase, ev)
+	o.Attempts++
+	o.Epoch, o.OK, o.Err, o.Note, o.Output = epoch, res.err == nil, "", res.note, res.output
+	if res.err != nil {
+		o.Err = res.err.Error()
+		if o.Attempts > 1 {
+			o.Err += fmt.Sprintf(" (tried %d times)", o.Attempts)
+		}
+	}
+}
+
+// pause waits before a repetition, but no longer than it may come to pass.
+func (r *Runner) pause(l *lane, c *chain, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		r.mu.Lock()
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed, refused := l.changed, l.ledger.refuses(c.phase, c.epoch)
+		r.mu.Unlock()
+		if refused != "" {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// result is what a verb hands back; err and note are one line each.
+type result struct {
+	err    error
+	note   string
+	output string
+}
+
+func (r *Runner) runVerb(a Action, phase Phase, ev Event) result {
+	if err := a.Check(); err != nil {
+		return result{err: err}
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, a.timeout())
+	defer cancel()
+	switch {
+	case len(a.Exec) > 0:
+		return r.exec(ctx, a, ev.environ(phase))
+	case len(a.FreeSWITCH) > 0:
+		return r.runFreeSWITCH(ctx, a, phase)
+	case a.HTTP != "":
+		return r.runHTTP(ctx, a, phase, ev)
+	case len(a.Mail) > 0:
+		return r.runMail(ctx, a, ev)
+	default:
+		return r.runMemcached(ctx, a)
+	}
+}
+
+// ended reports whether err of a connection is due to the end of ctx. A dialer may
+// notice the deadline a moment before ctx does.
+func ended(ctx context.Context, err error) bool {
+	var timeout net.Error
+	return ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// whyEnded says which end of ctx an action met, its timeout or the agent's; what
+// is what the timeout waited for in vain.
+func whyEnded(ctx context.Context, what string, timeout time.Duration) string {
+	if cause := context.Cause(ctx); errors.Is(cause, errEnding) {
+		return cause.Error()
+	}
+	return what + " within " + timeout.String()
+}

@@ -1,0 +1,111 @@
+package hooks
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/wneessen/go-mail"
+)
+
+// MailTLS says how much encryption a mail server must offer.
+type MailTLS string
+
+// The values of MailTLS. Opportunistic takes what is offered and checks no
+// certificate, which could be left out just as well (RFC 7435); required does.
+const (
+	MailPlain         MailTLS = "none"
+	MailOpportunistic MailTLS = "opportunistic"
+	MailRequired      MailTLS = "required"
+)
+
+// MailServer is where mail is handed in, and as whom.
+type MailServer struct {
+	Server       string // host:port
+	TLS          MailTLS
+	User         string // "": no login
+	PasswordFile string
+	From         string
+}
+
+// checkMail wants addresses that a mail can have.
+func checkMail(to []string) error {
+	m := mail.NewMsg()
+	for _, address := range to {
+		if err := m.To(address); err != nil {
+			return fmt.Errorf("mail %s: not an address, e.g. noc@example.net", oneLine(address))
+		}
+	}
+	return nil
+}
+
+// runMail hands one mail to the server, for all its recipients.
+func (r *Runner) runMail(ctx context.Context, a Action, ev Event) result {
+	server := r.mail()
+	fail := func(err error) result {
+		if ended(ctx, err) {
+			err = errors.New(whyEnded(ctx, "no answer", a.timeout()))
+		}
+		return result{err: fmt.Errorf("mail by %s: %s", server.Server, oneLine(err.Error()))}
+	}
+	m, err := compose(server.From, a.Mail, ev)
+	if err != nil {
+		return fail(err)
+	}
+	client, err := r.mailClient(ctx, server, a)
+	if err != nil {
+		return fail(err)
+	}
+	if err := client.DialAndSendWithContext(ctx, m); err != nil {
+		return fail(err)
+	}
+	return result{}
+}
+
+func compose(from string, to []string, ev Event) (*mail.Msg, error) {
+	m := mail.NewMsg()
+	if err := m.From(from); err != nil {
+		return nil, err
+	}
+	if err := m.To(to...); err != nil {
+		return nil, err
+	}
+	m.Subject(oneLine(ev.Subject))
+	m.SetMessageID()
+	m.SetDate()
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody answers that he is away
+	m.SetBodyString(mail.TypeTextPlain, printable(ev.Text))
+	return m, nil
+}
+
+func (r *Runner) mailClient(ctx context.Context, server MailServer, a Action) (*mail.Client, error) {
+	host, port, err := net.SplitHostPort(server.Server)
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, err
+	}
+	opts := []mail.Option{mail.WithPort(n), mail.WithTimeout(a.timeout()), mail.WithHELO(r.opts.Host), mail.WithDialContextFunc(r.bound(ctx))}
+	switch server.TLS {
+	case MailPlain:
+		opts = append(opts, mail.WithTLSPolicy(mail.NoTLS))
+	case MailRequired:
+		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory))
+	default:
+		opts = append(opts, mail.WithTLSPolicy(mail.TLSOpportunistic),
+			mail.WithTLSConfig(&tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}))
+	}
+	if server.User != "" {
+		password, err := readSecret(server.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(server.User), mail.WithPassword(password))
+	}
+	return mail.NewClient(host, opts...)
+}

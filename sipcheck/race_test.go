@@ -1,0 +1,5 @@
+//go:build race
+
+package sipcheck
+
+const raceEnabled = true
