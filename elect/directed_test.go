@@ -127,6 +127,39 @@ func TestQuietTimeOutlivesARestart(t *testing.T) {
 	b.want(b.asked("a", 11, 5), elect.Granted, "after that, restart or not")
 }
 
+// A disk slower than the records come: what a record on it has counts, though
+// newer ones are always on their way.
+func TestStoredCountsBesideNewerRecords(t *testing.T) {
+	b := newBench(t)
+	ask := func(from elect.Node, lease time.Duration, e elect.Epoch) elect.Effects {
+		b.seq[from]++
+		return b.m.Step(b.now, elect.Received{From: from, Instance: 11, Seq: b.seq[from],
+			Msg: elect.Ask{Lists: elect.Lists{File: abc, Active: abc}, Lease: lease, Items: []elect.AskItem{{VIP: vip1, Epoch: e}}}})
+	}
+	refusal := func(eff elect.Effects) elect.Refusal {
+		for _, o := range eff.Send {
+			if a, ok := o.Msg.(elect.Answer); ok {
+				return a.Items[0].Refusal
+			}
+		}
+		t.Fatal("no answer")
+		return 0
+	}
+	eff := ask("a", 2*time.Second, 5)
+	b.want(refusal(eff), elect.RefusedQuiet, "a longer lease than the disk knows")
+	if eff.Durable == nil {
+		t.Fatal("the longer lease is not put on disk")
+	}
+	version := eff.Durable.Version
+	eff = ask("a", time.Second, 6)
+	b.want(refusal(eff), elect.Granted, "the usual lease")
+	if eff.Durable == nil || eff.Durable.Version <= version {
+		t.Fatal("the new epoch is not put on disk")
+	}
+	b.m.Step(b.now, elect.Stored{Version: version})
+	b.want(refusal(ask("a", 2*time.Second, 7)), elect.Granted, "the longer lease, now on disk")
+}
+
 func TestReleaseNamesAnInstance(t *testing.T) {
 	b := newBench(t)
 	b.want(b.asked("a", 12, 5), elect.Granted, "the new instance asks")

@@ -53,6 +53,7 @@ func (m *Machine) writeList() {
 	m.lists.waiting = "the disk"
 	if !m.durable.Active.Equal(m.lists.File) {
 		m.durable.Active = m.lists.File
+		m.listFrom = m.durable.Version + 1
 		m.durableDue = true
 	}
 }
@@ -110,10 +111,15 @@ func (m *Machine) onStored(e Stored) {
 		return
 	}
 	m.stored.Version = e.Version
-	if e.Version != m.durable.Version {
-		return // a newer record is on its way
+	// A newer record may be on its way, and one after that: what matters is
+	// whether this one has it already.
+	if e.Version >= m.leaseFrom {
+		m.stored.LongestLease = m.durable.LongestLease
 	}
-	m.stored = m.durable
+	if e.Version < m.listFrom {
+		return
+	}
+	m.stored.Active = m.durable.Active
 	if !m.lists.Active.Equal(m.stored.Active) {
 		m.lists.Active = m.stored.Active
 		m.beatNow = true

@@ -34,7 +34,9 @@ type Machine struct {
 	durableAt  Instant
 	durableDue bool
 	stored     Durable
-	strangers  map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
+	// The first version of the durable record that has its LongestLease, its Active list.
+	leaseFrom, listFrom uint64
+	strangers           map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
 
 	nextBeat Instant
 	beatNow  bool

@@ -47,6 +47,7 @@ func (m *Machine) fileList() VoterList {
 func (m *Machine) noteLease(d time.Duration) {
 	if d > m.durable.LongestLease {
 		m.durable.LongestLease = d
+		m.leaseFrom = m.durable.Version + 1
 		m.durableDue = true
 	}
 }

@@ -23,6 +23,13 @@ import (
 // program. It is found as /proc/self/exe, which an upgrade does not replace.
 // That costs a few milliseconds, and only where there is something to shed.
 //
+// So does a realtime policy, though a thread's own and easily reset by the fork
+// (SCHED_FLAG_RESET_ON_FORK): the fork waits for the child's exec, a garbage
+// collection waits for the fork, spinning at realtime priority on every core, and
+// a plain child then comes to its exec when the kernel's reserve for plain
+// processes lets it: the agent was deaf for 0.25 to 0.95 s (seen, Linux 6.18, Go
+// 1.26). The child keeps the policy until it executes.
+//
 // So does root's own power: a thread of the agent that gave up its capabilities
 // for a fork could not map memory any more where all of it is locked (mlockall),
 // and take the agent down (seen).
@@ -45,9 +52,9 @@ func BecomeAction() {
 		return
 	}
 	unix.CloseOnExec(becomeFD)
+	runtime.LockOSThread() // the one that executes
 	err := shedFavours()
 	if err == nil && os.Args[0] == bareName {
-		runtime.LockOSThread() // the one that executes
 		err = dropCapabilities()
 	}
 	if err == nil {
@@ -79,9 +86,13 @@ func dropCapabilities() error {
 	return nil
 }
 
-// favoured tells whether this process has anything that an action must not keep.
+// favoured tells whether the calling thread, or its process, has anything that an
+// action must not keep.
 func favoured() bool {
 	if spared(oomScorePath) {
+		return true
+	}
+	if attr, err := unix.SchedGetAttr(0, 0); err == nil && prioritized(attr) {
 		return true
 	}
 	var locked, realtime, priority unix.Rlimit
@@ -99,12 +110,21 @@ func spared(path string) bool {
 	return err == nil && strings.HasPrefix(string(text), "-")
 }
 
-// shedFavours takes from the calling process what favoured finds. A limit on
+// prioritized tells whether attr gives more of the processor than a plain process has.
+func prioritized(attr *unix.SchedAttr) bool {
+	realtime := attr.Policy == unix.SCHED_FIFO || attr.Policy == unix.SCHED_RR || attr.Policy == unix.SCHED_DEADLINE
+	return realtime || attr.Nice < 0
+}
+
+// shedFavours takes from the calling thread and its process what favoured finds. A limit on
 // realtime that was lowered for good (no CAP_SYS_RESOURCE) stays at that: it
 // means nothing to a program that may not become realtime.
 func shedFavours() error {
 	if err := shedOOMScore(oomScorePath); err != nil {
 		return fmt.Errorf("cannot give up the OOM score: %w", err)
+	}
+	if err := shedPriority(); err != nil {
+		return fmt.Errorf("cannot give up the scheduling policy: %w (does the unit's SystemCallFilter allow sched_setattr?)", err)
 	}
 	for _, limit := range []struct {
 		which int
@@ -124,6 +144,14 @@ func shedFavours() error {
 		}
 	}
 	return nil
+}
+
+func shedPriority() error {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil || !prioritized(attr) {
+		return err
+	}
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
 }
 
 func shedOOMScore(path string) error {

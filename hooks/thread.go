@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startUnprivileged starts cmd without the agent's capabilities, real-time
-// priority and what else the unit gives it alone; refused is nil unless the
-// program is started by way of become.go.
+// startUnprivileged starts cmd without the agent's capabilities and what else the
+// unit gives it alone; refused is nil unless the program is started by way of
+// become.go.
 //
-// The first two pass from the forking thread to the child, NoNewPrivileges or not
-// (measured, Linux 6.18), and SysProcAttr can only add capabilities. So the fork
-// happens on a thread that has shed them: os/exec forks on the caller's thread,
+// Capabilities pass from the forking thread to the child, NoNewPrivileges or not
+// (measured, Linux 6.18), and SysProcAttr can only add some. So the fork happens
+// on a thread that has shed them: os/exec forks on the caller's thread,
 // and a goroutine that ends locked takes its thread with it, so no other
 // goroutine ever runs there. The runtime, too, clones new threads from an
 // untouched one while a goroutine is locked.
@@ -24,15 +24,13 @@ import (
 // all with its uid.
 func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) {
 	bare := as.uid == 0 && as.switchTo == nil && !as.keep
-	if mayBecome.Load() && (bare || favoured()) {
-		if refused, err = becoming(cmd, bare); err != nil {
-			return nil, err
-		}
-	}
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
 		err := shedPrivileges()
+		if err == nil && mayBecome.Load() && (bare || favoured()) {
+			refused, err = becoming(cmd, bare)
+		}
 		if err == nil {
 			err = cmd.Start()
 		}
@@ -51,9 +49,6 @@ func shedPrivileges() error {
 	if err := clearInheritable(); err != nil {
 		return fmt.Errorf("cannot clear inheritable capabilities: %w (does the unit's SystemCallFilter allow capset?)", err)
 	}
-	if err := resetPriorityOnFork(); err != nil {
-		return fmt.Errorf("cannot reset the scheduling policy: %w (does the unit's SystemCallFilter allow sched_setattr?)", err)
-	}
 	return nil
 }
 
@@ -70,20 +65,4 @@ func clearInheritable() error {
 	}
 	caps[0].Inheritable, caps[1].Inheritable = 0, 0
 	return unix.Capset(&hdr, &caps[0])
-}
-
-// resetPriorityOnFork has the kernel give the child SCHED_OTHER, and nice 0 for a
-// negative one (sched(7), SCHED_FLAG_RESET_ON_FORK). The thread itself keeps its
-// policy: it must not be starved between here and the exec.
-func resetPriorityOnFork() error {
-	attr, err := unix.SchedGetAttr(0, 0)
-	if err != nil {
-		return err
-	}
-	realtime := attr.Policy == unix.SCHED_FIFO || attr.Policy == unix.SCHED_RR || attr.Policy == unix.SCHED_DEADLINE
-	if !realtime && attr.Nice >= 0 {
-		return nil
-	}
-	attr.Flags |= unix.SCHED_FLAG_RESET_ON_FORK
-	return unix.SchedSetAttr(0, attr, 0)
 }

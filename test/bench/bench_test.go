@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"sipalive/control"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 const (
@@ -30,27 +29,8 @@ const calm = "[timing]\nhold_down = \"0s\"\n"
 
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "bench: network namespaces need root (run it with sudo)")
-		return 1
-	}
-	dir, err := os.MkdirTemp("", "sipalive-bench-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "sipalive")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "sipalive/cmd/sipalive")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: build sipalive: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+func TestMain(m *testing.M) {
+	os.Exit(shipped.Main(m, "bench", &binary, "-trimpath", "-ldflags", "-s -w"))
 }
 
 // site is a cluster with a phone per VIP and ARP questions from the router.

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 var (
@@ -20,28 +20,7 @@ var (
 	binary string // sipalive as it is shipped
 )
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "chaos: network namespaces need root (run the tests with sudo)")
-		return 1
-	}
-	dir, err := os.MkdirTemp("", "sipalive-chaos-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "sipalive")
-	cmd := exec.Command("go", "build", "-o", binary, "sipalive/cmd/sipalive")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "chaos: build sipalive: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "chaos", &binary)) }
 
 // TestChaos: three agents under random faults, then healed, judged by what was
 // seen from outside.

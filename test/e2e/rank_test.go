@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,6 +38,12 @@ func (s *site) spareRole(t *testing.T, record string) {
 			t.Errorf("role --spare on %s: exit %d, want %d", s.Node(i).Name, c.code, want)
 		}
 	}
+	await(t, "cdr held", func(context.Context) error {
+		if s.roleHolder(t, 0) == "" {
+			return errors.New("nobody has it")
+		}
+		return nil
+	})
 	if s.roleHolder(t, 0) != "pbx3" { // where it came up is a matter of who started first
 		s.done(t, 0, "move", "cdr", "pbx3")
 	}

@@ -122,6 +122,13 @@ func (m *manager) runs(job string, pid int) {
 	m.pids[uint32(pid)] = true
 }
 
+// is makes the manager odd in one way.
+func (m *manager) is(odd string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.odd = odd
+}
+
 // exported are the methods that others may call.
 type exported struct{ m *manager }
 

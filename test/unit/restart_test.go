@@ -14,6 +14,7 @@ import (
 	"sipalive/control"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 const patience = 30 * time.Second
@@ -197,13 +198,13 @@ func TestUpgrade(t *testing.T) {
 		s.runs(i, "v1.0.0")
 	}
 	for i := range 5 {
-		version := fmt.Sprintf("v%d.0.0", 2+i)
-		s.must(build(next, version))
+		release := fmt.Sprintf("v%d.0.0", 2+i)
+		s.must(shipped.BuildTo(next, version(release)...))
 		s.must(os.Rename(next, installed))
 		before, begun := s.vips(), lab.Now()
 		for node := range s.Nodes() {
 			s.systemctl("restart", node)
-			s.runs(node, version)
+			s.runs(node, release)
 		}
 		time.Sleep(1500 * time.Millisecond) // longer than the leases that were left behind
 		clear := s.undisturbed(begun, before)

@@ -106,7 +106,7 @@ func TestExecStop(t *testing.T) {
 			t.Parallel()
 			bus := startBus(t)
 			m := startManager(t, bus)
-			m.odd = tt.odd
+			m.is(tt.odd)
 			agent := startStandIn(t, "trap 'echo SIGUSR2; exit' USR2")
 			if !tt.unknown {
 				m.runs(tt.job, agent.cmd.Process.Pid)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,33 +15,13 @@ import (
 	"sipalive/control"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 // binary is sipalive as it is shipped, built once per run.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "e2e/actions: network namespaces need root (run the tests with sudo)")
-		return 1
-	}
-	dir, err := os.MkdirTemp("", "sipalive-actions-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e/actions:", err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "sipalive")
-	build := exec.Command("go", "build", "-o", binary, "sipalive/cmd/sipalive")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "e2e/actions: build sipalive: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/actions", &binary)) }
 
 // patience bounds every wait for something that has to come.
 const patience = 20 * time.Second

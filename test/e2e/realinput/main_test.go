@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 // binary is sipalive as it is shipped, built once per run.
@@ -29,7 +29,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(run(m))
+	if err := toolsThere(); err != nil {
+		fmt.Fprintln(os.Stderr, "realinput:", err)
+		os.Exit(1)
+	}
+	os.Exit(shipped.Main(m, "realinput", &binary))
 }
 
 // role is this test binary as one of its servers.
@@ -37,34 +41,11 @@ func role(name string, args ...string) lab.Spec {
 	return lab.Spec{Name: name, Path: os.Args[0], Args: args, Env: []string{roleEnv + "=" + name}}
 }
 
-func run(m *testing.M) int {
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "realinput:", err)
-		return 1
-	}
-	defer os.RemoveAll(filepath.Dir(binary))
-	return m.Run()
-}
-
-func prepare() error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("network namespaces need root (run the tests with sudo)")
-	}
+func toolsThere() error {
 	for _, tool := range []string{"kamailio", "sipp", "memcached"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%w (apt-get install kamailio sip-tester memcached)", err)
 		}
-	}
-	dir, err := os.MkdirTemp("", "sipalive-realinput-")
-	if err != nil {
-		return err
-	}
-	binary = filepath.Join(dir, "sipalive")
-	build := exec.Command("go", "build", "-o", binary, "sipalive/cmd/sipalive")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
-		return fmt.Errorf("build sipalive: %w\n%s", err, out)
 	}
 	return nil
 }

@@ -9,7 +9,6 @@ package realtime
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sipalive/platform"
+	"sipalive/test/shipped"
 )
 
 const (
@@ -34,10 +34,6 @@ var program = os.Getenv(binaryEnv)
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "e2e/realtime: network namespaces need root (run the tests with sudo)")
-		return 1
-	}
 	if program == "" {
 		if err := becomeJudge(); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e/realtime:", err)
@@ -55,15 +51,9 @@ func run(m *testing.M) int {
 // becomeJudge builds sipalive and runs this test anew at the judge's priority: a
 // program's first thread has that of the one that called exec, and passes it on.
 func becomeJudge() error {
-	dir, err := os.MkdirTemp("", "sipalive-realtime-")
-	if err != nil {
+	var err error
+	if program, err = shipped.Build(); err != nil {
 		return err
-	}
-	program = filepath.Join(dir, "sipalive")
-	build := exec.Command("go", "build", "-o", program, "sipalive/cmd/sipalive")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build sipalive: %w\n%s", err, out)
 	}
 	runtime.LockOSThread()
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: judgePriority}
