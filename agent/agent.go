@@ -41,13 +41,13 @@ type Parts struct {
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
 	Ends        *LeaseEnds
-	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error)
+	Watch       func(Hearing) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
 	Network     func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
-	Relay       func(arp.RelayOptions) (*arp.Relay, error) // opens what speaks to the gateways (§4.6)
-	Load        func() (File, error)                       // reads the configuration anew, for a reload
+	Relay       arp.RelayLink        // at the start: where heartbeats go through the gateway (§4.6)
+	Load        func() (File, error) // reads the configuration anew, for a reload
 	Listener    net.Listener
 	Journal     *control.Journal
 	Log         *slog.Logger
@@ -103,9 +103,10 @@ func New(p Parts) *Agent {
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
-	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket})
+	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket, p.Relay})
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
+	a.alone = newSurvivors(a)
 	a.probes = newProbes(a)
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
@@ -126,19 +127,16 @@ type task struct {
 // anything over by itself: see Stop.
 func (a *Agent) Run(ctx context.Context) error {
 	var err error
-	if a.alone, err = newSurvivors(a); err != nil {
+	if a.watch, err = a.Parts.Watch(Hearing{a.onRouter, a.onRival, a.alone.evidence, a.alone.sign}); err != nil {
 		return err
 	}
-	defer func() { _ = a.alone.relay.Close() }()
+	defer a.watch.Close()
 	network, err := a.Parts.Network(a.deliver, a.alone.send)
 	if err != nil {
 		return err
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
-	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival); err != nil {
-		return err
-	}
 	a.actions.resume()
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -176,7 +174,6 @@ func (a *Agent) tasks() []task {
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
 		{"paused calls", a.resumeCalls},
-		{"gateway", a.alone.relay.Run},
 	}
 	return tasks
 }

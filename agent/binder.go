@@ -272,7 +272,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		return
 	}
 	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
-	if (fresh || moved || b.again) && !ap.survivor {
+	if fresh || moved || b.again && !ap.survivor {
 		b.announce(ap, fresh)
 	}
 	if fresh {
@@ -286,17 +286,19 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 }
 
 // turn lets the announcements of a VIP begin when a survivor's hold becomes a
-// lease, and end when a holder outlives its lease: a survivor announces only
-// where the machine asks it to (§4.6).
+// lease, and end when a holder outlives its lease: a survivor announces when
+// it binds, and then only where the machine asks it to (§4.6).
 func (b *binder) turn(ap *applied, survivor bool) {
 	switch {
 	case ap.survivor == survivor || ap.vip == nil:
 	case survivor:
 		b.a.Announcer.Stop(ap.address.IP)
+		b.a.watch.Hold(ap.address.IP, true)
+		ap.survivor = true
 	default:
+		ap.survivor = false
 		b.announce(ap, false)
 	}
-	ap.survivor = survivor
 }
 
 // announce tells the neighbours, and asks the router whether it has heard.
@@ -304,12 +306,15 @@ func (b *binder) announce(ap *applied, fresh bool) {
 	if ap.vip == nil {
 		return
 	}
-	defer b.a.watch.Hold(ap.address.IP)
+	defer b.a.watch.Hold(ap.address.IP, ap.survivor)
 	if !ap.vip.Announce {
 		return
 	}
 	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
 		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+	}
+	if ap.survivor {
+		return
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
 	if !fresh {

@@ -352,8 +352,6 @@ func (a *Agent) countersNow() map[string]uint64 {
 		"loop_slowest_step_us": uint64(a.stats.slowestStep.Load() / 1000), "loop_latest_wakeup_us": uint64(max(a.stats.latestWakeUp.Load(), 0) / 1000),
 		"loop_send_errors": a.stats.sendErrors.Load(), "store_errors": a.stats.storeErrors.Load(), "records_lost": a.stats.recordsLost.Load(),
 	}
-	r := a.alone.relay.Stats()
-	c["gateway_relayed"], c["gateway_asked"], c["gateway_answered"], c["gateway_errors"] = r.Relayed, r.Asked, r.Answered, r.Errors
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)

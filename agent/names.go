@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sipalive/arp"
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/hooks"
@@ -95,8 +96,9 @@ func CheckActions(c *config.Config) error {
 	return nil
 }
 
-// ElectConfig is what the machine needs of the configuration.
-func ElectConfig(c *config.Config, self *config.Node) elect.Config {
+// ElectConfig is what the machine needs of the configuration, and of where this
+// node's heartbeats are relayed.
+func ElectConfig(c *config.Config, self *config.Node, relay arp.RelayLink) elect.Config {
 	e := elect.Config{
 		Self: elect.Node(self.Name), Digest: c.Digest(),
 		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
@@ -109,7 +111,8 @@ func ElectConfig(c *config.Config, self *config.Node) elect.Config {
 		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})
 	}
 	for _, v := range c.VIPs {
-		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: vipID(v.Address), Name: v.Name, Prefer: nodes(v.Prefer), Weight: v.Weight, Announced: v.Announce && v.Address.Is4()})
+		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: vipID(v.Address), Name: v.Name, Prefer: nodes(v.Prefer), Weight: v.Weight,
+			Announced: v.Announce, Relayed: relays(relay, v)})
 	}
 	for _, r := range c.Roles {
 		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: elect.RoleID(r.Name), Name: r.Name, Role: true, Prefer: nodes(r.Prefer), PreferSpare: r.PreferSpare})

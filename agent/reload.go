@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"sipalive/arp"
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/eventsocket"
@@ -32,6 +33,7 @@ type settled struct {
 	names       *names
 	roots       *x509.CertPool
 	eventSocket eventsocket.Client
+	relay       arp.RelayLink
 }
 
 // Config is the configuration in force. Ask for it at each use: a reload
@@ -91,6 +93,10 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 // can fail comes first and leaves nothing behind that matters.
 func (a *Agent) take(f File) error {
 	names := newNames(f.Config, a.names())
+	relay, err := RelayLink(f.Config, a.Self)
+	if err != nil {
+		return err
+	}
 	if _, err := a.Directory.OpenLeases(slices.Sorted(maps.Keys(names.byID))); err != nil {
 		return err
 	}
@@ -101,17 +107,16 @@ func (a *Agent) take(f File) error {
 	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
 		return err
 	}
-	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}})
+	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}, relay})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
-	a.watch.Configure(Links(f.Config), Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
+	a.watch.Configure(Links(f.Config), relay, Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
-	a.alone.take(f.Config)
 	a.Runner.SetMail(MailServer(f.Config))
 	a.recorder.post(a.recorder.notify.take)
 	a.probes.take(f.Config, f.Roots)
 	a.vipTargets.take()
 	a.checks.take(f.Config)
-	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self)})
+	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self, relay)})
 	return nil
 }
 

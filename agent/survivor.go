@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -15,9 +14,7 @@ import (
 // survivors asks the network what a node without a majority has to know, and
 // sends heartbeats through the gateway (§4.6).
 type survivors struct {
-	a      *Agent
-	relay  *arp.Relay
-	ifname string // of this node's own address
+	a *Agent
 
 	mu   sync.Mutex
 	told map[elect.Sign]elect.Instant
@@ -27,110 +24,86 @@ type survivors struct {
 // segment with ARP must not keep the loop busy.
 const signEvery = 20 * time.Millisecond
 
-func newSurvivors(a *Agent) (*survivors, error) {
-	s := &survivors{a: a, told: map[elect.Sign]elect.Instant{}}
-	var err error
-	if s.ifname, err = platform.InterfaceOf(a.Self.Address); err != nil {
-		return nil, err
-	}
-	s.relay, err = a.Parts.Relay(arp.RelayOptions{
-		Links: s.links(a.Config()), Gateway: platform.Gateway, Answered: s.answered, Heard: s.heard,
-		Watch: func(ip netip.Addr) bool { return a.names().byID[vipID(ip)] != nil },
-		Now:   func() time.Duration { return time.Duration(a.Now()) },
-	})
-	return s, err
+func newSurvivors(a *Agent) *survivors {
+	return &survivors{a: a, told: map[elect.Sign]elect.Instant{}}
 }
 
-// take lets the gateways of a reloaded configuration be spoken to.
-func (s *survivors) take(c *config.Config) { s.relay.SetLinks(s.links(c)) }
-
-// links are the interfaces whose gateways matter, with this node's own address
-// there; none where no node may survive alone. Where it has none, nobody can be
-// asked.
-func (s *survivors) links(c *config.Config) map[string]netip.Addr {
-	links := map[string]netip.Addr{}
+// RelayLink is the router that is to pass heartbeats on: the VIPs', reached from
+// the address of this node that is on their interface; its first address where
+// neither is. None where no node may survive alone.
+func RelayLink(c *config.Config, self *config.Node) (arp.RelayLink, error) {
 	if c.Survivor == config.SurvivorNever {
-		return links
+		return arp.RelayLink{}, nil
 	}
-	if s.a.Self.Address.Is4() {
-		links[s.ifname] = s.a.Self.Address
-	}
-	vips := map[netip.Addr]bool{}
-	for _, v := range c.VIPs {
-		vips[v.Address] = true
-	}
-	for _, v := range c.VIPs {
-		if links[v.Interface].IsValid() || !s.a.Self.Holder {
+	var first arp.RelayLink
+	for _, own := range []netip.Addr{self.Address, self.Address2} {
+		if !own.IsValid() {
 			continue
 		}
-		if own, err := platform.AddressOn(v.Interface, vips); err == nil {
-			links[v.Interface] = own
+		ifname, err := platform.InterfaceOf(own)
+		switch {
+		case err != nil && own == self.Address:
+			return arp.RelayLink{}, err
+		case err != nil:
+			continue // a second path that is not there
+		}
+		link := arp.RelayLink{Interface: ifname, Own: own}
+		for _, v := range c.VIPs {
+			if v.Announce && v.Interface == ifname && v.Address.Is4() == own.Is4() {
+				link.Gateway = v.Gateway
+				return link, nil
+			}
+		}
+		if !first.Own.IsValid() {
+			first = link
 		}
 	}
-	return links
+	return first, nil
+}
+
+// relays reports whether a VIP's router is the one that link's heartbeats go
+// through: only then it can vouch for the silence of the others.
+func relays(link arp.RelayLink, v config.VIP) bool {
+	return v.Interface == link.Interface && v.Address.Is4() == link.Own.Is4() && v.Gateway == link.Gateway
 }
 
 // send sends a peer's datagram through the gateway; the network calls it.
 func (s *survivors) send(to elect.Node, datagram []byte) error {
-	n := s.a.Config().Node(string(to))
+	c := s.a.inForce.Load()
+	n := c.config.Node(string(to))
 	if n == nil {
 		return nil // a reload has just taken it off
 	}
-	port := s.a.Config().Port
-	return s.relay.Send(s.ifname, port, netip.AddrPortFrom(n.Address, port), datagram)
+	address := n.Address
+	if c.relay.Own != s.a.Self.Address && n.Address2.IsValid() {
+		address = n.Address2
+	}
+	return s.a.watch.Relay(c.config.Port, netip.AddrPortFrom(address, c.config.Port), datagram)
 }
 
-// ask carries out the machine's questions. What could not be asked is not
-// answered either; why is told once a minute.
+// ask carries out the machine's questions.
 func (s *survivors) ask(questions []elect.Question) {
 	for _, q := range questions {
-		l := s.a.names().byID[q.VIP]
-		if l == nil || l.vip == nil {
-			continue
-		}
-		var err error
-		switch q.Kind {
-		case elect.AskGateway:
-			err = s.relay.Ping(l.vip.Interface, netip.Addr{})
-		case elect.AskRouter:
-			if q.Announce {
-				err = s.a.Announcer.Announce(l.address, l.vip.Interface)
-			}
-			if err == nil {
-				err = s.relay.Ping(l.vip.Interface, l.address)
-			}
-		case elect.AskOwner:
-			err = s.relay.AskOwner(l.vip.Interface, l.address)
-		}
-		if err != nil {
-			s.a.recorder.warn(fmt.Sprintf("ask the network about %s", l.name), err)
+		if l := s.a.names().byID[q.VIP]; l != nil && l.vip != nil {
+			s.a.watch.Ask(l.address, questionKinds[q.Kind], q.Announce)
 		}
 	}
 }
 
-// answered takes an answer of the gateway: to a VIP, or to the node's own
-// address on an interface, which speaks for every VIP there.
-func (s *survivors) answered(ifname string, from netip.Addr, sent time.Duration) {
-	if l := s.a.names().byID[vipID(from)]; l != nil {
-		s.report(elect.GatewayAnswered{VIP: l.id, Kind: elect.AskRouter, Sent: elect.Instant(sent)})
-		return
-	}
-	leases := s.a.names().leases
-	for i := range leases {
-		if l := &leases[i]; l.vip != nil && l.vip.Interface == ifname {
-			s.report(elect.GatewayAnswered{VIP: l.id, Kind: elect.AskGateway, Sent: elect.Instant(sent)})
+var questionKinds = map[elect.QuestionKind]arp.Question{elect.AskGateway: arp.AskGateway, elect.AskRouter: arp.AskRouter, elect.AskOwner: arp.AskOwner}
+
+// evidence takes an answer, or the word that a question has left.
+func (s *survivors) evidence(e arp.Evidence) {
+	for kind, asked := range questionKinds {
+		if asked == e.Kind {
+			s.a.report(elect.Evidence{VIP: vipID(e.VIP), Kind: kind, Sent: elect.Instant(e.Sent)})
 		}
 	}
 }
 
-// heard takes another host's ARP about a VIP.
-func (s *survivors) heard(h arp.HeardARP) {
-	sign := elect.Sign{VIP: vipID(h.Address)}
-	if h.Asker.IsValid() {
-		if sign.Asks, sign.Node = true, s.nodeAt(h.Asker); sign.Node == "" {
-			return // a phone, a router: they ask all day
-		}
-	}
+// sign takes another machine's word about a VIP.
+func (s *survivors) sign(heard arp.Sign) {
+	sign := elect.Sign{VIP: vipID(heard.VIP), Node: elect.Node(heard.Node), Asks: heard.Asks}
 	now := s.a.Now()
 	s.mu.Lock()
 	again := now < s.told[sign].Add(signEvery) && s.told[sign] != 0
@@ -139,17 +112,6 @@ func (s *survivors) heard(h arp.HeardARP) {
 	}
 	s.mu.Unlock()
 	if !again {
-		s.report(sign)
+		s.a.report(sign)
 	}
-}
-
-func (s *survivors) report(ev elect.Event) { s.a.report(ev) }
-
-func (s *survivors) nodeAt(ip netip.Addr) elect.Node {
-	for _, n := range s.a.Config().Nodes {
-		if n.Address == ip {
-			return elect.Node(n.Name)
-		}
-	}
-	return ""
 }

@@ -8,82 +8,52 @@ import (
 )
 
 const (
-	icmpEchoRequest = 8 // RFC 792
-	icmpEchoReply   = 0
-	echoLength      = 16   // ICMP header and a token
-	fragment        = 1400 // payload of an IP packet, a multiple of 8 (RFC 791)
+	udpHeader      = 8
+	fragmentHeader = 8    // IPv6 (RFC 8200 4.5)
+	moreFragments  = 1    // in an offset that counts bytes
+	fragmentMost   = 1200 // bytes of a datagram in one frame, a multiple of 8: an MTU of 1280 takes it
 )
 
-// ipFrame is an Ethernet frame with an IPv4 header (RFC 791), for payload to
-// follow. The sender's MAC address is filled in when it is sent.
-func ipFrame(mac hardwareAddr, from, to netip.Addr, protocol byte, id, offset uint16, more bool, payload []byte) []byte {
-	f := make([]byte, 34, 34+len(payload))
-	copy(f, mac[:])
-	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
-	ip := f[14:34]
-	ip[0] = 4<<4 | 5
-	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(payload)))
-	binary.BigEndian.PutUint16(ip[4:], id)
-	if offset /= 8; more {
-		offset |= 1 << 13
-	}
-	binary.BigEndian.PutUint16(ip[6:], offset)
-	ip[8], ip[9] = 64, protocol
-	src, dst := from.As4(), to.As4()
-	copy(ip[12:], src[:])
-	copy(ip[16:], dst[:])
-	binary.BigEndian.PutUint16(ip[10:], internetChecksum(0, ip))
-	return append(f, payload...)
-}
-
 // udpFrames are the frames of one UDP datagram (RFC 768), in fragments where
-// it is longer than one of them.
-func udpFrames(mac hardwareAddr, from, to netip.AddrPort, id uint16, payload []byte) (frames [][]byte) {
-	d := make([]byte, 8, 8+len(payload))
+// it is longer than one of them. id names the datagram while it is under way.
+func udpFrames(mac, to hardwareAddr, from, target netip.AddrPort, id uint32, payload []byte) (frames [][]byte) {
+	d := make([]byte, udpHeader, udpHeader+len(payload))
 	binary.BigEndian.PutUint16(d, from.Port())
-	binary.BigEndian.PutUint16(d[2:], to.Port())
-	binary.BigEndian.PutUint16(d[4:], uint16(8+len(payload)))
+	binary.BigEndian.PutUint16(d[2:], target.Port())
+	binary.BigEndian.PutUint16(d[4:], uint16(udpHeader+len(payload)))
 	d = append(d, payload...)
-	src, dst := from.Addr().As4(), to.Addr().As4()
-	pseudo := sum16(sum16(uint32(unix.IPPROTO_UDP)+uint32(len(d)), src[:]), dst[:])
-	c := internetChecksum(pseudo, d)
+	pseudo := sum16(uint32(unix.IPPROTO_UDP)+uint32(len(d)), append(from.Addr().AsSlice(), target.Addr().AsSlice()...))
+	c := checksum(pseudo, d)
 	if c == 0 {
 		c = 0xffff // 0 would mean none
 	}
 	binary.BigEndian.PutUint16(d[6:], c)
-	for at := 0; at < len(d); at += fragment {
-		end := min(at+fragment, len(d))
-		frames = append(frames, ipFrame(mac, from.Addr(), to.Addr(), unix.IPPROTO_UDP, id, uint16(at), end < len(d), d[at:end]))
+	p := ipPacket{mac: mac, to: to, from: from.Addr(), target: target.Addr(), protocol: unix.IPPROTO_UDP, limit: hops}
+	if len(d) <= fragmentMost {
+		p.body = d
+		return [][]byte{p.frame()}
+	}
+	for at := 0; at < len(d); at += fragmentMost {
+		end := min(at+fragmentMost, len(d))
+		offset := uint16(at)
+		if end < len(d) {
+			offset |= moreFragments
+		}
+		p.body = d[at:end]
+		frames = append(frames, p.piece(id, offset))
 	}
 	return frames
 }
 
-// echoFrame is a ping that carries a token (RFC 792).
-func echoFrame(mac hardwareAddr, from, to netip.Addr, id, seq uint16, token uint64) []byte {
-	d := make([]byte, echoLength)
-	d[0] = icmpEchoRequest
-	binary.BigEndian.PutUint16(d[4:], id)
-	binary.BigEndian.PutUint16(d[6:], seq)
-	binary.BigEndian.PutUint64(d[8:], token)
-	binary.BigEndian.PutUint16(d[2:], internetChecksum(0, d))
-	return ipFrame(mac, from, to, unix.IPPROTO_ICMP, seq, 0, false, d)
-}
-
-// internetChecksum is the internet checksum (RFC 1071), onto a sum so far.
-func internetChecksum(sofar uint32, b []byte) uint16 {
-	s := sum16(sofar, b)
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
+// piece is the frame of one fragment (RFC 791, RFC 8200).
+func (p ipPacket) piece(id uint32, offset uint16) []byte {
+	if p.target.Is4() {
+		p.id, p.fragment = uint16(id), offset>>3|offset&moreFragments<<13
+		return p.frame()
 	}
-	return ^uint16(s)
-}
-
-func sum16(s uint32, b []byte) uint32 {
-	for ; len(b) > 1; b = b[2:] {
-		s += uint32(b[0])<<8 | uint32(b[1])
-	}
-	if len(b) == 1 {
-		s += uint32(b[0]) << 8
-	}
-	return s
+	h := []byte{p.protocol, 0}
+	h = binary.BigEndian.AppendUint16(h, offset)
+	h = binary.BigEndian.AppendUint32(h, id)
+	p.protocol, p.body = unix.IPPROTO_FRAGMENT, append(h, p.body...)
+	return p.frame()
 }

@@ -79,18 +79,19 @@ func (k CommandKind) String() string {
 	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw", "flush"}[min(k, CommandFlush)]
 }
 
-// GatewayAnswered is an answer to AskGateway or AskRouter.
-type GatewayAnswered struct {
+// Evidence is the gateway's answer to AskGateway or AskRouter, or the word that
+// an AskOwner has left: one that was held back proves nothing.
+type Evidence struct {
 	VIP  VIPID
 	Kind QuestionKind
 	Sent Instant // when the question left
 }
 
-// Sign is what ARP showed of another host and a VIP: an answer that names it, an
+// Sign is what ARP or ND showed of another host and a VIP: an answer that names it, an
 // announcement of it, or, where Asks is set, another node's question for it.
 type Sign struct {
 	VIP  VIPID
-	Node Node // empty: none of ours
+	Node Node // empty: none of ours, as far as known
 	Asks bool
 }
 
@@ -127,18 +128,18 @@ type Flushed struct {
 	Results []ActionResult
 }
 
-func (Received) event()        {}
-func (Health) event()          {}
-func (Bound) event()           {}
-func (Prepared) event()        {}
-func (Verified) event()        {}
-func (Stored) event()          {}
-func (Unstored) event()        {}
-func (Tick) event()            {}
-func (Command) event()         {}
-func (Flushed) event()         {}
-func (GatewayAnswered) event() {}
-func (Sign) event()            {}
+func (Received) event() {}
+func (Health) event()   {}
+func (Bound) event()    {}
+func (Prepared) event() {}
+func (Verified) event() {}
+func (Stored) event()   {}
+func (Unstored) event() {}
+func (Tick) event()     {}
+func (Command) event()  {}
+func (Flushed) event()  {}
+func (Evidence) event() {}
+func (Sign) event()     {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -198,7 +199,7 @@ type QuestionKind uint8
 const (
 	AskGateway QuestionKind = iota + 1 // ping the gateway of the VIP's interface from this node's address
 	AskRouter                          // ping it from the VIP: its answer finds us only if its table points here
-	AskOwner                           // ask by ARP who has the VIP, from this node's address
+	AskOwner                           // ask by ARP or ND who has the VIP, from this node's address
 )
 
 // PrepareVIP asks the agent to run the VIP's prepare actions and then a fresh
@@ -322,6 +323,9 @@ type VIPConfig struct {
 	// Announced: the neighbours' tables follow our announcements, so that the
 	// gateway's answers show who has it. Only such a VIP can have a survivor.
 	Announced bool
+	// Relayed: its gateway is the one that messages are relayed by, and so the
+	// others' silence there says something about it.
+	Relayed bool
 }
 
 // SurvivorMode says what happens without a majority (§4.6).

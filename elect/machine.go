@@ -57,6 +57,9 @@ type Machine struct {
 	firstQuorum Instant // since then a takeover has been possible; 0: not yet
 	alone       bool    // no other voter is heard
 	aloneSince  Instant
+	ownerAsked  Instant // the newest AskOwner, for whichever VIP
+	unanswered  int     // of them all, ever
+	tookAlone   Instant // when a VIP was last taken as a survivor
 	allUnfit    bool
 	allUnfitEnd Instant // 0: never
 	everFit     bool    // a node was, or had time to be: before that, no alarm
@@ -175,8 +178,8 @@ func (m *Machine) take(ev Event) {
 		m.onStored(e)
 	case Command:
 		m.onCommand(e)
-	case GatewayAnswered:
-		m.onGatewayAnswered(e)
+	case Evidence:
+		m.onEvidence(e)
 	case Sign:
 		m.onSign(e)
 	case Reconfigure:

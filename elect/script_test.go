@@ -142,7 +142,7 @@ func (s *script) configure(f []string) bool {
 			s.cfg.Nodes = append(s.cfg.Nodes, elect.NodeConfig{Name: elect.Node(name), Voter: as != "nonvoter", Holder: as != "witness", Capacity: 1})
 		}
 	case "vip": // vip1 a b: prefers a, then b
-		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1, Announced: true}
+		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1, Announced: true, Relayed: true}
 		for _, p := range f[2:] {
 			v.Prefer = append(v.Prefer, elect.Node(p))
 		}

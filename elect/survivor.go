@@ -8,10 +8,13 @@ import (
 
 // The figures of §4.6.
 const (
-	askEvery  = 100 * time.Millisecond // one round of questions
-	askAgain  = 20 * time.Millisecond  // where the router has not answered the last one
-	questions = 15                     // for the owner, unanswered, before a survivor takes the VIP
-	evidence  = 500 * time.Millisecond // how long one answer of the router lasts
+	askEvery   = 100 * time.Millisecond // the router, from the VIP
+	askAgain   = 20 * time.Millisecond  // where it has not answered the last time
+	ownerEvery = 125 * time.Millisecond // one question for an owner, of all VIPs: a switch shuts a port at 16 ARP frames a second (§5.3)
+	ownersAll  = 15                     // of them unanswered, for whichever VIP, before a survivor takes one
+	ownerLeast = 2                      // and for that one
+	takeEvery  = 250 * time.Millisecond // one VIP: its announcements have to find room among the questions
+	evidence   = 500 * time.Millisecond // how long one answer of the router lasts
 )
 
 // survival is what a node knows of a VIP from the network, not from its peers.
@@ -19,9 +22,13 @@ type survival struct {
 	epoch      Epoch   // held under it without a majority; 0: by lease, or not at all
 	gateway    Instant // send time of the newest question to the gateway that was answered, from our own address
 	router     Instant // the same from the VIP: the router's table points here
-	asked      Instant // the newest question to the gateway, from either
-	owner      Instant // the newest question for the owner
+	asked      Instant // the newest question from the VIP
+	announced  Instant // the newest of those that told the neighbours too
+	owner      Instant // the newest question for the owner; 0: none
+	left       Instant // the newest of those that is known to have left
 	unanswered int     // of those, how many in a row nobody answered
+	before     int     // the machine's count when that row began
+	weighed    bool    // owner counts among them, or does not
 	yields     int     // how often this node had to give it up
 	notBefore  Instant // its backoff
 	from       Epoch   // votes below it are no votes for a lease
@@ -35,18 +42,47 @@ func (m *Machine) survivals() {
 		return
 	}
 	m.observeAlone()
+	m.noteSleep()
+	var asking *vip
 	for _, v := range m.vips {
+		asks := false
 		switch {
 		case !v.Announced:
 		case v.survives():
 			m.askRouter(v)
-			m.askOwner(v)
+			asks = true
 		case v.phase == holding:
 			m.outlive(v)
 		default:
-			m.standAlone(v)
+			asks = m.standAlone(v) || v.survives()
+		}
+		if asks && (asking == nil || v.survival.owner < asking.survival.owner) {
+			asking = v
 		}
 	}
+	if asking != nil {
+		m.askOwner(asking)
+	}
+}
+
+// noteSleep: who was not there to ask has heard no answer either.
+func (m *Machine) noteSleep() {
+	if m.ownerAsked == 0 || m.now <= m.ownerAsked.Add(2*ownerEvery) {
+		return
+	}
+	m.ownerAsked = 0
+	m.askAnew()
+}
+
+func (m *Machine) askAnew() {
+	for _, v := range m.vips {
+		m.askAnewFor(v)
+	}
+}
+
+// askAnewFor starts the row of unanswered questions for a VIP anew.
+func (m *Machine) askAnewFor(v *vip) {
+	v.survival.unanswered, v.survival.before, v.survival.weighed = 0, m.unanswered, true
 }
 
 // survivorHeardBy is when a majority that is back has heard whoever survived
@@ -119,6 +155,9 @@ func (m *Machine) whyNoSurvivor(v *vip) string {
 	if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {
 		return ""
 	}
+	if !v.Relayed {
+		return "heartbeats do not go through its gateway, so the others' silence there proves nothing; " + atTheRisk
+	}
 	var unknown []string
 	for _, p := range m.peers {
 		if p != m.self && !p.relay && (p.Voter || p.Holder || m.lists.Active.Has(p.Name)) {
@@ -126,47 +165,70 @@ func (m *Machine) whyNoSurvivor(v *vip) string {
 		}
 	}
 	if len(unknown) > 0 {
-		return fmt.Sprintf("the gateway is not known to relay to %s, so their silence proves nothing; "+
-			"survivor = \"always\" would take the VIP at the risk of two holders", strings.Join(unknown, ", "))
+		return fmt.Sprintf("the gateway is not known to relay to %s, so their silence proves nothing; %s", strings.Join(unknown, ", "), atTheRisk)
 	}
 	return ""
 }
 
-// standAlone asks the network, and takes the VIP when nothing speaks against it
-// for long enough.
-func (m *Machine) standAlone(v *vip) {
+const atTheRisk = "survivor = \"always\" would take the VIP at the risk of two holders"
+
+// standAlone reports whether this node asks for the VIP's owner, and takes the
+// VIP when nothing has spoken against it for long enough.
+func (m *Machine) standAlone(v *vip) (asks bool) {
 	s := &v.survival
 	if m.quorum && m.now >= m.quorumSince.Add(10*m.cfg.Lease) {
 		*s = survival{} // that split is over
 	}
 	vacant, is := m.vacantSince(v)
 	if v.phase != idle || !is || m.now < m.quietUntil || m.now < v.leased || m.whyNoSurvivor(v) != "" {
-		s.unanswered, s.owner = 0, 0
-		return
+		m.askAnewFor(v)
+		s.owner = 0
+		return false
 	}
 	at := max(vacant, m.aloneSince.Add(m.aloneFor()), s.notBefore)
-	begin := max(vacant, at.Add(-(questions+1)*askEvery))
-	switch next := s.owner.Add(askEvery); {
-	case m.now < begin:
+	if begin := max(vacant, at.Add(-m.askFor())); m.now < begin {
 		m.due(begin)
-		return
-	case m.now < next:
+		return false
+	}
+	m.weigh(v)
+	if s.unanswered < ownerLeast || m.unanswered < s.before+ownersAll || m.now < at {
+		return true
+	}
+	if next := m.tookAlone.Add(takeEvery); m.now < next {
 		m.due(next)
+		return true
+	}
+	m.takeAlone(v)
+	return false
+}
+
+// askFor is how long the questions for the owners take: all VIPs share them, and
+// who is alive mostly holds one of them.
+func (m *Machine) askFor() time.Duration {
+	n := 0
+	for _, v := range m.vips {
+		if v.Announced && v.phase == idle {
+			n++
+		}
+	}
+	return time.Duration(max(ownersAll, n*ownerLeast)+1) * ownerEvery
+}
+
+// weigh counts the newest question once its answer would have come: where it has
+// left, and the gateway answers, so that an answer would have been heard.
+func (m *Machine) weigh(v *vip) {
+	s := &v.survival
+	if s.owner == 0 || s.weighed || m.now < s.owner.Add(ownerEvery) {
 		return
-	case s.owner == 0, m.now >= next.Add(askEvery), s.gateway.Add(evidence) < m.now:
-		// Who does not listen, or has no network, hears no answer.
-		s.unanswered = 0
+	}
+	switch s.weighed = true; {
+	case s.gateway.Add(evidence) < m.now:
+		m.askAnewFor(v)
+	case s.left < s.owner:
 	default:
 		s.unanswered++
+		m.unanswered++
 	}
-	if s.unanswered >= questions && m.now >= at {
-		m.takeAlone(v)
-		return
-	}
-	s.owner = m.now
-	m.question(AskGateway, v)
-	m.question(AskOwner, v)
-	m.due(m.now.Add(askEvery))
 }
 
 // aloneFor is how long a node waits without any other voter.
@@ -183,6 +245,7 @@ func (m *Machine) question(k QuestionKind, v *vip) {
 
 // takeAlone makes this node a survivor. Its own vote is its own from then on.
 func (m *Machine) takeAlone(v *vip) {
+	m.tookAlone = m.now
 	yields := v.survival.yields
 	v.epoch = v.top() + 1
 	v.why, v.freeSince, v.first = WhyAlone, m.now, v.epoch
@@ -193,7 +256,6 @@ func (m *Machine) takeAlone(v *vip) {
 	v.survival = survival{epoch: v.epoch, yields: yields}
 	m.askAbove(v)
 	m.askRouter(v)
-	m.askOwner(v)
 }
 
 // askAbove makes v.epoch what a survivor asks for: the first lease is above it.
@@ -206,7 +268,7 @@ func (m *Machine) askAbove(v *vip) {
 }
 
 // askRouter keeps asking the router from the VIP. Until it first answers, its
-// table has to be corrected: the neighbours are told each time.
+// table has to be corrected: it and the neighbours are told meanwhile.
 func (m *Machine) askRouter(v *vip) {
 	s := &v.survival
 	every := askEvery
@@ -218,18 +280,29 @@ func (m *Machine) askRouter(v *vip) {
 		return
 	}
 	s.asked = m.now
-	m.eff.Questions = append(m.eff.Questions, Question{Kind: AskRouter, VIP: v.ID, Announce: v.survives() && s.router == 0})
+	announce := v.survives() && s.router == 0 && m.now >= s.announced.Add(askEvery)
+	if announce {
+		s.announced = m.now
+	}
+	m.eff.Questions = append(m.eff.Questions, Question{Kind: AskRouter, VIP: v.ID, Announce: announce})
 	m.due(m.now.Add(askAgain))
 }
 
-// askOwner keeps asking by ARP whether another host has the VIP.
+// askOwner asks for one VIP whether another host has it, and on behalf of all
+// that are not held whether the gateway answers.
 func (m *Machine) askOwner(v *vip) {
-	s := &v.survival
-	if m.now >= s.owner.Add(askEvery) {
-		s.owner = m.now
-		m.question(AskOwner, v)
+	if next := m.ownerAsked.Add(ownerEvery); m.now < next {
+		m.due(next)
+		return
 	}
-	m.due(s.owner.Add(askEvery))
+	m.ownerAsked, v.survival.owner, v.survival.weighed = m.now, m.now, false
+	m.question(AskOwner, v)
+	for _, o := range m.vips {
+		if o.Announced && o.phase == idle {
+			m.question(AskGateway, o)
+		}
+	}
+	m.due(m.now.Add(ownerEvery))
 }
 
 // outlive lets one of two voters hold on when it loses the other: there is no
@@ -309,10 +382,12 @@ func (m *Machine) whySurvivorEnds(v *vip) string {
 	return ""
 }
 
-func (m *Machine) onGatewayAnswered(e GatewayAnswered) {
+func (m *Machine) onEvidence(e Evidence) {
 	v := m.known[e.VIP]
 	switch {
 	case v == nil || e.Sent > m.now:
+	case e.Kind == AskOwner:
+		v.survival.left = max(v.survival.left, e.Sent)
 	case e.Kind == AskGateway && v.phase != holding:
 		v.survival.gateway = max(v.survival.gateway, e.Sent)
 	case e.Kind == AskRouter && v.phase == holding:
@@ -335,7 +410,9 @@ func (m *Machine) onSign(e Sign) {
 			return
 		}
 	}
-	v.survival.unanswered = 0
+	if m.askAnewFor(v); e.Node != "" {
+		m.askAnew() // one of ours is there, and only we do not hear it
+	}
 	if v.survives() {
 		m.surrender(v)
 	}
@@ -379,7 +456,7 @@ func (m *Machine) whyNotAlone(v *vip) string {
 	case s.owner != 0 && s.gateway.Add(evidence) < m.now:
 		return "the gateway does not answer"
 	case s.owner != 0:
-		return fmt.Sprintf("%d of %d questions for its owner unanswered", s.unanswered, questions)
+		return fmt.Sprintf("%d of %d questions for an owner unanswered", min(m.unanswered-s.before, ownersAll), ownersAll)
 	}
 	return "waiting before it may be taken alone"
 }

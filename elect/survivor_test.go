@@ -1,6 +1,7 @@
 package elect_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -18,10 +19,7 @@ func aloneBench(t *testing.T, voters ...elect.Node) *bench {
 	b := &bench{t: t, now: 1e12, seq: map[elect.Node]elect.Seq{}, durable: &elect.Durable{Active: elect.NewVoterList(voters...), LongestLease: time.Second}}
 	cfg := benchConfig()
 	cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced = elect.SurvivorAlways, 3*time.Second, true
-	cfg.Nodes = nil
-	for _, n := range voters {
-		cfg.Nodes = append(cfg.Nodes, elect.NodeConfig{Name: n, Voter: true, Holder: true})
-	}
+	cfg.Nodes = b.nodes(voters...)
 	m, err := elect.New(cfg, elect.Restored{Durable: b.durable}, 21, b.now, rand.New(rand.NewPCG(1, 2)))
 	if err != nil {
 		t.Fatal(err)
@@ -29,6 +27,24 @@ func aloneBench(t *testing.T, voters ...elect.Node) *bench {
 	b.m = m
 	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
 	return b
+}
+
+func (b *bench) nodes(voters ...elect.Node) (nodes []elect.NodeConfig) {
+	for _, n := range voters {
+		nodes = append(nodes, elect.NodeConfig{Name: n, Voter: true, Holder: true})
+	}
+	return nodes
+}
+
+// withVIPs gives it some more, all announced.
+func (b *bench) withVIPs(n int) {
+	cfg := benchConfig()
+	cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced = elect.SurvivorAlways, 3*time.Second, true
+	for i := len(cfg.VIPs); i < n; i++ {
+		id := elect.VIPID(fmt.Sprintf("198.51.100.%d", i))
+		cfg.VIPs = append(cfg.VIPs, elect.VIPConfig{ID: id, Name: string(id), Weight: 1, Announced: true})
+	}
+	b.step(elect.Reconfigure{Config: cfg})
 }
 
 // live answers the machine's questions for a while as a gateway would, and
@@ -42,9 +58,7 @@ func (b *bench) live(d time.Duration, done func() bool) {
 
 func (b *bench) answer(eff elect.Effects) {
 	for _, q := range slices.Clone(eff.Questions) {
-		if q.Kind != elect.AskOwner {
-			b.step(elect.GatewayAnswered{VIP: q.VIP, Kind: q.Kind, Sent: b.now})
-		}
+		b.step(elect.Evidence{VIP: q.VIP, Kind: q.Kind, Sent: b.now})
 	}
 }
 
@@ -52,7 +66,7 @@ func (b *bench) held() bool { return b.m.Status().VIPs[0].State == elect.Survivi
 
 func (b *bench) never() bool { return false }
 
-func TestSurvivorTakesAfterFifteenQuestions(t *testing.T) {
+func TestSurvivorAsksFirst(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c")
 	asked, start := 0, b.now
 	for !b.held() && b.now < start.Add(20*time.Second) {
@@ -78,14 +92,86 @@ func TestSurvivorThatSleptAsksAnew(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c")
 	b.live(3900*time.Millisecond, b.held)
 	b.now = b.now.Add(350 * time.Millisecond)
-	b.step(elect.GatewayAnswered{VIP: vip1, Kind: elect.AskGateway, Sent: b.now.Add(-time.Millisecond)})
+	b.step(elect.Evidence{VIP: vip1, Kind: elect.AskGateway, Sent: b.now.Add(-time.Millisecond)})
 	b.live(time.Second, b.held)
 	if b.held() {
 		t.Error("took the VIP on questions whose answers it cannot have heard")
 	}
 	b.live(time.Second, b.held)
 	if !b.held() {
-		t.Error("did not take the VIP after fifteen more")
+		t.Error("did not take the VIP after as many more")
+	}
+}
+
+// A question that was held back, lest the switch shut the port, proves nothing;
+// neither does one that a dead gateway's switch swallowed.
+func TestSurvivorCountsWhatLeft(t *testing.T) {
+	for _, lost := range []elect.QuestionKind{elect.AskOwner, elect.AskGateway} {
+		b := aloneBench(t, "a", "b", "c")
+		for end := b.now.Add(20 * time.Second); b.now < end; {
+			b.now = b.m.Deadline()
+			eff := b.step(elect.Tick{})
+			eff.Questions = slices.DeleteFunc(slices.Clone(eff.Questions), func(q elect.Question) bool { return q.Kind == lost })
+			b.answer(eff)
+		}
+		if b.held() {
+			t.Errorf("took the VIP though nothing came of question %d", lost)
+		}
+	}
+}
+
+// However many VIPs: a port that sends 16 ARP frames a second is shut.
+func TestSurvivorsOfManyAskSlowly(t *testing.T) {
+	b := aloneBench(t, "a", "b", "c")
+	b.withVIPs(10)
+	asked := map[elect.VIPID]int{}
+	taken := map[elect.VIPID]elect.Instant{}
+	var all []elect.Instant
+	start, first := b.now, elect.Instant(0)
+	for b.now < start.Add(20*time.Second) {
+		b.now = b.m.Deadline()
+		eff := b.step(elect.Tick{})
+		for _, v := range b.m.Status().VIPs {
+			if v.State == elect.Surviving && taken[v.ID] == 0 {
+				taken[v.ID], first = b.now, max(first, b.now)
+				if asked[v.ID] < 2 || len(all) < 15 {
+					t.Errorf("%s taken after %d questions, %d of them for it", v.ID, len(all), asked[v.ID])
+				}
+			}
+		}
+		for _, q := range eff.Questions {
+			if q.Kind == elect.AskOwner {
+				all = append(all, b.now)
+				asked[q.VIP]++
+			}
+		}
+		b.answer(eff)
+	}
+	for i, at := range all {
+		if i >= 9 && at.Sub(all[i-9]) < time.Second {
+			t.Fatalf("ten questions in %v", at.Sub(all[i-9]))
+		}
+	}
+	if len(taken) != 10 {
+		t.Errorf("%d of 10 taken", len(taken))
+	}
+	t.Logf("the last of %d taken %v after the start", len(taken), first.Sub(start))
+}
+
+// A node that answers for one VIP is there, and only we do not hear it: nothing
+// that was asked before proves anything for the others.
+func TestSignOfOneNodeIsASignForAllVIPs(t *testing.T) {
+	for node, may := range map[elect.Node]bool{"c": false, "": true} {
+		b := aloneBench(t, "a", "b", "c")
+		b.withVIPs(2)
+		b.live(3*time.Second, b.held)
+		for range 20 {
+			b.step(elect.Sign{VIP: b.m.Status().VIPs[1].ID, Node: node})
+			b.live(200*time.Millisecond, b.held)
+		}
+		if b.held() != may {
+			t.Errorf("sign of %q for another VIP: held %v", node, b.held())
+		}
 	}
 }
 
@@ -137,7 +223,7 @@ func TestSurvivorLivesOnTheVIPsAnswers(t *testing.T) {
 	for end := b.now.Add(time.Second); b.now < end; {
 		b.now = b.m.Deadline()
 		for range b.step(elect.Tick{}).Questions {
-			b.step(elect.GatewayAnswered{VIP: vip1, Kind: elect.AskGateway, Sent: b.now})
+			b.step(elect.Evidence{VIP: vip1, Kind: elect.AskGateway, Sent: b.now})
 		}
 	}
 	if b.held() {

@@ -92,6 +92,9 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	endRunaway(self.Name, stderr, log)
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
 	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
+	if parts.Relay, err = agent.RelayLink(c, self); err != nil {
+		return err
+	}
 	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
 		return err
@@ -114,7 +117,6 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		return member.Start(m)
 	}
 	parts.Load = func() (agent.File, error) { return loadFile(f) }
-	parts.Relay = openRelay
 	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
 	if err != nil {
 		return err
@@ -247,11 +249,11 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 }
 
 // watchOf opens what asks the routers and hears rivals.
-func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival)) (*arp.Watch, error) {
-	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+func watchOf(p *agent.Parts) func(agent.Hearing) (*arp.Watch, error) {
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
-	return func(onRouter func(arp.Proof), onRival func(arp.Rival)) (*arp.Watch, error) {
-		o.OnRouter, o.OnRival = onRouter, onRival
+	return func(h agent.Hearing) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival, o.OnEvidence, o.OnSign = h.OnRouter, h.OnRival, h.OnEvidence, h.OnSign
 		return arp.OpenWatch(o)
 	}
 }
@@ -275,7 +277,7 @@ func openMachine(p *agent.Parts) error {
 	if err != nil {
 		return err
 	}
-	cfg := agent.ElectConfig(p.Config, p.Self)
+	cfg := agent.ElectConfig(p.Config, p.Self, p.Relay)
 	var ids []elect.VIPID
 	roles := map[elect.VIPID]bool{}
 	for _, v := range cfg.VIPs {

@@ -130,7 +130,7 @@ func (r *Router) ask(n *Node, q elect.Question) {
 	switch q.Kind {
 	case elect.AskGateway:
 		if r.hears(n) && r.reaches(n) {
-			n.later(2*r.hop(), elect.GatewayAnswered{VIP: q.VIP, Kind: q.Kind, Sent: sent})
+			n.later(2*r.hop(), elect.Evidence{VIP: q.VIP, Kind: q.Kind, Sent: sent})
 		}
 	case elect.AskRouter:
 		if q.Announce {
@@ -138,6 +138,7 @@ func (r *Router) ask(n *Node, q elect.Question) {
 		}
 		r.answerVIP(n, i, sent)
 	case elect.AskOwner:
+		n.later(r.hop(), elect.Evidence{VIP: q.VIP, Kind: q.Kind, Sent: sent})
 		for _, o := range r.w.Nodes {
 			if o == n || !r.passes(n, o) {
 				continue
@@ -169,7 +170,7 @@ func (r *Router) answerVIP(n *Node, i int, sent elect.Instant) {
 	}
 	if r.table[i] == n && r.reaches(n) {
 		r.answered[i][n.Index] = r.w.Now
-		n.later(2*r.hop(), elect.GatewayAnswered{VIP: r.w.VIPs[i].ID, Kind: elect.AskRouter, Sent: sent})
+		n.later(2*r.hop(), elect.Evidence{VIP: r.w.VIPs[i].ID, Kind: elect.AskRouter, Sent: sent})
 	}
 }
 

@@ -247,7 +247,7 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 		s.Config.Survivor = elect.SurvivorAlways
 	}
 	for i := range s.Config.VIPs {
-		s.Config.VIPs[i].Announced = !s.Config.VIPs[i].Role
+		s.Config.VIPs[i].Announced, s.Config.VIPs[i].Relayed = !s.Config.VIPs[i].Role, true
 	}
 	kinds := make([]FaultKind, 1+r.IntN(5))
 	others := []FaultKind{Lossy, Freeze, FreezeOften, Crash, CrashLost, CrashStoring, PBXDead, MoveVIP, DrainNode, StopAgent, Deaf, Mute, CutOneWay, Bridge,
@@ -358,7 +358,7 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 		}
 		return true
 	}
-	most := 2*s.longest() + max(s.Config.SurvivorAfter, 1600*time.Millisecond) + 2*time.Second
+	most := 2*s.longest() + max(s.Config.SurvivorAfter, s.asking(w)) + 2*time.Second
 	if !may {
 		if w.RunUntil(30*time.Second, func() bool { return stop() || w.Router.taken+w.Router.inPlace > 0 }) {
 			return 0
@@ -390,6 +390,12 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 		w.Judge.violate("%d moves when the others came back: %d holds became leases", n, r.back-back)
 	}
 	return took
+}
+
+// asking is how long a survivor has to ask for owners and to space what it takes.
+func (s Survivors) asking(w *World) time.Duration {
+	n := len(w.VIPs)
+	return time.Duration(max(15, 2*n)+1)*125*time.Millisecond + time.Duration(n)*250*time.Millisecond
 }
 
 func roles(vips []elect.VIPConfig) (out []elect.VIPConfig) {
