@@ -18,6 +18,9 @@ type Judge struct {
 	vips  []judgedVIP
 	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
 	live  liveness
+
+	forgotten bool // a node lost its memory, last at forgotAt
+	forgotAt  Time
 }
 
 type judgedVIP struct {
@@ -95,7 +98,8 @@ func (j *Judge) acquired(n *Node, i int) {
 		v.moves++
 	}
 	if b.epoch > v.epoch {
-		v.epoch, v.lost = b.epoch, false
+		// Who granted it may have lost that by now.
+		v.epoch, v.lost = b.epoch, j.forgotten && j.w.Now < j.forgotAt+Time(n.Config.Lease)
 	}
 	v.holder, v.at = n, j.w.Now
 }
@@ -116,6 +120,7 @@ func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
 const diskWindow = 2 * slowestDisk
 
 func (j *Judge) forgot() {
+	j.forgotten, j.forgotAt = true, j.w.Now
 	for i := range j.vips {
 		if v := &j.vips[i]; j.w.Now < v.at+Time(diskWindow) {
 			v.lost = true
