@@ -273,7 +273,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
 	if fresh || moved || b.again && !ap.survivor {
-		b.announce(ap, fresh)
+		b.announce(ap, fresh || moved)
 	}
 	if fresh {
 		if ap.vip != nil {
@@ -301,8 +301,9 @@ func (b *binder) turn(ap *applied, survivor bool) {
 	}
 }
 
-// announce tells the neighbours, and asks the router whether it has heard.
-func (b *binder) announce(ap *applied, fresh bool) {
+// announce tells the neighbours, and asks the router whether it has heard. What
+// they were told of here before can wait for what they were not.
+func (b *binder) announce(ap *applied, first bool) {
 	if ap.vip == nil {
 		return
 	}
@@ -310,14 +311,16 @@ func (b *binder) announce(ap *applied, fresh bool) {
 	if !ap.vip.Announce {
 		return
 	}
-	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
-		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+	if first {
+		if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
+			b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+		}
 	}
 	if ap.survivor {
 		return
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
-	if !fresh {
+	if !first {
 		b.a.Announcer.Again(ap.address.IP)
 	}
 }

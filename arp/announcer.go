@@ -3,6 +3,7 @@
 package arp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -45,7 +46,7 @@ type Announcer struct {
 	burst   []time.Duration
 	onError func(error)
 	allowed func(netip.Addr) bool
-	send    func(addr netip.Addr, ifname string) error
+	send    func(addr netip.Addr, ifname string, first bool) error
 	socket  *socket
 	limit   *limiter // nil: none
 
@@ -54,7 +55,6 @@ type Announcer struct {
 
 	mu        sync.Mutex // guards what is below; never held while sending
 	schedules map[netip.Addr]*schedule
-	late      map[netip.Addr]time.Time // held back, and due then
 	closed    bool
 }
 
@@ -75,7 +75,6 @@ func New(o Options) (*Announcer, error) {
 		limit:     newLimiter(),
 		allowed:   o.May,
 		schedules: make(map[netip.Addr]*schedule),
-		late:      make(map[netip.Addr]time.Time),
 	}
 	a.SetRefresh(o.Refresh)
 	a.send = a.sendBoth
@@ -101,22 +100,10 @@ func (a *Announcer) Warm(ifname string) error {
 
 // Announce tells the neighbours on ifname at once that addr is here: ARP
 // request form and reply form, both broadcast. Call it right after binding,
-// then Start the rest. It takes some 10 µs per frame and never waits. What would
-// be one frame too many in a second is left to the schedule.
+// then Start the rest. It takes some 10 µs per frame, never waits and is never
+// held back: phones have nobody until it has left.
 func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
-	err := a.send(addr, ifname)
-	var back *heldBack
-	if errors.As(err, &back) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		if s := a.schedules[addr]; s != nil {
-			s.hurry(back.wait)
-		} else {
-			a.late[addr] = time.Now().Add(back.wait)
-		}
-		return nil
-	}
-	if err != nil {
+	if err := a.send(addr, ifname, true); err != nil {
 		a.errors.Add(1)
 		return fmt.Errorf("announce %s on %s: %w", addr, ifname, explain(err))
 	}
@@ -124,8 +111,9 @@ func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
 }
 
 // sendBoth sends both forms, or for IPv6 the one there is. One form that fails
-// does not keep back the other.
-func (a *Announcer) sendBoth(addr netip.Addr, ifname string) error {
+// does not keep back the other. Only the first announcement of a tenure cannot
+// wait.
+func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 	if !addr.IsValid() {
 		return errors.New("not an address")
 	}
@@ -139,26 +127,37 @@ func (a *Announcer) sendBoth(addr netip.Addr, ifname string) error {
 		}
 		if addr.Is6() {
 			f, err := advertisement(mac, addr)
-			if err != nil {
-				return err
+			if err == nil {
+				err = a.mayLeave(ifname, 1, first)
 			}
-			return a.transmit(fd, index, ifname, f)
+			if err == nil {
+				err = a.transmit(fd, index, f)
+			}
+			return err
+		}
+		if err := a.mayLeave(ifname, 2, first); err != nil {
+			return err
 		}
 		// The request first: every neighbour known takes that form.
 		request := announcement(operationRequest, mac, addr)
 		reply := announcement(operationReply, mac, addr)
-		first := a.transmit(fd, index, ifname, request[:])
-		if err := a.transmit(fd, index, ifname, reply[:]); first == nil {
-			first = err
-		}
-		return first
+		return cmp.Or(a.transmit(fd, index, request[:]), a.transmit(fd, index, reply[:]))
 	})
 }
 
-func (a *Announcer) transmit(fd, index int, ifname string, f []byte) error {
-	if wait, ok := a.limit.take(ifname, 0); !ok {
+// mayLeave holds back what can wait.
+func (a *Announcer) mayLeave(ifname string, frames int, first bool) error {
+	if first {
+		a.limit.count(ifname, frames)
+		return nil
+	}
+	if wait, ok := a.limit.take(ifname, frames, 0); !ok {
 		return &heldBack{wait}
 	}
+	return nil
+}
+
+func (a *Announcer) transmit(fd, index int, f []byte) error {
 	err := transmit(fd, index, f)
 	if err == nil {
 		a.sent.Add(1)

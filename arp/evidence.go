@@ -89,7 +89,7 @@ func (v *watched) urgeAlone(w *Watch) {
 	if v.gw.resolved && w.o.Announcer.may(v.VIP) && w.ask(v.gw, v.VIP, true, 0) {
 		w.stats.Asked++
 	}
-	_ = w.o.Announcer.Announce(v.VIP, v.Interface) // counted there
+	_ = w.o.Announcer.send(v.VIP, v.Interface, false) // where it is held back, the router has heard the question
 }
 
 // askOwner's sender is our own address: only an announcement would speak for
@@ -98,7 +98,7 @@ func (w *Watch) askOwner(now time.Duration, v *watched) {
 	if !v.gw.own.IsValid() {
 		return
 	}
-	if w.question(v.gw, v.gw.own, v.VIP, nil, urgentFrames) {
+	if w.question(v.gw, v.gw.own, v.VIP, nil, 1) {
 		w.stats.Owners++
 		w.evidence(Evidence{v.VIP, AskOwner, now})
 	}

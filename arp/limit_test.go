@@ -8,59 +8,86 @@ import (
 	"time"
 )
 
-// In no second do more frames leave by an interface than a switch bears.
+// What can wait leaves only while a switch bears it; what cannot wait is counted.
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter()
 		for i := range mostFrames - urgentFrames {
-			if wait, ok := l.take("eth0", urgentFrames); !ok {
+			if wait, ok := l.take("eth0", 1, urgentFrames); !ok {
 				t.Fatalf("frame %d waits %v", i, wait)
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if wait, ok := l.take("eth0", urgentFrames); ok || wait <= 0 || wait > limitWindow {
-			t.Errorf("what can wait went out, or waits %v", wait)
+		if wait, ok := l.take("eth0", 1, urgentFrames); ok || wait <= 0 || wait > limitWindow {
+			t.Errorf("what can wait longer went out, or waits %v", wait)
 		}
-		for range urgentFrames {
-			if _, ok := l.take("eth0", 0); !ok {
-				t.Error("what is urgent waits")
+		for range urgentFrames / 2 {
+			if _, ok := l.take("eth0", 2, 0); !ok {
+				t.Error("what can wait less waits")
 			}
 		}
-		wait, ok := l.take("eth0", 0)
+		wait, ok := l.take("eth0", 2, 0)
 		if ok {
 			t.Fatal("one too many went out")
 		}
-		if _, ok := l.take("eth1", 0); !ok {
+		if _, ok := l.take("eth1", 2, 0); !ok {
 			t.Error("another interface waits")
 		}
 		time.Sleep(wait)
-		if _, ok := l.take("eth0", 0); !ok {
+		l.count("eth0", 1)
+		if left, ok := l.take("eth0", 2, 0); ok || left > 2*time.Millisecond {
+			t.Errorf("the frame that did not wait is not counted: waits %v", left)
+		}
+		if _, ok := l.take("eth0", 1, 0); !ok {
 			t.Errorf("after %v it still waits", wait)
+		}
+		l.count("eth0", 3*mostFrames)
+		if wait, ok := l.take("eth0", 1, 0); ok || wait != limitWindow {
+			t.Errorf("after very many it went out, or waits %v", wait)
 		}
 	})
 }
 
-// A node that takes twenty VIPs at once announces every one, in both forms, and
-// no second has more frames than may be.
+// A node that takes twenty VIPs at once, just when nothing more may leave, says
+// so of every one, in both forms, at once; what it repeats keeps to the limit.
 func TestManyAtOnce(t *testing.T) {
 	_, far, a := wire(t, Options{})
-	a.burst = nil
 	conn := sniff(t, far)
+	a.limit.count("eth0", 2*mostFrames)
 	const many = 20
 	for i := range many {
 		vip := netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)})
+		before := a.Stats().Sent
 		if err := a.Announce(vip, "eth0"); err != nil {
 			t.Fatal(err)
 		}
-		a.Start(vip, "eth0")
-		defer a.Stop(vip)
+		if sent := a.Stats().Sent - before; sent != 2 {
+			t.Fatalf("%d frames of VIP %d had left when Announce was back", sent, i)
+		}
+		a.Repeat(vip) // not scheduled: nothing
 	}
-	var at []time.Time
 	forms := map[[2]byte]bool{}
-	for len(forms) < 2*many {
+	for range 2 * many {
 		f := next(t, conn, 10*time.Second)
 		if f == nil {
 			t.Fatalf("%d announcements of %d", len(forms), 2*many)
+		}
+		forms[[2]byte{f[31], f[21]}] = true
+	}
+	if len(forms) != 2*many {
+		t.Fatalf("%d announcements of %d", len(forms), 2*many)
+	}
+	for i := range many {
+		vip := netip.AddrFrom4([4]byte{192, 0, 2, byte(101 + i)})
+		a.Start(vip, "eth0")
+		defer a.Stop(vip)
+	}
+	clear(forms)
+	var at []time.Time
+	for len(forms) < 2*many {
+		f := next(t, conn, 10*time.Second)
+		if f == nil {
+			t.Fatalf("%d of %d are repeated", len(forms), 2*many)
 		}
 		at = append(at, time.Now())
 		forms[[2]byte{f[31], f[21]}] = true
@@ -89,10 +116,13 @@ func TestAgain(t *testing.T) {
 	})
 }
 
-// What is held back comes as soon as it may, with a whole burst behind it.
+// A repetition that is held back comes as soon as it may, with a whole burst
+// behind it.
 func TestHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
+		a.Start(vip1, "eth0")
+		time.Sleep(10 * time.Second)
 		free := time.Now().Add(700 * time.Millisecond)
 		r.fail = func() error {
 			if wait := time.Until(free); wait > 0 {
@@ -100,13 +130,11 @@ func TestHeldBack(t *testing.T) {
 			}
 			return nil
 		}
-		if err := a.Announce(vip1, "eth0"); err != nil {
-			t.Fatal(err)
-		}
-		a.Start(vip1, "eth0")
+		a.Repeat(vip1)
 		time.Sleep(2 * time.Second)
 		a.Stop(vip1)
-		expect(t, r.at[vip1], 700, 800, 1800)
+		a.Repeat(vip1)
+		expect(t, r.at[vip1], 100, 1100, 2200, 4400, 10700, 10800, 11800)
 		if a.Stats().Errors != 0 {
 			t.Errorf("stats %+v", a.Stats())
 		}

@@ -160,7 +160,7 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 			v.nextPing = min(v.nextPing, now+firstPauses[0])
 		}
 		if v.askPause > askFirst {
-			_ = w.o.Announcer.Announce(v.VIP, v.Interface) // counted there
+			w.o.Announcer.Repeat(v.VIP)
 		}
 	}
 	v.askPause = min(2*v.askPause, askLast)

@@ -109,7 +109,7 @@ func (v *watched) defend(w *Watch) {
 		return
 	}
 	w.stats.Defences++
-	_ = w.o.Announcer.Announce(v.VIP, v.Interface) // counted there
+	w.o.Announcer.Repeat(v.VIP)
 }
 
 func (v *watched) tellRival(w *Watch, r Rival) {

@@ -71,21 +71,32 @@ func (a *Announcer) Start(addr netip.Addr, ifname string) {
 		running.stop()
 	}
 	s := newSchedule(addr, ifname)
-	if due, is := a.late[addr]; is {
-		s.hurry(time.Until(due))
-		delete(a.late, addr)
-	}
 	a.schedules[addr] = s
 	a.running.Go(func() { a.run(s) })
 }
 
-// Again begins the burst of a running schedule anew, at once: neighbours and
+// Again begins the burst of a running schedule anew, at once or as soon as it may: neighbours and
 // switches may have missed or forgotten what they were told.
 func (a *Announcer) Again(addr netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if s := a.schedules[addr]; s != nil {
 		s.hurry(0)
+	}
+}
+
+// Repeat announces addr once more at once, if it is scheduled; what would be one
+// frame too many in a second, as soon as it may, with a burst behind it.
+func (a *Announcer) Repeat(addr netip.Addr) {
+	a.mu.Lock()
+	s := a.schedules[addr]
+	a.mu.Unlock()
+	if s == nil {
+		return
+	}
+	_, err := a.sendScheduled(s)
+	if back := (*heldBack)(nil); errors.As(err, &back) {
+		s.hurry(back.wait)
 	}
 }
 
@@ -100,7 +111,6 @@ func (a *Announcer) Stop(addr netip.Addr) {
 		s.stop()
 		delete(a.schedules, addr)
 	}
-	delete(a.late, addr)
 }
 
 func (s *schedule) stop() {
@@ -162,7 +172,7 @@ func (a *Announcer) sendScheduled(s *schedule) (stopped bool, err error) {
 		s.mu.Unlock()
 		return true, nil
 	}
-	err = a.send(s.addr, s.ifname)
+	err = a.send(s.addr, s.ifname, false)
 	s.mu.Unlock()
 	if back := (*heldBack)(nil); err != nil && !errors.As(err, &back) {
 		a.errors.Add(1)

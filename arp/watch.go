@@ -369,7 +369,7 @@ func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool, spare int) bool {
 // question asks for target on a gateway's link: to alone, or everybody. It sends
 // nothing where fewer than spare frames would be left for what is more urgent.
 func (w *Watch) question(g *gateway, from, target netip.Addr, to *hardwareAddr, spare int) bool {
-	if _, ok := w.o.Announcer.limit.take(g.key.ifname, spare); !ok {
+	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, spare); !ok {
 		return false
 	}
 	return w.send(g, func(mac hardwareAddr) ([]byte, error) {
