@@ -26,7 +26,7 @@ type Judge struct {
 type judgedVIP struct {
 	epoch  elect.Epoch // the highest ever held
 	holder *Node       // the last one
-	at     Time        // of its acquisition
+	at     Time        // it acquired or raised that epoch
 	moves  int
 	lost   bool // a node lost its memory before the disks can have had the epoch
 }
@@ -78,7 +78,9 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	} else if b.epoch < before.epoch {
 		j.violate("%s: epoch fell from %d to %d at %s", id, before.epoch, b.epoch, n)
 	}
-	v.epoch = max(v.epoch, b.epoch)
+	if b.epoch > v.epoch { // raised
+		v.epoch, v.at = b.epoch, j.w.Now
+	}
 	if (grew || before.survivor) && n.effective(i) {
 		j.leased(n, i)
 	}
