@@ -50,6 +50,7 @@ func (m *Machine) survivals() {
 		case !v.Announced:
 		case v.survives():
 			m.askRouter(v)
+			m.weigh(v)
 			asks = true
 		case v.phase == holding:
 			m.outlive(v)
@@ -222,7 +223,7 @@ func (m *Machine) weigh(v *vip) {
 		return
 	}
 	switch s.weighed = true; {
-	case s.gateway.Add(evidence) < m.now:
+	case max(s.gateway, s.router).Add(evidence) < m.now:
 		m.askAnewFor(v)
 	case s.left < s.owner:
 	default:
