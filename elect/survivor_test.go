@@ -364,3 +364,26 @@ func TestTwoVotersAreTwo(t *testing.T) {
 		}
 	}
 }
+
+// The relay vouches for the VIPs behind the gateway that relays, and for no other.
+func TestSurvivorBehindTheRelayingGateway(t *testing.T) {
+	for _, relayed := range []bool{true, false} {
+		b := aloneBench(t, "a", "b", "c")
+		cfg := benchConfig()
+		cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced, cfg.VIPs[0].Relayed = elect.SurvivorAuto, 3*time.Second, true, relayed
+		b.step(elect.Reconfigure{Config: cfg})
+		for range 3 { // both are heard, directly and through the gateway, and hear us so
+			for n, inst := range map[elect.Node]elect.Instance{"a": 11, "c": 31} {
+				beat := elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp, Relayed: []elect.Node{"b"}}
+				b.hear(n, inst, beat)
+				b.seq[n]++
+				b.step(elect.Received{From: n, Instance: inst, Seq: b.seq[n], Msg: beat, Relayed: true})
+			}
+			b.live(200*time.Millisecond, b.never)
+		}
+		b.live(20*time.Second, b.held)
+		if b.held() != relayed {
+			t.Errorf("relayed %v: held %v", relayed, b.held())
+		}
+	}
+}

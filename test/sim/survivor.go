@@ -279,7 +279,7 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 func (s Survivors) bounds() (relayed, alone time.Duration) {
 	// A holder that the router sees again is heard with its next heartbeat or
 	// answers the next question; a few of them may be lost.
-	relayed = 2 * (s.Config.Heartbeat + 100*time.Millisecond)
+	relayed = 2 * (s.Config.Heartbeat + 125*time.Millisecond)
 	if s.lossy() {
 		relayed *= 4
 	}
