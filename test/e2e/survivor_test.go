@@ -40,15 +40,24 @@ func TestSurvivorOfThree(t *testing.T) {
 	})
 }
 
+// soon is longer than a survivor would wait where survivor_after is 1 s.
+const soon = 4 * time.Second
+
 // TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
 // cannot know whether the others live.
 func TestNoSurvivorWithoutRelay(t *testing.T) {
-	s := start(t, cluster.Options{TOML: calm})
+	s := start(t, cluster.Options{TOML: calm + "survivor_after = \"1s\"\n"})
+	s.scene(t, "a pair severed", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.must(t, s.Sever(s.Node(0), s.Node(1)))
+		watch(soon)
+		s.undisturbed(t, at)
+	})
 	s.scene(t, "isolated port", moves{1, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
 		s.isolate(t, 0)
 		s.leaves(t, 0, at)
-		watch(6 * time.Second) // longer than any survivor would wait
+		watch(soon) // longer than any survivor would wait
 	})
 	s.scene(t, "every port isolated", moves{0, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
@@ -205,7 +214,7 @@ func (s *site) isolate(t *testing.T, node int) {
 func (s *site) splitWithRouter(t *testing.T, at time.Duration) {
 	t.Helper()
 	s.status(t, 0, "heard through the gateway", func(st control.Status) bool { return st.Nodes[1].ByRelay && st.Nodes[1].Alive })
-	watch(6 * time.Second) // longer than any survivor would wait
+	watch(5 * time.Second) // longer than any survivor would wait
 	s.undisturbed(t, at)
 	s.must(t, s.Heal())
 	agree()
@@ -276,7 +285,7 @@ func (s *site) nobody(t *testing.T, why string) {
 	s.status(t, 2, "nobody, because "+why, func(st control.Status) bool {
 		return st.VIPs[0].State == "vacant" && strings.Contains(st.VIPs[0].Reason, why)
 	})
-	watch(6 * time.Second)
+	watch(soon)
 	for v := range s.VIPs {
 		if h := s.holder(t, v); h != "" {
 			t.Errorf("%s is held by %s", cluster.VIPName(v), h)
