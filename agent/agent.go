@@ -127,7 +127,7 @@ type task struct {
 // anything over by itself: see Stop.
 func (a *Agent) Run(ctx context.Context) error {
 	var err error
-	if a.watch, err = a.Parts.Watch(Hearing{a.onRouter, a.onRival, a.alone.evidence, a.alone.sign}); err != nil {
+	if a.watch, err = a.Parts.Watch(Hearing{a.onRouter, a.onRival, a.onGateway(), a.alone.evidence, a.alone.sign}); err != nil {
 		return err
 	}
 	defer a.watch.Close()

@@ -16,6 +16,7 @@ import (
 type Hearing struct {
 	OnRouter   func(arp.Proof)
 	OnRival    func(arp.Rival)
+	OnGateway  func(netip.Addr, arp.GatewayState)
 	OnEvidence func(arp.Evidence)
 	OnSign     func(arp.Sign)
 }
@@ -40,6 +41,29 @@ func (a *Agent) onRouter(p arp.Proof) {
 	case p.Changed && p.State == arp.RouterUnproven && p.Lost:
 		a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: router %s does not reach it here any more", a.nameOf(id), p.Gateway), &p.Why)
 	}
+}
+
+// onGateway takes its word about the router of each VIP's link: a holder whose
+// router is silent, and answers others, gives the VIP to one of those.
+func (a *Agent) onGateway() func(netip.Addr, arp.GatewayState) {
+	silent := map[netip.Addr]bool{}
+	return func(vip netip.Addr, state arp.GatewayState) {
+		id := vipID(vip)
+		a.report(elect.Gateway{VIP: id, State: gatewayState(state)})
+		switch {
+		case state == arp.GatewaySilent && !silent[vip]:
+			silent[vip] = true
+			why := fmt.Sprintf("the router of its link has answered %s nothing for %v", a.Self.Name, arp.SilentAfter)
+			a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: %s", a.nameOf(id), why), &why)
+		case state == arp.GatewayAnswers && silent[vip]:
+			delete(silent, vip)
+			a.recorder.network(id, control.KindRouter, fmt.Sprintf("%s: the router of its link answers %s again", a.nameOf(id), a.Self.Name), nil)
+		}
+	}
+}
+
+func gatewayState(s arp.GatewayState) elect.GatewayState {
+	return map[arp.GatewayState]elect.GatewayState{arp.GatewayAnswers: elect.GatewayAnswers, arp.GatewaySilent: elect.GatewaySilent}[s]
 }
 
 // nameOf is what people call a VIP, one that has left the configuration too.

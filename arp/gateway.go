@@ -13,7 +13,26 @@ type Gateway struct {
 	MAC       net.HardwareAddr // nil: it has answered no ARP or ND yet
 	Answers   bool             // it has answered a ping of ours since the agent started
 	Answered  time.Duration    // when the last ping it answered was sent, boot clock
+	State     GatewayState
 }
+
+// GatewayState says whether a gateway answers this node itself, VIP or not.
+type GatewayState uint8
+
+// The states. Unknown lies between the others too. Answers: it left at most one
+// ping unanswered. Silent: for SilentAfter it answered neither pings nor the
+// question for its MAC, though it was asked often; a gateway that limits pings,
+// or ARP, is not silent, and one that has never answered a ping is unknown.
+const (
+	GatewayUnknown GatewayState = iota
+	GatewayAnswers
+	GatewaySilent
+)
+
+// SilentAfter is how long a gateway must have answered nothing to be silent. Who
+// is in doubt is so much sooner: a gateway that dies is in doubt everywhere
+// before it is silent anywhere.
+const SilentAfter = 3 * time.Second
 
 type gatewayKey struct {
 	ifname     string
@@ -34,6 +53,8 @@ type gateway struct {
 	heard    time.Duration   // when the last answered ping was sent; 0: never
 	silent   int             // pings from our own address unanswered since
 	mute     int             // questions for its MAC unanswered since
+	lastWord time.Duration   // when it last answered anything
+	state    GatewayState    // as told
 
 	lookAt    time.Duration // for route and own address
 	resolveAt time.Duration
@@ -45,13 +66,16 @@ type gateway struct {
 const (
 	gatewayIdle   = 10 * time.Second       // between looks, questions and pings while all is well
 	gatewayUrgent = 250 * time.Millisecond // and while a proof waits, or the gateway fell silent
+	gatewayPulse  = time.Second            // between pings of one that answers: is our link alive?
 	gatewayGiveUp = 30 * time.Second       // with one that has never answered, after which haste is no use
 	gatewayTries  = 10                     // to hear of one at all, while nothing waits for it
 	silentMost    = 2                      // questions or pings that may go unanswered by chance
+	gatewayDoubt  = 100 * time.Millisecond // between pings of one that answered until now
+	silentLeast   = 20                     // pings unanswered of one that is silent: a fifth of all frames lost is no silence
 )
 
 func (g *gateway) public() Gateway {
-	p := Gateway{Interface: g.key.ifname, Address: g.hop, Answers: g.heard != 0, Answered: g.heard}
+	p := Gateway{Interface: g.key.ifname, Address: g.hop, Answers: g.heard != 0, Answered: g.heard, State: g.state}
 	if g.resolved {
 		p.MAC = net.HardwareAddr(append([]byte(nil), g.mac[:]...))
 	}
@@ -70,14 +94,47 @@ func (g *gateway) pause(now time.Duration) time.Duration {
 }
 
 func (g *gateway) haste() time.Duration {
+	if g.silent > 1 && g.heard != 0 && g.state != GatewaySilent {
+		return gatewayDoubt
+	}
 	if g.urgent != 0 || g.silent > 0 && g.heard != 0 {
 		return gatewayUrgent
 	}
 	return gatewayIdle
 }
 
+// judge tells whether it answers, when that is another than before. Answers that
+// an agent without processor time has not read yet are none, but then it has not
+// asked either.
+func (g *gateway) judge(w *Watch, now time.Duration) {
+	state := GatewayUnknown
+	switch {
+	case g.heard == 0, !g.own.IsValid():
+	case g.silent <= 1:
+		state = GatewayAnswers
+	case g.silent >= silentLeast && g.mute >= silentMost && now-g.lastWord >= SilentAfter:
+		state = GatewaySilent
+	}
+	if state == g.state {
+		return
+	}
+	g.state = state
+	for vip, v := range w.vips {
+		if v.gw == g {
+			w.tellGateway(vip, state)
+		}
+	}
+}
+
+func (w *Watch) tellGateway(vip netip.Addr, state GatewayState) {
+	if w.o.OnGateway != nil {
+		w.told = append(w.told, func() { w.o.OnGateway(vip, state) })
+	}
+}
+
 // tick keeps the gateway known.
 func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
+	g.judge(w, now)
 	if now >= g.lookAt {
 		g.look(w, now)
 	}
@@ -93,7 +150,7 @@ func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
 	}
 	if now >= g.pingAt {
 		w.ping(now, g, nil)
-		if g.silent++; g.silent > silentMost {
+		if g.silent++; g.silent == silentMost+1 {
 			g.resolveAt = min(g.resolveAt, now+gatewayUrgent)
 		}
 		g.pingAt = now + g.pause(now) // an answer puts it off
@@ -115,7 +172,7 @@ func (g *gateway) look(w *Watch, now time.Duration) {
 		hop = found
 	}
 	if hop != g.hop {
-		*g = gateway{key: g.key, hop: hop, lookAt: g.lookAt, urgent: g.urgent, askers: g.askers}
+		*g = gateway{key: g.key, hop: hop, lookAt: g.lookAt, urgent: g.urgent, state: g.state, askers: g.askers}
 		w.poke()
 	}
 	own, err := w.routes.OwnAddress(g.key.ifname, hop, func(a netip.Addr) bool { return w.vips[a] != nil })
@@ -134,8 +191,7 @@ func (g *gateway) find(w *Watch, now time.Duration) {
 	if !from.IsValid() && g.hop.Is4() {
 		from = netip.IPv4Unspecified()
 	}
-	if from.IsValid() {
-		w.ask(g, from, g.resolved && g.mute <= silentMost && g.silent <= silentMost, urgentFrames)
+	if from.IsValid() && w.ask(g, from, g.resolved && g.mute <= silentMost && g.silent <= silentMost, urgentFrames) {
 		g.mute++
 	}
 	g.resolveAt = now + g.pause(now)
@@ -144,9 +200,18 @@ func (g *gateway) find(w *Watch, now time.Duration) {
 	}
 }
 
+// gatewayState is what was told of a VIP's gateway, nothing of one that was not
+// watched.
+func (v *watched) gatewayState() GatewayState {
+	if v == nil {
+		return GatewayUnknown
+	}
+	return v.gw.state
+}
+
 // resolve takes the gateway's word about its MAC.
 func (g *gateway) resolve(w *Watch, now time.Duration, mac hardwareAddr) {
-	g.mute = 0
+	g.mute, g.lastWord = 0, now
 	if g.resolved && g.mac == mac {
 		return
 	}
@@ -163,8 +228,9 @@ func (g *gateway) answer(w *Watch, now, sent time.Duration, from hardwareAddr) {
 		g.voices[0] = from
 	}
 	back := g.heard == 0 || g.silent > silentMost
-	g.heard, g.silent = max(g.heard, sent), 0
-	g.pingAt = now + g.pause(now)
+	g.heard, g.silent, g.lastWord = max(g.heard, sent), 0, now
+	g.pingAt = now + min(g.pause(now), gatewayPulse)
+	g.judge(w, now)
 	if back {
 		w.hurry(g, now)
 	}

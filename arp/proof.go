@@ -190,7 +190,7 @@ func (v *watched) judge(w *Watch, now time.Duration) {
 func (v *watched) proven(w *Watch, now, sent time.Duration) {
 	p := Proof{Changed: v.state != RouterProven, First: v.first, Sent: sent, At: now}
 	v.state, v.first, v.proving, v.told, v.unproven = RouterProven, false, false, false, 0
-	v.gw.heard = max(v.gw.heard, sent)
+	v.gw.heard, v.gw.lastWord = max(v.gw.heard, sent), now
 	v.nextPing = now + w.o.Refresh
 	w.calm(v.gw)
 	if p.Changed {

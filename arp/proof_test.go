@@ -29,6 +29,7 @@ func run(t testing.TB, w *Watch) {
 // family runs a test for an IPv4 VIP and for an IPv6 one behind a link-local
 // router.
 func family(t *testing.T, test func(t *testing.T, s *segment, vip netip.Addr)) {
+	t.Parallel()
 	for name, vip := range map[string]netip.Addr{"IPv4": vip1, "IPv6": vip6} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,6 +43,7 @@ func family(t *testing.T, test func(t *testing.T, s *segment, vip netip.Addr)) {
 
 // Whatever form of announcement a router takes, the proof is there soon.
 func TestProof(t *testing.T) {
+	t.Parallel()
 	for name, habits := range map[string]func(*router){
 		"takes all":          func(*router) {},
 		"ignores requests":   func(r *router) { r.request = false },

@@ -47,6 +47,7 @@ type segment struct {
 	rivals   []Rival
 	evidence []Evidence
 	signs    []Sign
+	gateways []GatewayState // of the first link's gateway
 }
 
 // plug gives a namespace eth0 at a switch.
@@ -94,6 +95,12 @@ func (s *segment) open(links ...Link) {
 		Relay:    RelayLink{Interface: "eth0", Own: nodeAddr},
 
 		OnEvidence: func(e Evidence) { s.mu.Lock(); s.evidence = append(s.evidence, e); s.mu.Unlock() },
+		OnGateway: func(vip netip.Addr, g GatewayState) {
+			if s.mu.Lock(); vip == links[0].VIP {
+				s.gateways = append(s.gateways, g)
+			}
+			s.mu.Unlock()
+		},
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -35,6 +35,9 @@ type WatchOptions struct {
 	OnRival    func(Rival)
 	OnEvidence func(Evidence)
 	OnSign     func(Sign)
+	// OnGateway hears of every VIP, held or not, whether its gateway answers this
+	// node: what changed since OpenWatch, at which it is unknown.
+	OnGateway func(netip.Addr, GatewayState)
 }
 
 // WatchStats count since OpenWatch.
@@ -115,18 +118,23 @@ func OpenWatch(o WatchOptions) (w *Watch, err error) {
 // as it was is watched on; the proof of a VIP that is held begins anew where its
 // interface or gateway is another.
 func (w *Watch) Configure(links []Link, relay RelayLink, peers map[netip.Addr]string, refresh time.Duration) {
-	w.locked(func(now time.Duration) {
-		w.o.Peers, w.o.Refresh = peers, refresh
-		clear(w.peerMACs)
-		before := w.vips
-		w.take(links, relay)
-		for vip, v := range w.vips {
-			if old := before[vip]; old != nil && old != v && old.held {
-				v.hold(w, now, old.alone)
-			}
+	defer w.poke() // whatever there is to tell: the caller may be who hears it
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.Peers, w.o.Refresh = peers, refresh
+	clear(w.peerMACs)
+	before := w.vips
+	w.take(links, relay)
+	w.publish()
+	for vip, v := range w.vips {
+		old := before[vip]
+		if old != nil && old != v && old.held {
+			v.hold(w, w.o.Now(), old.alone)
 		}
-	})
-	w.poke()
+		if state := v.gw.state; state != old.gatewayState() {
+			w.tellGateway(vip, state)
+		}
+	}
 }
 
 func (w *Watch) take(links []Link, relay RelayLink) {

@@ -32,6 +32,9 @@ func (m *Machine) heartbeat() Heartbeat {
 		if m.excludes(m.self, v) {
 			b.Excluded = append(b.Excluded, v.ID)
 		}
+		if v.gateway == GatewayAnswers {
+			b.Reaches = append(b.Reaches, v.ID)
+		}
 		if v.phase != holding {
 			continue
 		}
@@ -50,6 +53,7 @@ func (m *Machine) heartbeat() Heartbeat {
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.suspect(p, p.beat, b)
 	p.beat, p.heard, p.beatAt = b, true, m.now
+	m.noteReached(p, b.Reaches)
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
 		if v := m.known[h.VIP]; v != nil {

@@ -193,7 +193,7 @@ func (m *Machine) otherCouldVerify(v *vip) bool {
 func (m *Machine) excludes(p *peer, v *vip) bool {
 	if p == m.self {
 		m.due(v.excluded)
-		return m.now < v.excluded
+		return m.now < v.excluded || m.cutOff(v)
 	}
 	for _, id := range p.beat.Excluded {
 		if id == v.ID {

@@ -172,6 +172,8 @@ func (m *Machine) take(ev Event) {
 		m.onVerified(e)
 	case Router:
 		m.onRouter(e)
+	case Gateway:
+		m.onGateway(e)
 	case Flushed:
 		m.onFlushed(e)
 	case Stored:

@@ -46,6 +46,9 @@ type vip struct {
 	retire   Epoch   // let go under this epoch, retire actions still due
 
 	survival survival
+	// The router of its link.
+	gateway GatewayState
+	reached []Instant // by peer index: since when it has said that the router answers it; 0: it does not
 
 	backoffUntil Instant
 	retryAt      Instant // a refusal said for how long still
@@ -85,7 +88,7 @@ type claim struct {
 }
 
 func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
-	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now, added: now}
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), reached: make([]Instant, nodes), freeSince: now, added: now}
 }
 
 func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }

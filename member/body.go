@@ -118,6 +118,9 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	for i := range list(c, &m.Excluded, maxVIPs) {
 		c.vip(&m.Excluded[i], required)
 	}
+	for i := range list(c, &m.Reaches, maxVIPs) {
+		c.vip(&m.Reaches[i], required)
+	}
 	for i := range list(c, &m.Relayed, maxNodes) {
 		name(c, &m.Relayed[i], required)
 	}

@@ -253,7 +253,7 @@ func watchOf(p *agent.Parts) func(agent.Hearing) (*arp.Watch, error) {
 	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
 	return func(h agent.Hearing) (*arp.Watch, error) {
-		o.OnRouter, o.OnRival, o.OnEvidence, o.OnSign = h.OnRouter, h.OnRival, h.OnEvidence, h.OnSign
+		o.OnRouter, o.OnRival, o.OnGateway, o.OnEvidence, o.OnSign = h.OnRouter, h.OnRival, h.OnGateway, h.OnEvidence, h.OnSign
 		return arp.OpenWatch(o)
 	}
 }
