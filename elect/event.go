@@ -37,6 +37,12 @@ type Prepared struct {
 	Failed string // why the node is not ready, in words; empty when it is
 }
 
+// ReleaseDone says that the release actions of a role have ended: see ReleaseDue.
+type ReleaseDone struct {
+	VIP   VIPID
+	Epoch Epoch
+}
+
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
 // and OK says whether the VIP answered SIP after them (§5.5). With GiveBack it
 // was not asked: an action failed that gives the VIP back.
@@ -118,7 +124,9 @@ type NodeReport struct {
 	Failed  string // why nothing is known of it; empty otherwise
 	Results []ActionResult
 
-	done bool
+	done    bool
+	came    []bool // by part
+	missing int    // parts
 }
 
 // Flushed ends a FlushDue effect: ID and From are its.
@@ -128,18 +136,19 @@ type Flushed struct {
 	Results []ActionResult
 }
 
-func (Received) event() {}
-func (Health) event()   {}
-func (Bound) event()    {}
-func (Prepared) event() {}
-func (Verified) event() {}
-func (Stored) event()   {}
-func (Unstored) event() {}
-func (Tick) event()     {}
-func (Command) event()  {}
-func (Flushed) event()  {}
-func (Evidence) event() {}
-func (Sign) event()     {}
+func (Received) event()    {}
+func (Health) event()      {}
+func (Bound) event()       {}
+func (ReleaseDone) event() {}
+func (Prepared) event()    {}
+func (Verified) event()    {}
+func (Stored) event()      {}
+func (Unstored) event()    {}
+func (Tick) event()        {}
+func (Command) event()     {}
+func (Flushed) event()     {}
+func (Evidence) event()    {}
+func (Sign) event()        {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -252,6 +261,7 @@ const (
 	ActionFailed // an acquire action failed that gives the VIP back; Text says what follows
 	Survives     // the lease of VIP ends without a majority, and this node holds on (§4.6)
 	LeasedAgain  // a survivor's hold became a lease, under Epoch
+	ReleaseDue   // this node hands a role over, to Successor: its release actions come first, ReleaseDone answers
 	transitionKindEnd
 )
 
@@ -259,7 +269,7 @@ func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
 		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed",
-		"action failed", "survives", "leased again"}[min(k, transitionKindEnd-1)]
+		"action failed", "survives", "leased again", "release due"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -301,6 +311,7 @@ type Config struct {
 	Survivor       SurvivorMode
 	SurvivorAfter  time.Duration // without a majority; three or more voters
 	CheckTimeout   time.Duration // the longest a node's own checks may take
+	ReleaseTimeout time.Duration // the longest a role's release actions may take
 	Digest         uint64
 }
 

@@ -166,6 +166,8 @@ func (m *Machine) take(ev Event) {
 		m.onHealth(e)
 	case Bound:
 		m.onBound(e)
+	case ReleaseDone:
+		m.onReleaseDone(e)
 	case Prepared:
 		m.onPrepared(e)
 	case Verified:
@@ -226,7 +228,7 @@ func (m *Machine) receive(e Received) {
 	case Reply:
 		m.onReply(p, msg)
 	case Report:
-		m.reported(p, msg.ID, msg.Results)
+		m.reported(p, msg)
 	}
 }
 
@@ -264,8 +266,8 @@ func (m *Machine) begin() {
 func (m *Machine) finish() Effects {
 	m.forgetLeft()
 	for _, v := range m.everyVIP() {
-		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.held, Until: v.until, Survivor: v.survives()})
+		v.wanted = v.serves() || v.wanted && v.phase == unbinding
+		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()})
 		if v.phase == holding {
 			m.due(v.until)
 		}

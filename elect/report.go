@@ -54,7 +54,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 			s.State = Surviving
 		}
 		s.Router = v.router
-		if v.move != nil {
+		if v.moving() {
 			s.State = Moving
 		}
 	case v.claim.by != nil:

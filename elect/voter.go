@@ -98,7 +98,7 @@ func (m *Machine) yield(v *vip, p *peer) {
 // noConfidence reports whether the asker is unfit as seen from here while some
 // other node is fit (§4.3, §4.7).
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if m.unfit(asker) == "" || m.recovering() {
+	if m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {

@@ -25,6 +25,7 @@ type Node struct {
 
 	// Faults.
 	PrepareTook  time.Duration
+	ReleaseTook  time.Duration // a role's release actions
 	PrepareFail  string
 	VerifyFails  bool
 	BindFails    bool
@@ -333,8 +334,11 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.lookSoon(n.w.Node(p), 2*time.Millisecond)
 	}
 	for _, t := range eff.Transitions {
-		if t.Kind == elect.Acquired {
+		switch t.Kind {
+		case elect.Acquired:
 			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
+		case elect.ReleaseDue:
+			n.later(time.Millisecond+n.ReleaseTook, elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
 		}
 	}
 	n.Answers = append(n.Answers, eff.Answers...)
