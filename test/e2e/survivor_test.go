@@ -40,13 +40,13 @@ func TestSurvivorOfThree(t *testing.T) {
 	})
 }
 
-// soon is longer than a survivor would wait where survivor_after is 1 s.
+// soon is longer than a survivor would wait where survivor_after is 2 s.
 const soon = 4 * time.Second
 
 // TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
 // cannot know whether the others live.
 func TestNoSurvivorWithoutRelay(t *testing.T) {
-	s := start(t, cluster.Options{TOML: calm + "survivor_after = \"1s\"\n"})
+	s := start(t, cluster.Options{TOML: calm + "survivor_after = \"2s\"\n"})
 	s.scene(t, "a pair severed", moves{0, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
 		s.must(t, s.Sever(s.Node(0), s.Node(1)))
