@@ -19,7 +19,7 @@ func TestIPv6(t *testing.T) {
 	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
 	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
 	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
-	s.scene(t, "two of three die", moves{1, 1}, s.lastOfThree6)
+	s.scene(t, "two of three die", moves{0, 1}, s.lastOfThree6)
 }
 
 // lastOfThree6: heartbeats go through the gateway by IPv6, so the last node
