@@ -161,7 +161,8 @@ func (Sign) event()        {}
 // out, the fence's deadlines included, before anything is sent.
 type Effects struct {
 	Runtime     *Runtime
-	Durable     *Durable // write in the background, answer with Stored
+	Granted     []GrantEnd // for the runtime directory as well, and before anything is sent
+	Durable     *Durable   // write in the background, answer with Stored
 	Want        []Desired
 	Send        []Outgoing
 	Prepare     []PrepareVIP

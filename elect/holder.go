@@ -94,7 +94,8 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 	m.releaseTo(v, r)
 }
 
-// onBound takes the kernel's word: only an address that is gone is released.
+// onBound takes the kernel's word: only an address that is gone is released, one
+// that could be bound by half and not taken back is let go until then.
 func (m *Machine) onBound(e Bound) {
 	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
@@ -106,12 +107,14 @@ func (m *Machine) onBound(e Bound) {
 	switch {
 	case v.phase == unbinding && !e.On:
 		m.sendRelease(v)
-	case v.phase == holding && !e.On && e.Err != "":
+	case v.phase == holding && e.Err != "":
 		// It cannot serve what it cannot bind: another may.
 		v.excluded = m.now.Add(m.cfg.Exclude)
 		v.backoffUntil = m.now.Add(m.backoff())
 		m.letGo(v, Release{Cause: CauseVerify})
-		m.sendRelease(v)
+		if !e.On {
+			m.sendRelease(v)
+		}
 	}
 }
 

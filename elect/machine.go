@@ -257,7 +257,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
+		Granted: e.Granted[:0], Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)

@@ -280,7 +280,8 @@ func (s *script) host(f []string) bool {
 	case "unstorable":
 		n().StoreFails = on()
 	case "unbindable":
-		n().BindFails = on()
+		n().HalfBinds = f[2] == "stuck"
+		n().BindFails = on() || n().HalfBinds
 	case "unverifiable":
 		n().VerifyFails = on()
 	case "prepare": // a 300ms | a fails

@@ -79,11 +79,16 @@ func (m *Machine) grant(v *vip, g Grant) {
 		m.dirty = true
 		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.ID]
 	}
-	v.grant = &g
+	m.promise(v, &g)
 	v.saw(g.Epoch)
 	if g.Holder != m.self.Name {
 		m.abandon(v)
 	}
+}
+
+func (m *Machine) promise(v *vip, g *Grant) {
+	v.grant = g
+	m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, g.Epoch, g.until})
 }
 
 // yield lets the lower configured index win between two candidates that block
@@ -129,7 +134,7 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 	}
 	v.saw(r.Epoch + 1)
 	m.durableDue = true
-	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)}
+	m.promise(v, &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)})
 	return true
 }
 
