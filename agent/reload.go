@@ -23,7 +23,7 @@ type File struct {
 	Config *config.Config
 	Self   *config.Node
 	Keys   [][]byte
-	Relay  arp.RelayLink // of a reload: where heartbeats go through the gateway
+	Relay  arp.RelayLink  // of a reload: where heartbeats go through the gateway
 	Roots  *x509.CertPool // authorities of SIP over TLS; nil: the system's
 	// FreeSWITCHPassword is asked at each use.
 	FreeSWITCHPassword func() (string, error)
