@@ -14,8 +14,12 @@ import (
 	"sipalive/test/lab"
 )
 
+// These tests wait far longer than they work, and what they time they bound
+// generously: so they wait side by side.
+
 // TestSurvivorOfThree: three voters and a gateway that relays (design §4.6).
 func TestSurvivorOfThree(t *testing.T) {
+	t.Parallel()
 	s := start(t, cluster.Options{TOML: calm})
 	s.relayKnown(t)
 	s.scene(t, "isolated port", moves{0, 0}, func(t *testing.T, at time.Duration) {
@@ -46,6 +50,7 @@ const soon = 4 * time.Second
 // TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
 // cannot know whether the others live.
 func TestNoSurvivorWithoutRelay(t *testing.T) {
+	t.Parallel()
 	s := start(t, cluster.Options{TOML: calm + "survivor_after = \"2s\"\n"})
 	s.scene(t, "a pair severed", moves{0, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
@@ -75,6 +80,7 @@ func TestNoSurvivorWithoutRelay(t *testing.T) {
 
 // TestTwoVoters: two nodes alone, without the gateway's help.
 func TestTwoVoters(t *testing.T) {
+	t.Parallel()
 	s := start(t, cluster.Options{TOML: calm, Nodes: []string{"pbx1", "pbx2"}, VIPs: 1})
 	s.scene(t, "the spare reboots", moves{0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
@@ -130,6 +136,7 @@ func (s *site) severedBlind(t *testing.T, at time.Duration) {
 
 // TestTwoAndWitness: the third vote is a machine that holds nothing.
 func TestTwoAndWitness(t *testing.T) {
+	t.Parallel()
 	s := start(t, cluster.Options{
 		TOML: calm, Nodes: []string{"pbx1", "pbx2", "db1"}, VIPs: 1,
 		Node: func(i int) string {

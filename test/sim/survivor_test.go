@@ -11,7 +11,7 @@ import (
 	"sipalive/test/sim"
 )
 
-var survivorsFlag = flag.Int("sim.survivors", 200, "seeds around the router")
+var survivorsFlag = flag.Int("sim.survivors", 120, "seeds around the router")
 
 // TestSurvivors lets hosts die and switches split around a router that all,
 // some or none of the nodes reach.
