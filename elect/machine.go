@@ -52,17 +52,18 @@ type Machine struct {
 	stopID      uint64
 	flushes     []*flushing
 
-	quorum      bool
-	quorumSince Instant // of quorum being what it is
-	firstQuorum Instant // since then a takeover has been possible; 0: not yet
-	alone       bool    // no other voter is heard
-	aloneSince  Instant
-	ownerAsked  Instant // the newest AskOwner, for whichever VIP
-	unanswered  int     // of them all, ever
-	tookAlone   Instant // when a VIP was last taken as a survivor
-	allUnfit    bool
-	allUnfitEnd Instant // 0: never
-	everFit     bool    // a node was, or had time to be: before that, no alarm
+	quorum       bool
+	quorumSince  Instant // of quorum being what it is
+	firstQuorum  Instant // since then a takeover has been possible; 0: not yet
+	alone        bool    // no other voter is heard
+	aloneSince   Instant
+	ownerAsked   Instant // the newest AskOwner, for whichever VIP
+	gatewayAsked Instant // the newest AskGateway
+	unanswered   int     // of them all, ever
+	tookAlone    Instant // when a VIP was last taken as a survivor
+	allUnfit     bool
+	allUnfitEnd  Instant // 0: never
+	everFit      bool    // a node was, or had time to be: before that, no alarm
 
 	eff     Effects
 	askItem [2][][]AskItem // by prevote, by peer: items due in this step

@@ -63,6 +63,7 @@ func (m *Machine) survivals() {
 	}
 	if asking != nil {
 		m.askOwner(asking)
+		m.askGateway()
 	}
 }
 
@@ -289,8 +290,7 @@ func (m *Machine) askRouter(v *vip) {
 	m.due(m.now.Add(askAgain))
 }
 
-// askOwner asks for one VIP whether another host has it, and on behalf of all
-// that are not held whether the gateway answers.
+// askOwner asks for one VIP whether another host has it.
 func (m *Machine) askOwner(v *vip) {
 	if next := m.ownerAsked.Add(ownerEvery); m.now < next {
 		m.due(next)
@@ -298,12 +298,30 @@ func (m *Machine) askOwner(v *vip) {
 	}
 	m.ownerAsked, v.survival.owner, v.survival.weighed = m.now, m.now, false
 	m.question(AskOwner, v)
-	for _, o := range m.vips {
-		if o.Announced && o.phase == idle {
-			m.question(AskGateway, o)
+	m.due(m.now.Add(ownerEvery))
+}
+
+// askGateway asks on behalf of every VIP that is asked for and not held whether
+// its gateway answers; soon again where it did not, for a lost frame is no
+// silence.
+func (m *Machine) askGateway() {
+	every := askEvery
+	for _, v := range m.vips {
+		if s := &v.survival; v.phase == idle && s.owner != 0 && s.gateway < m.gatewayAsked {
+			every = askAgain
 		}
 	}
-	m.due(m.now.Add(ownerEvery))
+	if next := m.gatewayAsked.Add(every); m.now < next {
+		m.due(next)
+		return
+	}
+	m.gatewayAsked = m.now
+	for _, v := range m.vips {
+		if v.phase == idle && v.survival.owner != 0 {
+			m.question(AskGateway, v)
+		}
+	}
+	m.due(m.now.Add(askAgain))
 }
 
 // outlive lets one of two voters hold on when it loses the other: there is no

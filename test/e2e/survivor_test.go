@@ -44,8 +44,8 @@ func TestSurvivorOfThree(t *testing.T) {
 	})
 }
 
-// soon is longer than a survivor would wait where survivor_after is 2 s.
-const soon = 4 * time.Second
+// outwaits is longer than a survivor would wait where survivor_after is 2 s.
+const outwaits = 4 * time.Second
 
 // TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
 // cannot know whether the others live.
@@ -55,14 +55,14 @@ func TestNoSurvivorWithoutRelay(t *testing.T) {
 	s.scene(t, "a pair severed", moves{0, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
 		s.must(t, s.Sever(s.Node(0), s.Node(1)))
-		watch(soon)
+		watch(outwaits)
 		s.undisturbed(t, at)
 	})
 	s.scene(t, "isolated port", moves{1, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
 		s.isolate(t, 0)
 		s.leaves(t, 0, at)
-		watch(soon) // longer than any survivor would wait
+		watch(outwaits) // longer than any survivor would wait
 	})
 	s.scene(t, "every port isolated", moves{0, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
@@ -292,7 +292,7 @@ func (s *site) nobody(t *testing.T, why string) {
 	s.status(t, 2, "nobody, because "+why, func(st control.Status) bool {
 		return st.VIPs[0].State == "vacant" && strings.Contains(st.VIPs[0].Reason, why)
 	})
-	watch(soon)
+	watch(outwaits)
 	for v := range s.VIPs {
 		if h := s.holder(t, v); h != "" {
 			t.Errorf("%s is held by %s", cluster.VIPName(v), h)
