@@ -30,7 +30,7 @@ func (m *Machine) heartbeat() Heartbeat {
 		if m.excludes(m.self, v) {
 			b.Excluded = append(b.Excluded, v.ID)
 		}
-		if v.phase != holding {
+		if v.phase != holding || v.lock.left {
 			continue
 		}
 		v.newRound(m.now)
@@ -50,7 +50,7 @@ func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	p.beat, p.heard = b, true
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
-		if v := m.known[h.VIP]; v != nil {
+		if v := m.leased(h.VIP); v != nil {
 			m.showHolder(v, p, h)
 			a.Items = append(a.Items, AskItem{VIP: h.VIP, Epoch: h.Epoch, Holding: true})
 		} else {
@@ -119,7 +119,7 @@ func (m *Machine) observeClaim(v *vip) {
 			m.due(end)
 		}
 	}
-	if m.holder(v) != nil || v.told || v.phase == unbinding {
+	if m.holder(v) != nil || v.told || v.phase == unbinding || v.Lock {
 		return
 	}
 	if m.now < v.leased {

@@ -135,6 +135,7 @@ type Effects struct {
 	Runtime     *Runtime
 	Durable     *Durable // write in the background, answer with Stored
 	Want        []Desired
+	Locks       []HeldLock // as Want, of the locks in use
 	Send        []Outgoing
 	Prepare     []PrepareVIP
 	Flush       []FlushDue
@@ -273,4 +274,5 @@ type VIPConfig struct {
 	Prefer      []Node
 	PreferSpare bool
 	Weight      int
+	Lock        bool // made by the machine, never configured
 }

@@ -28,7 +28,7 @@ func (m *Machine) steerMoves() {
 		if v.ready != nil && !v.ready.running && m.now >= v.ready.asked.Add(m.cfg.PrepareTimeout+m.cfg.Lease) {
 			v.ready = nil
 		}
-		if v.phase != holding {
+		if v.phase != holding || v.Lock {
 			continue
 		}
 		if v.move == nil {

@@ -51,6 +51,8 @@ type vip struct {
 	ready        *ready   // as the successor
 	release      *Release // leaves when the kernel says the address is gone
 
+	lock lock // where it is one
+
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
