@@ -37,6 +37,7 @@ type Server struct {
 	ask       time.Duration // askTimeout
 	drain     time.Duration // drainTimeout
 	followers chan struct{} // one element each
+	lockers   chan struct{} // the same
 	closing   chan struct{}
 	requests  atomic.Uint64
 	refused   atomic.Uint64
@@ -46,7 +47,7 @@ type Server struct {
 func NewServer(agent Agent, journal *Journal) *Server {
 	return &Server{
 		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, drain: drainTimeout,
-		followers: make(chan struct{}, maxFollowers), closing: make(chan struct{}),
+		followers: make(chan struct{}, maxFollowers), lockers: make(chan struct{}, maxLockWaits), closing: make(chan struct{}),
 	}
 }
 
@@ -65,11 +66,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:        s.handler(),
 		ReadTimeout:    readTimeout,
 		MaxHeaderBytes: maxHeader,
+		ConnContext:    withUser,
 		ErrorLog:       log.New(io.Discard, "", 0), // bad requests are counted
 	}
 	srv.SetKeepAlivesEnabled(false) // a client asks once
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(netutil.LimitListener(l, maxConns)) }()
+	go func() { failed <- srv.Serve(netutil.LimitListener(peers{l}, maxConns)) }()
 	select {
 	case err := <-failed:
 		close(s.closing)

@@ -47,6 +47,7 @@ func newRootCommand() *cobra.Command {
 		newFreezeCommand(),
 		newThawCommand(),
 		newRoleCommand(),
+		newLockCommand(),
 		newPlanCommand(),
 		newEventsCommand(),
 		newFlushCommand(),
@@ -62,6 +63,7 @@ func newRootCommand() *cobra.Command {
 		newVersionCommand(),
 		newDemoCommand(),
 		newDemoPBXCommand(),
+		newLockGuardCommand(),
 	)
 	root.SetHelpCommand(newHelpCommand())
 	refuseBareCompletion(root)

@@ -14,7 +14,6 @@ import (
 type client struct {
 	wants   bool // waits, or runs
 	runs    bool
-	life    int // of the agent under which it runs
 	keep    time.Duration
 	kept    bool // it was told that a majority keeps the lock
 	until   Time // of its lease
@@ -73,7 +72,7 @@ func (n *Node) left(i int) {
 	pending := c.kept || c.pending
 	if c.kept {
 		n.w.Judge.Kept++
-		n.w.Judge.guards[i] = guard{n, min(n.w.Now, c.until) + Time(c.keep-c.keep/500-4*n.w.longest())}
+		n.w.Judge.guards[i] = n.guardFrom(i, min(n.w.Now, c.until))
 		n.w.At(time.Duration(n.w.Rand.Int64N(int64(2*c.keep))), func() { n.OverLock(i) })
 	}
 	*c = client{owed: c.owed, pending: pending, epoch: c.epoch, keep: c.keep}
@@ -156,13 +155,22 @@ func (n *Node) runLocked(i int, l elect.HeldLock) {
 	}
 	raised := b.epoch
 	b.until, b.epoch = l.Until, l.Epoch
-	c.runs, c.life, c.epoch, c.until = true, n.life, l.Epoch, n.global(l.Until)
+	c.runs, c.epoch, c.until = true, l.Epoch, n.global(l.Until)
 	n.w.Judge.holds(n, i, was, grew, raised)
 	if c.keep > 0 && l.Kept && !c.kept {
 		c.kept = true
-		n.w.Judge.guards[i] = guard{n, never}
 		n.w.tracef("%s has %s kept", n, l.VIP)
 	}
+	if c.kept {
+		n.w.Judge.guards[i] = n.guardFrom(i, c.until)
+	}
+}
+
+// guardFrom: a voter counts from the last word that it heard, which may be some
+// leases older than the end of the last one.
+func (n *Node) guardFrom(i int, last Time) guard {
+	keep := n.clients[i].keep
+	return guard{n, last + Time(keep-keep/500-4*n.w.longest())}
 }
 
 // loseLock: the client is told, and kills its command; that takes a moment.
