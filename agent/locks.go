@@ -36,7 +36,6 @@ type lockQueue struct {
 	holding *lockClient // whose the lease is that the machine holds; nil: nobody's any more
 	held    bool        // as far as the machine goes
 	owed    bool        // the machine waits for word that what ran is over
-	holder  string      // elsewhere
 }
 
 // lockClient is one `sipalive lock`.

@@ -278,7 +278,7 @@ func (m *Machine) onKeep(p *peer, msg Keep) {
 		return
 	}
 	if k := m.keepFor(v, p, msg); k != nil && m.onDisk(k) {
-		m.send(p, Kept{VIP: msg.VIP, Epoch: msg.Epoch, For: msg.For})
+		m.send(p, Kept(msg))
 	}
 }
 

@@ -78,7 +78,7 @@ not be run, 2 on misuse, and 3 if no agent answers.`,
 		case cmd.Flags().Changed("keep") && *keep < time.Second:
 			return misuse(cmd, "--keep has to be a time from 1s, such as --keep 15m")
 		}
-		l := &locked{cmd: cmd, client: control.NewClient(*runDir), argv: args[1:], wait: *wait,
+		l := &locked{cmd: cmd, client: control.NewClient(*runDir), argv: args[1:], wait: *wait, runDir: *runDir,
 			req: control.LockRequest{Name: args[0], Keep: control.Millis(*keep), Until: *until}}
 		return l.run(cmd.Context())
 	}
@@ -92,6 +92,7 @@ type locked struct {
 	req    control.LockRequest
 	argv   []string
 	wait   time.Duration
+	runDir string
 
 	levels  chan control.LockLevel
 	ended   chan error // of the conversation with the agent
@@ -166,7 +167,7 @@ func (l *locked) say(keep bool) {
 // guarded runs the command by way of a guard, and passes on what the agent says of
 // the lease.
 func (l *locked) guarded(held control.LockLevel) error {
-	g, err := startGuard(l.argv, l.environment(held), l.stdin(), held)
+	g, err := startGuard(l.argv, l.environment(held), l.stdin(), held, l.agent())
 	if err != nil {
 		l.say(false)
 		return exitError{exitCannotRun, fmt.Sprintf("lock %s: %v", l.req.Name, err)}
@@ -211,6 +212,11 @@ func (l *locked) conclude(end ending, why string, signalled bool) error {
 		return exitError{code: end.code}
 	}
 	return nil
+}
+
+// agent is how the guard reaches the agent.
+func (l *locked) agent() []string {
+	return []string{"--run-dir", l.runDir, fmt.Sprintf("--id=%d", l.id), fmt.Sprintf("--keep=%t", l.req.Keep != 0)}
 }
 
 func (l *locked) environment(held control.LockLevel) []string {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -50,7 +51,7 @@ type guard struct {
 	ended  chan ending
 }
 
-func startGuard(argv, env []string, stdin *os.File, held control.LockLevel) (*guard, error) {
+func startGuard(argv, env []string, stdin *os.File, held control.LockLevel, agent []string) (*guard, error) {
 	ordersOut, ordersIn, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -59,7 +60,8 @@ func startGuard(argv, env []string, stdin *os.File, held control.LockLevel) (*gu
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{"lock-guard", "--"}, argv...)...)
+	cmd := exec.Command("/proc/self/exe", slices.Concat([]string{"lock-guard"}, agent, []string{"--"}, argv)...)
+	cmd.Args[0] = os.Args[0]
 	cmd.Env, cmd.Stdout, cmd.Stderr = env, os.Stdout, os.Stderr
 	if stdin != nil {
 		cmd.Stdin = stdin
@@ -132,12 +134,12 @@ func (g *guard) knows() bool {
 
 // deadline is when this process kills the command itself.
 func (g *guard) deadline() <-chan time.Time {
-	return time.After(max(time.Millisecond, min(time.Duration(g.until-platform.BootNow())-g.margin/2, time.Second)))
+	return time.After(max(time.Millisecond, min(time.Duration(g.until-platform.BootNow())-g.margin, time.Second)))
 }
 
 // kill ends the command if the lease really is about to end.
 func (g *guard) kill() {
-	if time.Duration(g.until-platform.BootNow()) > g.margin/2 {
+	if time.Duration(g.until-platform.BootNow()) > g.margin {
 		return
 	}
 	if g.knows() {
@@ -153,17 +155,21 @@ func killGroup(pid int) {
 }
 
 func newLockGuardCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "lock-guard -- COMMAND...",
-		Hidden: true,
-		Args:   cobra.MinimumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			runtime.LockOSThread() // whose end would be the command's
-			// What ends it is its orders' end.
-			signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-			return guardCommand(args, os.NewFile(guardOrders, "orders"), os.NewFile(guardWords, "words"))
-		},
+	cmd := &cobra.Command{Use: "lock-guard -- COMMAND...", Hidden: true, Args: cobra.MinimumNArgs(1)}
+	runDir := addRunDir(cmd)
+	id := cmd.Flags().Uint64("id", 0, "of the client, at the agent")
+	keep := cmd.Flags().Bool("keep", false, "the lock stays kept if it is lost")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		runtime.LockOSThread() // whose end would be the command's
+		// What ends it is its orders' end.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+		lost, err := guardCommand(args, os.NewFile(guardOrders, "orders"), os.NewFile(guardWords, "words"))
+		if lost { // the client may be frozen, and its agent, if it lives, would wait for its word
+			_ = control.NewClient(*runDir).EndLock(cmd.Context(), control.LockEnd{ID: *id, Keep: *keep})
+		}
+		return err
 	}
+	return cmd
 }
 
 // order is one line to the guard.
@@ -174,14 +180,14 @@ type order struct {
 }
 
 // guardCommand runs a command until it ends, or its time does.
-func guardCommand(argv []string, from io.Reader, words *os.File) error {
+func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err error) {
 	unix.CloseOnExec(guardOrders)
 	unix.CloseOnExec(guardWords)
 	orders := make(chan order)
 	go readOrders(from, orders)
 	now, alive := <-orders
 	if !alive {
-		return errNo
+		return false, errNo
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -192,22 +198,25 @@ func guardCommand(argv []string, from io.Reader, words *os.File) error {
 			code = exitNotFound
 		}
 		fmt.Fprintf(words, "failed %d %s\n", code, errorLine(err))
-		return nil
+		return false, nil
 	}
 	pid := cmd.Process.Pid
 	fmt.Fprintf(words, "started %d\n", pid)
+	// Where it may: what kills in time should not wait for a processor. The command
+	// has been started without that.
+	_ = unix.Setpriority(unix.PRIO_PGRP, 0, -20)
 	exited := make(chan struct{})
 	go func() {
 		defer close(exited)
 		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 		}
 	}()
-	lost := holdUntil(now, orders, exited, pid)
+	lost = holdUntil(now, orders, exited, pid)
 	killGroup(pid) // what it left behind would run on without the lock; not reaped yet, so the number is its own
 	_ = cmd.Wait()
 	if lost {
 		fmt.Fprintln(words, "lost")
-		return nil
+		return true, words.Close()
 	}
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	code := status.ExitStatus()
@@ -215,7 +224,7 @@ func guardCommand(argv []string, from io.Reader, words *os.File) error {
 		code = exitSignal + int(status.Signal())
 	}
 	fmt.Fprintf(words, "exit %d\n", code)
-	return nil
+	return false, nil
 }
 
 func readOrders(from io.Reader, to chan<- order) {
@@ -232,8 +241,7 @@ func readOrders(from io.Reader, to chan<- order) {
 }
 
 // holdUntil returns when the command has exited, or has been killed because its time
-// is over: SIGTERM two margins before SIGKILL, and that one margin before the end of
-// the lease. It looks often instead of trusting one timer: those stand still while the
+// is over: SIGTERM four margins before the end of the lease, SIGKILL two. It looks often instead of trusting one timer: those stand still while the
 // machine sleeps, and the lease does not.
 func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) (lost bool) {
 	look := time.NewTicker(guardLook)
@@ -242,15 +250,15 @@ func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) 
 	for {
 		left := time.Duration(now.until - platform.BootNow())
 		switch {
-		case left <= now.margin:
+		case left <= 2*now.margin:
 			killGroup(pid)
 			lost = true
-		case left <= 3*now.margin && !asked:
+		case left <= 4*now.margin && !asked:
 			asked = true
 			_ = unix.Kill(-pid, unix.SIGTERM)
 		}
 		var soon <-chan time.Time
-		if next := left - now.margin; next > 0 && next < guardLook {
+		if next := left - 2*now.margin; next > 0 && next < guardLook {
 			soon = time.After(next)
 		}
 		select {
@@ -263,7 +271,7 @@ func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) 
 				<-exited
 				return true
 			case o.stop:
-				now.until = min(now.until, platform.BootNow()+int64(3*now.margin))
+				now.until = min(now.until, platform.BootNow()+int64(4*now.margin))
 			case !asked:
 				now = o
 			}
