@@ -12,7 +12,7 @@ import (
 )
 
 // BenchmarkRoundTrip: an ask there, its answer back, between two networks with
-// encryption; on the machine of FACTS memberlist's own path took 0.10 ms.
+// encryption; of which memberlist's own path took 0.10 ms (2 cores, Linux 6.18).
 func BenchmarkRoundTrip(b *testing.B) {
 	port := freePort(b)
 	a, c := start(b, config(1, port)), start(b, config(2, port))

@@ -209,8 +209,7 @@ func (s *site) explain(t *testing.T) {
 	t.Log("now", lab.Now(), "address observer:", err)
 	for i := range s.Nodes() {
 		if p := s.Agent(i); p != nil {
-			lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
-			t.Logf("%s:\n%s", p.Host.Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+			t.Logf("%s:\n%s", p.Host.Name, p.LastWords())
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -166,6 +167,13 @@ func (p *Process) Output() string {
 		return "output: " + err.Error()
 	}
 	return string(b)
+}
+
+// LastWords returns the last lines of Output, for the report of a failed test.
+func (p *Process) LastWords() string {
+	const shown = 20
+	lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
+	return strings.Join(lines[max(0, len(lines)-shown):], "\n")
 }
 
 // Run starts a program, waits for it and returns what it wrote. When ctx ends

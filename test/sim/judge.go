@@ -27,7 +27,7 @@ type Judge struct {
 type judgedVIP struct {
 	epoch  elect.Epoch // the highest ever held
 	holder *Node       // the last one
-	at     Time        // of its acquisition
+	at     Time        // it acquired or raised that epoch
 	moves  int
 	lost   bool // a node lost its memory before the disks can have had the epoch
 }
@@ -71,7 +71,9 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
 	} else if b.epoch < before {
 		j.violate("%s: epoch fell from %d to %d at %s", id, before, b.epoch, n)
 	}
-	v.epoch = max(v.epoch, b.epoch)
+	if b.epoch > v.epoch { // raised
+		v.epoch, v.at = b.epoch, j.w.Now
+	}
 	if grew && n.effective(i) {
 		j.leased(n, i)
 	}

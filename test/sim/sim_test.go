@@ -99,6 +99,7 @@ var onceFailed = []uint64{
 	310100, // judge: restarted while quiet, a voter is still bound by what it forgot
 	310475, // a lease that could not be stored was never bound, and its end never told: nobody could hold
 	316026, // judge: an epoch reaches a slow disk with the write after the one under way
+	368424, // judge: so does a raised one
 	320249, // simulator: every step tried again to bind what a try was under way for
 	321636, // judge: thousands of packets that waited for a frozen agent are no spinning
 	348285, // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second

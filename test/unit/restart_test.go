@@ -39,8 +39,7 @@ func startService(t *testing.T, binary string) *service {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i := range s.Nodes() {
-				lines := strings.Split(strings.TrimSpace(s.Agent(i).Output()), "\n")
-				t.Logf("%s:\n%s", s.Node(i).Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+				t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
 			}
 		}
 		if err := s.Close(); err != nil {

@@ -83,8 +83,7 @@ func start(t *testing.T, o cluster.Options, vip func(s *site) string) *site {
 // explain shows the end of every agent's log.
 func (s *site) explain() {
 	for i := range s.Nodes() {
-		lines := strings.Split(strings.TrimSpace(s.Agent(i).Output()), "\n")
-		s.t.Logf("%s:\n%s", s.Node(i).Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+		s.t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
 	}
 	s.t.Logf("record:\n%s", strings.Join(s.lines(), "\n"))
 }

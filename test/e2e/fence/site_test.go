@@ -6,7 +6,6 @@ package fence
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -43,8 +42,7 @@ func start(t *testing.T, toml string) *site {
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i := range s.Nodes() {
-				lines := strings.Split(strings.TrimSpace(s.Agent(i).Output()), "\n")
-				t.Logf("%s:\n%s", s.Node(i).Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+				t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
 			}
 		}
 		if err := c.Close(); err != nil {

@@ -371,8 +371,7 @@ func (s *site) boundOn(v vipAt) (hosts []string) {
 func (s *site) explain() {
 	for i := range s.Nodes() {
 		if p := s.Agent(i); p != nil {
-			lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
-			s.t.Logf("%s:\n%s", s.Node(i).Name, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+			s.t.Logf("%s:\n%s", s.Node(i).Name, p.LastWords())
 		}
 	}
 }

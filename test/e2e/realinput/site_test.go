@@ -330,8 +330,7 @@ func (s *site) explain(t *testing.T) {
 	for i := range s.Nodes() {
 		for _, p := range []*lab.Process{s.Agent(i), s.PBX(i)} {
 			if p != nil {
-				lines := strings.Split(strings.TrimSpace(p.Output()), "\n")
-				t.Logf("%s:\n%s", p.Log, strings.Join(lines[max(0, len(lines)-25):], "\n"))
+				t.Logf("%s:\n%s", p.Log, p.LastWords())
 			}
 		}
 	}
