@@ -202,7 +202,7 @@ func (m *Machine) standForLock(v *vip, vacant Instant) {
 		return
 	}
 	v.lock.left = false
-	m.startPrevote(v, vacant, WhyAsked)
+	m.startPrevote(v, vacant, WhyNone)
 }
 
 // keptFromOthers is how long a lock still is for one node only that is not p.
