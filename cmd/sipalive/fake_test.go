@@ -51,11 +51,14 @@ func (a fakeAgent) Flush(ctx context.Context) ([]control.FlushResult, error) {
 		{Node: "pbx2", Text: "not heard"}}, a.wait(ctx)
 }
 
-// Lock: "busy" is another's for ever, "lost" is lost once it was held.
+// Lock: "busy" is another's for ever, the lease of "late" is as good as over when it is told of, "lost" is lost once it was held.
 func (a fakeAgent) Lock(ctx context.Context, r control.LockRequest, _ uint32, tell func(control.LockLevel)) error {
-	if r.Name == "busy" {
+	switch r.Name {
+	case "busy":
 		tell(control.LockLevel{ID: 1, Waiting: "held by pbx2"})
-	} else {
+	case "late":
+		tell(control.LockLevel{ID: 1, Epoch: 7, Until: platform.BootNow() + int64(100*time.Millisecond), Margin: 50 * time.Millisecond})
+	default:
 		held := control.LockLevel{ID: 1, Node: "pbx1", Epoch: 7, Until: platform.BootNow() + int64(time.Hour), Margin: 50 * time.Millisecond}
 		tell(held)
 		if r.Name == "lost" {

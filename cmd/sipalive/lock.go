@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sipalive/control"
+	"sipalive/platform"
 )
 
 // The exit codes of `sipalive lock` beside the command's own.
@@ -137,8 +138,13 @@ func (l *locked) obtain() (control.LockLevel, error) {
 		select {
 		case v := <-l.levels:
 			l.id = v.ID
-			if v.Epoch != 0 && v.Lost == "" {
+			switch left := time.Duration(v.Until - platform.BootNow()); {
+			case v.Lost != "":
+				return v, exitError{exitLost, fmt.Sprintf("lock %s: lost: %s; the command was not started", l.req.Name, v.Lost)}
+			case v.Epoch != 0 && left > askBefore*v.Margin:
 				return v, nil
+			case v.Epoch != 0: // this process, or the agent, was frozen: there may be a newer word
+				why = "its lease was over before this process could use it"
 			}
 			if v.Waiting != "" {
 				why = v.Waiting

@@ -31,6 +31,10 @@ const (
 	guardOrders = 3 // descriptor: "until NS MARGIN", "stop"; its end is an order to kill
 	guardWords  = 4 // descriptor: "started PID", then one of "exit N", "failed N TEXT", "lost"
 	guardLook   = 20 * time.Millisecond
+
+	// Margins (elect.Margin) before the end of the lease, at which the command is sent
+	// SIGTERM, and SIGKILL.
+	askBefore, killBefore = 4, 2
 )
 
 // ending is how a locked command ended.
@@ -189,6 +193,10 @@ func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err
 	if !alive {
 		return false, errNo
 	}
+	if now.left() <= askBefore*now.margin {
+		fmt.Fprintln(words, "lost")
+		return true, words.Close()
+	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -227,6 +235,8 @@ func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err
 	return false, nil
 }
 
+func (o order) left() time.Duration { return time.Duration(o.until - platform.BootNow()) }
+
 func readOrders(from io.Reader, to chan<- order) {
 	defer close(to)
 	for lines := bufio.NewScanner(from); lines.Scan(); {
@@ -248,17 +258,17 @@ func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) 
 	defer look.Stop()
 	asked := false
 	for {
-		left := time.Duration(now.until - platform.BootNow())
+		left := now.left()
 		switch {
-		case left <= 2*now.margin:
+		case left <= killBefore*now.margin:
 			killGroup(pid)
 			lost = true
-		case left <= 4*now.margin && !asked:
+		case left <= askBefore*now.margin && !asked:
 			asked = true
 			_ = unix.Kill(-pid, unix.SIGTERM)
 		}
 		var soon <-chan time.Time
-		if next := left - 2*now.margin; next > 0 && next < guardLook {
+		if next := left - killBefore*now.margin; next > 0 && next < guardLook {
 			soon = time.After(next)
 		}
 		select {
@@ -271,7 +281,7 @@ func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) 
 				<-exited
 				return true
 			case o.stop:
-				now.until = min(now.until, platform.BootNow()+int64(4*now.margin))
+				now.until = min(now.until, platform.BootNow()+int64(askBefore*now.margin))
 			case !asked:
 				now = o
 			}

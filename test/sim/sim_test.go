@@ -22,7 +22,7 @@ var (
 	singleFlag  = flag.Int("sim.single", 150, "seeds of twelve single faults each")
 	listsFlag   = flag.Int("sim.lists", 300, "seeds of changing voter lists")
 	reloadsFlag = flag.Int("sim.reloads", 50, "seeds of reloaded files")
-	locksFlag   = flag.Int("sim.locks", 60, "seeds of locks")
+	locksFlag   = flag.Int("sim.locks", 30, "seeds of locks")
 	freeFlag    = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
