@@ -27,7 +27,7 @@ PROOF := /test/sim /test/model /test/chaos
 # Every test. Installs what the end-to-end tests run against: $(TOOLS).
 # One package at a time: the end-to-end tests measure, and share the cores.
 test: tools
-	$(GO) test -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
+	$(GO) test -parallel 8 -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
 	$(GO) test -p 1 -timeout 25m $(shell $(GO) list ./test/... | grep -v $(foreach p,$(PROOF),-e $(p)))
 	$(GO) test -v -count 1 -p 1 -timeout 25m $(foreach p,$(PROOF),.$(p)/...)
 
@@ -48,7 +48,7 @@ lint:
 # one goroutine per seed, so a few hours of it do.
 RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench $(foreach p,$(PROOF),-e $(p)))
 race: tools
-	CGO_ENABLED=1 $(GO) test -race -timeout 25m $(RACED)
+	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 25m $(RACED)
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.locks 2 -sim.free 1h
 
 # Random faults against three real agents, judged from outside; -chaos.seed=N

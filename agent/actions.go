@@ -185,9 +185,12 @@ func (x *actions) failed(id elect.VIPID, e elect.Epoch, why string) {
 // unreachable starts the actions for a VIP held here that the router was not
 // shown to follow.
 func (x *actions) unreachable(id elect.VIPID, why string) {
-	l, e := x.a.names().byID[id], x.get(id).epoch
-	x.once(l, hooks.Unreachable, e, why)
-	x.a.recorder.notice(config.NoticeUnreachable, l, e, why)
+	l, t := x.a.names().byID[id], x.get(id)
+	if t.gone {
+		return
+	}
+	x.once(l, hooks.Unreachable, t.epoch, why)
+	x.a.recorder.notice(config.NoticeUnreachable, l, t.epoch, why)
 }
 
 // once starts a phase that a takeover runs once, however often it is said.
@@ -288,7 +291,7 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 	for _, t := range verifiedBy(x.a.Config(), l) {
 		to := sipTarget(x.a.Config(), t, x.a.Self.Name, l.address)
 		for {
-			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: x.a.Self.Address,
+			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: LocalFor(x.a.Self, l.address),
 				Transport: to.Transport, Security: x.a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
 			if err == nil {
 				break

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type Parts struct {
 	Fence       *fence.Fence
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
+	Ends        *LeaseEnds
+	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
@@ -61,6 +64,7 @@ type Agent struct {
 	network    *member.Network
 	server     *control.Server
 	binder     *binder
+	watch      *arp.Watch
 	probes     *probes
 	vipTargets *vipTargets
 	checks     *checks
@@ -128,6 +132,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
+	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival, a.onGateway()); err != nil {
+		return err
+	}
 	a.actions.resume()
 	a.locks.restore()
 
@@ -154,6 +161,7 @@ func (a *Agent) tasks() []task {
 	tasks := []task{
 		{"addresses", a.binder.run},
 		{"address watch", a.binder.watch},
+		{"network watch", a.watch.Run},
 		{"fence", a.binder.keepFence},
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},

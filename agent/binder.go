@@ -184,7 +184,7 @@ func (b *binder) leave() {
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)
-			b.a.Announcer.Stop(ap.address.IP)
+			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address)
 		}
 	}
@@ -243,7 +243,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.moved = false
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
-			b.a.Announcer.Stop(ap.address.IP)
+			b.silence(ap)
 			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.actions.failed(ap.id, d.Epoch, err.Error())
@@ -261,25 +261,43 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	ap.on, ap.epoch = true, d.Epoch
 	if fresh || moved || b.again {
-		b.announce(ap)
+		b.announce(ap, fresh || moved)
 	}
 	if fresh {
 		if ap.vip != nil {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
+		b.forget(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
 }
 
-func (b *binder) announce(ap *applied) {
-	if ap.vip == nil || !ap.vip.Announce {
+// announce tells the neighbours, and asks the router whether it has heard. What
+// they were told of here before can wait for what they were not.
+func (b *binder) announce(ap *applied, first bool) {
+	if ap.vip == nil {
 		return
 	}
-	if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
-		b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+	defer b.a.watch.Hold(ap.address.IP)
+	if !ap.vip.Announce {
+		return
+	}
+	if first {
+		if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
+			b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+		}
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
+	if !first {
+		b.a.Announcer.Again(ap.address.IP)
+	}
+}
+
+// silence ends everything that speaks in a VIP's name by itself.
+func (b *binder) silence(ap *applied) {
+	b.a.watch.LetGo(ap.address.IP)
+	b.a.Announcer.Stop(ap.address.IP)
 }
 
 // release silences the announcer before the address goes, and the machine is
@@ -296,7 +314,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 		return
 	}
 	if ap.vip != nil {
-		b.a.Announcer.Stop(ap.address.IP)
+		b.silence(ap)
 		if err := b.a.Table.Unbind(ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)
@@ -307,11 +325,8 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 			return
 		}
 	}
-	if ap.on && ap.vip != nil {
-		select {
-		case b.flush <- ap.address.IP:
-		default: // the kernel times the entries out by itself
-		}
+	if ap.on {
+		b.forget(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {
@@ -322,8 +337,20 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 }
 
-// flushConntrack removes the connection-tracking entries of addresses that
-// left, so that a later return starts clean.
+// forget has the connection-tracking entries of a VIP removed.
+func (b *binder) forget(ap *applied) {
+	if ap.vip == nil {
+		return
+	}
+	select {
+	case b.flush <- ap.address.IP:
+	default: // the kernel times the entries out by itself
+	}
+}
+
+// flushConntrack removes the connection-tracking entries of addresses that came
+// or left: of what passed while another node held them, NAT and firewall
+// verdicts are wrong here.
 func (b *binder) flushConntrack(ctx context.Context) {
 	for {
 		select {

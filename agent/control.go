@@ -336,7 +336,7 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: "unknown", Verified: v.Verified, Reason: v.Reason,
+		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason,
 		Unchecked: !v.Checked || !a.Config().SIP.Verify && len(a.Config().SIP.OnVIP(l.name)) == 0,
 		Targets:   targetsStatus(a.vipTargets.of(v.ID))})
 }
@@ -352,6 +352,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	c["fence_dropped_in"], c["fence_dropped_out"] = a.Fence.Drops()
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
+	a.addWatchCounters(c)
 	all := a.vipTargets.now()
 	for _, p := range a.probes.all() {
 		all = append(all, p.Prober)

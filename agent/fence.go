@@ -16,6 +16,7 @@ func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
 	if l == nil || l.vip == nil {
 		return
 	}
+	b.a.Ends.set(l.address, until)
 	if err := b.a.Fence.Set(l.address, int64(until)); err != nil {
 		b.a.stats.fenceErrors.Add(1)
 		b.a.recorder.warn("move the end of "+l.name+" in the fence", fmt.Errorf("%w (the old end counts: it may fall silent there)", err))

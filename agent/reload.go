@@ -103,6 +103,7 @@ func (a *Agent) take(f File) error {
 	}
 	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
+	a.watch.Configure(Links(f.Config), Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
 	a.Runner.SetMail(MailServer(f.Config))
 	a.recorder.post(a.recorder.notify.take)

@@ -82,7 +82,7 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	target := sipTarget(v.a.Config(), t, v.a.Self.Name, w.lease.address)
 	target.Interval = t.SelfInterval
 	var p *sipcheck.Prober
-	opts := v.a.sipOptions()
+	opts := v.a.sipOptions(w.lease.address)
 	opts.Every = true
 	opts.Deliver = func(r sipcheck.Result) { v.hear(w, p, r.Verdict) }
 	p = sipcheck.NewProber(target, opts)
@@ -170,8 +170,8 @@ func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) si
 }
 
 // sipOptions are what every prober of a VIP shares.
-func (a *Agent) sipOptions() sipcheck.Options {
-	return sipcheck.Options{Local: a.Self.Address, Security: a.security()}
+func (a *Agent) sipOptions(vip netip.Addr) sipcheck.Options {
+	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security()}
 }
 
 func (a *Agent) security() sipcheck.Security {

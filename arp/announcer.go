@@ -3,6 +3,7 @@
 package arp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -25,6 +26,11 @@ type Options struct {
 	// called on the schedule's own goroutine, must not wait, and may come just
 	// after Stop has returned.
 	OnError func(error)
+
+	// May, if set, says whether addr may still be spoken for: its lease has not
+	// ended. An agent that was stopped for a while must not announce before it has
+	// looked at the clock. It is asked right before each frame and must not wait.
+	May func(addr netip.Addr) bool
 }
 
 // Stats count since New.
@@ -39,13 +45,15 @@ type Announcer struct {
 	refresh atomic.Int64 // a time.Duration
 	burst   []time.Duration
 	onError func(error)
-	send    func(addr netip.Addr, ifname string) error
+	allowed func(netip.Addr) bool
+	send    func(addr netip.Addr, ifname string, first bool) error
 	socket  *socket
+	limit   *limiter // nil: none
 
 	sent, errors atomic.Uint64
 	running      sync.WaitGroup
 
-	mu        sync.Mutex // guards the two below; never held while sending
+	mu        sync.Mutex // guards what is below; never held while sending
 	schedules map[netip.Addr]*schedule
 	closed    bool
 }
@@ -64,6 +72,8 @@ func New(o Options) (*Announcer, error) {
 		burst:     burst[:],
 		onError:   o.OnError,
 		socket:    s,
+		limit:     newLimiter(),
+		allowed:   o.May,
 		schedules: make(map[netip.Addr]*schedule),
 	}
 	a.SetRefresh(o.Refresh)
@@ -90,42 +100,79 @@ func (a *Announcer) Warm(ifname string) error {
 
 // Announce tells the neighbours on ifname at once that addr is here: ARP
 // request form and reply form, both broadcast. Call it right after binding,
-// then Start the rest. It takes some 10 µs per frame and never waits.
+// then Start the rest. It takes some 10 µs per frame, never waits and is never
+// held back: phones have nobody until it has left.
 func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
-	if err := a.send(addr, ifname); err != nil {
+	if err := a.send(addr, ifname, true); err != nil {
 		a.errors.Add(1)
 		return fmt.Errorf("announce %s on %s: %w", addr, ifname, explain(err))
 	}
 	return nil
 }
 
-func (a *Announcer) sendBoth(addr netip.Addr, ifname string) error {
-	if !addr.Is4() {
-		return errors.New("not an IPv4 address")
+// sendBoth sends both forms, or for IPv6 the one there is. One form that fails
+// does not keep back the other. Only the first announcement of a tenure cannot
+// wait.
+func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
+	if !addr.IsValid() {
+		return errors.New("not an address")
+	}
+	if !a.may(addr) {
+		return nil
 	}
 	return a.socket.with(func(fd int) error {
 		index, mac, err := look(fd, ifname)
 		if err != nil {
 			return err
 		}
-		// The request first: every neighbour known takes that form. One form
-		// that fails does not keep back the other.
+		if addr.Is6() {
+			f, err := advertisement(mac, addr)
+			if err == nil {
+				err = a.mayLeave(ifname, 1, first)
+			}
+			if err == nil {
+				err = a.transmit(fd, index, f)
+			}
+			return err
+		}
+		if err := a.mayLeave(ifname, 2, first); err != nil {
+			return err
+		}
+		// The request first: every neighbour known takes that form.
 		request := announcement(operationRequest, mac, addr)
 		reply := announcement(operationReply, mac, addr)
-		first := a.count(transmit(fd, index, &request))
-		if err := a.count(transmit(fd, index, &reply)); first == nil {
-			first = err
-		}
-		return first
+		return cmp.Or(a.transmit(fd, index, request[:]), a.transmit(fd, index, reply[:]))
 	})
 }
 
-func (a *Announcer) count(err error) error {
+// mayLeave holds back what can wait.
+func (a *Announcer) mayLeave(ifname string, frames int, first bool) error {
+	if first {
+		a.limit.count(ifname, frames)
+		return nil
+	}
+	if wait, ok := a.limit.take(ifname, frames, 0); !ok {
+		return &heldBack{wait}
+	}
+	return nil
+}
+
+func (a *Announcer) transmit(fd, index int, f []byte) error {
+	err := transmit(fd, index, f)
 	if err == nil {
 		a.sent.Add(1)
 	}
 	return err
 }
+
+// heldBack is no failure: the frame would have been one too many in a second.
+type heldBack struct{ wait time.Duration }
+
+func (h *heldBack) Error() string {
+	return fmt.Sprintf("held back for %v, so that no switch shuts the port", h.wait)
+}
+
+func (a *Announcer) may(addr netip.Addr) bool { return a.allowed == nil || a.allowed(addr) }
 
 // Stats reads the counters.
 func (a *Announcer) Stats() Stats {

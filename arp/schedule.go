@@ -1,6 +1,7 @@
 package arp
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -32,6 +33,20 @@ type schedule struct {
 	mu      sync.Mutex // held while sending: stop waits for what is under way
 	stopped bool
 	done    chan struct{}
+	sooner  chan time.Duration // announce after that time, and then a burst anew
+}
+
+func newSchedule(addr netip.Addr, ifname string) *schedule {
+	return &schedule{addr: addr, ifname: ifname, done: make(chan struct{}), sooner: make(chan time.Duration, 1)}
+}
+
+// hurry has the schedule announce after wait, and go on with a burst; an earlier
+// hurry that has not been heard yet will do.
+func (s *schedule) hurry(wait time.Duration) {
+	select {
+	case s.sooner <- wait:
+	default:
+	}
 }
 
 // Start announces addr on ifname again 0.1, 1.1, 2.2 and 4.4 s from now, and
@@ -55,9 +70,34 @@ func (a *Announcer) Start(addr netip.Addr, ifname string) {
 		}
 		running.stop()
 	}
-	s := &schedule{addr: addr, ifname: ifname, done: make(chan struct{})}
+	s := newSchedule(addr, ifname)
 	a.schedules[addr] = s
 	a.running.Go(func() { a.run(s) })
+}
+
+// Again begins the burst of a running schedule anew, at once or as soon as it may: neighbours and
+// switches may have missed or forgotten what they were told.
+func (a *Announcer) Again(addr netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s := a.schedules[addr]; s != nil {
+		s.hurry(0)
+	}
+}
+
+// Repeat announces addr once more at once, if it is scheduled; what would be one
+// frame too many in a second, as soon as it may, with a burst behind it.
+func (a *Announcer) Repeat(addr netip.Addr) {
+	a.mu.Lock()
+	s := a.schedules[addr]
+	a.mu.Unlock()
+	if s == nil {
+		return
+	}
+	_, err := a.sendScheduled(s)
+	if back := (*heldBack)(nil); errors.As(err, &back) {
+		s.hurry(back.wait)
+	}
 }
 
 // Stop ends the schedule of addr. Once it has returned, no scheduled
@@ -90,12 +130,20 @@ func (a *Announcer) run(s *schedule) {
 		select {
 		case <-s.done:
 			return
+		case wait := <-s.sooner:
+			step = -1
+			timer.Reset(wait)
+			continue
 		case <-timer.C:
 		}
 		stopped, err := a.sendScheduled(s)
+		var back *heldBack
 		switch {
 		case stopped:
 			return
+		case errors.As(err, &back):
+			timer.Reset(back.wait)
+			continue
 		case err != nil:
 			timer.Reset(retry)
 			retry = min(2*retry, retryMax, max(time.Duration(a.refresh.Load()), retryMin))
@@ -124,9 +172,9 @@ func (a *Announcer) sendScheduled(s *schedule) (stopped bool, err error) {
 		s.mu.Unlock()
 		return true, nil
 	}
-	err = a.send(s.addr, s.ifname)
+	err = a.send(s.addr, s.ifname, false)
 	s.mu.Unlock()
-	if err != nil {
+	if back := (*heldBack)(nil); err != nil && !errors.As(err, &back) {
 		a.errors.Add(1)
 		if a.onError != nil {
 			a.onError(fmt.Errorf("announce %s on %s: %w", s.addr, s.ifname, explain(err)))

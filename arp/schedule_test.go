@@ -20,7 +20,7 @@ type recorder struct {
 	fail  func() error
 }
 
-func (r *recorder) send(addr netip.Addr, ifname string) error {
+func (r *recorder) send(addr netip.Addr, ifname string, _ bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fail != nil {
@@ -132,7 +132,7 @@ func TestScheduleAfterFailures(t *testing.T) {
 func TestStopWaits(t *testing.T) {
 	a, _ := recorded(Options{Refresh: time.Millisecond})
 	sending, goOn := make(chan struct{}, 100), make(chan struct{})
-	a.send = func(netip.Addr, string) error {
+	a.send = func(netip.Addr, string, bool) error {
 		sending <- struct{}{}
 		<-goOn
 		return nil

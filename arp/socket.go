@@ -1,6 +1,7 @@
 package arp
 
 import (
+	"encoding/binary"
 	"os"
 	"syscall"
 
@@ -55,12 +56,14 @@ func look(fd int, ifname string) (index int, mac hardwareAddr, err error) {
 // transmit hands one frame to the interface's queue. It never waits: a full
 // queue is ENOBUFS or EAGAIN, an interface that is down ENETDOWN. Without a
 // carrier the kernel drops the frame and says nothing.
-func transmit(fd, index int, f *frame) error {
+func transmit(fd, index int, f []byte) error {
 	to := unix.SockaddrLinklayer{
-		Protocol: unix.ETH_P_ARP>>8 | unix.ETH_P_ARP<<8&0xff00, // network order
+		Protocol: networkOrder(binary.BigEndian.Uint16(f[12:])),
 		Ifindex:  index,
 		Halen:    uint8(len(broadcast)),
 	}
 	copy(to.Addr[:], f[:6])
-	return unix.Sendto(fd, f[:], 0, &to)
+	return unix.Sendto(fd, f, 0, &to)
 }
+
+func networkOrder(v uint16) uint16 { return v>>8 | v<<8 }

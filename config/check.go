@@ -137,6 +137,8 @@ func (d *decoder) checkAddresses(c *Config) {
 	}
 	for i, n := range c.Nodes {
 		t := d.nodeTables[i]
+		sameFamily(t, "address", c.Nodes[0].Address, n.Address)
+		sameFamily(t, "address2", c.Nodes[0].Address2, n.Address2)
 		add(t, "address", label("node", n.Name), n.Address)
 		add(t, "address2", label("node", n.Name), n.Address2)
 	}
@@ -146,7 +148,27 @@ func (d *decoder) checkAddresses(c *Config) {
 		if v.Address.IsLoopback() {
 			t.fail("address", "address = %q: a loopback address reaches no phone; e.g. address = \"192.0.2.101\"", v.Address)
 		}
+		if v.Gateway.IsValid() && v.Address.IsValid() && v.Gateway.Is4() != v.Address.Is4() {
+			t.fail("gateway", "gateway = %q: a router of %s is needed for %s", v.Gateway, ipVersion(v.Address), v.Address)
+		}
+		if v.Gateway.IsValid() && v.Gateway == v.Address {
+			t.fail("gateway", "gateway = %q: that is the VIP itself; give the router's address, or leave gateway out to take the default route's", v.Gateway)
+		}
 	}
+}
+
+// sameFamily: there is no path between a node of IPv4 and one of IPv6.
+func sameFamily(t *table, key string, first, a netip.Addr) {
+	if first.IsValid() && a.IsValid() && first.Is4() != a.Is4() {
+		t.fail(key, "%s = %q: the first node's is %s, %q; all nodes need an %s of one family", key, a, ipVersion(first), first, key)
+	}
+}
+
+func ipVersion(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
 }
 
 func label(what, name string) string { return fmt.Sprintf("%s %q", what, name) }

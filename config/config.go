@@ -70,7 +70,7 @@ func (t Timing) Margin() time.Duration { return max(10*time.Millisecond, t.Lease
 // Node is a machine that runs an agent.
 type Node struct {
 	Name     string
-	Address  netip.Addr // static IPv4: heartbeats and SIP probes
+	Address  netip.Addr // static: heartbeats and SIP probes
 	Address2 netip.Addr // second path for heartbeats; the zero Addr: none
 	Voter    bool       // grants leases
 	Holder   bool       // may hold VIPs; false: a witness
@@ -142,10 +142,11 @@ type Check struct {
 // VIP is a floating IP address with a name.
 type VIP struct {
 	Name      string
-	Address   netip.Addr // IPv4, bound as /32
+	Address   netip.Addr // bound as /32 or /128
 	Interface string     // "": the interface of the node's address
 	Prefer    []string   // node names, best first; none is a witness
 	Weight    int        // load, at least 1
+	Gateway   netip.Addr // router asked for proof (design §5.4), of Address's family, without a zone; the zero Addr: next hop of the default route there
 	Announce  bool       // false: a provider's API moves the address
 	Actions   []Action   // in order
 

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,10 +74,10 @@ func invalid(c *Config) string {
 		return used[key] || s == "" || len(s) > 63
 	}
 	for _, n := range c.Nodes {
-		if taken("node", n.Name) || taken("address", n.Address.String()) || !n.Address.Is4() || n.Capacity < 1 {
+		if taken("node", n.Name) || taken("address", n.Address.String()) || !oneMachines(n.Address) || n.Address.Is4() != c.Nodes[0].Address.Is4() || n.Capacity < 1 {
 			return "node " + n.Name
 		}
-		if n.Address2.IsValid() && (!n.Address2.Is4() || taken("address", n.Address2.String())) {
+		if n.Address2.IsValid() && (!oneMachines(n.Address2) || taken("address", n.Address2.String())) {
 			return "second address of " + n.Name
 		}
 		if n.Voter {
@@ -87,7 +88,7 @@ func invalid(c *Config) string {
 		}
 	}
 	for _, v := range c.VIPs {
-		if taken("lease", v.Name) || taken("address", v.Address.String()) || !v.Address.Is4() || v.Weight < 1 || holder == 0 {
+		if taken("lease", v.Name) || taken("address", v.Address.String()) || !oneMachines(v.Address) || v.Gateway.IsValid() && v.Gateway.Is4() != v.Address.Is4() || v.Weight < 1 || holder == 0 {
 			return "vip " + v.Name
 		}
 		if slices.ContainsFunc(v.Prefer, func(n string) bool { return c.Node(n) == nil || !c.Node(n).Holder }) || badActions(v.Actions) {
@@ -150,4 +151,9 @@ func badActions(actions []Action) bool {
 		newline := slices.ContainsFunc(a.FreeSWITCH, func(s string) bool { return strings.ContainsAny(s, "\r\n") })
 		return verbs != 1 || !phase || newline || a.Timeout <= 0 || len(a.Exec) > 0 && a.Exec[0][0] != '/'
 	})
+}
+
+// oneMachines: the address of one machine, written in one way.
+func oneMachines(a netip.Addr) bool {
+	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsMulticast() && !a.IsUnspecified() && !(a.Is6() && a.IsLinkLocalUnicast())
 }

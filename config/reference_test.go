@@ -180,7 +180,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		"freeswitch.address":         `"127.0.0.1:8022"`, "freeswitch.password_file": `"/other"`, "freeswitch.ready_check": "true",
 		"check.name": `"other"`, "check.exec": `["/other"]`, "check.interval": `"9s"`, "check.timeout": `"1s"`, "check.fall": "1",
 		"vip.name": `"other"`, "vip.address": `"192.0.2.102"`, "vip.interface": `"eth1"`, "vip.prefer": "[]",
-		"vip.weight": "2", "vip.announce": "false",
+		"vip.weight": "2", "vip.gateway": `"192.0.2.254"`, "vip.announce": "false",
 		"vip.action.on": `"release"`, "vip.action.exec": `["/other"]`, "vip.action.freeswitch": `["status"]`,
 		"vip.action.memcached": `["127.0.0.1:11212"]`, "vip.action.timeout": `"1s"`,
 		"vip.action.retries": "2", "vip.action.user": `"nobody"`,

@@ -196,6 +196,7 @@ func vip(t *table) VIP {
 		Interface:     t.ifname("interface"),
 		Prefer:        t.texts("prefer", `["pbx1"]`),
 		Weight:        t.number("weight", 1, 1, maxRelative),
+		Gateway:       t.address("gateway", "192.0.2.1", false),
 		Announce:      t.boolean("announce", true),
 		Actions:       actions(t),
 		interfaceLine: t.line("interface"),

@@ -72,8 +72,8 @@ func (t *table) path(key, def, example string) string {
 	return s
 }
 
-// address is an IPv4 address that one machine can have; where it is not
-// required, "" is none.
+// address is an address that one machine can have; where it is not required, ""
+// is none.
 func (t *table) address(key, example string, required bool) netip.Addr {
 	var s string
 	if required {
@@ -91,9 +91,13 @@ func (t *table) address(key, example string, required bool) netip.Addr {
 		why = "no prefix length here, an address alone"
 	case err != nil:
 		why = "not an IP address (names are not looked up)"
-	case !a.Is4():
-		why = "IPv6 is not supported yet"
-	case a.As4()[0] == 0:
+	case a.Is4In6():
+		why = "an IPv4 address is written without ::ffff: before it"
+	case a.Zone() != "" && key == "gateway":
+		why = "no zone here, the VIP's interface is meant"
+	case a.Zone() != "" || a.Is6() && a.IsLinkLocalUnicast() && key != "gateway":
+		why = "a link-local address is not the same on every node"
+	case a.IsUnspecified() || a.Is4() && a.As4()[0] == 0:
 		why = "the unspecified network is no machine's address"
 	case a.IsMulticast():
 		why = "a multicast address is no machine's address"

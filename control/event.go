@@ -27,6 +27,10 @@ const (
 	KindBind     = "bind"      // the kernel refused
 	KindLock     = "lock"      // a lock obtained here, released, lost, kept
 	KindAgent    = "agent"     // started, stopped
+	KindRouter   = "router"    // the router reaches a VIP here no more, or again
+	KindRival    = "rival"     // another machine claims a VIP that is held here, or is silent again
+	// KindUnreachable: the router has not reached a VIP here for a while.
+	KindUnreachable = "unreachable"
 )
 
 // Event is one thing that happened, as seen from Node.
@@ -48,8 +52,8 @@ type Event struct {
 }
 
 // Mark is one moment of a takeover's timeline. The marks are "noticed",
-// "lease", "bound", "announced", one per action such as "exec /x", and
-// "sip answered".
+// "lease", "bound", "announced", "router proven", one per action such as
+// "exec /x", and "sip answered".
 type Mark struct {
 	Mark   string `json:"mark"`
 	At     Millis `json:"at_ms"`             // since the takeover was noticed; an action's start

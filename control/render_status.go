@@ -52,6 +52,9 @@ func (st Status) unusual() []string {
 		lines = append(lines, unusualTargets(v.Name, v.Targets)...)
 		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
+	for _, v := range st.VIPs {
+		say(v.Holder != "" && v.Router == "unproven", "%s: the router does not reach %s at %s (see sipalive events there)", v.Name, v.Address, v.Holder)
+	}
 	for _, r := range st.Roles {
 		say(r.State != "held", "role %s %s: %s", r.Name, r.State, orNone(r.Reason))
 	}
@@ -94,9 +97,9 @@ func (st Status) nodeTable() *table {
 
 func (st Status) vipTable(loc *time.Location) *table {
 	t := &table{}
-	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "VERIFIED", "WHY")
+	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "ROUTER", "VERIFIED", "WHY")
 	for _, v := range st.VIPs {
-		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.verified(), v.Reason)
+		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.router(), v.verified(), v.Reason)
 	}
 	return t
 }
@@ -121,6 +124,13 @@ func (st Status) lockTable(loc *time.Location) *table {
 		t.add(l.Name, l.Holder, epoch(l.Epoch), l.Since.in(loc), strconv.Itoa(l.Waiting), kept)
 	}
 	return t
+}
+
+func (v VIPStatus) router() string {
+	if v.Holder == "" {
+		return ""
+	}
+	return v.Router
 }
 
 func (v VIPStatus) verified() string {

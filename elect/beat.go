@@ -30,6 +30,9 @@ func (m *Machine) heartbeat() Heartbeat {
 		if m.excludes(m.self, v) {
 			b.Excluded = append(b.Excluded, v.ID)
 		}
+		if v.gateway == GatewayAnswers {
+			b.Reaches = append(b.Reaches, v.ID)
+		}
 		if v.phase != holding || v.lock.left {
 			continue
 		}
@@ -40,7 +43,7 @@ func (m *Machine) heartbeat() Heartbeat {
 			m.tally(v)
 		}
 		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
-			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.move != nil})
+			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.move != nil, Router: v.router})
 	}
 	return b
 }
@@ -48,6 +51,7 @@ func (m *Machine) heartbeat() Heartbeat {
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.suspect(p, p.beat, b)
 	p.beat, p.heard = b, true
+	m.noteReached(p, b.Reaches)
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
 		if v := m.leased(h.VIP); v != nil {

@@ -226,6 +226,7 @@ func (m *Machine) observePeer(p *peer) {
 	}
 	if alive != p.alive {
 		p.alive = alive
+		m.noteReached(p, nil) // nobody knows what was meanwhile
 		kind := NodeDown
 		if alive {
 			kind = NodeUp

@@ -4,7 +4,7 @@ package elect
 // claims, and a holder under a lower epoch, depend on it.
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
-	v.checked, v.verified = false, false
+	v.checked, v.verified, v.router = false, false, RouterUnknown
 	v.retire, v.move, v.ready = 0, nil, nil
 	v.previous = v.lastHeld
 	if v.cause = v.lastCause; !v.seenHeld {
@@ -187,7 +187,7 @@ func (m *Machine) otherCouldVerify(v *vip) bool {
 func (m *Machine) excludes(p *peer, v *vip) bool {
 	if p == m.self {
 		m.due(v.excluded)
-		return m.now < v.excluded
+		return m.now < v.excluded || m.cutOff(v)
 	}
 	for _, id := range p.beat.Excluded {
 		if id == v.ID {

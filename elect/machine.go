@@ -160,6 +160,10 @@ func (m *Machine) take(ev Event) {
 		m.onPrepared(e)
 	case Verified:
 		m.onVerified(e)
+	case Router:
+		m.onRouter(e)
+	case Gateway:
+		m.onGateway(e)
 	case Flushed:
 		m.onFlushed(e)
 	case Stored:

@@ -16,7 +16,8 @@ type Heartbeat struct {
 	HeldDown bool          // came back less than hold_down ago (§4.7)
 	Frozen   time.Duration // for how long still no SIP verdict takes anything from it; 0: not
 	Observes []Observation // what it sees of the others' PBXes
-	Excluded []VIPID       // VIPs it failed to verify lately (§5.5)
+	Excluded []VIPID       // VIPs it failed to verify lately (§5.5), or whose router only others reach (§4.7)
+	Reaches  []VIPID       // VIPs whose router answers it, held or not
 	Holds    []Hold        // each also an ask to renew
 }
 
@@ -37,6 +38,7 @@ type Hold struct {
 	Verified bool // the VIP answered SIP at this holder
 	Ever     bool // the VIP was verified here since the configuration was loaded (§5.5)
 	Moving   bool // a planned move away is under way
+	Router   RouterState
 }
 
 // Ask is the one question of the protocol, whether it acquires or renews.

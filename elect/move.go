@@ -169,6 +169,9 @@ func (m *Machine) nextSuccessor(v *vip) {
 			if c := v.move.cause; (c == CauseVerify || c == CauseDrain) && m.excludes(r.node, v) {
 				continue // it would come straight back
 			}
+			if m.cutOff(v) && !m.reaches(r.node, v) {
+				continue // nothing says that it is better off
+			}
 			if !v.move.tried[r.node.index] {
 				v.move.why = r.why
 				m.askReady(v, r.node)

@@ -87,7 +87,7 @@ func (m *Machine) reconfigureNodes() {
 // resettle brings one VIP's memory by node to their new places.
 func (m *Machine) resettle(v *vip, place []int) {
 	gone := func(p *peer) bool { return p != nil && m.peer(p.Name) != p }
-	v.votes, v.rounds = make([]vote, len(m.peers)), make([]bool, len(m.peers))
+	v.votes, v.rounds, v.reached = make([]vote, len(m.peers)), make([]bool, len(m.peers)), make([]Instant, len(m.peers))
 	if gone(v.claim.by) {
 		v.noticed = v.claim.heard
 		m.dropClaim(v)

@@ -52,6 +52,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	case v.phase == holding:
 		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.held, v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
+		s.Router = v.router
 		if v.move != nil {
 			s.State = Moving
 		}
@@ -59,6 +60,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		h := v.claim.hold
 		s.Holder, s.Epoch, s.Since, s.State = v.claim.by.Name, h.Epoch, v.claim.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified = h.Cause, h.Why, h.Checked, h.Verified
+		s.Router = h.Router
 		if h.Moving {
 			s.State = Moving
 		}

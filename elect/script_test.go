@@ -288,6 +288,9 @@ func (s *script) host(f []string) bool {
 		n().Durable = nil
 	case "pbx": // a up|silent|refused
 		n().SetPBX(map[string]elect.SIPState{"up": elect.SIPUp, "silent": elect.SIPSilent, "refused": elect.SIPRefused}[f[2]])
+	case "gateway": // a vip1 answers: the router answers a on vip1's link
+		n().Step(elect.Gateway{VIP: elect.VIPID(f[2]),
+			State: map[string]elect.GatewayState{"unknown": elect.GatewayUnknown, "answers": elect.GatewayAnswers, "silent": elect.GatewaySilent}[f[3]]})
 	case "blind": // a b on: a does not hear b's PBX
 		n().SetBlind(s.node(f[2]), on())
 	default:

@@ -57,6 +57,7 @@ type VIPStatus struct {
 	Why      Why
 	Checked  bool
 	Verified bool
+	Router   RouterState
 	Reason   string  // why this holder, or why none
 	Until    Instant // end of our own lease where we hold
 }

@@ -41,8 +41,13 @@ type vip struct {
 	checked  bool
 	verified bool
 	ever     bool
+	router   RouterState
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
+
+	// The router of its link.
+	gateway GatewayState
+	reached []Instant // by peer index: since when it has said that the router answers it; 0: it does not
 
 	backoffUntil Instant
 	retryAt      Instant // a refusal said for how long still
@@ -84,7 +89,7 @@ type claim struct {
 }
 
 func newVIP(c VIPConfig, index, nodes int, now Instant) *vip {
-	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), freeSince: now, added: now}
+	return &vip{VIPConfig: c, index: index, votes: make([]vote, nodes), rounds: make([]bool, nodes), reached: make([]Instant, nodes), freeSince: now, added: now}
 }
 
 func (v *vip) saw(e Epoch) { v.highest = max(v.highest, e) }

@@ -134,6 +134,9 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	for i := range list(c, &m.Excluded, maxVIPs) {
 		c.vip(&m.Excluded[i], required)
 	}
+	for i := range list(c, &m.Reaches, maxVIPs) {
+		c.vip(&m.Reaches[i], required)
+	}
 	for i := range list(c, &m.Holds, maxVIPs) {
 		c.hold(&m.Holds[i])
 	}
@@ -146,6 +149,7 @@ func (c *coder) hold(h *elect.Hold) {
 	enum(c, &h.Cause, elect.CauseNone, lastCause)
 	enum(c, &h.Why, elect.WhyNone, lastWhy)
 	c.flags(&h.Checked, &h.Verified, &h.Ever, &h.Moving)
+	enum(c, &h.Router, elect.RouterUnknown, lastRouterState)
 }
 
 func (c *coder) ask(m *elect.Ask) {

@@ -55,6 +55,7 @@ var enums = map[reflect.Type][2]uint8{
 	reflect.TypeFor[elect.SIPState]():    {0, uint8(lastSIPState)},
 	reflect.TypeFor[elect.Cause]():       {0, uint8(lastCause)},
 	reflect.TypeFor[elect.Why]():         {0, uint8(lastWhy)},
+	reflect.TypeFor[elect.RouterState](): {0, uint8(lastRouterState)},
 	reflect.TypeFor[elect.Refusal]():     {0, uint8(lastRefusal)},
 	reflect.TypeFor[elect.CommandKind](): {1, uint8(lastCommand)},
 }

@@ -12,11 +12,12 @@ import (
 
 // The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
 const (
-	lastSIPState = elect.SIPRefused
-	lastCause    = elect.CauseCheck
-	lastWhy      = elect.WhyAsked
-	lastRefusal  = elect.RefusedList
-	lastCommand  = elect.CommandFlush
+	lastSIPState    = elect.SIPRefused
+	lastCause       = elect.CauseCheck
+	lastWhy         = elect.WhyAsked
+	lastRouterState = elect.RouterProven
+	lastRefusal     = elect.RefusedList
+	lastCommand     = elect.CommandFlush
 )
 
 const (

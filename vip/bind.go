@@ -11,8 +11,9 @@ import (
 	"sipalive/platform"
 )
 
-// Bind makes a.IP an address of a.Interface: /32, scope global, no prefix route,
-// valid forever, tagged as ours; and an address of nothing else: other copies,
+// Bind makes a.IP an address of a.Interface: /32 or /128, scope global, no prefix
+// route, valid forever, tagged as ours, of IPv6 without duplicate address
+// detection; and an address of nothing else: other copies,
 // on other interfaces or with another prefix length, are removed once the right
 // one is there. Bound already, it changes nothing and wakes no watcher of
 // addresses. Like `ip address add IP/32 dev IF noprefixroute proto 187`.
@@ -41,7 +42,7 @@ func (t *Table) BindFor(a Address, valid time.Duration) error { return t.bindOrS
 
 func (t *Table) bindOrSay(a Address, life lifetime) error {
 	if err := t.bind(a, life); err != nil {
-		return fmt.Errorf("bind %s/32 on %s: %w", a.IP, a.Interface, explain(err))
+		return fmt.Errorf("bind %s/%d on %s: %w", a.IP, a.IP.BitLen(), a.Interface, explain(err))
 	}
 	return nil
 }
@@ -60,7 +61,7 @@ func (t *Table) Renew(a Address, valid time.Duration) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("renew %s/32 on %s: %w", a.IP, a.Interface, explain(err))
+		return fmt.Errorf("renew %s/%d on %s: %w", a.IP, a.IP.BitLen(), a.Interface, explain(err))
 	}
 	return nil
 }
@@ -84,7 +85,10 @@ func (t *Table) bind(a Address, life lifetime) error {
 	}
 	right, found := find(all, index, a.IP)
 	switch {
-	case !found: // removed by someone between two requests
+	case !found: // removed by someone between two requests, or bound with another prefix length
+		if err := t.makeRoom(all, index, a.IP); err != nil {
+			return err
+		}
 		if err := t.add(index, a.IP, unix.NLM_F_EXCL, life); err != nil {
 			return err
 		}
@@ -100,6 +104,15 @@ func (t *Table) bind(a Address, life lifetime) error {
 	})
 }
 
+// makeRoom removes what keeps an IPv6 host copy out: an interface has such an
+// address once, whatever its prefix length.
+func (t *Table) makeRoom(all []entry, index int, ip netip.Addr) error {
+	if ip.Is4() {
+		return nil
+	}
+	return t.removeAll(all, func(e entry) bool { return e.local == ip && e.index == index })
+}
+
 // find is the host copy of ip on one interface; the kernel allows only one.
 func find(all []entry, index int, ip netip.Addr) (entry, bool) {
 	for _, e := range all {
@@ -111,14 +124,21 @@ func find(all []entry, index int, ip netip.Addr) (entry, bool) {
 }
 
 // settled: a host copy is as Bind makes it. A label and the no-prefix-route
-// flag make no difference to a /32, which has no prefix route.
+// flag make no difference to a host address, which has no prefix route.
 func (t *Table) settled(e entry, life lifetime) bool {
 	return t.shaped(e) && (e.flags&unix.IFA_F_PERMANENT != 0) == (life == forever)
 }
 
 // shaped: settled, however long it stays.
 func (t *Table) shaped(e entry) bool {
-	return e.scope == unix.RT_SCOPE_UNIVERSE && (e.tag == Tag || t.untagged)
+	return !e.doubted() && e.scope == unix.RT_SCOPE_UNIVERSE && (e.tag == Tag || t.untagged)
+}
+
+// doubted: an IPv6 address on which duplicate address detection has not ended,
+// or has failed; the kernel does not serve it, and changes nothing about that in
+// place.
+func (e entry) doubted() bool {
+	return e.local.Is6() && e.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && e.flags&unix.IFA_F_OPTIMISTIC == 0
 }
 
 // settle makes a host copy that someone else bound as Bind makes it.
@@ -126,7 +146,7 @@ func (t *Table) settle(e entry, life lifetime) error {
 	if t.settled(e, life) {
 		return nil
 	}
-	if e.scope != unix.RT_SCOPE_UNIVERSE {
+	if e.scope != unix.RT_SCOPE_UNIVERSE || e.doubted() {
 		// The kernel changes tag and lifetime in place, the scope never.
 		if err := t.remove(e); err != nil {
 			return err

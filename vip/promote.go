@@ -41,7 +41,7 @@ func (t *Table) removeAlone(e entry, all []entry) error {
 
 // leads: others on the interface hang on e as their primary address.
 func (e entry) leads(all []entry) bool {
-	if e.flags&unix.IFA_F_SECONDARY != 0 {
+	if e.flags&unix.IFA_F_SECONDARY != 0 || e.local.Is6() { // IPv6 has no such ranks
 		return false
 	}
 	subnet := netip.PrefixFrom(e.address, e.prefix)

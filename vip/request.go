@@ -18,7 +18,7 @@ const Tag = 187
 // netlink library know it.
 const ifaProto = 11
 
-// An entry is one IPv4 address in the kernel's table.
+// An entry is one address in the kernel's table.
 type entry struct {
 	index   int
 	local   netip.Addr // ours
@@ -44,13 +44,24 @@ func seconds(d time.Duration) lifetime {
 }
 
 // cacheInfo is struct ifa_cacheinfo: preferred and valid lifetime, and two
-// times that only the kernel fills in. Preferred as long as valid: an address
-// that serves calls must not look like one on its way out.
-func (l lifetime) cacheInfo() []byte {
+// times that only the kernel fills in. IPv4 is preferred as long as valid: an
+// address that serves calls must not look like one on its way out. IPv6 is never
+// preferred: RFC 6724 would let the host's own connections leave from the VIP,
+// and die with it. Who binds it by name is not concerned.
+func (l lifetime) cacheInfo(ip netip.Addr) []byte {
 	info := make([]byte, 16)
-	binary.NativeEndian.PutUint32(info, uint32(l))
+	if ip.Is4() {
+		binary.NativeEndian.PutUint32(info, uint32(l))
+	}
 	binary.NativeEndian.PutUint32(info[4:], uint32(l))
 	return info
+}
+
+func family(ip netip.Addr) int {
+	if ip.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }
 
 func (t *Table) request(kind int, flags uint16) *nl.NetlinkRequest {
@@ -61,7 +72,7 @@ func (t *Table) request(kind int, flags uint16) *nl.NetlinkRequest {
 }
 
 func addressHeader(e entry) *nl.IfAddrmsg {
-	header := nl.NewIfAddrmsg(unix.AF_INET)
+	header := nl.NewIfAddrmsg(family(e.local))
 	header.Index = uint32(e.index)
 	header.Prefixlen = uint8(e.prefix)
 	header.Scope = e.scope
@@ -82,19 +93,29 @@ func (t *Table) add(index int, ip netip.Addr, mode uint16, life lifetime) error 
 
 func (t *Table) addTagged(index int, ip netip.Addr, mode uint16, life lifetime, tagged bool) error {
 	request := t.request(unix.RTM_NEWADDR, unix.NLM_F_ACK|unix.NLM_F_CREATE|mode)
-	request.AddData(addressHeader(entry{index: index, prefix: ip.BitLen(), scope: unix.RT_SCOPE_UNIVERSE}))
+	request.AddData(addressHeader(entry{index: index, local: ip, prefix: ip.BitLen(), scope: unix.RT_SCOPE_UNIVERSE}))
 	raw := ip.AsSlice()
 	request.AddData(nl.NewRtAttr(unix.IFA_LOCAL, raw))
 	request.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, raw))
-	request.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
-	if life != forever {
-		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.cacheInfo()))
+	request.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(addressFlags(ip))))
+	if life != forever || ip.Is6() {
+		request.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, life.cacheInfo(ip)))
 	}
 	if tagged {
 		request.AddData(nl.NewRtAttr(ifaProto, []byte{Tag}))
 	}
 	_, err := t.execute(request, 0)
 	return err
+}
+
+// addressFlags: no prefix route, and no duplicate address detection, which would
+// take a second in which the VIP is not served. The lease is what says that it
+// is ours.
+func addressFlags(ip netip.Addr) uint32 {
+	if ip.Is6() {
+		return unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD
+	}
+	return unix.IFA_F_NOPREFIXROUTE
 }
 
 // remove deletes exactly e. That it is not there, or its interface, is no error.
@@ -114,13 +135,14 @@ func (t *Table) remove(e entry) error {
 // makes what was read unreliable.
 const listAttempts = 8
 
-// list reads all IPv4 addresses of the namespace.
+// list reads all addresses of the namespace, those of IPv6 only where there is
+// such a VIP.
 func (t *Table) list() ([]entry, error) {
 	var messages [][]byte
 	err := error(nl.ErrDumpInterrupted)
 	for i := 0; i < listAttempts && errors.Is(err, nl.ErrDumpInterrupted); i++ {
 		request := t.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
-		request.AddData(nl.NewIfAddrmsg(unix.AF_INET))
+		request.AddData(nl.NewIfAddrmsg(t.family))
 		messages, err = t.execute(request, unix.RTM_NEWADDR)
 	}
 	if err != nil {
@@ -136,7 +158,7 @@ func (t *Table) list() ([]entry, error) {
 }
 
 func parseEntry(m []byte) (e entry, ok bool) {
-	if len(m) < unix.SizeofIfAddrmsg || m[0] != unix.AF_INET {
+	if len(m) < unix.SizeofIfAddrmsg || m[0] != unix.AF_INET && m[0] != unix.AF_INET6 {
 		return e, false
 	}
 	header := nl.DeserializeIfAddrmsg(m)
@@ -162,7 +184,10 @@ func parseEntry(m []byte) (e entry, ok bool) {
 			}
 		}
 	})
-	return e, e.local.Is4()
+	if !e.local.IsValid() {
+		e.local = e.address // of IPv6 the kernel tells it once
+	}
+	return e, e.local.IsValid()
 }
 
 // attributeType masks the two flags out of an attribute's type: nested, and

@@ -40,6 +40,7 @@ type Table struct {
 	socket  *nl.NetlinkSocket
 	sockets map[int]*nl.SocketHandle
 	managed map[netip.Addr]string // VIP to the interface it belongs on
+	family  int                   // that has to be listed: AF_INET, or AF_UNSPEC for all
 
 	// execute performs one request; tests put older kernels in its place.
 	execute func(request *nl.NetlinkRequest, answer uint16) ([][]byte, error)
@@ -74,11 +75,14 @@ func (t *Table) Close() { t.socket.Close() }
 // Manage replaces the list of VIPs, after a reload. A VIP that is no longer on
 // it stays as it is: Unbind it first.
 func (t *Table) Manage(managed []Address) error {
+	t.family = unix.AF_INET
 	vips := make(map[netip.Addr]string, len(managed))
 	for _, a := range managed {
-		// IPv6 would need nodad and another watch of duplicates.
-		if !a.IP.Is4() {
-			return fmt.Errorf("manage %s: not an IPv4 address", a.IP)
+		if !a.IP.IsValid() || a.IP.Zone() != "" || a.IP.Is4In6() {
+			return fmt.Errorf("manage %s: not a plain address", a.IP)
+		}
+		if a.IP.Is6() {
+			t.family = unix.AF_UNSPEC
 		}
 		if _, twice := vips[a.IP]; twice {
 			return fmt.Errorf("manage %s: configured twice", a.IP)
@@ -130,6 +134,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w (needs CAP_NET_ADMIN)", err)
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("%w (is it the interface's name? see ip link)", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w (IPv6 is off there: sysctl net.ipv6.conf.INTERFACE.disable_ipv6=0)", err)
 	}
 	return err
 }

@@ -324,9 +324,9 @@ func TestForeignAddresses(t *testing.T) {
 
 func TestManage(t *testing.T) {
 	for text, managed := range map[string][]Address{
-		"manage 2001:db8::1: not an IPv4 address":      {{IP: netip.MustParseAddr("2001:db8::1")}},
-		"manage ::ffff:192.0.2.1: not an IPv4 address": {{IP: netip.MustParseAddr("::ffff:192.0.2.1")}},
-		"manage invalid IP: not an IPv4 address":       {{}},
+		"manage fe80::1%eth0: not a plain address":     {{IP: netip.MustParseAddr("fe80::1%eth0")}},
+		"manage ::ffff:192.0.2.1: not a plain address": {{IP: netip.MustParseAddr("::ffff:192.0.2.1")}},
+		"manage invalid IP: not a plain address":       {{}},
 		"manage 192.0.2.101: configured twice":         {vip1, vip1},
 	} {
 		if _, err := Open(managed); err == nil || err.Error() != text {

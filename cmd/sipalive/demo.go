@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"sipalive/control"
 	"sipalive/test/cluster"
@@ -41,11 +42,21 @@ func newDemoPBXCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			at := "0.0.0.0:5060"
+			addresses := []string{"0.0.0.0:5060", "[::]:5060"}
 			if len(args) > 1 {
-				at = args[1]
+				addresses = args[1:]
 			}
-			return lab.ServeOptions(cmd.Context(), at, args[0])
+			servers, ctx := errgroup.WithContext(cmd.Context())
+			for _, at := range addresses {
+				servers.Go(func() error {
+					err := lab.ServeOptions(ctx, at, args[0])
+					if errors.Is(err, syscall.EAFNOSUPPORT) {
+						return nil // a machine booted without IPv6
+					}
+					return err
+				})
+			}
+			return servers.Wait()
 		},
 	}
 }

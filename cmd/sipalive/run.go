@@ -208,12 +208,14 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	if p.Conntrack, err = vip.Open(managed); err != nil {
 		return nil, err
 	}
-	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, OnError: func(err error) {
+	p.Ends = agent.NewLeaseEnds(p.Now)
+	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
 	}})
 	if err != nil {
 		return nil, err
 	}
+	p.Watch = watchOf(p)
 	journal, err := p.Directory.OpenActions()
 	if err != nil {
 		return nil, err
@@ -228,7 +230,7 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
 		Answers: func(ctx context.Context, at netip.AddrPort) error {
-			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: p.Self.Address, Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: agent.LocalFor(p.Self, at.Addr()), Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
 			return err
 		},
 		Journal:      journal,
@@ -239,6 +241,16 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		p.Conntrack.Close()
 		p.Table.Close()
 	}, nil
+}
+
+// watchOf opens what asks the routers and hears rivals.
+func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival), func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
+	return func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival, o.OnGateway = onRouter, onRival, onGateway
+		return arp.OpenWatch(o)
+	}
 }
 
 // pingTimeout bounds one OPTIONS to a FreeSWITCH profile that was just started.

@@ -4,6 +4,7 @@ package nstest
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"testing"
@@ -128,6 +129,39 @@ func (n *Namespace) Down(name string) {
 func (n *Namespace) Remove(name string) {
 	n.t.Helper()
 	n.check("remove "+name, n.Netlink.LinkDel(n.Link(name)))
+}
+
+// Bridge makes a switch in n, which forwards at once.
+func (n *Namespace) Bridge(name string) netlink.Link {
+	n.t.Helper()
+	noSnooping := false
+	n.check("make a bridge", n.Netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}, MulticastSnooping: &noSnooping}))
+	n.Up(name)
+	return n.Link(name)
+}
+
+// Master plugs name into a bridge.
+func (n *Namespace) Master(name string, bridge netlink.Link) {
+	n.t.Helper()
+	n.check("plug "+name+" in", n.Netlink.LinkSetMaster(n.Link(name), bridge))
+}
+
+// SetMAC is ip link set name address mac.
+func (n *Namespace) SetMAC(name string, mac net.HardwareAddr) {
+	n.t.Helper()
+	n.check("set the MAC of "+name, n.Netlink.LinkSetHardwareAddr(n.Link(name), mac))
+}
+
+// Sysctl writes a setting below /proc/sys.
+func (n *Namespace) Sysctl(key, value string) {
+	n.t.Helper()
+	n.Do(func() { n.check("set "+key, os.WriteFile("/proc/sys/"+key, []byte(value), 0)) })
+}
+
+// DefaultRoute is ip route add default via gateway dev name.
+func (n *Namespace) DefaultRoute(name string, gateway netip.Addr) {
+	n.t.Helper()
+	n.check("add a default route", n.Netlink.RouteAdd(&netlink.Route{LinkIndex: n.Link(name).Attrs().Index, Gw: gateway.AsSlice()}))
 }
 
 // MAC is the hardware address of name.

@@ -23,6 +23,8 @@ import (
 type Options struct {
 	Binary string                             // the sipalive binary
 	Nodes  []string                           // default pbx1, pbx2, pbx3
+	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
+	Paths  Paths                              // by which the agents hear each other
 	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
 	TOML   string                             // appended to the top of the file: [timing], [sip] ...
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
@@ -31,6 +33,17 @@ type Options struct {
 	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
 }
+
+// Paths says by which networks the agents hear each other.
+type Paths int
+
+// The paths. SIP is asked by the first one; the VIPs are always on the service
+// network.
+const (
+	Service    Paths = iota // the VIPs' own
+	Management              // another, on which nothing else is
+	Both                    // the VIPs' own, and the other as address2
+)
 
 // Cluster is a lab with sipalive on it.
 type Cluster struct {
@@ -59,13 +72,21 @@ func Start(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := lab.New(lab.Options{Nodes: o.Nodes, DataDir: dir, Prefix: o.Prefix})
+	labOptions := lab.Options{Management: o.Paths != Service, Nodes: o.Nodes, DataDir: dir, Prefix: o.Prefix}
+	if o.IPv6 {
+		labOptions.Subnet6 = netip.MustParsePrefix("fd77::/64")
+	}
+	l, err := lab.New(labOptions)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	c := &Cluster{Lab: l, opts: o, dir: dir, agents: make([]*lab.Process, len(o.Nodes)), pbxes: make([]*lab.Process, len(o.Nodes))}
 	for i := range o.VIPs {
-		c.VIPs = append(c.VIPs, l.VIP(i+1))
+		if o.IPv6 && i%2 == 1 {
+			c.VIPs = append(c.VIPs, l.VIP6(i+1))
+		} else {
+			c.VIPs = append(c.VIPs, l.VIP(i+1))
+		}
 	}
 	if err := c.begin(); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -118,7 +139,17 @@ func (c *Cluster) writeConfig() error {
 func (c *Cluster) toml(keyFile string) string {
 	s := fmt.Sprintf("cluster = \"demo\"\nkey_file = %q\n%s\n", keyFile, c.opts.TOML)
 	for i, h := range c.Nodes() {
-		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, h.Addr)
+		address := h.Addr
+		if c.opts.IPv6 {
+			address = h.Addr6
+		}
+		if c.opts.Paths == Management {
+			address = h.Addr2
+		}
+		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, address)
+		if c.opts.Paths == Both {
+			s += fmt.Sprintf("address2 = %q\n", h.Addr2)
+		}
 		if c.opts.Node != nil {
 			s += c.opts.Node(i+1) + "\n"
 		}

@@ -109,7 +109,7 @@ func (s *site) showEvents(t *testing.T, at time.Duration) {
 	}
 	s.timeline(t, 2, seen.Epoch, "move", nil)
 	out := s.done(t, 2, "events", "-n", "100")
-	matches(t, "events", out, `takeover: vip1: pbx1 -> pbx3, epoch \d+, move.*: done\n +0\.0 ms  noticed\n( +[\d.]+ ms  .*\n)* +[\d.]+ ms  lease\n +[\d.]+ ms  bound\n +[\d.]+ ms  announced\n +[\d.]+ ms  sip answered\n`)
+	matches(t, "events", out, `takeover: vip1: pbx1 -> pbx3, epoch \d+, move.*: done\n +0\.0 ms  noticed\n( +[\d.]+ ms  .*\n)* +[\d.]+ ms  lease\n +[\d.]+ ms  bound\n +[\d.]+ ms  announced\n( +[\d.]+ ms  router proven\n)? +[\d.]+ ms  sip answered\n`)
 	if n := strings.Count(s.done(t, 2, "events", "--json", "-n", "2"), "\n"); n != 2 {
 		t.Errorf("events --json -n 2 printed %d lines", n)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // bridgeName is the switch's one device; it has no address and never speaks.
@@ -38,6 +39,14 @@ func (l *Lab) build() error {
 		if err := h.defaultRoute(l.router.Addr); err != nil {
 			return err
 		}
+	}
+	if l.management {
+		if err := l.buildManagement(); err != nil {
+			return err
+		}
+	}
+	if l.subnet6.IsValid() {
+		return l.buildIPv6()
 	}
 	return nil
 }
@@ -174,7 +183,13 @@ func (h *Host) change(dev string, prefix netip.Prefix, do func(netlink.Link, *ne
 		return err
 	}
 	ip := net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
-	return do(link, &netlink.Addr{IPNet: &ip})
+	address := &netlink.Addr{IPNet: &ip}
+	if prefix.Addr().Is6() {
+		// Even where duplicate address detection is off, the kernel takes a moment to
+		// say so, in which a socket would choose another source for good.
+		address.Flags = unix.IFA_F_NODAD
+	}
+	return do(link, address)
 }
 
 func (h *Host) defaultRoute(gateway netip.Addr) error {

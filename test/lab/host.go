@@ -10,6 +10,8 @@ import (
 type Host struct {
 	Name      string
 	Addr      netip.Addr       // its static address: the router's is the one on the switch
+	Addr6     netip.Addr       // the same of IPv6; invalid in a lab without
+	Addr2     netip.Addr       // a node's on the management switch; invalid without one
 	MAC       net.HardwareAddr // of eth0
 	Namespace string           // path under /run/netns
 

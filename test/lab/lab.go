@@ -18,26 +18,30 @@ import (
 
 // Options says what to build. The zero value is three nodes, pbx1 to pbx3.
 type Options struct {
-	Prefix  string       // of every name made; default "sipa"; lower-case letters and digits
-	RunID   string       // tells this process's labs apart; default random; lower-case letters and digits
-	Nodes   []string     // node names; default pbx1, pbx2, pbx3
-	Subnet  netip.Prefix // of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's is the next one
-	DataDir string       // where process output goes; default a new directory that Close removes
+	Prefix     string       // of every name made; default "sipa"; lower-case letters and digits
+	RunID      string       // tells this process's labs apart; default random; lower-case letters and digits
+	Nodes      []string     // node names; default pbx1, pbx2, pbx3
+	Subnet     netip.Prefix // of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's is the next one
+	Subnet6    netip.Prefix // of the switch for IPv6 beside it, a /64; default none; the phone's is the next one
+	Management bool         // a second switch, on which every node has eth1, and nobody else is
+	DataDir    string       // where process output goes; default a new directory that Close removes
 }
 
 // Lab is a running data centre. Its methods may be called from several
 // goroutines at once.
 type Lab struct {
-	run       runName
-	subnet    netip.Prefix
-	dataDir   string
-	ownData   bool
-	bridge    *namespace
-	bridgeDev netlink.Link
-	nodes     []*Host
-	router    *Host
-	phone     *Host
-	all       []*namespace
+	run        runName
+	subnet     netip.Prefix
+	management bool
+	subnet6    netip.Prefix // invalid: no IPv6
+	dataDir    string
+	ownData    bool
+	bridge     *namespace
+	bridgeDev  netlink.Link
+	nodes      []*Host
+	router     *Host
+	phone      *Host
+	all        []*namespace
 
 	faults faults
 
@@ -94,10 +98,13 @@ func plan(opts Options) (*Lab, error) {
 	if s := opts.Subnet; !s.Addr().Is4() || s.Bits() != 24 || s != s.Masked() {
 		return nil, fmt.Errorf("subnet %v: want an IPv4 /24 such as 10.77.0.0/24", s)
 	}
+	if s := opts.Subnet6; s.IsValid() && (!s.Addr().Is6() || s.Bits() != 64 || s != s.Masked()) {
+		return nil, fmt.Errorf("subnet %v: want an IPv6 /64 such as fd77::/64", s)
+	}
 	if len(opts.Nodes) > 80 {
 		return nil, fmt.Errorf("%d nodes: at most 80 fit between .11 and .90", len(opts.Nodes))
 	}
-	l := &Lab{run: run, subnet: opts.Subnet, dataDir: opts.DataDir, logs: map[string]int{}}
+	l := &Lab{run: run, subnet: opts.Subnet, subnet6: opts.Subnet6, management: opts.Management, dataDir: opts.DataDir, logs: map[string]int{}}
 	l.faults.init()
 	l.router = &Host{lab: l, Name: "router", Addr: l.address(1)}
 	l.phone = &Host{lab: l, Name: "phone", Addr: l.phoneAddress(100)}
@@ -109,6 +116,9 @@ func plan(opts Options) (*Lab, error) {
 	}
 	for _, h := range l.Hosts() {
 		h.MAC = macOf(h.Addr)
+		if l.subnet6.IsValid() {
+			h.Addr6 = l.address6(h.Addr)
+		}
 	}
 	return l, nil
 }
@@ -131,6 +141,20 @@ func (l *Lab) phoneAddress(host byte) netip.Addr {
 	ip[3] = host
 	return netip.AddrFrom4(ip)
 }
+
+// address6 is the IPv6 address that ends like an IPv4 one, in the switch's
+// network or the phone's.
+func (l *Lab) address6(a netip.Addr) netip.Addr {
+	like, ip := a.As4(), l.subnet6.Addr().As16()
+	if !l.subnet.Contains(a) {
+		ip[7]++
+	}
+	ip[15] = like[3]
+	return netip.AddrFrom16(ip)
+}
+
+// VIP6 returns a free IPv6 address for the i-th floating IP, counted from 1.
+func (l *Lab) VIP6(i int) netip.Addr { return l.address6(l.VIP(i)) }
 
 // Node returns the i-th node, counted from 0. Node 0 is at .11.
 func (l *Lab) Node(i int) *Host { return l.nodes[i] }

@@ -92,16 +92,25 @@ func (h *Host) ObserveSIP(target netip.AddrPort, interval time.Duration) (*SIPOb
 }
 
 func connectedUDP(target netip.AddrPort) (int, netip.AddrPort, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	family, to := unix.AF_INET, unix.Sockaddr(nil)
+	if target.Addr().Is6() {
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: int(target.Port()), Addr: target.Addr().As16()}
+	} else {
+		to = &unix.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, netip.AddrPort{}, err
 	}
-	err = unix.Connect(fd, &unix.SockaddrInet4{Port: int(target.Port()), Addr: target.Addr().As4()})
+	err = unix.Connect(fd, to)
 	if err == nil {
 		// Half a second's answers; the default's 90 ms do on an idle machine.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		var name unix.Sockaddr
 		if name, err = unix.Getsockname(fd); err == nil {
+			if local, is := name.(*unix.SockaddrInet6); is {
+				return fd, netip.AddrPortFrom(netip.AddrFrom16(local.Addr), uint16(local.Port)), nil
+			}
 			local := name.(*unix.SockaddrInet4)
 			return fd, netip.AddrPortFrom(netip.AddrFrom4(local.Addr), uint16(local.Port)), nil
 		}

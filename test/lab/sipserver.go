@@ -20,19 +20,24 @@ import (
 // serverName in its Server header and leaves from the address that was asked
 // (IP_PKTINFO), the VIP if it was the VIP.
 //
-// addr is the IPv4 address and port to listen on, e.g. 0.0.0.0:5060. It serves
+// addr is the address and port to listen on, e.g. 0.0.0.0:5060 or [::]:5060 (IPv6
+// alone). It serves
 // until ctx ends, and then returns nil.
 func ServeOptions(ctx context.Context, addr, serverName string) error {
 	where, err := netip.ParseAddrPort(addr)
-	if err != nil || !where.Addr().Is4() {
-		return fmt.Errorf("serve SIP on %q: want an IPv4 address and a port, such as 0.0.0.0:5060", addr)
+	if err != nil {
+		return fmt.Errorf("serve SIP on %q: want an address and a port, such as 0.0.0.0:5060", addr)
 	}
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(where))
+	family := "udp4"
+	if where.Addr().Is6() {
+		family = "udp6"
+	}
+	conn, err := net.ListenUDP(family, net.UDPAddrFromAddrPort(where))
 	if err != nil {
 		return fmt.Errorf("serve SIP on %s: %w", addr, err)
 	}
 	defer conn.Close()
-	if err := prepareSocket(conn); err != nil {
+	if err := prepareSocket(conn, where.Addr().Is6()); err != nil {
 		return fmt.Errorf("serve SIP on %s: ask for IP_PKTINFO: %w", addr, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -58,7 +63,7 @@ func ServeOptions(ctx context.Context, addr, serverName string) error {
 }
 
 // prepareSocket asks for the destination address of every datagram.
-func prepareSocket(conn *net.UDPConn) error {
+func prepareSocket(conn *net.UDPConn, ipv6 bool) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -67,6 +72,10 @@ func prepareSocket(conn *net.UDPConn) error {
 	err = raw.Control(func(fd uintptr) {
 		// So that a moment without processor time loses no request; only root may, and others do without.
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+		if ipv6 {
+			failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
+			return
+		}
 		failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	})
 	return errors.Join(err, failed)
@@ -80,6 +89,13 @@ func sameAddress(control []byte) []byte {
 		return nil
 	}
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&control[0]))
+	if h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(control) >= head+unix.SizeofInet6Pktinfo {
+		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&control[unix.CmsgLen(0)]))
+		if !netip.AddrFrom16(info.Addr).IsLinkLocalUnicast() {
+			info.Ifindex = 0
+		}
+		return control[:unix.CmsgSpace(unix.SizeofInet6Pktinfo)]
+	}
 	if h.Level != unix.IPPROTO_IP || h.Type != unix.IP_PKTINFO {
 		return nil
 	}

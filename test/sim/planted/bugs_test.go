@@ -8,6 +8,7 @@ const (
 	machine   = "elect/machine.go"
 	move      = "elect/move.go"
 	reconf    = "elect/reconfigure.go"
+	router    = "elect/router.go"
 	store     = "elect/store.go"
 	successor = "elect/successor.go"
 	vip       = "elect/vip.go"
@@ -47,6 +48,9 @@ var bugs = []bug{
 	{name: "list taken that differs by many", file: lists, old: "if l.Active != nil && !l.Active.Adjacent(l.File) {", new: "if false {"},
 	{name: "list counts before it is on disk", file: lists, old: "		m.durableDue = true\n	}\n}", new: "		m.durableDue = true\n		m.lists.Active = m.lists.File\n	}\n}", directed: true},
 	{name: "drained holder moves to what cannot bind", file: move, old: "(c == CauseVerify || c == CauseDrain) &&", new: "c == CauseVerify &&", directed: true},
+	{name: "router reached just now counts", file: router, old: "return m.now >= since.Add(reachedFor)", new: "return true", directed: true},
+	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, nil) // nobody", new: "		// nobody", directed: true},
+	{name: "successor that reaches no router either", file: move, old: "if m.cutOff(v) && !m.reaches(r.node, v) {", new: "if false {", directed: true},
 	{name: "no grace after a shared sickness", file: fit, old: "return m.now < end", new: "return false"},
 	{name: "silence without company", file: fit, old: "case own == SIPSilent && len(doubted) > 0:", new: "case own == SIPSilent:"},
 	{name: "higher epoch asked for is forgotten", file: ask, old: "if v.epoch > v.asked {", new: "if false {", directed: true},

@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sipalive/arp"
+	"sipalive/config"
+	"sipalive/control"
+	"sipalive/hooks"
+)
+
+// TestRouterThatNeverAnswers: the network watch's word runs the unreachable actions
+// of a takeover once, is told to people, and stands in the journal every time.
+func TestRouterThatNeverAnswers(t *testing.T) {
+	ran := filepath.Join(t.TempDir(), "ran")
+	r, said := telling(t)
+	r.notify.ways[0].events = []config.Notice{config.NoticeUnreachable}
+	l := r.a.names().byID[vip1]
+	l.actions = []hooks.Action{{On: hooks.Unreachable, Exec: []string{"/bin/sh", "-c", "echo $SIPALIVE_EVENT $SIPALIVE_EPOCH $SIPALIVE_REASON >> " + ran}}}
+	r.a.actions = newActions(r.a)
+	r.a.actions.set(vip1, takeover{epoch: 8, took: 8})
+	silent := arp.Proof{VIP: l.address, State: arp.RouterUnproven, Unreachable: true, Why: "gateway 192.0.2.1 answers nothing any more"}
+	for range 2 { // proven in between, and lost again
+		r.a.onRouter(silent)
+	}
+	r.a.actions.chains.Wait()
+	const why = "vip1: not reached by the router for 10s: gateway 192.0.2.1 answers nothing any more"
+	if text, err := os.ReadFile(ran); err != nil || string(text) != "unreachable 8 "+why+"\n" {
+		t.Errorf("ran %q, %v", text, err)
+	}
+	if got := said(); len(got) != 1 || got[0] != "unreachable vip1 8: [sipalive pbx-dc1] "+why {
+		t.Errorf("told %q", got)
+	}
+	for _, e := range r.a.Journal.Last(2) {
+		if e.Kind != control.KindUnreachable || e.Text != why {
+			t.Errorf("event %+v", e)
+		}
+	}
+	r.a.actions.set(vip1, takeover{epoch: 9, took: 9, gone: true})
+	r.a.onRouter(silent) // on its way when the VIP was let go
+	r.a.actions.chains.Wait()
+	if text, _ := os.ReadFile(ran); strings.Count(string(text), "\n") != 1 {
+		t.Errorf("ran %q for a VIP that is gone", text)
+	}
+}
+
+// TestRivalIsTold: its alarm, with its MAC; that it is silent again is no alarm.
+func TestRivalIsTold(t *testing.T) {
+	r, said := telling(t)
+	r.notify.ways[0].events = []config.Notice{config.NoticeRival}
+	rival := arp.Rival{VIP: netip.MustParseAddr(string(vip1)), MAC: net.HardwareAddr{2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee}, Node: "pbx2"}
+	r.a.onRival(rival)
+	rival.Over, rival.Claims = true, 3
+	r.a.onRival(rival)
+	want := "rival vip1 0: [sipalive pbx-dc1] vip1: 02:aa:bb:cc:dd:ee (pbx2) claims 192.0.2.101; it stays here"
+	if got := said(); len(got) != 1 || got[0] != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+}

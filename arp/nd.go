@@ -1,0 +1,88 @@
+package arp
+
+import (
+	"net/netip"
+
+	"github.com/mdlayher/ndp"
+	"golang.org/x/net/ipv6"
+)
+
+// allNodes is where unsolicited advertisements go (RFC 4861 7.2.6).
+var allNodes = netip.MustParseAddr("ff02::1")
+
+func isND(icmpType byte) bool {
+	return icmpType == byte(ipv6.ICMPTypeNeighborSolicitation) || icmpType == byte(ipv6.ICMPTypeNeighborAdvertisement)
+}
+
+// multicastMAC is the MAC address of an IPv6 multicast group (RFC 2464 7).
+func multicastMAC(group netip.Addr) hardwareAddr {
+	ip := group.As16()
+	return hardwareAddr{0x33, 0x33, ip[12], ip[13], ip[14], ip[15]}
+}
+
+// solicitedNode is the group that every node with addr listens to (RFC 4291
+// 2.7.1).
+func solicitedNode(addr netip.Addr) netip.Addr {
+	ip := addr.As16()
+	return netip.AddrFrom16([16]byte{0xff, 2, 11: 1, 12: 0xff, 13: ip[13], 14: ip[14], 15: ip[15]})
+}
+
+// advertisement is the unsolicited neighbour advertisement that says that ip is
+// at mac, whatever was known before (override, RFC 4861 7.2.6).
+func advertisement(mac hardwareAddr, ip netip.Addr) ([]byte, error) {
+	body, err := ndp.MarshalMessageChecksum(&ndp.NeighborAdvertisement{Override: true, TargetAddress: ip,
+		Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: mac[:]}}}, ip, allNodes)
+	if err != nil {
+		return nil, err
+	}
+	return packetFrame(mac, multicastMAC(allNodes), ip, allNodes, body), nil
+}
+
+// solicitation asks who has target, in the name of from, which makes whoever
+// answers learn that from is at mac. With to, it goes to that MAC alone.
+func solicitation(mac hardwareAddr, from netip.Addr, to *hardwareAddr, target netip.Addr) ([]byte, error) {
+	target = target.WithZone("")
+	group := solicitedNode(target)
+	destination, frameTo := group, multicastMAC(group)
+	if to != nil {
+		destination, frameTo = target, *to
+	}
+	body, err := ndp.MarshalMessageChecksum(&ndp.NeighborSolicitation{TargetAddress: target,
+		Options: []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: mac[:]}}}, from, destination)
+	if err != nil {
+		return nil, err
+	}
+	return packetFrame(mac, frameTo, from, destination, body), nil
+}
+
+// ndClaim reads from an IPv6 packet who says that which address is at which
+// MAC. A solicitation without a sender's address claims nothing: it is
+// duplicate address detection.
+func ndClaim(packet []byte) (ip netip.Addr, mac hardwareAddr, ok bool) {
+	from, _, body, ok := icmpOf(packet)
+	if !ok || !from.Is6() || packet[7] != ndHops || !isND(body[0]) {
+		return ip, mac, false
+	}
+	message, err := ndp.ParseMessage(body)
+	if err != nil {
+		return ip, mac, false
+	}
+	switch m := message.(type) {
+	case *ndp.NeighborAdvertisement:
+		mac, ok = linkLayer(m.Options, ndp.Target)
+		return m.TargetAddress, mac, ok
+	case *ndp.NeighborSolicitation:
+		mac, ok = linkLayer(m.Options, ndp.Source)
+		return from, mac, ok && !from.IsUnspecified()
+	}
+	return ip, mac, false
+}
+
+func linkLayer(options []ndp.Option, d ndp.Direction) (mac hardwareAddr, ok bool) {
+	for _, o := range options {
+		if l, is := o.(*ndp.LinkLayerAddress); is && l.Direction == d && len(l.Addr) == len(mac) {
+			return hardwareAddr(l.Addr), true
+		}
+	}
+	return mac, false
+}

@@ -1,0 +1,410 @@
+package arp
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"sipalive/platform"
+)
+
+// A Link is a VIP and where it belongs.
+type Link struct {
+	VIP       netip.Addr
+	Interface string
+	Gateway   netip.Addr // the router asked for proof; the zero Addr: the next hop of the default route there
+	Silent    bool       // never announced, nor asked for in ARP: a provider's API moves it
+}
+
+// WatchOptions of a Watch. Callbacks come one at a time, in order, on the
+// Watch's own goroutines; they must not wait.
+type WatchOptions struct {
+	Links     []Link
+	Peers     map[netip.Addr]string // the nodes' own addresses and names, to call a rival by its name
+	Announcer *Announcer
+	Refresh   time.Duration        // between two proofs of a VIP that is proven
+	Now       func() time.Duration // the boot clock
+
+	OnRouter func(Proof)
+	OnRival  func(Rival)
+	// OnGateway hears of every VIP, held or not, whether its gateway answers this
+	// node: what changed since OpenWatch, at which it is unknown.
+	OnGateway func(netip.Addr, GatewayState)
+}
+
+// WatchStats count since OpenWatch.
+type WatchStats struct {
+	Pings    uint64 // sent from VIPs and, to know the gateway, from our own addresses
+	Answers  uint64 // that counted
+	Detours  uint64 // answers to a VIP's ping that another MAC than the gateway's brought: no proof
+	Asked    uint64 // unicast questions to a gateway in the VIP's name
+	Claims   uint64 // of a VIP we hold, by others
+	Defences uint64 // announcements because of them
+}
+
+// A Watch asks the router whether a takeover has reached it, and looks out for
+// others that claim a VIP held here (design §5.4). It opens its sockets in the
+// network namespace of the caller; Run does the work. Its methods may be called
+// from any goroutine and never wait for the network.
+type Watch struct {
+	o        WatchOptions
+	routes   *platform.Routes
+	listener *listener
+	socket   *socket
+	id       uint16
+	wake     chan struct{}
+	patience time.Duration
+
+	mu       sync.Mutex
+	gateways map[gatewayKey]*gateway
+	vips     map[netip.Addr]*watched
+	own      map[hardwareAddr]bool // MAC addresses of this machine
+	ownAt    time.Duration
+	peerMACs map[hardwareAddr]netip.Addr
+	pings    [1024]ping // by sequence number
+	seq      uint16
+	stats    WatchStats
+	told     []func() // callbacks due, in order
+	telling  sync.Mutex
+}
+
+// ping is one that may still be answered.
+type ping struct {
+	echo
+	vip  *watched // nil: from our own address, to know the gateway
+	gw   *gateway
+	from netip.Addr
+	sent time.Duration
+}
+
+// OpenWatch opens a Watch. It needs CAP_NET_RAW.
+func OpenWatch(o WatchOptions) (w *Watch, err error) {
+	w = &Watch{o: o, id: uint16(rand.Uint32()), wake: make(chan struct{}, 1), patience: Patience, gateways: map[gatewayKey]*gateway{},
+		vips: map[netip.Addr]*watched{}, own: map[hardwareAddr]bool{}, peerMACs: map[hardwareAddr]netip.Addr{}}
+	if w.routes, err = platform.OpenRoutes(); err != nil {
+		return nil, err
+	}
+	if w.listener, err = openListener(w.id); err == nil {
+		w.socket, err = openSocket()
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("watch the network: %w", explain(err))
+	}
+	w.take(o.Links)
+	return w, nil
+}
+
+// Configure replaces links, peers and refresh, after a reload. What stays as it
+// was is watched on; the proof of a VIP that is held begins anew where its
+// interface or gateway is another.
+func (w *Watch) Configure(links []Link, peers map[netip.Addr]string, refresh time.Duration) {
+	defer w.poke() // whatever there is to tell: the caller may be who hears it
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.o.Peers, w.o.Refresh = peers, refresh
+	clear(w.peerMACs)
+	before := w.vips
+	w.take(links)
+	for vip, v := range w.vips {
+		old := before[vip]
+		if old != nil && old != v && old.held {
+			v.hold(w, w.o.Now())
+		}
+		if state := v.gw.state; state != old.gatewayState() {
+			w.tellGateway(vip, state)
+		}
+	}
+}
+
+func (w *Watch) take(links []Link) {
+	vips, gateways := map[netip.Addr]*watched{}, map[gatewayKey]*gateway{}
+	for _, l := range links {
+		l.Gateway = l.Gateway.WithZone("")
+		key := gatewayKey{l.Interface, l.VIP.Is6(), l.Gateway}
+		switch {
+		case gateways[key] != nil:
+		case w.gateways[key] != nil:
+			gateways[key] = w.gateways[key]
+		default:
+			gateways[key] = &gateway{key: key}
+		}
+		if vips[l.VIP] = w.vips[l.VIP]; vips[l.VIP] == nil || vips[l.VIP].Link != l {
+			vips[l.VIP] = &watched{Link: l, gw: gateways[key]}
+		}
+	}
+	w.vips, w.gateways = vips, gateways
+}
+
+// Close closes the sockets; Run ends.
+func (w *Watch) Close() {
+	if w.listener != nil {
+		w.listener.close()
+	}
+	if w.socket != nil {
+		_ = w.socket.close()
+	}
+	w.routes.Close()
+}
+
+// Run listens, asks and tells until ctx ends, and then closes the Watch.
+func (w *Watch) Run(ctx context.Context) error {
+	var readers sync.WaitGroup
+	failed := make(chan error, len(w.listener.sockets))
+	for _, s := range w.listener.sockets {
+		readers.Go(func() { failed <- s.run(w.hear) })
+	}
+	defer readers.Wait()
+	defer w.Close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case <-w.wake:
+		case <-timer.C:
+		}
+		timer.Reset(w.tick() - w.o.Now())
+	}
+}
+
+// Hold begins the proof of a VIP that was just bound and announced, and the
+// watch for its rivals. Held already, it begins the proof again and looks at
+// routes and addresses anew: a link came up, or an address was put back.
+func (w *Watch) Hold(vip netip.Addr) {
+	w.locked(func(now time.Duration) {
+		if v := w.vips[vip]; v != nil {
+			v.hold(w, now)
+		}
+	})
+	w.poke()
+}
+
+// LetGo ends both. Once it has returned nothing leaves in the VIP's name any
+// more: call it before unbinding.
+func (w *Watch) LetGo(vip netip.Addr) {
+	w.locked(func(time.Duration) {
+		if v := w.vips[vip]; v != nil {
+			v.held, v.state, v.unproven, v.rival = false, RouterUnknown, 0, claims{}
+			w.calm(v.gw)
+		}
+	})
+}
+
+// Keep has a VIP's gateway pinged this often from the VIP as long as it is held,
+// proven or not; 0 ends it. Each answer that counts comes as a Proof, with the
+// time its question was sent.
+func (w *Watch) Keep(vip netip.Addr, every time.Duration) {
+	w.locked(func(now time.Duration) {
+		if v := w.vips[vip]; v != nil {
+			v.pace = every
+			v.nextPing = min(v.nextPing, now)
+		}
+	})
+	w.poke()
+}
+
+// Gateway is what is known of a VIP's router, held or not.
+func (w *Watch) Gateway(vip netip.Addr) Gateway {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	v := w.vips[vip]
+	if v == nil {
+		return Gateway{}
+	}
+	return v.gw.public()
+}
+
+// Stats reads the counters.
+func (w *Watch) Stats() WatchStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats
+}
+
+func (w *Watch) poke() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// locked runs f and then, without the lock, the callbacks it left.
+func (w *Watch) locked(f func(now time.Duration)) {
+	w.mu.Lock()
+	f(w.o.Now())
+	due := len(w.told) > 0
+	w.mu.Unlock()
+	if due {
+		w.tell()
+	}
+}
+
+func (w *Watch) tell() {
+	w.telling.Lock()
+	defer w.telling.Unlock()
+	w.mu.Lock()
+	told := w.told
+	w.told = nil
+	w.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+}
+
+// tick does what is due and says when it is due again.
+func (w *Watch) tick() (next time.Duration) {
+	w.locked(func(now time.Duration) {
+		next = now + time.Minute
+		for _, v := range w.vips {
+			if v.held {
+				next = min(next, v.rivalTick(w, now), v.tick(w, now))
+			}
+		}
+		for _, g := range w.gateways { // second: a proof may want more of it
+			next = min(next, g.tick(w, now))
+		}
+	})
+	return next
+}
+
+// hear takes what a socket heard.
+func (w *Watch) hear(h heard) {
+	w.locked(func(now time.Duration) {
+		if h.claim {
+			w.hearClaim(now, h)
+		} else {
+			w.hearAnswer(now, h)
+		}
+	})
+}
+
+func (w *Watch) hearClaim(now time.Duration, h heard) {
+	if v := w.vips[h.ip]; v != nil {
+		v.claimed(w, now, h)
+		return
+	}
+	if name := w.o.Peers[h.ip]; name != "" {
+		if len(w.peerMACs) > 4*len(w.o.Peers) { // somebody plays with our addresses
+			clear(w.peerMACs)
+		}
+		w.peerMACs[h.mac] = h.ip
+	}
+	for _, g := range w.gateways {
+		if g.hop.IsValid() && g.hop == h.ip && g.index == h.index {
+			g.resolve(w, now, h.mac)
+		}
+	}
+}
+
+func (w *Watch) hearAnswer(now time.Duration, h heard) {
+	p := &w.pings[h.echo.seq%uint16(len(w.pings))]
+	if p.echo != h.echo || p.gw == nil || h.to != p.from || h.ip != p.gw.hop {
+		return
+	}
+	switch {
+	case p.vip == nil:
+		w.stats.Answers++
+		if _, peer := w.peerMACs[h.from]; !peer || p.gw.voice(h.from) {
+			p.gw.answer(w, now, p.sent, h.from)
+		}
+	case !p.vip.held || p.vip.gw.index != h.index:
+	case !p.gw.voice(h.from):
+		w.stats.Detours++
+		p.vip.detour = h.from
+		return // the right answer may come yet
+	default:
+		w.stats.Answers++
+		p.vip.proven(w, now, p.sent)
+	}
+	p.gw = nil
+}
+
+// ping asks a gateway, from a VIP or from our own address. An interface that is
+// down is no error worth telling: nothing is answered either.
+func (w *Watch) ping(now time.Duration, g *gateway, v *watched) {
+	from := g.own
+	if v != nil {
+		if from = v.VIP; !w.o.Announcer.may(from) {
+			return
+		}
+	}
+	w.seq++
+	e := echo{w.id, w.seq, rand.Uint64()}
+	sent := w.send(g, func(mac hardwareAddr) ([]byte, error) { return echoRequest(mac, g.mac, from, g.hop, e) })
+	if sent {
+		w.stats.Pings++
+		w.pings[e.seq%uint16(len(w.pings))] = ping{echo: e, vip: v, gw: g, from: from, sent: now}
+	}
+}
+
+// ask has the gateway learn from a question where from is: in the VIP's name,
+// or in our own to learn its MAC. unicast wants that to be known.
+func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool) bool {
+	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, urgentFrames); !ok {
+		return false
+	}
+	return w.send(g, func(mac hardwareAddr) ([]byte, error) {
+		to := &g.mac
+		if !unicast {
+			to = nil
+		}
+		if g.hop.Is6() {
+			return solicitation(mac, from, to, g.hop)
+		}
+		if to == nil {
+			to = &broadcast
+		}
+		f := question(*to, mac, from, g.hop)
+		return f[:], nil
+	})
+}
+
+// urgentFrames are left for announcements by what can wait.
+const urgentFrames = 4
+
+func (w *Watch) send(g *gateway, build func(mac hardwareAddr) ([]byte, error)) bool {
+	err := w.socket.with(func(fd int) error {
+		index, mac, err := look(fd, g.key.ifname)
+		if err != nil {
+			return err
+		}
+		g.index = index
+		f, err := build(mac)
+		if err != nil {
+			return err
+		}
+		return transmit(fd, index, f)
+	})
+	return err == nil
+}
+
+// isOwn reports whether a MAC is this machine's; it looks again, not too often,
+// before it calls one foreign.
+func (w *Watch) isOwn(now time.Duration, mac hardwareAddr) bool {
+	if !w.own[mac] && now-w.ownAt > time.Second {
+		w.readOwn(now)
+	}
+	return w.own[mac]
+}
+
+func (w *Watch) readOwn(now time.Duration) {
+	all, err := w.routes.HardwareAddresses()
+	w.ownAt = now
+	if err != nil {
+		return
+	}
+	clear(w.own)
+	for _, mac := range all {
+		w.own[hardwareAddr(mac)] = true
+	}
+}
+
+func macText(mac hardwareAddr) string { return net.HardwareAddr(mac[:]).String() }

@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// TestIPv6: nodes that hear each other by IPv6, a VIP of IPv4 and one of IPv6,
+// behind a router with a link-local address.
+func TestIPv6(t *testing.T) {
+	s := start(t, cluster.Options{TOML: calm, IPv6: true})
+	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
+	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
+	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
+}
+
+// plannedMove6 moves both VIPs to one node, and the router follows.
+func (s *site) plannedMove6(t *testing.T, at time.Duration) {
+	s.done(t, 2, "move", "vip2", "pbx3")
+	s.done(t, 0, "move", "vip1", "pbx3")
+	for v := range s.VIPs {
+		s.hears(t, v, "pbx3", at)
+		s.silent(t, v, at, 200*time.Millisecond)
+	}
+	for i := range s.Nodes() {
+		s.routers(t, i, "proven", "proven")
+	}
+	st := s.status(t, 0, "SIP up by IPv6", func(st control.Status) bool { return node(st, "pbx3").SIP == "up" })
+	if a := node(st, "pbx1").Address; a != s.Node(0).Addr6.String() {
+		t.Errorf("pbx1 is at %s", a)
+	}
+}
+
+// silentHost6: the holder of the IPv6 VIP is cut off.
+func (s *site) silentHost6(t *testing.T, _ time.Duration) {
+	s.routers(t, 0, "proven", "proven")
+	at := lab.Now()
+	s.must(t, s.Cut(s.Node(1)))
+	s.hears(t, 1, "pbx3", at)
+	s.silent(t, 1, at, 2*time.Second)
+	s.routers(t, 0, "proven", "proven")
+	s.must(t, s.Restore(s.Node(1)))
+	s.status(t, 1, "pbx2 to know", func(st control.Status) bool { return st.VIPs[1].Holder == "pbx3" })
+	s.silent(t, 0, at, 20*time.Millisecond)
+}
+
+// frozen6: what a frozen holder still has, its kernel keeps to itself: the phone
+// hears the new holder alone.
+func (s *site) frozen6(t *testing.T, at time.Duration) {
+	s.must(t, s.Agent(1).Signal(unix.SIGSTOP))
+	defer func() { _ = s.Agent(1).Signal(unix.SIGCONT) }()
+	s.hears(t, 1, "pbx3", at)
+	moved := lab.Now()
+	watch(time.Second)
+	if r := s.saw(1, moved); len(r.By) != 1 || r.By["pbx3"] == 0 {
+		t.Errorf("the phone heard %v", r)
+	}
+	s.must(t, s.Agent(1).Signal(unix.SIGCONT))
+	s.status(t, 1, "pbx2 to know", func(st control.Status) bool { return st.VIPs[1].Holder == "pbx3" })
+	st := s.status(t, 2, "pbx3's counters", func(control.Status) bool { return true })
+	if n := st.Counters["arp_rival_claims"]; n != 0 {
+		t.Errorf("%d claims by a stale node", n)
+	}
+	s.planted["pbx2"] = true // see staleIsNoRival
+}

@@ -1,0 +1,58 @@
+package lab
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+)
+
+// routerLinkLocal is the router's address on both its links, and everybody's
+// default route: IPv6 routers are known by such addresses.
+var routerLinkLocal = netip.MustParseAddr("fe80::1")
+
+// buildIPv6 gives every host an address of IPv6 beside its own, and the router
+// as default route.
+func (l *Lab) buildIPv6() error {
+	if err := l.router.Do(func() error { return sysctl("ipv6/conf/*/forwarding", "1") }); err != nil {
+		return err
+	}
+	gateway := l.address6(l.phoneAddress(1))
+	for _, at := range []struct {
+		host *Host
+		dev  string
+		addr netip.Addr
+	}{{l.router, nic, l.router.Addr6}, {l.router, "eth1", gateway}, {l.phone, nic, l.phone.Addr6}} {
+		if err := at.host.configure(at.dev, netip.PrefixFrom(at.addr, l.subnet6.Bits())); err != nil {
+			return err
+		}
+	}
+	for _, dev := range []string{nic, "eth1"} {
+		if err := l.router.configure(dev, netip.PrefixFrom(routerLinkLocal, 64)); err != nil {
+			return err
+		}
+	}
+	for _, h := range l.nodes {
+		if err := h.configure(nic, netip.PrefixFrom(h.Addr6, l.subnet6.Bits())); err != nil {
+			return err
+		}
+	}
+	for _, h := range append([]*Host{l.phone}, l.nodes...) {
+		if err := h.defaultRoute6(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *Host) defaultRoute6() error {
+	link, err := h.ns.route.LinkByName(nic)
+	if err == nil {
+		err = h.ns.route.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.IP(routerLinkLocal.AsSlice())})
+	}
+	if err != nil {
+		return fmt.Errorf("default route of %s via %v: %w", h.Name, routerLinkLocal, err)
+	}
+	return nil
+}
