@@ -68,10 +68,8 @@ func (a *Agent) Lock(ctx context.Context, r control.LockRequest, uid uint32, tel
 		return err
 	}
 	defer func() {
-		// Not ctx, which has ended; and the loop may have, too.
-		again, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		_ = a.ask(again, func() { a.locks.hungUp(c) })
+		// However long the loop takes to hear it: what it does not know it renews.
+		_ = a.ask(context.WithoutCancel(ctx), func() { a.locks.hungUp(c) })
 	}()
 	for {
 		select {
@@ -131,7 +129,7 @@ func (k *locks) next(q *lockQueue) {
 		return
 	}
 	if len(q.waiting) == 0 {
-		if !q.held && !q.owed {
+		if !q.held && !q.owed && k.byID[q.id] == q {
 			delete(k.byID, q.id)
 		}
 		return
@@ -231,7 +229,7 @@ func (k *locks) leave(c *lockClient, keep bool) {
 		k.a.step(ev)
 	}
 	if c.kept != nil {
-		k.a.locks.parted(c.kept, keep)
+		k.parted(c.kept, keep)
 	}
 	k.settle(q)
 	k.next(q)
@@ -263,11 +261,7 @@ func (k *locks) settle(q *lockQueue) {
 
 // later lets the loop run f after the step that it is in.
 func (k *locks) later(f func()) {
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		_ = k.a.ask(ctx, f)
-	}()
+	go func() { _ = k.a.ask(context.Background(), f) }() // fails only where the loop has ended
 }
 
 // explain tells who waits why.

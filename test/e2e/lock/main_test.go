@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -93,7 +92,6 @@ type client struct {
 	cmd  *exec.Cmd
 	out  strings.Builder
 	done chan struct{}
-	once sync.Once
 }
 
 // lock starts one. A node's clients need no namespace: they talk to their agent
@@ -132,15 +130,6 @@ func (c *client) code() int {
 		c.s.t.Fatalf("lock on node %d does not end; it said %q", c.node, c.out.String())
 	}
 	return c.cmd.ProcessState.ExitCode()
-}
-
-func (c *client) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
 }
 
 // critical is a command that must never run twice at a time: it holds a file lock,
