@@ -276,3 +276,43 @@ func (s *site) fault(r *rand.Rand, node int, take chan *exec.Cmd) {
 		s.must(s.StartAgent(node))
 	}
 }
+
+// TestLeaveTheQueue: who is interrupted while it waits is out of everybody's way, and
+// a command that is interrupted ends its lock.
+func TestLeaveTheQueue(t *testing.T) {
+	s := start(t)
+	holder := s.lock(0, append([]string{"queue"}, s.critical("sleep 60")...)...)
+	s.waitEntered(1)
+	impatient := s.lock(1, append([]string{"queue"}, s.critical("true")...)...)
+	waiting := func(n int) func() error {
+		return func() error {
+			got := 0
+			for _, l := range s.status(1).Locks {
+				if l.Name == "queue" {
+					got = l.Waiting
+				}
+			}
+			if got != n {
+				return fmt.Errorf("%d clients wait", got)
+			}
+			return nil
+		}
+	}
+	s.await("a client waits", waiting(1))
+	impatient.signal(syscall.SIGINT)
+	if code := impatient.code(); code != 128+int(syscall.SIGINT) {
+		t.Errorf("interrupted while waiting: exit %d: %s", code, impatient.out.String())
+	}
+	s.await("nobody waits", waiting(0))
+	patient := s.lock(2, append([]string{"queue"}, s.critical("true")...)...)
+	holder.signal(syscall.SIGTERM)
+	if code := holder.code(); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("terminated: exit %d: %s", code, holder.out.String())
+	}
+	if code := patient.code(); code != 0 {
+		t.Errorf("the next one: exit %d: %s", code, patient.out.String())
+	}
+	if n := len(s.entered()); n != 2 {
+		t.Errorf("%d commands entered, want 2", n)
+	}
+}
