@@ -3,11 +3,11 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BINARY  := build/sipalive
-TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev python3-aiosmtpd curl spin
+TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev python3-aiosmtpd curl spin groff-base
 
 export CGO_ENABLED = 0
 
-.PHONY: all demo test tools lint race chaos bench clean
+.PHONY: all deb demo test tools lint race chaos bench clean
 
 all: $(BINARY)
 
@@ -15,6 +15,27 @@ all: $(BINARY)
 .PHONY: $(BINARY)
 $(BINARY):
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/sipalive
+
+# The Debian package and its bill of materials, in build/. The same commit gives
+# the same bytes: every time in it is that of the commit. A tag v1.2.3 is version
+# 1.2.3; what is built between tags sorts between them.
+DEB_ARCH    ?= $(shell $(GO) env GOARCH)
+DEB_VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --dirty=+dirty 2>/dev/null | sed 's/^v//; s/-\([0-9]*-g\)/+\1/; s/-g/.g/' | grep . \
+	|| echo "0.0.0+$$(git rev-list --count HEAD 2>/dev/null || echo 0).$$(git describe --always --exclude '*' --dirty=+dirty 2>/dev/null || echo none)")
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+STAGED := build/deb
+NFPM   := $(GO) tool -modfile=dist/deb/tools.mod nfpm
+
+deb: VERSION = $(DEB_VERSION)
+deb: $(BINARY)
+	rm -rf $(STAGED) build/*.deb build/*.cdx.json && mkdir -p $(STAGED)
+	for page in sipalive.8 sipalive.toml.5; do $(BINARY) manual $$page >$(STAGED)/$$page && gzip -9n $(STAGED)/$$page || exit 1; done
+	for shell in bash zsh fish; do $(BINARY) completion $$shell >$(STAGED)/$$shell || exit 1; done
+	printf 'sipalive (%s) unstable; urgency=medium\n\n  * CHANGELOG.md says what changes.\n\n -- %s  %s\n' '$(DEB_VERSION)' \
+		"$$(sed -n 's/^maintainer: //p' dist/deb/nfpm.yaml)" "$$(LC_ALL=C date -Rud @$(SOURCE_DATE_EPOCH))" | gzip -9n >$(STAGED)/changelog.gz
+	for text in CHANGELOG README; do gzip -9nc $$text.md >$(STAGED)/$$text.md.gz || exit 1; done
+	DEB_ARCH=$(DEB_ARCH) DEB_VERSION=$(DEB_VERSION) $(NFPM) package --config dist/deb/nfpm.yaml --packager deb --target build/
+	$(GO) run ./cmd/sbom $(BINARY) $(DEB_VERSION) >$$(echo build/*.deb | sed 's/deb$$/cdx.json/')
 
 # The whole cluster on this machine, failing over before your eyes.
 demo: $(BINARY)
@@ -46,7 +67,7 @@ lint:
 # The race detector needs cgo. The end-to-end tests run the binary, which has
 # none, so they are left out, as is the model, which is no Go; the simulator is
 # one goroutine per seed, so a few hours of it do.
-RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench $(foreach p,$(PROOF),-e $(p)))
+RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench -e /test/deb $(foreach p,$(PROOF),-e $(p)))
 race: tools
 	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 25m $(RACED)
 	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.locks 2 -sim.free 1h

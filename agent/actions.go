@@ -29,6 +29,7 @@ type takeover struct {
 	epoch    elect.Epoch // raised in place, maybe
 	took     elect.Epoch // under which it was acquired
 	gone     bool
+	released bool // its release actions have been started
 	previous elect.Node
 	cause    elect.Cause
 	told     map[hooks.Phase]bool // which of failed and unreachable have been started
@@ -75,6 +76,9 @@ func (x *actions) transitions(ts []elect.Transition) {
 	for _, t := range ts {
 		l := x.a.names().byID[t.VIP]
 		if l == nil {
+			if t.Kind == elect.ReleaseDue { // what has no actions has none to wait for
+				go x.a.report(elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
+			}
 			continue
 		}
 		switch t.Kind {
@@ -92,16 +96,26 @@ func (x *actions) transitions(ts []elect.Transition) {
 			x.once(l, hooks.Failed, t.Epoch, words(t, l.name))
 		case elect.Lapsed:
 			x.a.vipTargets.stop(t.VIP)
+		case elect.ReleaseDue:
+			x.release(l, t, func(hooks.End) { go x.a.report(elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch}) })
 		case elect.LetGo:
 			x.a.vipTargets.stop(t.VIP)
-			was := x.get(t.VIP)
-			was.gone = true
-			x.set(t.VIP, was)
-			x.start(l, hooks.Release, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
+			x.release(l, t, nil)
 		case elect.RetireDue:
 			x.start(l, hooks.Retire, t.Epoch, x.event(l, t.Epoch, x.get(t.VIP).previous, t.Cause), nil)
 		}
 	}
+}
+
+// release runs the release actions of what is let go, of a role before that.
+func (x *actions) release(l *lease, t elect.Transition, done func(hooks.End)) {
+	was := x.get(t.VIP)
+	if was.released {
+		return
+	}
+	was.gone, was.released = true, true
+	x.set(t.VIP, was)
+	x.start(l, hooks.Release, t.Epoch, x.event(l, t.Epoch, was.previous, t.Cause), done)
 }
 
 func (x *actions) set(id elect.VIPID, t takeover) {
@@ -131,7 +145,7 @@ func hookCause(c elect.Cause) hooks.Cause {
 		return hooks.Boot
 	case elect.CauseCrash:
 		return hooks.Crash
-	case elect.CauseSIP, elect.CauseVerify:
+	case elect.CauseSIP, elect.CauseVerify, elect.CauseCheck:
 		return hooks.SIP
 	}
 	return hooks.Move // planned, by whomever

@@ -113,6 +113,7 @@ func New(p Parts) *Agent {
 	a.locks = newLocks(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
+	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
 	return a
 }
 

@@ -23,7 +23,7 @@ type binder struct {
 	mu     sync.Mutex
 	level  []elect.Desired
 	owed   map[elect.VIPID]bool // the machine waits for word that it is off
-	kept   map[elect.VIPID]bool // kept from the kernel: the machine holds what could not be stored
+	wanted map[elect.VIPID]bool // what the machine last held: more than level, where that could not be stored
 	fenced map[netip.Addr]bool  // what the fence knows
 	// A reload is under way, and has put other names in force: take them up.
 	changing, renamed bool
@@ -55,7 +55,7 @@ const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
-		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, kept: map[elect.VIPID]bool{},
+		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
 		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
 	b.takeNames()
 	for id, ap := range b.applied {
@@ -69,6 +69,7 @@ func newBinder(a *Agent) *binder {
 			ap.on, ap.epoch, ap.until = true, h.Epoch, h.Until
 			d := b.levelOf(h.VIP)
 			d.Hold, d.Epoch, d.Until = true, h.Epoch, h.Until
+			b.wanted[h.VIP] = true
 		}
 	}
 	return b
@@ -82,6 +83,15 @@ func (b *binder) levelOf(id elect.VIPID) *elect.Desired {
 		}
 	}
 	return nil
+}
+
+// lives reports whether the lease of a VIP has not ended by the clock, which may
+// be ahead of what the loop has come to.
+func (b *binder) lives(id elect.VIPID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.levelOf(id)
+	return d != nil && d.Hold && b.a.Now() < d.Until
 }
 
 // arrange brings the level into the order of a new one.
@@ -111,20 +121,15 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	changed := b.arrange(level)
 	for i, d := range level {
 		old := &b.level[i]
-		if !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
-			b.kept[d.VIP] = true
-			continue
+		if b.wanted[d.VIP] && !d.Hold {
+			b.owed[d.VIP], changed = true, true // of what was never bound, too
 		}
-		kept := b.kept[d.VIP]
-		delete(b.kept, d.VIP)
-		if *old == d && !kept {
+		b.wanted[d.VIP] = d.Hold
+		if *old == d || !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
 			continue
 		}
 		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || kept || ended
-		if (old.Hold || kept) && !d.Hold {
-			b.owed[d.VIP] = true // of what was never bound, too
-		}
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || ended
 		*old = d
 		leases := b.a.Directory.leases
 		if d.Hold {
@@ -132,9 +137,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.setFence(d.VIP, d.Until)
 			continue
 		}
-		if leases.has(d.VIP) {
-			leases.end(d.VIP)
-		}
+		leases.end(d.VIP)
 		b.setFence(d.VIP, 0)
 	}
 	b.mu.Unlock()
@@ -244,10 +247,13 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
 			b.silence(ap)
-			_ = b.a.Table.Unbind(ap.address) // what failed may have been half done
+			undo := b.a.Table.Unbind(ap.address) // what failed may have been half done
 			ap.on = false
 			b.a.actions.failed(ap.id, d.Epoch, err.Error())
-			b.a.report(elect.Bound{VIP: ap.id, Err: err.Error()})
+			if undo != nil {
+				err = fmt.Errorf("%w; %w", err, undo)
+			}
+			b.a.report(elect.Bound{VIP: ap.id, On: undo != nil, Err: err.Error()})
 			return
 		}
 	}

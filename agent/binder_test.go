@@ -1,11 +1,99 @@
 package agent
 
 import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"sipalive/arp"
 	"sipalive/elect"
+	"sipalive/hooks"
+	"sipalive/platform/nstest"
+	"sipalive/vip"
+	"sipalive/vip/fence"
 )
+
+// newBinding is a binder whose kernel refuses: a machine without eth0, and a table
+// that knows no VIP until the test says so.
+func newBinding(t *testing.T) (*recording, *binder) {
+	t.Helper()
+	nstest.Enter(t)
+	r := newRecording(t)
+	a := r.a
+	a.Directory = openDirectory(t, t.TempDir())
+	_, leasesErr := a.Directory.OpenLeases([]elect.VIPID{vip1, elect.RoleID("cdr")})
+	var tableErr, arpErr error
+	a.Table, tableErr = vip.Open(nil)
+	a.Announcer, arpErr = arp.New(arp.Options{Refresh: time.Hour})
+	if err := errors.Join(leasesErr, tableErr, arpErr); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if a.watch, err = arp.OpenWatch(arp.WatchOptions{Announcer: a.Announcer, Refresh: time.Hour, Now: func() time.Duration { return time.Duration(r.now) }}); err != nil {
+		t.Fatal(err)
+	}
+	a.Ends = NewLeaseEnds(func() elect.Instant { return r.now })
+	a.Fence = new(fence.Fence)
+	a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(r.now) }})
+	a.actions, a.vipTargets = newActions(a), newVIPTargets(a)
+	a.events = make(chan elect.Event, 4)
+	t.Cleanup(func() {
+		_ = a.Runner.Close(context.Background())
+		a.watch.Close()
+		_ = a.Announcer.Close()
+		a.Table.Close()
+	})
+	return r, newBinder(a)
+}
+
+// TestBoundByHalf: where the undoing of a failed bind fails too, the machine hears
+// that the address is there; and that it is gone once the kernel has let it go.
+func TestBoundByHalf(t *testing.T) {
+	r, b := newBinding(t)
+	b.want([]elect.Desired{{VIP: vip1, Hold: true, Epoch: 7, Until: r.at(time.Second)}, {VIP: elect.RoleID("cdr")}}, true)
+	b.apply(false)
+	got, _ := (<-r.a.events).(elect.Bound)
+	if !got.On || !strings.Contains(got.Err, "eth0") || !strings.Contains(got.Err, "unbind 192.0.2.101") {
+		t.Fatalf("told %+v, want both errors and that it is on", got)
+	}
+	off := []elect.Desired{{VIP: vip1}, {VIP: elect.RoleID("cdr")}}
+	b.want(off, true)
+	b.apply(false)
+	if got := <-r.a.events; !got.(elect.Bound).On {
+		t.Fatalf("told %+v while the kernel keeps it", got)
+	}
+	if err := r.a.Table.Manage([]vip.Address{b.applied[vip1].address}); err != nil {
+		t.Fatal(err)
+	}
+	r.now = r.at(unbindRetry)
+	b.apply(false)
+	if got := <-r.a.events; got != (elect.Bound{VIP: vip1}) {
+		t.Errorf("told %+v, want that it is off", got)
+	}
+}
+
+// TestBoundTooLate: what took longer to bind than the lease lasts is told to nobody.
+func TestBoundTooLate(t *testing.T) {
+	for _, late := range []bool{true, false} {
+		r, b := newBinding(t)
+		cdr := elect.RoleID("cdr")
+		b.want([]elect.Desired{{VIP: vip1}, {VIP: cdr, Hold: true, Epoch: 7, Until: r.at(time.Second)}}, true)
+		var asked atomic.Int32
+		r.a.Now = func() elect.Instant { // the round begins in time, and then the machine stands still
+			if asked.Add(1) > 1 && late {
+				return r.at(time.Second)
+			}
+			return r.now
+		}
+		b.apply(false)
+		if on := b.applied[cdr].on; on == late || len(r.a.events) > 0 == late {
+			t.Errorf("late %t: on %t, %d events", late, on, len(r.a.events))
+		}
+	}
+}
 
 // TestEndOfWhatWasNeverBound: the machine holds a lease whose record could not
 // be stored, so the kernel never heard of it. Its end must be told all the same:
@@ -65,6 +153,35 @@ func TestRenewedAfterItsEnd(t *testing.T) {
 	if !hold() {
 		t.Error("a renewal after the end wakes nobody")
 	}
+}
+
+// TestLeaseLivesByTheClock: actions are asked of the clock, not of what the loop
+// has come to, whatever it was told before.
+func TestLeaseLivesByTheClock(t *testing.T) {
+	r := newRecording(t)
+	r.a.Directory = openDirectory(t, t.TempDir())
+	cdr := elect.RoleID("cdr")
+	if _, err := r.a.Directory.OpenLeases([]elect.VIPID{vip1, cdr}); err != nil {
+		t.Fatal(err)
+	}
+	b := newBinder(r.a)
+	want := func(stage string, expected bool) {
+		t.Helper()
+		if b.lives(cdr) != expected || b.lives(vip1) || b.lives("192.0.2.200") {
+			t.Errorf("%s: %t, and of others %t, %t", stage, b.lives(cdr), b.lives(vip1), b.lives("192.0.2.200"))
+		}
+	}
+	want("never held", false)
+	held := []elect.Desired{{VIP: vip1}, {VIP: cdr, Hold: true, Epoch: 7, Until: r.at(time.Second)}}
+	b.want(held, true)
+	want("held", true)
+	r.now += elect.Instant(time.Second)
+	want("over, and the loop stood still", false)
+	held[1].Until = r.at(3 * time.Second)
+	b.want(held, true)
+	want("renewed", true)
+	b.want([]elect.Desired{{VIP: vip1}, {VIP: cdr}}, true)
+	want("let go", false)
 }
 
 // TestAdoptedStays: what an earlier agent left held is not taken down before the

@@ -164,7 +164,7 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 const drainPatience = 5 * time.Second
 
 func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, before elect.Status, after *elect.Status, look func() error) time.Duration {
-	for time.Since(start) < drainPatience+prepareTimeout(a.Config()) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
+	for time.Since(start) < drainPatience+prepareTimeout(a.Config())+roleReleaseTimeout(a.Config()) && (len(held(node, *after)) > 0 || onTheWay(before, *after)) {
 		select {
 		case <-ctx.Done():
 			return time.Since(start)
@@ -410,5 +410,5 @@ func (a *Agent) EndPatience() time.Duration {
 
 // StopPatience is the longest that handing over may take.
 func (a *Agent) StopPatience() time.Duration {
-	return prepareTimeout(a.Config()) + 2*a.Config().Timing.Lease
+	return prepareTimeout(a.Config()) + roleReleaseTimeout(a.Config()) + 2*a.Config().Timing.Lease
 }

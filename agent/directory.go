@@ -20,11 +20,13 @@ type Directory struct {
 	run, state string
 	boot       string // this boot's id: a runtime record of another boot is void
 	leases     *leaseFile
+	grants     *leaseFile // the ends of what this node has granted as a voter
 }
 
 const (
 	runtimeName = "runtime.json"
 	leaseName   = "leases"
+	grantName   = "grants"
 	durableName = "durable.json"
 	actionsName = "actions"
 	bootIDPath  = "/proc/sys/kernel/random/boot_id"

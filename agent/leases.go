@@ -16,7 +16,7 @@ import (
 )
 
 // leaseFile is a memory-mapped file in the runtime directory with the end of
-// every lease this node holds. It changes with every renewal, so it must cost
+// every lease this node holds, or of every grant it gave. It changes with every renewal, so it must cost
 // a store to memory and no system call; it outlives the agent, whose successor
 // asks on with the same epoch where the end is still ahead (§4.5).
 type leaseFile struct {
@@ -32,7 +32,21 @@ const (
 // OpenLeases maps the file for these VIPs and roles and returns the leases it
 // finds for them, without judging whether they have ended.
 func (d *Directory) OpenLeases(ids []elect.VIPID) ([]elect.HeldVIP, error) {
-	path := filepath.Join(d.run, leaseName)
+	return d.openLeaseFile(leaseName, ids, &d.leases)
+}
+
+// OpenGrants does the same for the ends of what this node granted as a voter.
+func (d *Directory) OpenGrants(ids []elect.VIPID) (ends []elect.GrantEnd, err error) {
+	found, err := d.openLeaseFile(grantName, ids, &d.grants)
+	for _, g := range found {
+		ends = append(ends, elect.GrantEnd{VIP: g.VIP, Epoch: g.Epoch, Until: g.Until})
+	}
+	return ends, err
+}
+
+// openLeaseFile maps a file of that name, in place of the one before a reload.
+func (d *Directory) openLeaseFile(name string, ids []elect.VIPID, in **leaseFile) ([]elect.HeldVIP, error) {
+	path := filepath.Join(d.run, name)
 	found := readLeases(path, bootNumber(d.boot))
 	size := max(len(ids), 1) * leaseSlot
 	tmp := path + ".new"
@@ -68,10 +82,10 @@ func (d *Directory) OpenLeases(ids []elect.VIPID) ([]elect.HeldVIP, error) {
 	if err := os.Rename(tmp, path); err != nil {
 		return nil, errors.Join(err, unix.Munmap(mem))
 	}
-	if d.leases != nil { // of before a reload
-		_ = unix.Munmap(d.leases.mem)
+	if before := *in; before != nil {
+		_ = unix.Munmap(before.mem)
 	}
-	d.leases = l
+	*in = l
 	return held, nil
 }
 
@@ -86,11 +100,9 @@ func (d *Directory) LeftBound(ids []elect.VIPID) (left []elect.VIPID) {
 	return left
 }
 
+// slot is a VIP's. All that the machine may want have one, those that have left
+// the configuration too: the names keep them (see newNames).
 func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem[o : o+leaseSlot] }
-
-// has reports whether the file has room for a VIP: one that left the
-// configuration some reloads ago has none, and is not held.
-func (l *leaseFile) has(id elect.VIPID) bool { _, ok := l.slots[id]; return ok }
 
 // put records a lease. A reader after a crash must never find an end that
 // belongs to another epoch: the end is cleared first and written last.

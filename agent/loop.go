@@ -87,6 +87,9 @@ func (a *Agent) step(ev elect.Event) {
 // people and scripts are told last, off the loop.
 func (a *Agent) carryOut(eff elect.Effects) {
 	stored := a.storeRuntime(eff.Runtime)
+	for _, g := range eff.Granted { // of what was not stored no word leaves, and its end ends nothing
+		a.Directory.grants.put(g.VIP, g.Epoch, 0, g.Until)
+	}
 	a.recorder.transitions(eff.Transitions)
 	a.actions.transitions(eff.Transitions)
 	a.binder.want(eff.Want, stored)

@@ -102,7 +102,7 @@ func ElectConfig(c *config.Config, self *config.Node) elect.Config {
 		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
 		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
 		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c), CheckTimeout: checkTimeout(c),
-		FlushTimeout: flushTimeout(hookActions(c.Actions)),
+		FlushTimeout: flushTimeout(hookActions(c.Actions)), ReleaseTimeout: roleReleaseTimeout(c),
 	}
 	for _, n := range c.Nodes {
 		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})
@@ -148,6 +148,15 @@ func checkTimeout(c *config.Config) (longest time.Duration) {
 // take.
 func releaseTimeout(c *config.Config) time.Duration {
 	return longestChain(c, hooks.Release) + longestChain(c, hooks.Retire)
+}
+
+// roleReleaseTimeout is the longest that a role's release actions can keep it from its
+// successor.
+func roleReleaseTimeout(c *config.Config) (longest time.Duration) {
+	for _, r := range c.Roles {
+		longest = max(longest, hooks.Longest(hookActions(r.Actions), hooks.Release))
+	}
+	return longest
 }
 
 // longestChain is what the slowest VIP's or role's actions of a phase may take

@@ -19,8 +19,9 @@ type notifier struct {
 	a       *Agent
 	ways    []way
 	last    map[string]*told // by event and VIP
-	unfit   time.Time        // since when no node is fit
-	pending chan struct{}    // one element per notice under way
+	alarms  map[string]*alarm
+	again   time.Duration // noticeAgain
+	pending chan struct{} // one element per notice under way
 }
 
 // way is one [[notify]].
@@ -46,7 +47,7 @@ const (
 )
 
 func newNotifier(a *Agent) *notifier {
-	n := &notifier{a: a, last: map[string]*told{}, pending: make(chan struct{}, maxNotices)}
+	n := &notifier{a: a, last: map[string]*told{}, alarms: map[string]*alarm{}, again: noticeAgain, pending: make(chan struct{}, maxNotices)}
 	n.take()
 	return n
 }
@@ -69,16 +70,11 @@ func MailServer(c *config.Config) hooks.MailServer {
 func (n *notifier) transition(t elect.Transition, ev control.Event) {
 	switch t.Kind {
 	case elect.VIPVacant:
-		n.forAll(config.NoticeVacant, ev, ev.Text)
-	case elect.AllUnfit:
-		n.unfit = time.Now()
-		n.forAll(config.NoticeAllUnfit, ev, ev.Text)
-	case elect.AllUnfitOver:
-		text := ev.Text
-		if !n.unfit.IsZero() {
-			text += fmt.Sprintf(", after %s", time.Since(n.unfit).Round(100*time.Millisecond))
-		}
-		n.forAll(config.NoticeAllUnfit, ev, text)
+		n.alarm(config.NoticeVacant, true, ev, ev.Text)
+	case elect.Acquired, elect.HolderSeen:
+		n.alarm(config.NoticeVacant, false, ev, fmt.Sprintf("%s is held again, by %s", ev.VIP, t.Node))
+	case elect.AllUnfit, elect.AllUnfitOver:
+		n.alarm(config.NoticeAllUnfit, t.Kind == elect.AllUnfit, ev, ev.Text)
 	}
 }
 
@@ -100,13 +96,6 @@ func (n *notifier) complete(ev control.Event) {
 		text += ": " + ev.Outcome
 	}
 	n.tell(config.NoticeTakeover, ev, text)
-}
-
-// forAll tells of what every node sees: the lowest live one does.
-func (n *notifier) forAll(what config.Notice, ev control.Event, text string) {
-	if len(n.ways) > 0 && n.lowest() {
-		n.tell(what, ev, text)
-	}
 }
 
 // lowest reports whether no live node stands before this one in the file. An
@@ -131,7 +120,7 @@ func (n *notifier) lowest() bool {
 func (n *notifier) tell(what config.Notice, ev control.Event, text string) {
 	key := string(what) + " " + ev.VIP
 	before := n.last[key]
-	if before != nil && (ev.Epoch != 0 && ev.Epoch == before.epoch || what != config.NoticeTakeover && time.Since(before.at) < noticeAgain) {
+	if before != nil && (ev.Epoch != 0 && ev.Epoch == before.epoch || what != config.NoticeTakeover && time.Since(before.at) < n.again) {
 		before.silent++
 		return
 	}
@@ -139,6 +128,11 @@ func (n *notifier) tell(what config.Notice, ev control.Event, text string) {
 		text += fmt.Sprintf(" (and %d times since %s)", before.silent, before.at.Format(time.TimeOnly))
 	}
 	n.last[key] = &told{at: time.Now(), epoch: ev.Epoch}
+	n.deliver(what, ev, text)
+}
+
+// deliver sends a notice by every way that wants it.
+func (n *notifier) deliver(what config.Notice, ev control.Event, text string) {
 	var body strings.Builder
 	fmt.Fprintf(&body, "%s\n\n", text)
 	_ = control.WriteEvent(&body, ev, time.Local) // a Builder takes everything

@@ -70,13 +70,65 @@ func TestTakeoverIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestSicknessIsNotToldAgainAndAgain: what flaps is told once a minute.
+// TestSicknessIsNotToldAgainAndAgain: what flaps is told once a minute, and that it is
+// over is told however soon it is.
 func TestSicknessIsNotToldAgainAndAgain(t *testing.T) {
 	r, said := telling(t)
 	for range 3 {
 		r.transitions([]elect.Transition{{Kind: elect.AllUnfit}, {Kind: elect.AllUnfitOver}})
 	}
-	if got := said(); len(got) != 1 || got[0] != "all_unfit  0: [sipalive pbx-dc1] no node is fit: nobody moves" {
+	got := said()
+	if len(got) != 2 || got[0] != "all_unfit  0: [sipalive pbx-dc1] no node is fit: nobody moves" ||
+		!strings.HasPrefix(got[1], "all_unfit  0: [sipalive pbx-dc1] a node is fit again, after ") {
+		t.Errorf("told %q", got)
+	}
+}
+
+// TestAlarmThatComesBackAndStays: too soon to be told, it is told once the time is up,
+// unless it is over by then; and its end is told too.
+func TestAlarmThatComesBackAndStays(t *testing.T) {
+	r, said := telling(t)
+	r.notify.again = 300 * time.Millisecond
+	vacant := func() {
+		r.transitions([]elect.Transition{{Kind: elect.VIPVacant, VIP: vip1, Epoch: 7, Text: "no node is fit"}})
+	}
+	held := func() {
+		r.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: "pbx2", Epoch: 8}})
+	}
+	vacant()
+	held()
+	held()
+	vacant()
+	held()
+	r.settle()
+	for end := time.Now().Add(20 * time.Second); r.notify.alarms["vacant vip1"].deferred; time.Sleep(time.Millisecond) {
+		if r.settle(); time.Now().After(end) {
+			t.Fatal("the time is never up")
+		}
+	}
+	vacant() // and now the same with a second one
+	held()
+	vacant()
+	held()
+	vacant()
+	if got := said(); len(got) != 4 {
+		t.Fatalf("told before its time: %q", got)
+	}
+	var got []string
+	for end := time.Now().Add(20 * time.Second); len(got) < 5; time.Sleep(time.Millisecond) {
+		if got = said(); time.Now().After(end) {
+			t.Fatalf("told %q", got)
+		}
+	}
+	held()
+	got = said()
+	const vacancy, end = "nobody holds vip1: no node is fit", "vip1 is held again, by pbx2, after "
+	for i, want := range []string{vacancy, end, vacancy + " (and 1 times since ", end, vacancy + " (and 1 times since ", end} {
+		if i >= len(got) || !strings.Contains(got[i], "] "+want) {
+			t.Fatalf("told %q, want %q as number %d", got, want, i+1)
+		}
+	}
+	if len(got) != 6 {
 		t.Errorf("told %q", got)
 	}
 }

@@ -158,12 +158,13 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	}
 	switch t.Kind {
 	case elect.Acquired:
+		r.notify.transition(t, ev)
 		r.acquired(t, at, ev)
 		return
 	case elect.LetGo, elect.Lapsed:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 		r.superseded(t)
-	case elect.MoveStarted, elect.MoveFailed:
+	case elect.MoveStarted, elect.MoveFailed, elect.ReleaseDue:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
 		ev.To = string(t.Node)
@@ -182,7 +183,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	r.log(t, ev)
 	r.notify.transition(t, ev)
 	id := r.a.Journal.Add(ev)
-	if t.Kind == elect.LetGo {
+	if t.Kind == elect.LetGo || t.Kind == elect.ReleaseDue {
 		r.release[t.VIP] = &entry{id: id, epoch: t.Epoch, zero: at}
 	}
 }
@@ -204,6 +205,8 @@ func words(t elect.Transition, vip string) string {
 			return fmt.Sprintf("%s let go, epoch %d", vip, t.Epoch)
 		}
 		return fmt.Sprintf("%s handed to %s, epoch %d", vip, to, t.Epoch)
+	case elect.ReleaseDue:
+		return fmt.Sprintf("%s: its release actions come first, epoch %d", vip, t.Epoch)
 	case elect.Lapsed:
 		return fmt.Sprintf("%s: the lease ended, epoch %d", vip, t.Epoch)
 	case elect.MoveStarted:
@@ -260,7 +263,7 @@ func kindOf(k elect.TransitionKind) string {
 		return control.Takeover
 	case elect.Raised:
 		return control.KindRaised
-	case elect.LetGo, elect.Lapsed:
+	case elect.LetGo, elect.Lapsed, elect.ReleaseDue:
 		return control.KindRelease
 	case elect.MoveStarted, elect.MoveFailed:
 		return control.KindMove

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -55,7 +56,9 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	if why := needsRestart(before, f.Config, a.Self, f.Self); why != "" {
 		return "", fmt.Errorf("reload %s: %s (nothing was changed; restart the agents one by one)", f.Config.File, why)
 	}
-	if err := a.ask(ctx, func() { err = a.take(f) }); err != nil {
+	// Once it is in the loop's hands it is carried out, whether or not the one who
+	// asked still waits: so it is told what came of it.
+	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.take(f) }); err != nil {
 		return "", fmt.Errorf("reload %s: %w", f.Config.File, err)
 	}
 	if err != nil {
@@ -91,15 +94,20 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 // can fail comes first and leaves nothing behind that matters.
 func (a *Agent) take(f File) error {
 	names := newNames(f.Config, a.names())
-	if _, err := a.Directory.OpenLeases(slices.Sorted(maps.Keys(names.byID))); err != nil {
+	ids := slices.Sorted(maps.Keys(names.byID))
+	if _, err := a.Directory.OpenLeases(ids); err != nil {
+		return err
+	}
+	if _, err := a.Directory.OpenGrants(ids); err != nil {
 		return err
 	}
 	defer a.binder.changed()
-	if err := a.binder.fenceMore(names); err != nil {
+	unfence, err := a.binder.fenceMore(names)
+	if err != nil {
 		return err
 	}
 	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
-		return err
+		return errors.Join(err, unfence())
 	}
 	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
@@ -238,23 +246,30 @@ func (b *binder) forgetLeft(level []elect.Desired) {
 }
 
 // fenceMore closes the fence for what a new configuration adds, before anybody
-// could bind it.
-func (b *binder) fenceMore(n *names) error {
+// could bind it; undo opens it again for a configuration that is refused after
+// all: such an address is nobody's business here.
+func (b *binder) fenceMore(n *names) (undo func() error, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.changing = true
-	more := maps.Clone(b.fenced)
+	before, more := b.fenced, maps.Clone(b.fenced)
 	for i := range n.leases {
 		if l := &n.leases[i]; l.vip != nil {
 			more[l.address] = true
 		}
 	}
+	undo = func() error {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.fenced = before
+		return b.a.Fence.Manage(slices.Collect(maps.Keys(before)))
+	}
 	if err := b.a.Fence.Manage(slices.Collect(maps.Keys(more))); err != nil {
-		_ = b.a.Fence.Manage(slices.Collect(maps.Keys(b.fenced)))
-		return err
+		_ = b.a.Fence.Manage(slices.Collect(maps.Keys(before)))
+		return nil, err
 	}
 	b.fenced = more
-	return nil
+	return undo, nil
 }
 
 // isOurs reports whether an address is, or was, a configured VIP.

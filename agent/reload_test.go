@@ -1,11 +1,16 @@
 package agent
 
 import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"sipalive/config"
 	"sipalive/elect"
+	"sipalive/vip/fence"
 )
 
 func parse(t *testing.T, text string) *config.Config {
@@ -39,6 +44,52 @@ func TestNeedsRestart(t *testing.T) {
 	}
 	if got := needsRestart(was, was, was.Node("pbx3"), was.Node("pbx2")); got != "this node is pbx2, and was pbx3" {
 		t.Errorf("another node: %q", got)
+	}
+}
+
+// TestReloadOutlivesItsAsker: what the loop was given is carried out, and said, also
+// where nobody waits for it any more.
+func TestReloadOutlivesItsAsker(t *testing.T) {
+	r := newRecording(t)
+	a := r.a
+	a.Directory = openDirectory(t, t.TempDir())
+	a.queries, a.ended = make(chan func(), 1), make(chan struct{})
+	a.Load = func() (File, error) { return File{Config: a.Config(), Self: a.Self}, nil }
+	if err := os.RemoveAll(a.Directory.Run()); err != nil { // so that the file cannot be taken
+		t.Fatal(err)
+	}
+	ctx, gone := context.WithCancel(context.Background())
+	gone()
+	go func() { (<-a.queries)() }()
+	if _, err := a.Reload(ctx); err == nil || !strings.Contains(err.Error(), "leases.new: no such file or directory (nothing was changed)") {
+		t.Errorf("got %v, want what became of it", err)
+	}
+}
+
+// TestRefusedReloadFencesNothing: a VIP of a configuration that is refused in the
+// end is as little this node's business as before.
+func TestRefusedReloadFencesNothing(t *testing.T) {
+	r, b := newBinding(t)
+	was := netip.MustParseAddr(string(vip1))
+	f, err := fence.Open(fence.Options{Mode: fence.BPF, VIPs: map[netip.Addr]int64{was: 0}, Record: filepath.Join(t.TempDir(), "fence")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close(true) })
+	r.a.Fence = f
+	more := netip.MustParseAddr("192.0.2.102")
+	undo, err := b.fenceMore(newNames(parse(t, home+"[[vip]]\nname = \"vip2\"\naddress = \"192.0.2.102\"\n"), r.a.names()))
+	if err != nil || f.Set(more, 0) != nil {
+		t.Fatalf("%v; the fence does not know what is new", err)
+	}
+	if err := undo(); err != nil {
+		t.Fatal(err)
+	}
+	if f.Set(more, 0) == nil || b.fenced[more] {
+		t.Error("what was refused is still fenced")
+	}
+	if err := f.Set(was, 0); err != nil || !b.fenced[was] {
+		t.Errorf("what was there before is not fenced any more: %v", err)
 	}
 }
 

@@ -69,7 +69,8 @@ const (
 	gatewayGiveUp = 30 * time.Second       // with one that has never answered, after which haste is no use
 	gatewayTries  = 10                     // to hear of one at all, while nothing waits for it
 	silentMost    = 2                      // questions or pings that may go unanswered by chance
-	silentLeast   = 8                      // pings unanswered of one that is silent
+	gatewayDoubt  = 100 * time.Millisecond // between pings of one that answered until now
+	silentLeast   = 20                     // pings unanswered of one that is silent: a fifth of all frames lost is no silence
 )
 
 func (g *gateway) public() Gateway {
@@ -92,6 +93,9 @@ func (g *gateway) pause(now time.Duration) time.Duration {
 }
 
 func (g *gateway) haste() time.Duration {
+	if g.silent > 1 && g.heard != 0 && g.state != GatewaySilent {
+		return gatewayDoubt
+	}
 	if g.urgent != 0 || g.silent > 0 && g.heard != 0 {
 		return gatewayUrgent
 	}
@@ -145,7 +149,7 @@ func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
 	}
 	if now >= g.pingAt {
 		w.ping(now, g, nil)
-		if g.silent++; g.silent > silentMost {
+		if g.silent++; g.silent == silentMost+1 {
 			g.resolveAt = min(g.resolveAt, now+gatewayUrgent)
 		}
 		g.pingAt = now + g.pause(now) // an answer puts it off

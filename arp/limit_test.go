@@ -121,15 +121,16 @@ func TestAgain(t *testing.T) {
 func TestHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
-		a.Start(vip1, "eth0")
-		time.Sleep(10 * time.Second)
-		free := time.Now().Add(700 * time.Millisecond)
+		busy := time.Now().Add(10 * time.Second)
+		free := busy.Add(700 * time.Millisecond)
 		r.fail = func() error {
-			if wait := time.Until(free); wait > 0 {
+			if wait := time.Until(free); wait > 0 && !time.Now().Before(busy) {
 				return &heldBack{wait}
 			}
 			return nil
 		}
+		a.Start(vip1, "eth0")
+		time.Sleep(time.Until(busy))
 		a.Repeat(vip1)
 		time.Sleep(2 * time.Second)
 		a.Stop(vip1)

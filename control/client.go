@@ -50,6 +50,7 @@ type Client struct {
 	socket string
 	http   *http.Client
 	ask    time.Duration
+	do     time.Duration
 }
 
 // NewClient asks at the socket in runDir.
@@ -63,7 +64,7 @@ func NewClient(runDir string) *Client {
 		return d.DialContext(ctx, "unix", socket)
 	}
 	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}
-	return &Client{socket: socket, http: &http.Client{Transport: transport}, ask: clientTimeout}
+	return &Client{socket: socket, http: &http.Client{Transport: transport}, ask: clientTimeout, do: doTimeout + clientTimeout}
 }
 
 // Status is the agent's status.
@@ -132,17 +133,19 @@ func (c *Client) Do(ctx context.Context, cmd Command) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, doTimeout+c.ask)
+	ctx, cancel := context.WithTimeout(ctx, c.do)
 	defer cancel()
 	var out outcome
 	err = c.exchange(ctx, http.MethodPost, pathCommand, nil, request, &out)
 	return out.Text, err
 }
 
-// Flush has every node run its flush actions.
+// Flush has every node run its flush actions. Their timeouts bound it, which may be
+// hours: an agent that does not answer at all is found out beforehand.
 func (c *Client) Flush(ctx context.Context) ([]FlushResult, error) {
-	ctx, cancel := context.WithTimeout(ctx, doTimeout+c.ask)
-	defer cancel()
+	if _, err := c.Status(ctx); err != nil {
+		return nil, err
+	}
 	var results []FlushResult
 	return results, c.exchange(ctx, http.MethodPost, pathFlush, nil, nil, &results)
 }

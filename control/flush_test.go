@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFlush(t *testing.T) {
@@ -23,6 +24,42 @@ func TestFlush(t *testing.T) {
 		"pbx2  -                          failed  -       not heard\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+// TestFlushOutlivesACommand: the actions' timeouts bound a flush, and nothing else
+// does; but an agent that answers nothing is not waited for.
+func TestFlushOutlivesACommand(t *testing.T) {
+	agent := steady()
+	passed := make(chan struct{})
+	agent.flush = func(ctx context.Context) ([]FlushResult, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-passed:
+			return []FlushResult{{Node: "pbx1", OK: true}}, nil
+		}
+	}
+	agent.do = func(ctx context.Context, _ Command) (string, error) { <-ctx.Done(); return "", ctx.Err() }
+	_, _, dir := start(t, agent, func(s *Server) { s.do = 10 * time.Millisecond })
+	c := NewClient(dir)
+	c.do = 10 * time.Millisecond
+	done := make(chan error, 1)
+	go func() { _, err := c.Flush(ctxFor(t)); done <- err }()
+	if _, err := c.Do(ctxFor(t), Command{Kind: Failback}); err == nil {
+		t.Fatal("a command is not bounded")
+	}
+	close(passed)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+
+	silent := steady()
+	silent.status = func(ctx context.Context) (Status, error) { <-ctx.Done(); return Status{}, ctx.Err() }
+	silent.flush = func(ctx context.Context) ([]FlushResult, error) { <-ctx.Done(); return nil, ctx.Err() }
+	_, _, dir = start(t, silent, func(s *Server) { s.ask = 10 * time.Millisecond })
+	if _, err := NewClient(dir).Flush(ctxFor(t)); err == nil || !strings.Contains(err.Error(), "did not answer in time") {
+		t.Errorf("an agent that answers nothing: %v", err)
 	}
 }
 

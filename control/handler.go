@@ -156,7 +156,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), doTimeout)
+	ctx, cancel := context.WithTimeout(r.Context(), s.do)
 	defer cancel()
 	text, err := s.agent.Do(ctx, cmd)
 	if err != nil {
@@ -166,9 +166,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 func (s *Server) flush(_ http.ResponseWriter, r *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), doTimeout)
-	defer cancel()
-	results, err := s.agent.Flush(ctx)
+	results, err := s.agent.Flush(r.Context()) // the machine ends it in time
 	if results == nil {
 		results = []FlushResult{}
 	}

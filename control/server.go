@@ -35,6 +35,7 @@ type Server struct {
 	patience  time.Duration
 	write     time.Duration // writeTimeout
 	ask       time.Duration // askTimeout
+	do        time.Duration // doTimeout
 	drain     time.Duration // drainTimeout
 	followers chan struct{} // one element each
 	lockers   chan struct{} // the same
@@ -46,7 +47,7 @@ type Server struct {
 // NewServer serves the agent and its journal.
 func NewServer(agent Agent, journal *Journal) *Server {
 	return &Server{
-		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, drain: drainTimeout,
+		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, do: doTimeout, drain: drainTimeout,
 		followers: make(chan struct{}, maxFollowers), lockers: make(chan struct{}, maxLockWaits), closing: make(chan struct{}),
 	}
 }

@@ -148,8 +148,8 @@ func (s Status) self() (NodeStatus, bool) {
 	return NodeStatus{}, false
 }
 
-// Holds reports whether the answering node holds the VIP or role of that name;
-// known is false where none is configured.
+// Holds reports whether the answering node holds the VIP or role of that name, a
+// role that it is handing over no more; known is false where none is configured.
 func (s Status) Holds(name string) (holds, known bool) {
 	for _, v := range s.VIPs {
 		if v.Name == name {
@@ -158,7 +158,7 @@ func (s Status) Holds(name string) (holds, known bool) {
 	}
 	for _, r := range s.Roles {
 		if r.Name == name {
-			return r.Holder == s.Node, true
+			return r.Holder == s.Node && r.State != "moving", true // then its release actions end its job
 		}
 	}
 	return false, false

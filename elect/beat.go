@@ -43,7 +43,7 @@ func (m *Machine) heartbeat() Heartbeat {
 			m.tally(v)
 		}
 		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
-			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.move != nil, Router: v.router})
+			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.moving(), Router: v.router})
 	}
 	return b
 }

@@ -81,7 +81,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	if m.handed(v) {
 		turn = at
 	} else {
-		turn = max(turn, v.backoffUntil, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
+		turn = max(turn, v.retryAt.Add(time.Duration(rank)*m.cfg.Stagger))
 	}
 	if turn > m.now {
 		m.due(turn)

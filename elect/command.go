@@ -34,8 +34,8 @@ type request struct {
 	err  string
 	at   Instant
 
-	flush  bool    // the actions are under way or have ended
-	report *Report // what came of them
+	flush  bool     // the actions are under way or have ended
+	report []Report // what came of them
 }
 
 // commandTimeout bounds what a command may take beyond a move's own time.
@@ -100,6 +100,8 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 		return fmt.Sprintf("move %s to %s: %s", v.Name, c.Node, m.unfit(to))
 	case m.holder(v) == nil:
 		return fmt.Sprintf("move %s: nobody holds it (%s)", v.Name, m.whyVacant(v))
+	case v.closing != nil && v.closing.Successor != to.Name:
+		return m.whyClosing(v)
 	}
 	m.addMove(cmd, v, to)
 	return ""
@@ -108,6 +110,9 @@ func (m *Machine) commandMove(cmd *command, c Command) string {
 func (m *Machine) addMove(cmd *command, v *vip, to *peer) {
 	cmd.moves = append(cmd.moves, cmdMove{v: v, to: to, asks: m.rng.Uint64(), done: m.holder(v) == to})
 	cmd.by = m.now.Add(m.cfg.PrepareTimeout + 2*m.cfg.Lease + commandTimeout)
+	if v.Role {
+		cmd.by = cmd.by.Add(m.cfg.ReleaseTimeout)
+	}
 }
 
 // commandFailback brings VIPs home: to the first fit node of their prefer.
@@ -205,7 +210,7 @@ func (m *Machine) startCommand(cmd *command) {
 		}
 	case CommandMove, CommandFailback:
 		for _, mv := range cmd.moves {
-			if mv.v.phase == holding && !mv.done {
+			if mv.v.serves() && !mv.done {
 				m.startMove(mv.v, cmd.cause(), mv.to)
 			}
 		}
@@ -328,6 +333,7 @@ func (c *command) waitsFor(v *vip) bool {
 func (m *Machine) onRequest(p *peer, r Request) {
 	for _, old := range m.requests {
 		if old.from == p && old.id == r.ID {
+			old.at = m.now // what is forgotten while it is repeated would be done twice
 			if old.err != "" {
 				m.send(p, Reply{ID: r.ID, Error: old.err})
 			}
@@ -363,6 +369,8 @@ func (m *Machine) requestedMove(req *request, r Request) string {
 		return fmt.Sprintf("move %s to %s: %s has another configuration", r.VIP, r.To, m.self.Name)
 	case v.phase != holding:
 		return fmt.Sprintf("move %s: %s does not hold it", v.Name, m.self.Name)
+	case v.closing != nil:
+		return m.whyClosing(v)
 	case to == m.self:
 		return ""
 	}

@@ -2,6 +2,7 @@ package elect_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ type bench struct {
 	seq     map[elect.Node]elect.Seq
 	runtime *elect.Runtime
 	durable *elect.Durable
+	granted []elect.GrantEnd // what the runtime directory has beside the record
 	last    elect.Effects
 }
 
@@ -41,7 +43,7 @@ func newBench(t *testing.T) *bench {
 }
 
 func (b *bench) start(held []elect.HeldVIP, instance elect.Instance) {
-	m, err := elect.New(benchConfig(), elect.Restored{Runtime: b.runtime, Durable: b.durable, Held: held}, instance, b.now, rand.New(rand.NewPCG(1, 2)))
+	m, err := elect.New(benchConfig(), elect.Restored{Runtime: b.runtime, Durable: b.durable, Held: held, Granted: b.granted}, instance, b.now, rand.New(rand.NewPCG(1, 2)))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -60,6 +62,9 @@ func (b *bench) step(ev elect.Event) elect.Effects {
 	b.last = b.m.Step(b.now, ev)
 	if b.last.Runtime != nil {
 		b.runtime = b.last.Runtime
+	}
+	if len(b.last.Granted) > 0 { // the bench has one VIP
+		b.granted = slices.Clone(b.last.Granted[len(b.last.Granted)-1:])
 	}
 	if d := b.last.Durable; d != nil {
 		b.durable = d
@@ -110,6 +115,33 @@ func TestReleasedEpochIsBarred(t *testing.T) {
 	b.start(nil, 22)
 	b.want(b.asked("a", 11, 5), elect.RefusedStale, "the same after a restart")
 	b.want(b.asked("a", 11, 6), elect.Granted, "the next epoch")
+}
+
+// A voter that restarts is bound until its last renewal's end, no longer; where it
+// does not find that, or finds another grant's, for a full lease from its start.
+func TestRestartedVoterIsBoundToTheEnd(t *testing.T) {
+	for _, c := range []struct {
+		what   string
+		spoil  func(b *bench)
+		before time.Duration // the end, after the restart
+	}{
+		{"found", func(*bench) {}, 500 * time.Millisecond},
+		{"lost", func(b *bench) { b.granted = nil }, time.Second},
+		{"of another epoch", func(b *bench) { b.granted[0].Epoch-- }, time.Second},
+		{"later than any grant's", func(b *bench) { b.granted[0].Until += 1e12 }, time.Second},
+	} {
+		b := newBench(t)
+		b.want(b.asked("a", 11, 5), elect.Granted, "first ask")
+		b.pass(600 * time.Millisecond)
+		b.want(b.asked("a", 11, 5), elect.Granted, "renewal")
+		b.pass(500 * time.Millisecond)
+		c.spoil(b)
+		b.start(nil, 22)
+		b.pass(c.before - 10*time.Millisecond)
+		b.want(b.asked("c", 31, 6), elect.RefusedHeld, c.what+": before the end")
+		b.pass(20 * time.Millisecond)
+		b.want(b.asked("c", 31, 6), elect.Granted, c.what+": after the end")
+	}
 }
 
 // The record written while quiet knows nothing of what was granted before.

@@ -36,6 +36,12 @@ type Prepared struct {
 	Failed string // why the node is not ready, in words; empty when it is
 }
 
+// ReleaseDone says that the release actions of a role have ended: see ReleaseDue.
+type ReleaseDone struct {
+	VIP   VIPID
+	Epoch Epoch
+}
+
 // Verified ends this node's takeover of a VIP: the acquire actions are done,
 // and OK says whether the VIP answered SIP after them (§5.5). With GiveBack it
 // was not asked: an action failed that gives the VIP back.
@@ -101,7 +107,9 @@ type NodeReport struct {
 	Failed  string // why nothing is known of it; empty otherwise
 	Results []ActionResult
 
-	done bool
+	done    bool
+	came    []bool // by part
+	missing int    // parts
 }
 
 // Flushed ends a FlushDue effect: ID and From are its.
@@ -111,16 +119,17 @@ type Flushed struct {
 	Results []ActionResult
 }
 
-func (Received) event() {}
-func (Health) event()   {}
-func (Bound) event()    {}
-func (Prepared) event() {}
-func (Verified) event() {}
-func (Stored) event()   {}
-func (Unstored) event() {}
-func (Tick) event()     {}
-func (Command) event()  {}
-func (Flushed) event()  {}
+func (Received) event()    {}
+func (Health) event()      {}
+func (Bound) event()       {}
+func (ReleaseDone) event() {}
+func (Prepared) event()    {}
+func (Verified) event()    {}
+func (Stored) event()      {}
+func (Unstored) event()    {}
+func (Tick) event()        {}
+func (Command) event()     {}
+func (Flushed) event()     {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -133,7 +142,8 @@ func (Flushed) event()  {}
 // out, the fence's deadlines included, before anything is sent.
 type Effects struct {
 	Runtime     *Runtime
-	Durable     *Durable // write in the background, answer with Stored
+	Granted     []GrantEnd // for the runtime directory as well, and before anything is sent
+	Durable     *Durable   // write in the background, answer with Stored
 	Want        []Desired
 	Locks       []HeldLock // as Want, of the locks in use
 	Send        []Outgoing
@@ -209,13 +219,14 @@ const (
 	Frozen        // this node's SIP verdicts; Text says for how long
 	Thawed
 	ActionFailed // an acquire action failed that gives the VIP back; Text says what follows
+	ReleaseDue   // this node hands a role over, to Successor: its release actions come first, ReleaseDone answers
 	transitionKindEnd
 )
 
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed", "action failed"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed", "action failed", "release due"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -255,6 +266,7 @@ type Config struct {
 	FlushTimeout   time.Duration // the longest a node's flush actions may take
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
 	CheckTimeout   time.Duration // the longest a node's own checks may take
+	ReleaseTimeout time.Duration // the longest a role's release actions may take
 	Digest         uint64
 }
 

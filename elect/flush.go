@@ -13,8 +13,27 @@ type flushing struct {
 	open    int          // without an answer yet
 }
 
-// maxReports bounds what one node tells of its flush: it has to fit into a packet.
-const maxReports = 56
+const (
+	reportPart = 56      // results in one packet, in which they fit at their longest
+	maxReports = 1 << 15 // of one node; a file has room for fewer actions
+)
+
+// parts are the packets that tell of a node's results.
+func parts(id uint64, results []ActionResult) (all []Report) {
+	results = results[:min(len(results), maxReports)]
+	for first := 0; first == 0 || first < len(results); first += reportPart {
+		all = append(all, Report{ID: id, First: uint64(first), Total: uint64(len(results)), Results: results[first:min(first+reportPart, len(results))]})
+	}
+	return all
+}
+
+// fits reports whether r is one of the parts of what parts were told of before, nil
+// for none.
+func (r Report) fits(total []ActionResult) bool {
+	within := r.First == 0 || r.First < r.Total
+	return within && r.Total <= maxReports && (total == nil || uint64(len(total)) == r.Total) && r.First%reportPart == 0 &&
+		r.First+uint64(len(r.Results)) == min(r.First+reportPart, r.Total)
+}
 
 func (m *Machine) commandFlush(c Command) {
 	f := &flushing{id: c.ID, asks: m.rng.Uint64() | 1, by: m.now.Add(m.cfg.FlushTimeout + commandTimeout)}
@@ -33,15 +52,16 @@ func (m *Machine) commandFlush(c Command) {
 
 // onFlushed takes the outcome of this node's own actions, to whoever asked.
 func (m *Machine) onFlushed(e Flushed) {
-	results := e.Results[:min(len(e.Results), maxReports)]
 	if e.From == m.self.Name {
-		m.reported(m.self, e.ID, results)
+		for _, r := range parts(e.ID, e.Results) {
+			m.reported(m.self, r)
+		}
 		return
 	}
 	for _, r := range m.requests {
 		if r.flush && r.id == e.ID && r.from.Name == e.From {
-			r.report = &Report{ID: e.ID, Results: results}
-			m.send(r.from, *r.report)
+			r.report = parts(e.ID, e.Results)
+			m.sendReport(r)
 		}
 	}
 }
@@ -52,18 +72,36 @@ func (m *Machine) requestedFlush(r *request) {
 	case !r.flush:
 		r.flush = true
 		m.eff.Flush = append(m.eff.Flush, FlushDue{ID: r.id, From: r.from.Name})
-	case r.report != nil:
-		m.send(r.from, *r.report)
+	default:
+		m.sendReport(r)
 	}
 }
 
-func (m *Machine) reported(p *peer, id uint64, results []ActionResult) {
+func (m *Machine) sendReport(r *request) {
+	for _, part := range r.report {
+		m.send(r.from, part)
+	}
+}
+
+// reported takes one part; the node is asked again until all have come.
+func (m *Machine) reported(p *peer, part Report) {
 	for _, f := range m.flushes {
-		if f.asks != id {
+		r := &f.reports[p.index]
+		if f.asks != part.ID || r.done || r.Failed != "" || !part.fits(r.Results) {
 			continue
 		}
-		if r := &f.reports[p.index]; !r.done && r.Failed == "" {
-			r.done, r.Results = true, results
+		if r.Results == nil {
+			r.Results = make([]ActionResult, part.Total)
+			r.missing = len(parts(0, r.Results))
+			r.came = make([]bool, r.missing)
+		}
+		if n := part.First / reportPart; !r.came[n] {
+			copy(r.Results[part.First:], part.Results)
+			r.came[n] = true
+			r.missing--
+		}
+		if r.missing == 0 {
+			r.done = true
 			f.open--
 		}
 	}
@@ -96,7 +134,7 @@ func (m *Machine) endFlushes() {
 func (m *Machine) answerFlush(f *flushing, why string) {
 	for i := range f.reports {
 		if r := &f.reports[i]; !r.done && r.Failed == "" {
-			r.Failed = why
+			r.Failed, r.Results = why, nil // a part of them would pass for all
 		}
 	}
 	m.eff.Answers = append(m.eff.Answers, CommandAnswer{ID: f.id, Reports: f.reports})

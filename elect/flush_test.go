@@ -1,7 +1,9 @@
 package elect
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -94,6 +96,115 @@ func TestFlushAsksEveryLiveNodeOnce(t *testing.T) {
 	r := answers[0].Reports
 	if len(r) != 3 || r[0].Results[0].Action != "x" || r[1].Results[0].Text != "refused" || r[2].Failed != "not heard" {
 		t.Errorf("reports %+v", r)
+	}
+}
+
+// TestFlushOfManyActions: what does not fit into one packet comes in several, of which
+// any may be lost, come twice or out of order; nothing is cut.
+func TestFlushOfManyActions(t *testing.T) {
+	for _, n := range []int{0, 1, reportPart, reportPart + 1, 1000} {
+		f := newFlushers(t)
+		f.alive("a", "b")
+		f.alive("b", "a")
+		eff := f.step("a", Command{ID: 5, Kind: CommandFlush})
+		f.step("a", Flushed{ID: eff.Flush[0].ID, From: "a", Results: numbered(n)})
+		ask := Received{From: "a", Instance: 7, Seq: 9, Msg: Request{ID: requests(eff)["b"], Kind: CommandFlush}}
+		due := f.step("b", ask).Flush[0]
+		sent := f.step("b", Flushed{ID: due.ID, From: "a", Results: numbered(n)}).Send
+		var answers []CommandAnswer
+		for round := range 2 {
+			for i := range sent {
+				part, is := sent[len(sent)-1-i].Msg.(Report)
+				if !is || round == 0 && i%3 == 1 { // lost
+					continue
+				}
+				if len(answers) > 0 {
+					t.Fatalf("%d results: answered before all had come", n)
+				}
+				answers = f.step("a", Received{From: "b", Instance: 7, Seq: Seq(10 + round*len(sent) + i), Msg: part}).Answers
+				if len(answers) > 0 {
+					break
+				}
+			}
+			if len(answers) > 0 {
+				break
+			}
+			sent = f.step("b", ask).Send
+		}
+		if len(answers) != 1 {
+			t.Fatalf("%d results: answers %+v", n, answers)
+		}
+		for _, r := range answers[0].Reports[:2] {
+			if r.Failed != "" || !slices.Equal(r.Results, numbered(n)) && n > 0 || len(r.Results) != n {
+				t.Errorf("%d results: %s %q tells of %d", n, r.Node, r.Failed, len(r.Results))
+			}
+		}
+	}
+}
+
+func numbered(n int) (all []ActionResult) {
+	for i := range n {
+		all = append(all, ActionResult{Action: fmt.Sprint("action ", i), OK: i%2 == 0, Took: time.Duration(i)})
+	}
+	return all
+}
+
+// TestPartsThatDoNotFit: a report that lies about its place is no report.
+func TestPartsThatDoNotFit(t *testing.T) {
+	f := newFlushers(t)
+	f.alive("a", "b")
+	eff := f.step("a", Command{ID: 5, Kind: CommandFlush})
+	f.step("a", Flushed{ID: eff.Flush[0].ID, From: "a"})
+	id := requests(eff)["b"]
+	for i, r := range []Report{
+		{Total: 1}, {Total: 1, First: 56, Results: numbered(1)}, {Total: 2, Results: numbered(1)}, {Total: 0, Results: numbered(1)},
+		{Total: 60, First: 3, Results: numbered(56)}, {Total: 60, First: 56, Results: numbered(5)}, {Total: maxReports + 1, Results: numbered(56)},
+		{Total: 56, First: 56}, {Total: 0, First: 56}, {Total: 60, First: 1<<64 - 72, Results: numbered(56)},
+	} {
+		r.ID = id
+		if eff := f.step("a", Received{From: "b", Instance: 7, Seq: Seq(10 + i), Msg: r}); len(eff.Answers) > 0 {
+			t.Errorf("%+v ends the flush", r)
+		}
+	}
+	f.step("a", Received{From: "b", Instance: 7, Seq: 30, Msg: Report{ID: id, Total: 57, Results: numbered(56)}})
+	if eff := f.step("a", Received{From: "b", Instance: 7, Seq: 31, Msg: Report{ID: id, Total: 1, Results: numbered(1)}}); len(eff.Answers) > 0 {
+		t.Error("a report of another length ends the flush")
+	}
+	eff = f.step("a", Received{From: "b", Instance: 7, Seq: 32, Msg: Report{ID: id, Total: 57, First: 56, Results: numbered(1)}})
+	if len(eff.Answers) != 1 || len(eff.Answers[0].Reports[1].Results) != 57 {
+		t.Errorf("the whole: %+v", eff.Answers)
+	}
+}
+
+// TestFlushThatTakesAnHour: a node that is asked for longer than requests are
+// remembered runs its actions once all the same.
+func TestFlushThatTakesAnHour(t *testing.T) {
+	f := newFlushers(t)
+	f.ms["a"].cfg.FlushTimeout = time.Hour
+	f.alive("a", "b")
+	f.alive("b", "a")
+	eff := f.step("a", Command{ID: 5, Kind: CommandFlush})
+	f.step("a", Flushed{ID: eff.Flush[0].ID, From: "a"})
+	ask := Received{From: "a", Instance: 7, Msg: Request{ID: requests(eff)["b"], Kind: CommandFlush}}
+	var due []FlushDue
+	for range 7000 { // for 58 minutes
+		f.now = f.now.Add(500 * time.Millisecond)
+		ask.Seq++
+		due = append(due, f.step("b", ask).Flush...)
+		if eff := f.step("a", Tick{}); len(eff.Answers) > 0 {
+			t.Fatalf("answered after %v: %+v", f.now.Sub(1e9), eff.Answers)
+		}
+	}
+	if len(due) != 1 {
+		t.Fatalf("b runs its actions %d times", len(due))
+	}
+	for _, o := range f.step("b", Flushed{ID: due[0].ID, From: "a", Results: numbered(1)}).Send {
+		if r, is := o.Msg.(Report); is {
+			eff = f.step("a", Received{From: "b", Instance: 7, Seq: ask.Seq + 1, Msg: r})
+		}
+	}
+	if len(eff.Answers) != 1 || len(eff.Answers[0].Reports[1].Results) != 1 {
+		t.Errorf("in the end %+v", eff.Answers)
 	}
 }
 

@@ -5,7 +5,7 @@ package elect
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified, v.router = false, false, RouterUnknown
-	v.retire, v.move, v.ready = 0, nil, nil
+	v.retire, v.move, v.ready, v.closing = 0, nil, nil, nil
 	v.previous = v.lastHeld
 	if v.cause = v.lastCause; !v.seenHeld {
 		v.cause = CauseBoot
@@ -66,7 +66,7 @@ func (m *Machine) lapse() {
 // kernel's word (§4.4). That epoch is never held again by this node.
 func (m *Machine) letGo(v *vip, r Release) {
 	r.VIP, r.Holder, r.Instance, r.Epoch = v.ID, m.self.Name, m.instance, v.epoch
-	v.release = &r
+	v.release, v.closing = &r, nil
 	v.phase = unbinding
 	v.givenUp = max(v.givenUp, v.epoch)
 	v.retire = v.held
@@ -88,7 +88,8 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 	m.releaseTo(v, r)
 }
 
-// onBound takes the kernel's word: only an address that is gone is released.
+// onBound takes the kernel's word: only an address that is gone is released, one
+// that could be bound by half and not taken back is let go until then.
 func (m *Machine) onBound(e Bound) {
 	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
@@ -100,12 +101,14 @@ func (m *Machine) onBound(e Bound) {
 	switch {
 	case v.phase == unbinding && !e.On:
 		m.sendRelease(v)
-	case v.phase == holding && !e.On && e.Err != "":
+	case v.phase == holding && e.Err != "":
 		// It cannot serve what it cannot bind: another may.
 		v.excluded = m.now.Add(m.cfg.Exclude)
 		v.backoffUntil = m.now.Add(m.backoff())
 		m.letGo(v, Release{Cause: CauseVerify})
-		m.sendRelease(v)
+		if !e.On {
+			m.sendRelease(v)
+		}
 	}
 }
 
@@ -142,7 +145,7 @@ func (m *Machine) sendRelease(v *vip) {
 // asks for it, moves the VIP on only where that can help (§5.5).
 func (m *Machine) onVerified(e Verified) {
 	v := m.known[e.VIP]
-	if v == nil || v.phase != holding || e.Epoch < v.first || e.Epoch > v.epoch {
+	if v == nil || !v.serves() || e.Epoch < v.first || e.Epoch > v.epoch {
 		return
 	}
 	if !e.OK && !e.Skipped && m.frozen(m.self) {

@@ -156,6 +156,8 @@ func (m *Machine) take(ev Event) {
 		m.onHealth(e)
 	case Bound:
 		m.onBound(e)
+	case ReleaseDone:
+		m.onReleaseDone(e)
 	case Prepared:
 		m.onPrepared(e)
 	case Verified:
@@ -217,7 +219,7 @@ func (m *Machine) receive(e Received) {
 	case Reply:
 		m.onReply(p, msg)
 	case Report:
-		m.reported(p, msg.ID, msg.Results)
+		m.reported(p, msg)
 	case Keep:
 		m.onKeep(p, msg)
 	case Kept:
@@ -250,7 +252,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Want: e.Want[:0], Locks: e.Locks[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
+		Granted: e.Granted[:0], Want: e.Want[:0], Locks: e.Locks[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
@@ -260,8 +262,8 @@ func (m *Machine) finish() Effects {
 	m.forgetLeft()
 	m.forgetLocks()
 	for _, v := range m.everyVIP() {
-		v.wanted = v.phase == holding || v.wanted && v.phase == unbinding
-		d := Desired{VIP: v.ID, Hold: v.phase == holding, Epoch: v.held, Until: v.until}
+		v.wanted = v.serves() || v.wanted && v.phase == unbinding
+		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until}
 		if v.Lock {
 			m.eff.Locks = append(m.eff.Locks, HeldLock{d, d.Hold && m.isKept(v)})
 		} else {

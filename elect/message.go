@@ -37,7 +37,7 @@ type Hold struct {
 	Checked  bool // verification has ended, Verified says how
 	Verified bool // the VIP answered SIP at this holder
 	Ever     bool // the VIP was verified here since the configuration was loaded (§5.5)
-	Moving   bool // a planned move away is under way
+	Moving   bool // a planned move away is under way; a role: its release actions run
 	Router   RouterState
 }
 
@@ -153,9 +153,12 @@ type Reply struct {
 	Error string
 }
 
-// Report answers a Request to flush: what came of each action.
+// Report answers a Request to flush: what came of each action. What does not fit into
+// one packet comes in several.
 type Report struct {
 	ID      uint64
+	First   uint64 // place of Results[0] in the whole
+	Total   uint64 // of all results
 	Results []ActionResult
 }
 

@@ -28,7 +28,7 @@ func (m *Machine) steerMoves() {
 		if v.ready != nil && !v.ready.running && m.now >= v.ready.asked.Add(m.cfg.PrepareTimeout+m.cfg.Lease) {
 			v.ready = nil
 		}
-		if v.phase != holding || v.Lock {
+		if !v.serves() || v.Lock {
 			continue
 		}
 		if v.move == nil {
@@ -234,7 +234,7 @@ func (m *Machine) carryMove(v *vip) {
 // onReady lets go once the successor is ready. A refusal passes on to the next.
 func (m *Machine) onReady(p *peer, r Ready) {
 	v := m.known[r.VIP]
-	if v == nil || v.phase != holding || v.move == nil || v.move.to != p || r.Epoch > v.epoch || r.Epoch < v.first {
+	if v == nil || !v.serves() || v.move == nil || v.move.to != p || r.Epoch > v.epoch || r.Epoch < v.first {
 		return
 	}
 	mv := v.move
@@ -247,6 +247,6 @@ func (m *Machine) onReady(p *peer, r Ready) {
 		mv.pending = true
 	case r.Nonce != 0:
 		mv.readyAt = m.now
-		m.letGo(v, Release{Successor: p.Name, SuccessorInstance: p.instance, Nonce: r.Nonce, Lease: r.Lease, Lists: r.Lists, Cause: mv.cause})
+		m.handOver(v, Release{Successor: p.Name, SuccessorInstance: p.instance, Nonce: r.Nonce, Lease: r.Lease, Lists: r.Lists, Cause: mv.cause})
 	}
 }

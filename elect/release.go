@@ -67,8 +67,8 @@ func (m *Machine) giveUpAtStop() {
 	}
 	left := len(m.releases)
 	for _, v := range m.everyVIP() {
-		if v.phase == holding && (m.now >= m.stopBy || v.move == nil) {
-			m.letGo(v, Release{Cause: CauseStop})
+		if v.serves() && (m.now >= m.stopBy || v.move == nil) {
+			m.handOver(v, Release{Cause: CauseStop})
 		}
 		if v.phase == holding || v.phase == unbinding {
 			left++

@@ -53,7 +53,7 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.held, v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
 		s.Router = v.router
-		if v.move != nil {
+		if v.moving() {
 			s.State = Moving
 		}
 	case v.claim.by != nil:

@@ -262,7 +262,8 @@ func (s *script) host(f []string) bool {
 	case "unstorable":
 		n().StoreFails = on()
 	case "unbindable":
-		n().BindFails = on()
+		n().HalfBinds = f[2] == "stuck"
+		n().BindFails = on() || n().HalfBinds
 	case "unverifiable":
 		n().VerifyFails = on()
 	case "prepare": // a 300ms | a fails
@@ -271,6 +272,8 @@ func (s *script) host(f []string) bool {
 		} else {
 			n().PrepareFail = strings.Join(f[2:], " ")
 		}
+	case "release": // a 3s: a role's release actions
+		n().ReleaseTook, _ = time.ParseDuration(f[2])
 	case "lease": // a 3s: from its next start
 		n().Config.Lease, _ = time.ParseDuration(f[2])
 	case "voters": // a = a b c: its file's list, from its next start

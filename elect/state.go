@@ -27,7 +27,16 @@ type Grant struct {
 	Instance Instance      `json:"instance"`
 	Epoch    Epoch         `json:"epoch"`
 	Lease    time.Duration `json:"lease"`
-	until    Instant       // a restarted voter honours the grant for one full lease instead
+	until    Instant       // kept beside the record: see GrantEnd
+}
+
+// GrantEnd is until when a voter's grant binds it. Renewals change nothing else, so
+// this is all of them that has to outlive the agent. A restarted voter that does
+// not find it honours the grant for one full lease from then on.
+type GrantEnd struct {
+	VIP   VIPID
+	Epoch Epoch
+	Until Instant
 }
 
 // Durable is what must outlive the boot: it lives in the state directory.
@@ -48,6 +57,8 @@ type Restored struct {
 	// Held are the VIPs found bound (roles: recorded) whose lease, kept in a
 	// memory-mapped file, has not ended: they are asked for on, same epoch.
 	Held []HeldVIP
+	// Granted are the ends of the grants in Runtime, as far as they are known.
+	Granted []GrantEnd
 }
 
 // HeldVIP is a lease that outlived its agent.

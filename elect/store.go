@@ -55,8 +55,9 @@ func (m *Machine) noteLease(d time.Duration) {
 
 func (m *Machine) longestLease() time.Duration { return max(m.cfg.Lease, m.durable.LongestLease) }
 
-// restoreRuntime honours the grants it finds for one full lease, and asks on
-// for what was held when nothing of the lease is missing (§4.5).
+// restoreRuntime honours the grants it finds until their ends, or for one full
+// lease where those are not known, and asks on for what was held when nothing of
+// the lease is missing (§4.5).
 func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	if r.Runtime == nil {
 		m.instance = instance
@@ -83,8 +84,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 		v.saw(v.asked)
 		if s.Grant != nil {
 			g := *s.Grant
-			g.until = m.now.Add(g.Lease)
-			v.grant = &g
+			v.grant = m.restoreGrant(id, g, r.Granted)
 			v.seenHeld = true
 			v.saw(g.Epoch)
 			v.lastHeld = g.Holder
@@ -100,6 +100,18 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 			v.givenUp = max(v.givenUp, v.asked)
 		}
 	}
+}
+
+// restoreGrant gives a grant that was found its end. One of another epoch ends
+// another grant.
+func (m *Machine) restoreGrant(id VIPID, g Grant, ends []GrantEnd) *Grant {
+	g.until = m.now.Add(g.Lease)
+	for _, e := range ends {
+		if e.VIP == id && e.Epoch == g.Epoch {
+			g.until = min(g.until, e.Until)
+		}
+	}
+	return &g
 }
 
 // holdOn takes up a lease that outlived the agent. Our own asks will cut the

@@ -55,6 +55,7 @@ type vip struct {
 	moveAfter    Instant  // no candidate was ready: not again before
 	ready        *ready   // as the successor
 	release      *Release // leaves when the kernel says the address is gone
+	closing      *Release // of a role whose release actions run: then it is let go
 
 	lock lock // where it is one
 
@@ -110,6 +111,13 @@ func (m *Machine) holder(v *vip) *peer {
 	}
 	return v.claim.by
 }
+
+// serves: held and not being handed over. A role that is has its lease, but its job
+// is ending.
+func (v *vip) serves() bool { return v.phase == holding && v.closing == nil }
+
+// moving: a planned move away is under way. Of a role only once nothing can stop it.
+func (v *vip) moving() bool { return v.closing != nil || v.move != nil && !v.Role }
 
 func (v *vip) newRound(now Instant) {
 	v.round = now

@@ -81,10 +81,17 @@ func (m *Machine) grant(v *vip, g Grant) {
 		m.dirty = true
 		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.highestKey()]
 	}
-	v.grant = &g
+	m.promise(v, &g)
 	v.saw(g.Epoch)
 	if g.Holder != m.self.Name {
 		m.abandon(v)
+	}
+}
+
+func (m *Machine) promise(v *vip, g *Grant) {
+	v.grant = g
+	if !v.Lock { // the runtime directory has no room for names that come and go: honoured for one full lease
+		m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, g.Epoch, g.until})
 	}
 }
 
@@ -100,7 +107,7 @@ func (m *Machine) yield(v *vip, p *peer) {
 // noConfidence reports whether the asker is unfit as seen from here while some
 // other node is fit (§4.3, §4.7).
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if v.Lock || m.unfit(asker) == "" || m.recovering() {
+	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {
@@ -131,7 +138,7 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 	}
 	v.saw(r.Epoch + 1)
 	m.durableDue = true
-	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)}
+	m.promise(v, &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)})
 	return true
 }
 

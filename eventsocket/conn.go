@@ -97,14 +97,14 @@ func (s *Conn) Close() {
 }
 
 func (s *Conn) login(password string) error {
-	greeting, err := s.read()
+	greeting, err := s.read(bodyKept)
 	if err != nil {
 		return err
 	}
 	if greeting.contentType != typeAuthRequest {
 		return fmt.Errorf("%w: %q instead of a greeting", errNotEventSocket, oneLine(greeting.contentType))
 	}
-	reply, err := s.command("auth " + password)
+	reply, err := s.command("auth "+password, bodyKept)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,17 @@ func (s *Conn) login(password string) error {
 // FreeSWITCH said, at most 64 KiB of it, whether it is a failure or not; the error
 // is a *Refusal if FreeSWITCH said no, else the connection's.
 func (s *Conn) API(command string) (text string, err error) {
-	f, err := s.command("api " + command)
+	return s.api(command, bodyKept)
+}
+
+// Whole is API for an answer that a program reads: nothing of it is cut, and one of
+// more than 8 MiB is an error.
+func (s *Conn) Whole(command string) (text string, err error) {
+	return s.api(command, bodyMax)
+}
+
+func (s *Conn) api(command string, keep int) (text string, err error) {
+	f, err := s.command("api "+command, keep)
 	if err != nil {
 		return "", err
 	}
@@ -129,11 +139,11 @@ func (s *Conn) API(command string) (text string, err error) {
 }
 
 // command sends one line and returns the answer to it.
-func (s *Conn) command(line string) (frame, error) {
+func (s *Conn) command(line string, keep int) (frame, error) {
 	if _, err := io.WriteString(s.conn, line+"\n\n"); err != nil {
 		return frame{}, cause(err)
 	}
-	f, err := s.read()
+	f, err := s.read(keep)
 	if err == nil && f.contentType != typeCommandReply && f.contentType != typeAPIResponse {
 		err = fmt.Errorf("%w: %q instead of a reply", errNotEventSocket, oneLine(f.contentType))
 	}
@@ -141,9 +151,9 @@ func (s *Conn) command(line string) (frame, error) {
 }
 
 // read returns the next frame that is not asynchronous; a farewell is an error.
-func (s *Conn) read() (frame, error) {
+func (s *Conn) read(keep int) (frame, error) {
 	for {
-		f, err := readFrame(s.br)
+		f, err := readFrame(s.br, keep)
 		switch {
 		case err == io.EOF:
 			return f, errors.New("FreeSWITCH closed the connection")

@@ -12,8 +12,8 @@ import (
 const (
 	frameLineMax  = 16 << 10 // one header line
 	frameLinesMax = 64       // header lines, empty ones before them included
-	bodyKept      = 64 << 10
-	bodyMax       = 8 << 20 // a Content-Length above this is not read at all
+	bodyKept      = 64 << 10 // of an answer for people
+	bodyMax       = 8 << 20  // a Content-Length above this is not read at all
 )
 
 // Content types of the event socket (FreeSWITCH mod_event_socket). Recordings of
@@ -30,7 +30,7 @@ const (
 type frame struct {
 	contentType string
 	replyText   string
-	body        []byte // at most bodyKept
+	body        []byte // as much as was to be kept
 	cut         int    // bytes of the body that were read and dropped
 }
 
@@ -41,8 +41,9 @@ func (f frame) asynchronous() bool {
 
 var errNotEventSocket = errors.New("not an event socket's answer")
 
-// readFrame reads the next frame. The error is io.EOF only between frames.
-func readFrame(br *bufio.Reader) (frame, error) {
+// readFrame reads the next frame, of its body at most keep bytes. The error is io.EOF
+// only between frames.
+func readFrame(br *bufio.Reader, keep int) (frame, error) {
 	f, length, err := readHeader(br)
 	if err != nil {
 		return frame{}, err
@@ -50,7 +51,7 @@ func readFrame(br *bufio.Reader) (frame, error) {
 	if length > bodyMax {
 		return frame{}, fmt.Errorf("an answer of %d bytes is too long (at most %d)", length, bodyMax)
 	}
-	f.body = make([]byte, min(length, bodyKept))
+	f.body = make([]byte, min(length, keep))
 	if _, err := io.ReadFull(br, f.body); err != nil {
 		return frame{}, cutOff(err)
 	}

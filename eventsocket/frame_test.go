@@ -48,7 +48,7 @@ func replay(t *testing.T, steps []recorded.Step, drip bool) {
 			continue
 		}
 		line := strings.TrimSuffix(steps[i].Client, "\n\n")
-		got, err := s.command(line)
+		got, err := s.command(line, bodyKept)
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
@@ -58,7 +58,7 @@ func replay(t *testing.T, steps []recorded.Step, drip bool) {
 	}
 	s.conn.(*net.TCPConn).CloseWrite()
 	for err == nil { // events and the farewell after the last answer
-		_, err = readFrame(s.br)
+		_, err = readFrame(s.br, bodyKept)
 	}
 	if err != io.EOF {
 		t.Errorf("after the last answer: %v", err)
@@ -107,7 +107,7 @@ func TestReadFrameErrors(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			_, err := readFrame(bufio.NewReaderSize(strings.NewReader(tt.text), frameLineMax))
+			_, err := readFrame(bufio.NewReaderSize(strings.NewReader(tt.text), frameLineMax), bodyKept)
 			if err == nil || err.Error() != tt.want {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
@@ -119,11 +119,11 @@ func TestReadFrameKeepsTheBeginningOfALongBody(t *testing.T) {
 	body := strings.Repeat("0123456789", 10_000)
 	text := "content-type: api/response\r\ncontent-length: 100000\r\n\r\n" + body + "\nContent-Type: command/reply\nReply-Text: +OK next\n\n"
 	br := bufio.NewReaderSize(strings.NewReader(text), frameLineMax)
-	f, err := readFrame(br)
+	f, err := readFrame(br, bodyKept)
 	if err != nil || string(f.body) != body[:bodyKept] || f.cut != len(body)-bodyKept {
 		t.Fatalf("kept %d, cut %d, %v", len(f.body), f.cut, err)
 	}
-	if f, err = readFrame(br); err != nil || f.replyText != "+OK next" {
+	if f, err = readFrame(br, bodyKept); err != nil || f.replyText != "+OK next" {
 		t.Errorf("the next frame is %+v, %v", f, err)
 	}
 }
@@ -150,7 +150,7 @@ func FuzzReadFrame(f *testing.F) {
 func readAll(t *testing.T, r io.Reader) (frames []frame, err error) {
 	br := bufio.NewReaderSize(r, frameLineMax)
 	for {
-		f, err := readFrame(br)
+		f, err := readFrame(br, bodyKept)
 		if err != nil {
 			if msg := err.Error(); msg != printable(msg) || strings.ContainsAny(msg, "\n\t") {
 				t.Errorf("the error is not one line: %q", msg)

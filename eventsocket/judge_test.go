@@ -41,7 +41,7 @@ func TestJudgeRecordings(t *testing.T) {
 			if !strings.HasPrefix(s.Server, "Content-Type: api/response\n") {
 				continue
 			}
-			f, err := readFrame(bufio.NewReader(strings.NewReader(s.Server)))
+			f, err := readFrame(bufio.NewReader(strings.NewReader(s.Server)), bodyKept)
 			if err != nil {
 				t.Fatal(err)
 			}

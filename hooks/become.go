@@ -151,7 +151,13 @@ func shedPriority() error {
 	if err != nil || !prioritized(attr) {
 		return err
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
+	// A nice value that a realtime policy only hides comes back: nobody may take
+	// less without CAP_SYS_NICE. The kernel returns it as 20 - nice.
+	hidden, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err != nil {
+		return err
+	}
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: int32(max(0, 20-hidden))}, 0)
 }
 
 func shedOOMScore(path string) error {

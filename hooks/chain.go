@@ -47,7 +47,19 @@ func (r *Runner) admit(l *lane, c *chain) (epoch uint64, refused string) {
 	if r.ctx.Err() != nil {
 		return c.epoch, context.Cause(r.ctx).Error()
 	}
-	return c.epoch, l.ledger.refuses(c.phase, c.epoch)
+	return c.epoch, r.refuses(l, c)
+}
+
+// refuses says why no action of the chain may start now, "" if it may; the mutex
+// is held.
+func (r *Runner) refuses(l *lane, c *chain) string {
+	if why := l.ledger.refuses(c.phase, c.epoch); why != "" {
+		return why
+	}
+	if c.phase.held() && r.lives != nil && !r.lives(l.vip) {
+		return fmt.Sprintf("the lease of epoch %d is over", c.epoch)
+	}
+	return ""
 }
 
 // runAction tries an action until it succeeds, may not be tried again, or the
@@ -99,7 +111,7 @@ func (r *Runner) pause(l *lane, c *chain, d time.Duration) {
 		if l.changed == nil {
 			l.changed = make(chan struct{})
 		}
-		changed, refused := l.changed, l.ledger.refuses(c.phase, c.epoch)
+		changed, refused := l.changed, r.refuses(l, c)
 		r.mu.Unlock()
 		if refused != "" {
 			return

@@ -55,6 +55,10 @@ func (p Phase) valid() bool { return slices.Contains(phases, p) }
 // not to the one that was let go.
 func (p Phase) takes() bool { return p == Prepare || p == Acquire || p == Unreachable }
 
+// held reports whether p is for a VIP that this node holds, and so for as long as
+// its lease lives.
+func (p Phase) held() bool { return p == Acquire || p == Unreachable }
+
 // gives reports whether the failure of an action of p may give the VIP back.
 func (p Phase) gives() bool { return p == Prepare || p == Acquire }
 

@@ -183,7 +183,7 @@ func (r *Runner) Resume(vip string, held uint64) (owed []Owed, before *Event) {
 	case held != 0 && r.opts.Journal.keptBefore():
 		owed = append(owed, Owed{Phase: Acquire, Epoch: held})
 	case held == 0 && t != nil:
-		owed = append(owed, Owed{Release, t.Epoch, t.Event})
+		owed = append(owed, Owed{Release, t.Epoch, l.released(t)})
 	}
 	for _, m := range l.left {
 		if m.Phase == Retire || m.Phase == Failed || m.Phase == Unreachable {
@@ -194,6 +194,20 @@ func (r *Runner) Resume(vip string, held uint64) (owed []Owed, before *Event) {
 		return !slices.ContainsFunc(owed, func(o Owed) bool { return o.Phase == m.Phase && o.Epoch == m.Epoch })
 	})
 	return owed, before
+}
+
+// released is what the release actions are told of a VIP that an agent before had
+// taken: what they were told, if they had begun, else that it is lost by a crash; why
+// it was taken is over.
+func (l *lane) released(t *Taken) Event {
+	for _, m := range l.left {
+		if m.Phase == Release && m.Epoch == t.Epoch {
+			return m.Event
+		}
+	}
+	ev := t.Event
+	ev.Cause, ev.Reason = Crash, string(Crash)
+	return ev
 }
 
 // digest tells two chains apart by what they do.

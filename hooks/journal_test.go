@@ -134,6 +134,43 @@ func TestWhatACrashLeaves(t *testing.T) {
 			t.Errorf("owed after the release: %+v", owed)
 		}
 	})
+	t.Run("lost, and why", func(t *testing.T) {
+		first := begin(t, t.TempDir(), "boot1")
+		j := newJournal()
+		dir := first.opts.Journal.dir
+		moved := told
+		moved.Cause, moved.Reason = Move, "drain"
+		first.Start("a", Acquire, 7, moved, nil, j.report, j.done)
+		j.wait(t)
+		l := begin(t, first.crash(t, dir), "boot1")
+		why := func(when Cause) Action {
+			a := on(Release, sh("echo $SIPALIVE_REASON when "+string(when)+" >> "+log))
+			a.When = []Cause{when}
+			return a
+		}
+		if d := cmp.Diff([]string{"release crash when crash"}, l.rerun(t, 0, []Action{why(Move), why(Crash), why(SIP), why(Boot)}, log)); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
+	t.Run("lost while it was released", func(t *testing.T) { // for a reason of its own
+		first := begin(t, t.TempDir(), "boot1")
+		dir, j := first.opts.Journal.dir, newJournal()
+		first.Start("a", Acquire, 7, told, nil, j.report, j.done)
+		j.wait(t)
+		g, j := newGate(t), newJournal()
+		last := on(Release, sh("echo $SIPALIVE_REASON >> "+log))
+		last.When = []Cause{SIP}
+		chain := []Action{on(Release, g.action()), last}
+		sick := told
+		sick.Cause, sick.Reason = SIP, "check"
+		first.Start("a", Release, 7, sick, chain, j.report, j.done)
+		g.waitBegun(t)
+		left := first.crash(t, dir)
+		g.pass(t)
+		if d := cmp.Diff([]string{"release check"}, begin(t, left, "boot1").rerun(t, 0, chain, log)); d != "" {
+			t.Errorf("(-want +got):\n%s", d)
+		}
+	})
 	t.Run("another boot", func(t *testing.T) {
 		l := begin(t, acquired(t, actions), "boot2")
 		if ran := l.rerun(t, 0, actions, log); ran != nil {

@@ -3,7 +3,9 @@ package hooks
 import (
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestEpochRules starts from what is known of a VIP and asks what may still start.
@@ -56,9 +58,12 @@ func TestEpochRules(t *testing.T) {
 
 // epochCase runs an acquire chain of epoch 5 whose first action is held open
 // while then is called, and returns what became of its second.
-func epochCase(t *testing.T, then func(r *Runner)) Outcome {
+func epochCase(t *testing.T, then func(r *Runner), before ...func(r *Runner)) Outcome {
 	t.Helper()
 	r := newTestRunner(t, Options{})
+	for _, f := range before {
+		f(r)
+	}
 	g, j := newGate(t), newJournal()
 	r.Start("vip1", Acquire, 5, Event{Epoch: 1}, []Action{g.action(), sh("echo $SIPALIVE_EPOCH")}, j.report, j.done)
 	g.waitBegun(t)
@@ -92,6 +97,40 @@ func TestRaisedChainGoesOnUnderTheNewEpoch(t *testing.T) {
 	o := epochCase(t, func(r *Runner) { r.Raised("vip1", 5, 8); r.Raised("vip1", 5, 3) })
 	if !o.OK || o.Output != "8\n" || o.Epoch != 8 {
 		t.Errorf("second action: %+v", o)
+	}
+}
+
+// TestEndOfALeaseStopsTheRestOfAChain: nobody has said yet that the epoch is over,
+// but the clock does.
+func TestEndOfALeaseStopsTheRestOfAChain(t *testing.T) {
+	for _, over := range []string{"vip1", "vip2"} {
+		var ended atomic.Bool
+		o := epochCase(t, func(r *Runner) { ended.Store(true) }, func(r *Runner) {
+			r.SetLease(func(vip string) bool { return vip != over || !ended.Load() })
+		})
+		if want := "skipped: the lease of epoch 5 is over"; over == "vip1" && (!o.Skipped || o.Err != want) {
+			t.Errorf("second action: %+v, want %s", o, want)
+		}
+		if over != "vip1" && !o.OK {
+			t.Errorf("the end of another lease stops it: %+v", o)
+		}
+	}
+}
+
+// TestEndOfALeaseStopsRepetitions, and stops nothing of a lease that is another's
+// still, or was let go.
+func TestEndOfALeaseStopsRepetitions(t *testing.T) {
+	for phase, want := range map[Phase]string{
+		Acquire: "exec /bin/false: exit status 1; not tried again: the lease of epoch 5 is over",
+		Prepare: "exec /bin/false: exit status 1 (tried 2 times)", Release: "exec /bin/false: exit status 1 (tried 2 times)",
+	} {
+		var asked atomic.Int32
+		r, j := newTestRunner(t, Options{Backoff: func(int) time.Duration { return 0 }}), newJournal()
+		r.SetLease(func(string) bool { return asked.Add(1) < 3 }) // the chain, its action, the repetition
+		r.Start("vip1", phase, 5, Event{}, []Action{{On: phase, Exec: []string{"/bin/false"}, Retries: 1}}, j.report, j.done)
+		if out := j.wait(t); out[0].Err != want {
+			t.Errorf("%s: %+v, want %s", phase, out[0], want)
+		}
 	}
 }
 

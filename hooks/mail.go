@@ -3,10 +3,12 @@ package hooks
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/wneessen/go-mail"
 )
@@ -15,7 +17,8 @@ import (
 type MailTLS string
 
 // The values of MailTLS. Opportunistic takes what is offered and checks no
-// certificate, which could be left out just as well (RFC 7435); required does.
+// certificate, which could be left out just as well (RFC 7435); required does. Where
+// there is a password, opportunistic is required: whoever stands between would get it.
 const (
 	MailPlain         MailTLS = "none"
 	MailOpportunistic MailTLS = "opportunistic"
@@ -29,6 +32,12 @@ type MailServer struct {
 	User         string // "": no login
 	PasswordFile string
 	From         string
+	Roots        *x509.CertPool // nil: this machine's
+}
+
+// verified: nothing is sent but over TLS with a certificate that can be trusted.
+func (s MailServer) verified() bool {
+	return s.TLS == MailRequired || s.TLS != MailPlain && s.User != ""
 }
 
 // checkMail wants addresses that a mail can have.
@@ -60,9 +69,24 @@ func (r *Runner) runMail(ctx context.Context, a Action, ev Event) result {
 		return fail(err)
 	}
 	if err := client.DialAndSendWithContext(ctx, m); err != nil {
-		return fail(err)
+		return fail(server.advise(err))
 	}
 	return result{}
+}
+
+// advise says what to do where the server's TLS is not good enough.
+func (s MailServer) advise(err error) error {
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case !s.verified() || !errors.As(err, &untrusted) && !strings.Contains(err.Error(), "STARTTLS"):
+		return err
+	case errors.As(err, &untrusted):
+		err = fmt.Errorf("%w: its CA has to be among this machine's", untrusted)
+	}
+	if s.User == "" {
+		return fmt.Errorf("%w (or set tls = \"opportunistic\" in [mail])", err)
+	}
+	return fmt.Errorf("%w (no password is sent otherwise; or leave user and password_file of [mail] out)", err)
 }
 
 func compose(from string, to []string, ev Event) (*mail.Msg, error) {
@@ -91,11 +115,12 @@ func (r *Runner) mailClient(ctx context.Context, server MailServer, a Action) (*
 		return nil, err
 	}
 	opts := []mail.Option{mail.WithPort(n), mail.WithTimeout(a.timeout()), mail.WithHELO(r.opts.Host), mail.WithDialContextFunc(r.bound(ctx))}
-	switch server.TLS {
-	case MailPlain:
+	switch {
+	case server.TLS == MailPlain:
 		opts = append(opts, mail.WithTLSPolicy(mail.NoTLS))
-	case MailRequired:
-		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory))
+	case server.verified():
+		opts = append(opts, mail.WithTLSPolicy(mail.TLSMandatory),
+			mail.WithTLSConfig(&tls.Config{ServerName: host, RootCAs: server.Roots, MinVersion: tls.VersionTLS12}))
 	default:
 		opts = append(opts, mail.WithTLSPolicy(mail.TLSOpportunistic),
 			mail.WithTLSConfig(&tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}))

@@ -38,13 +38,17 @@ loop.run_forever()
 `
 
 // mailServer starts one and returns its address and mailbox.
-func mailServer(t *testing.T, withTLS bool, mode string) (address, box string) {
+func mailServer(t *testing.T, withTLS bool, mode string) (address, box string, ca *x509.CertPool) {
 	t.Helper()
 	dir := t.TempDir()
 	box = filepath.Join(dir, "box")
 	cert, key := "", ""
 	if withTLS {
 		cert, key = selfSigned(t, dir)
+		text, err := os.ReadFile(cert)
+		must(t, err)
+		ca = x509.NewCertPool()
+		ca.AppendCertsFromPEM(text)
 	}
 	cmd := exec.Command("/usr/bin/python3", "-c", smtpServer, box, cert, key, mode)
 	out, err := cmd.StdoutPipe()
@@ -55,7 +59,7 @@ func mailServer(t *testing.T, withTLS bool, mode string) (address, box string) {
 	if err != nil {
 		t.Fatalf("aiosmtpd: %v (make tools installs it)", err)
 	}
-	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(port)), box
+	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(port)), box, ca
 }
 
 func selfSigned(t *testing.T, dir string) (cert, key string) {
@@ -105,22 +109,32 @@ func TestMail(t *testing.T) {
 		name    string
 		withTLS bool
 		mode    string
+		trusted bool
 		server  MailServer
 		want    string // part of the error; "": it arrives
 	}{
-		{"plain", false, "", MailServer{TLS: MailPlain}, ""},
-		{"opportunistic without", false, "", MailServer{TLS: MailOpportunistic}, ""},
-		{"opportunistic with", true, "tls", MailServer{TLS: MailOpportunistic}, ""},
-		{"login", true, "login", MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: password}, ""},
-		{"wrong password", true, "login", MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: wrong}, "535"},
-		{"no login", true, "login", MailServer{TLS: MailOpportunistic}, "Authentication required"},
-		{"required without", false, "", MailServer{TLS: MailRequired}, "STARTTLS"},
-		{"required, unknown certificate", true, "", MailServer{TLS: MailRequired}, "certificate"},
-		{"plain where TLS is wanted", true, "tls", MailServer{TLS: MailPlain}, "Must issue a STARTTLS command first"},
+		{"plain", false, "", false, MailServer{TLS: MailPlain}, ""},
+		{"opportunistic without", false, "", false, MailServer{TLS: MailOpportunistic}, ""},
+		{"opportunistic with", true, "tls", false, MailServer{TLS: MailOpportunistic}, ""},
+		{"login", true, "login", true, MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: password}, ""},
+		{"login, required", true, "login", true, MailServer{TLS: MailRequired, User: "sipalive", PasswordFile: password}, ""},
+		{"login, unknown certificate", true, "login", false, MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: password},
+			"certificate signed by unknown authority: its CA has to be among this machine's (no password is sent otherwise; or leave user and password_file of [mail] out)"},
+		{"login without TLS", false, "login", false, MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: password},
+			"does not support STARTTLS (no password is sent otherwise; or leave user and password_file of [mail] out)"},
+		{"wrong password", true, "login", true, MailServer{TLS: MailOpportunistic, User: "sipalive", PasswordFile: wrong}, "535"},
+		{"no login", true, "login", false, MailServer{TLS: MailOpportunistic}, "Authentication required"},
+		{"required without", false, "", false, MailServer{TLS: MailRequired}, "does not support STARTTLS (or set tls = \"opportunistic\" in [mail])"},
+		{"required, unknown certificate", true, "", false, MailServer{TLS: MailRequired},
+			"unknown authority: its CA has to be among this machine's (or set tls = \"opportunistic\" in [mail])"},
+		{"plain where TLS is wanted", true, "tls", false, MailServer{TLS: MailPlain}, "Must issue a STARTTLS command first"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			address, box := mailServer(t, tt.withTLS, tt.mode)
+			address, box, ca := mailServer(t, tt.withTLS, tt.mode)
 			tt.server.Server = address
+			if tt.trusted {
+				tt.server.Roots = ca
+			}
 			o := sendMail(t, tt.server)
 			got := mails(t, box)
 			if tt.want != "" {

@@ -54,6 +54,7 @@ type Runner struct {
 	cancel context.CancelCauseFunc
 
 	mu      sync.Mutex
+	lives   func(vip string) bool
 	lanes   map[string]*lane
 	working int           // goroutines
 	idle    chan struct{} // closed when working falls to 0; nil if nobody waits
@@ -225,6 +226,15 @@ func (r *Runner) background(f func()) {
 		}()
 		f()
 	}()
+}
+
+// SetLease has the Runner ask, right before each action of what is held and each
+// repetition, whether the VIP's lease lives: a process that stood still goes on
+// where it was, before anybody tells it that its epoch is over. lives must not wait.
+func (r *Runner) SetLease(lives func(vip string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lives = lives
 }
 
 // SetFreeSWITCH changes where and how later actions reach FreeSWITCH, after a

@@ -61,7 +61,10 @@ func runHelper(t *testing.T, uid uint32, ambient []uintptr, prepare func() error
 	failed := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: prepare spoilt this thread
-		err := prepare()
+		err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
+		if err == nil {
+			err = prepare()
+		}
 		if err == nil {
 			text, err = cmd.CombinedOutput()
 		}

@@ -128,7 +128,7 @@ func (p profile) address() (netip.AddrPort, error) {
 // TLS too, which is listed twice, the plain entry comes first.
 func (d *dialogue) profile(name string) (profile, error) {
 	const command = "sofia xmlstatus"
-	text, err := d.conn.API(command) // many times, so it is not kept in the output
+	text, err := d.conn.Whole(command) // many times, so it is not kept in the output
 	if err != nil {
 		return profile{}, fmt.Errorf("%s: %w", command, err)
 	}

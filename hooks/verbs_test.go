@@ -134,6 +134,30 @@ func TestProfileStart(t *testing.T) {
 	}
 }
 
+// TestProfileAmongMany: with 2000 registrations at carriers the list is longer than what
+// is kept of an answer for people, and the profile is found all the same, at its end.
+func TestProfileAmongMany(t *testing.T) {
+	recorded := answers(t, "sofia-xmlstatus.txt", list)[0]
+	_, text, _ := strings.Cut(recorded, "\n\n")
+	head, profiles, _ := strings.Cut(text, "<profiles>\n")
+	var b strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&b, "<gateway>\n<name>carrier%d</name>\n<type>gateway</type>\n<data>sip:user%[1]d@sip.carrier.example.net</data>\n<state>REGED</state>\n</gateway>\n", i)
+	}
+	long := head + "<profiles>\n" + b.String() + profiles
+	t.Logf("%d bytes", len(long))
+	o, waited := fake(t, &script{says: map[string][]string{list: {body(long)}}}, Acquire, patience, func(netip.AddrPort) error { return nil }, "profile-start vip1")
+	if !o.OK || len(waited) != 0 || len(long) < 4*64<<10 {
+		t.Errorf("%+v, waited %v", o, waited)
+	}
+
+	beyond := body(head + "<profiles>\n" + strings.Repeat(b.String(), 8<<20/b.Len()+1) + profiles)
+	o, _ = fake(t, &script{says: map[string][]string{list: {beyond}}}, Acquire, patience, func(netip.AddrPort) error { return nil }, "profile-start vip1")
+	if o.OK || !strings.Contains(o.Err, "is too long (at most 8388608)") {
+		t.Errorf("beyond all measure: %+v", o)
+	}
+}
+
 func TestProfileStartedBeforehandCostsNothing(t *testing.T) {
 	s := &script{says: map[string][]string{list: answers(t, "sofia-xmlstatus.txt", list)}}
 	o, waited := fake(t, s, Acquire, patience, func(netip.AddrPort) error { return nil }, "profile-start vip1")

@@ -228,6 +228,8 @@ func (c *coder) reply(m *elect.Reply) {
 
 func (c *coder) report(m *elect.Report) {
 	number(c, &m.ID)
+	number(c, &m.First)
+	number(c, &m.Total)
 	for i := range list(c, &m.Results, maxResults) {
 		r := &m.Results[i]
 		c.text(&r.Action)

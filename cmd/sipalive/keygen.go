@@ -9,6 +9,9 @@ import (
 	"sipalive/config"
 )
 
+// defaultKeyFile is where the key is put unless a command says otherwise.
+const defaultKeyFile = "/etc/sipalive/key"
+
 func newKeygenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "keygen",

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	hooks.BecomeAction() // this binary is what runs an action, too
-	testscript.Main(m, map[string]func(){"sipalive": main})
+	testscript.Main(m, map[string]func(){"sipalive": main, "asterisk": fakeAsterisk, "memcached": fakeMemcached})
 }
 
 // The scripts run the real command. Beside testscript's own they have

@@ -4,8 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,22 +22,17 @@ other; status shows by name whose file differs.`,
 		func([]string) control.Command { return control.Command{Kind: control.Reload} })
 }
 
-// reloadOnHangup has the agent reload at each SIGHUP until the returned function
-// is called; what comes of it is in the log.
-func reloadOnHangup(ctx context.Context, a *agent.Agent, log *slog.Logger) (stop func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hangup:
-			}
-			if _, err := a.Reload(ctx); err != nil {
-				log.Error("reload", "node", a.Self.Name, "err", err)
-			}
+// reloadOnHangup has the agent reload at each SIGHUP until ctx ends; what comes of
+// it is in the log.
+func reloadOnHangup(ctx context.Context, a *agent.Agent, hangup <-chan os.Signal, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
 		}
-	}()
-	return func() { signal.Stop(hangup) }
+		if _, err := a.Reload(ctx); err != nil {
+			log.Error("reload", "node", a.Self.Name, "err", err)
+		}
+	}
 }

@@ -68,6 +68,8 @@ func newRunCommand() *cobra.Command {
 // runAgent constructs everything, runs it, and hands over when asked to end.
 func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	log := newLog(stderr)
+	heard := hearSignals()
+	defer heard.stop()
 	file, err := loadFile(f)
 	if err != nil {
 		return err
@@ -121,7 +123,7 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	}
 	parts.Listener = listener
 	a := agent.New(parts)
-	err = runUntilSignal(ctx, a, log)
+	err = runUntilSignal(ctx, a, heard, log)
 	left = a.Left()
 	return err
 }
@@ -286,14 +288,15 @@ func openMachine(p *agent.Parts) error {
 	if err != nil {
 		return err
 	}
+	granted, err := p.Directory.OpenGrants(ids)
+	if err != nil {
+		return err
+	}
 	bound, err := p.Table.Bound()
 	if err != nil {
 		return err
 	}
-	isBound := map[elect.VIPID]bool{}
-	for _, b := range bound {
-		isBound[elect.VIPID(b.IP.String())] = b.AsBoundByBind
-	}
+	isBound := inPlace(bound)
 	if runtime != nil {
 		for _, h := range leases {
 			if h.Until > now() && (isBound[h.VIP] || roles[h.VIP]) {
@@ -304,9 +307,21 @@ func openMachine(p *agent.Parts) error {
 	if p.Rand, err = newRand(); err != nil {
 		return err
 	}
-	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted},
+	p.Machine, err = elect.New(cfg, elect.Restored{Runtime: runtime, Durable: durable, Held: p.Adopted, Granted: granted},
 		elect.Instance(p.Rand.Uint64()|1), now(), p.Rand)
 	return err
+}
+
+// inPlace are the VIPs that are bound as the agent binds them. Of a stray copy
+// beside it the binder's first round makes an end.
+func inPlace(bound []vip.Bound) map[elect.VIPID]bool {
+	is := map[elect.VIPID]bool{}
+	for _, b := range bound {
+		if b.AsBoundByBind {
+			is[elect.VIPID(b.IP.String())] = true
+		}
+	}
+	return is
 }
 
 // dropOthers takes down what an agent with another file held here: no lease of
@@ -418,22 +433,36 @@ func newLog(w io.Writer) *slog.Logger {
 // handOverPatience bounds a stop beyond the time the successors need.
 const handOverPatience = 5 * time.Second
 
+// signals are those that an agent is told things by.
+type signals struct{ end, hangup chan os.Signal }
+
+// hearSignals hears them from now on. At the very start: by default they would
+// end a process that has leases of an earlier one to hand over.
+func hearSignals() signals {
+	s := signals{make(chan os.Signal, 2), make(chan os.Signal, 1)}
+	signal.Notify(s.end, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
+	signal.Notify(s.hangup, syscall.SIGHUP)
+	return s
+}
+
+func (s signals) stop() {
+	signal.Stop(s.end)
+	signal.Stop(s.hangup)
+}
+
 // runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at
 // the second. SIGUSR2 ends it at once too, with everything left as it is, for a
 // successor that starts within the lease.
-func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error {
+func runUntilSignal(ctx context.Context, a *agent.Agent, heard signals, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
-	defer signal.Stop(signals)
-	defer reloadOnHangup(ctx, a, log)()
+	go reloadOnHangup(ctx, a, heard.hangup, log)
 	var signalled atomic.Bool
 	go func() {
 		select {
 		case <-ctx.Done():
 			return
-		case s := <-signals:
+		case s := <-heard.end:
 			signalled.Store(true)
 			if s == syscall.SIGUSR2 {
 				log.Info("leaving everything to a successor", "reason", s.String())
@@ -455,7 +484,7 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, log *slog.Logger) error
 		}()
 		select {
 		case <-ctx.Done():
-		case <-signals:
+		case <-heard.end:
 			cancel()
 		}
 	}()

@@ -32,6 +32,8 @@ type Options struct {
 	PBX    func(h *lab.Host) (lab.Spec, bool) // default the binary's own; false: none on this node
 	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
+	Ours   []netip.Addr                       // VIPs of a test's own file
+	Aside  []string                           // interfaces that a test changes by its own hand
 }
 
 // Paths says by which networks the agents hear each other.
@@ -53,6 +55,7 @@ type Cluster struct {
 	opts   Options
 	agents []*lab.Process
 	pbxes  []*lab.Process
+	before [][]string // by node: what is not the agent's, see Untouched
 	dir    string
 }
 
@@ -113,6 +116,11 @@ func (c *Cluster) begin() error {
 		if err := c.StartPBX(i); err != nil {
 			return err
 		}
+		before, err := c.settings(i)
+		if err != nil {
+			return err
+		}
+		c.before = append(c.before, before)
 		if err := c.StartAgent(i); err != nil {
 			return err
 		}
@@ -120,8 +128,11 @@ func (c *Cluster) begin() error {
 	return nil
 }
 
-// Close ends every process and removes lab and files.
-func (c *Cluster) Close() error { return errors.Join(c.Lab.Close(), os.RemoveAll(c.dir)) }
+// Close ends every process and removes lab and files. What the agents changed that
+// is none of their business is an error.
+func (c *Cluster) Close() error {
+	return errors.Join(c.Untouched(), c.Lab.Close(), os.RemoveAll(c.dir))
+}
 
 func (c *Cluster) writeConfig() error {
 	key, err := config.GenerateKey(rand.Reader)

@@ -66,4 +66,8 @@ func TestChecksSee(t *testing.T) {
 	if told := strings.Join(c.lines, "\n"); !strings.Contains(told, "orphan: vip2 is still at [pbx3]") {
 		t.Errorf("the check at the end does not see an orphan:\n%s", told)
 	}
+	if err := s.Untouched(); err == nil || !strings.Contains(err.Error(), "foreign settings of pbx2: gone: address 10.77.0.152/32") {
+		t.Errorf("the comparison at the end says %v", err)
+	}
+	s.must(t, s.Node(1).Bind(s.foreign["pbx2"]))
 }

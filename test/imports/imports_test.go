@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"hooks":       {"eventsocket"},
 	"eventsocket": {},
 	"platform":    {},
+	"keepalived":  {},
 }
 
 // pure is what elect must never see: its time and its luck come from outside.

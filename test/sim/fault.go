@@ -329,7 +329,7 @@ func (w *World) Heal() {
 		clear(n.cut)
 		clear(n.loss)
 		clear(n.blind)
-		n.PrepareTook, n.PrepareFail, n.VerifyFails, n.BindFails, n.StoreFails, n.CrashOnStore = 0, "", false, false, false, false
+		n.PrepareTook, n.PrepareFail, n.VerifyFails, n.BindFails, n.HalfBinds, n.StoreFails, n.CrashOnStore = 0, "", false, false, false, false, false
 		n.PBX = elect.SIPUp
 		n.Resume()
 		switch {

@@ -18,16 +18,19 @@ type Node struct {
 	Machine *elect.Machine // nil while the agent is down
 	Rate    float64        // of its clock against global time
 	Offset  elect.Instant
-	Runtime *elect.Runtime // the runtime directory
-	Durable *elect.Durable // the state directory
+	Runtime *elect.Runtime                 // the runtime directory
+	granted map[elect.VIPID]elect.GrantEnd // in it as well
+	Durable *elect.Durable                 // the state directory
 	Answers []elect.CommandAnswer
 	Off     bool // the whole host is
 
 	// Faults.
 	PrepareTook  time.Duration
+	ReleaseTook  time.Duration // a role's release actions
 	PrepareFail  string
 	VerifyFails  bool
 	BindFails    bool
+	HalfBinds    bool // and where it fails, the address is there, and stuck for a while
 	StoreFails   bool // the runtime directory cannot be written
 	CrashOnStore bool // the agent dies between storing and everything else, once
 
@@ -130,6 +133,11 @@ func (n *Node) Start() {
 	n.life++
 	n.Off, n.stopped, n.stopping, n.paused = false, false, false, false
 	r := elect.Restored{Runtime: n.Runtime, Durable: n.Durable}
+	for _, v := range n.w.VIPs {
+		if g, is := n.granted[v.ID]; is {
+			r.Granted = append(r.Granted, g)
+		}
+	}
 	for i := range n.bound {
 		b := &n.bound[i]
 		if n.w.isLock(i) {
@@ -174,7 +182,7 @@ func (n *Node) Kill() {
 
 // Forget loses the runtime directory.
 func (n *Node) Forget() {
-	n.Runtime = nil
+	n.Runtime, n.granted = nil, nil
 	n.w.Judge.forgot()
 }
 
@@ -298,6 +306,12 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 			return true
 		}
 	}
+	for _, g := range eff.Granted {
+		if n.granted == nil {
+			n.granted = map[elect.VIPID]elect.GrantEnd{}
+		}
+		n.granted[g.VIP] = g
+	}
 	if eff.Durable != nil {
 		n.unwritten = eff.Durable
 		n.write()
@@ -325,8 +339,12 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.lookSoon(n.w.Node(p), 2*time.Millisecond)
 	}
 	for _, t := range eff.Transitions {
-		if _, lock := t.VIP.Lock(); t.Kind == elect.Acquired && !lock {
+		switch _, lock := t.VIP.Lock(); {
+		case lock: // nothing but its client runs under it
+		case t.Kind == elect.Acquired:
 			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
+		case t.Kind == elect.ReleaseDue:
+			n.later(time.Millisecond+n.ReleaseTook, elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
 		}
 	}
 	n.Answers = append(n.Answers, eff.Answers...)
@@ -365,7 +383,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 		switch {
 		case d.Hold && !stored:
 			b.kept = !b.on // held as far as the machine knows
-		case d.Hold && !b.on && n.BindFails && !n.w.VIPs[i].Role:
+		case d.Hold && !b.on && n.BindFails && !n.HalfBinds && !n.w.VIPs[i].Role:
 			if n.w.Now >= b.tried+Time(bindTook) || n.life != b.triedBy {
 				b.tried, b.triedBy = n.w.Now, n.life
 				n.later(bindTook, elect.Bound{VIP: d.VIP, Err: "bind: operation not permitted"})
@@ -377,7 +395,7 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			b.leaving = false
 			if !b.on {
 				b.on, b.since = true, n.local()
-				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true})
+				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true, Err: n.halfBound(i)})
 			}
 			raised := b.epoch
 			b.until, b.epoch = d.Until, d.Epoch
@@ -392,11 +410,26 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 	}
 }
 
+// halfBound is what a try to bind says that failed and could not be undone.
+func (n *Node) halfBound(i int) string {
+	if !n.BindFails || n.w.VIPs[i].Role {
+		return ""
+	}
+	return "bind: no buffer space; unbind: no buffer space"
+}
+
+// stuckFor is how long the kernel keeps what was bound by half.
+const stuckFor = 500 * time.Millisecond
+
 // unbind takes the kernel a moment, in which the address still answers; the
 // agent hears of it if it is still the same one.
 func (n *Node) unbind(i int) {
 	life := n.life
-	n.w.At(20*time.Microsecond+time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond))), func() {
+	took := 20*time.Microsecond + time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond)))
+	if n.BindFails && n.HalfBinds {
+		took += stuckFor
+	}
+	n.w.At(took, func() {
 		b := &n.bound[i]
 		if !b.leaving || !b.on {
 			return

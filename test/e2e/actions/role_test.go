@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"sipalive/control"
 	"sipalive/test/cluster"
 )
 
@@ -89,5 +93,91 @@ func TestRole(t *testing.T) {
 	}
 	if code, _ := s.role(2, "--holds", "cdr"); code != 1 {
 		t.Errorf("role --holds cdr on pbx3, which came back: exit %d", code)
+	}
+}
+
+// timed is an action's program: it notes when it begins and ends, in ns of the one
+// clock that all nodes share, and lasts as long as its argument says.
+const timed = `#!/bin/sh
+echo "$SIPALIVE_NODE $SIPALIVE_EVENT $SIPALIVE_EPOCH begin $(date +%s%N)" >> RECORD
+sleep $1
+echo "$SIPALIVE_NODE $SIPALIVE_EVENT $SIPALIVE_EPOCH end $(date +%s%N)" >> RECORD
+`
+
+// when is what the record says of an action, 0 for nothing.
+func (s *site) when(node, event string, epoch uint64, what string) (at int64) {
+	s.t.Helper()
+	for _, l := range s.lines() {
+		if rest, is := strings.CutPrefix(l, fmt.Sprintf("%s %s %d %s ", node, event, epoch, what)); is {
+			var err error
+			at, err = strconv.ParseInt(rest, 10, 64)
+			s.must(err)
+		}
+	}
+	return at
+}
+
+// TestRoleActionsDoNotOverlap: a role's job ends at the old holder before it begins at
+// the new one, though that takes longer than a lease, whatever the role moves for.
+func TestRoleActionsDoNotOverlap(t *testing.T) {
+	s := start(t, cluster.Options{VIPs: 1, TOML: "[timing]\nlease = \"1s\"\nhold_down = \"0s\"\n"}, func(at *site) string {
+		say := at.script("timed", timed)
+		return "[[role]]\nname = \"cdr\"\nprefer = [\"pbx2\"]\n[[role.action]]\non = \"acquire\"\nexec = [\"" + say + "\", \"0\"]\n" +
+			"[[role.action]]\non = \"release\"\nexec = [\"" + say + "\", \"2.5\"]\n"
+	})
+	old, epoch := s.roleHolder("pbx2")
+	s.handed(old, epoch, "a move", func() string {
+		if _, err := s.do(0, control.Command{Kind: control.Move, VIP: "cdr", Node: "pbx3"}); err != nil {
+			t.Error(err)
+		}
+		return "pbx3"
+	})
+	old, epoch = s.roleHolder("pbx3")
+	s.handed(old, epoch, "a drain", func() string {
+		if _, err := s.do(0, control.Command{Kind: control.Drain, Node: "pbx3"}); err != nil {
+			t.Error(err)
+		}
+		to, _ := s.roleHolder("pbx1", "pbx2")
+		return to
+	})
+	old, epoch = s.roleHolder("pbx1", "pbx2")
+	s.handed(old, epoch, "the end of its agent", func() string {
+		if _, err := s.do(s.Index(old), control.Command{Kind: control.Stop}); err != nil {
+			t.Error(err)
+		}
+		<-s.Agent(s.Index(old)).Done()
+		to, _ := s.roleHolder(slices.DeleteFunc([]string{"pbx1", "pbx2", "pbx3"}, func(n string) bool { return n == old })...)
+		return to
+	})
+}
+
+// handed moves the role away from its holder, asks that meanwhile whether it holds
+// it, and compares the times of both sides.
+func (s *site) handed(old string, epoch uint64, why string, move func() (to string)) {
+	s.t.Helper()
+	var wg sync.WaitGroup
+	var to string
+	wg.Go(func() { to = move() })
+	s.await("the release at "+old, func(context.Context) error {
+		if s.when(old, "release", epoch, "begin") == 0 {
+			return errors.New("not begun")
+		}
+		return nil
+	})
+	if code, _ := s.role(s.Index(old), "--holds", "cdr"); code != 1 && s.when(old, "release", epoch, "end") == 0 {
+		s.t.Errorf("%s: role --holds cdr on %s, whose release actions run: exit %d", why, old, code)
+	}
+	wg.Wait()
+	_, taken := s.roleHolder(to)
+	s.await("the acquire at "+to, func(context.Context) error {
+		if s.when(to, "acquire", taken, "begin") == 0 {
+			return errors.New("not begun")
+		}
+		return nil
+	})
+	began, ended, next := s.when(old, "release", epoch, "begin"), s.when(old, "release", epoch, "end"), s.when(to, "acquire", taken, "begin")
+	s.t.Logf("%s: release at %s took %v, acquire at %s began %v after its end", why, old, time.Duration(ended-began), to, time.Duration(next-ended))
+	if ended == 0 || next < ended {
+		s.t.Errorf("%s: %s began its acquire action %v after %s began its release action, which ended at %d", why, to, time.Duration(next-began), old, ended)
 	}
 }

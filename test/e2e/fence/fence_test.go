@@ -2,6 +2,7 @@ package fence
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -227,8 +228,40 @@ func TestTerminatedAgent(t *testing.T) {
 		s.status(0)
 		s.failback(0)
 	}
+	s.terminateAtStart()
 	slices.Sort(silences)
 	t.Logf("SIGTERM: silence of %v in the median; 5 ms are asked for, see BenchmarkTerminated", silences[len(silences)/2])
+}
+
+// terminateAtStart ends a successor by SIGTERM before it has told anybody that it
+// is there: what it found held is handed over all the same, address and all.
+func (s *site) terminateAtStart() {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	begun := lab.Now()
+	must(s.t, s.Agent(0).Signal(unix.SIGUSR2))
+	must(s.t, s.Agent(0).Wait(ctx))
+	must(s.t, s.StartAgent(0))
+	must(s.t, lab.WaitFor(ctx, "the first line of its log", func() error {
+		if s.Agent(0).Output() == "" {
+			return errors.New("nothing yet")
+		}
+		return nil
+	}))
+	early := !strings.Contains(s.Agent(0).Output(), "agent started")
+	must(s.t, s.Agent(0).Terminate(ctx))
+	s.served(begun)
+	r := s.phones[0].Report(begun, lab.Now()-20*time.Millisecond)
+	s.t.Logf("SIGTERM at the start (before it was up: %t): %v", early, r)
+	if most := lease/2 + r.Stall; r.Silence > most {
+		s.t.Errorf("silence %v, want at most %v", r.Silence, most)
+	}
+	if log := s.Agent(0).Output(); !strings.Contains(log, "handing over") {
+		s.t.Errorf("nothing was handed over:\n%s", log)
+	}
+	s.unbound(0, begun)
+	s.oneHolder(begun)
 }
 
 // Without bpf the kernel removes the address of a dead agent by itself, late.

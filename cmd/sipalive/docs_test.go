@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"sipalive/config"
+)
+
+// block is what stands between two fences of a page.
+type block struct {
+	page, language, text string
+	line                 int
+}
+
+// pages are the blocks of all that operators read.
+func pages(t *testing.T) (out []block) {
+	t.Helper()
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range append(files, "../../README.md", "../../examples/README.md") {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b *block
+		for i, line := range strings.Split(string(text), "\n") {
+			fence, is := strings.CutPrefix(strings.TrimSpace(line), "```")
+			switch {
+			case is && b == nil:
+				b = &block{page: filepath.Base(f), language: fence, line: i + 1}
+			case is:
+				out = append(out, *b)
+				b = nil
+			case b != nil:
+				b.text += line + "\n"
+			}
+		}
+		if b != nil {
+			t.Errorf("%s:%d: a fence is not closed", f, b.line)
+		}
+	}
+	return out
+}
+
+// TestCommandsOfThePages: every sipalive command line on them is one that the
+// program takes: command, flags and number of arguments.
+func TestCommandsOfThePages(t *testing.T) {
+	seen := 0
+	for _, b := range pages(t) {
+		if b.language != "" || b.page == "design.md" { // §8 has forms, not command lines, and some not built yet
+			continue
+		}
+		for i, line := range strings.Split(b.text, "\n") {
+			for _, words := range commandLines(line) {
+				seen++
+				if err := taken(words); err != nil {
+					t.Errorf("%s:%d: sipalive %s: %v", b.page, b.line+1+i, strings.Join(words, " "), err)
+				}
+			}
+		}
+	}
+	if seen < 30 {
+		t.Errorf("%d command lines on all pages", seen)
+	}
+}
+
+// commandLines are what follows `sipalive` at the begin of a command on a line.
+func commandLines(line string) (out [][]string) {
+	line, _, _ = strings.Cut(line, "# ")
+	for _, part := range regexp.MustCompile(`&&|\|\||[;|]( |$)|root@\$n|\(|\)`).Split(line, -1) {
+		part, _, _ = strings.Cut(part, ">")
+		part, _, _ = strings.Cut(part, "  -")
+		if rest, is := strings.CutPrefix(strings.TrimSpace(part), "sipalive "); is {
+			// What stands behind several blanks tells about the command.
+			rest, _, _ = strings.Cut(rest, "   ")
+			out = append(out, strings.Fields(rest))
+		}
+	}
+	return out
+}
+
+func taken(words []string) error {
+	if len(words) == 0 || strings.HasSuffix(words[0], ",") || strings.HasSuffix(words[0], ":") {
+		return nil // output, such as "sipalive v1.2.3, commit ..."
+	}
+	cmd, rest, err := newRootCommand().Find(words)
+	if err != nil {
+		return err
+	}
+	if !cmd.HasParent() {
+		return fmt.Errorf("no command %q", words[0])
+	}
+	if cmd.DisableFlagParsing {
+		return nil
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return err
+	}
+	return validArguments(cmd)
+}
+
+func validArguments(cmd *cobra.Command) error { return cmd.ValidateArgs(cmd.Flags().Args()) }
+
+const (
+	docsHead  = "cluster = \"c\"\nkey_file = \"/etc/sipalive/key\"\n"
+	docsNodes = "[[node]]\nname = \"pbx1\"\naddress = \"192.0.2.11\"\n[[node]]\nname = \"pbx2\"\naddress = \"192.0.2.12\"\n[[node]]\nname = \"pbx3\"\naddress = \"192.0.2.13\"\n"
+	docsVIP   = "[[vip]]\nname = \"vip1\"\naddress = \"192.0.2.101\"\n"
+)
+
+// TestConfigurationsOfThePages: every piece of a file on them is one that a file
+// can have.
+func TestConfigurationsOfThePages(t *testing.T) {
+	seen := 0
+	for _, b := range pages(t) {
+		if b.language != "toml" {
+			continue
+		}
+		seen++
+		var err error
+		for _, before := range []string{"", docsHead, docsHead + docsNodes, docsHead + docsNodes + docsVIP} {
+			if _, err = config.Parse(b.page, []byte(before+b.text)); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Errorf("%s:%d: %v", b.page, b.line, err)
+		}
+	}
+	if seen < 10 {
+		t.Errorf("%d pieces of configuration on all pages", seen)
+	}
+}
+
+// TestFilesOfThePages: what is copied out of the package is in the package.
+func TestFilesOfThePages(t *testing.T) {
+	seen := 0
+	for _, b := range pages(t) {
+		for _, name := range regexp.MustCompile(`/usr/share/doc/sipalive/(\S+)`).FindAllStringSubmatch(b.text, -1) {
+			seen++
+			if _, err := os.Stat("../../" + name[1]); err != nil {
+				t.Errorf("%s:%d: %v", b.page, b.line, err)
+			}
+		}
+	}
+	if seen < 3 {
+		t.Errorf("%d files on all pages", seen)
+	}
+}

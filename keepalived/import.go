@@ -1,0 +1,121 @@
+package keepalived
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Node is a machine of the cluster.
+type Node struct {
+	Name    string
+	Address netip.Addr
+}
+
+// Options is what a keepalived.conf does not say.
+type Options struct {
+	File    string // for the heading alone
+	Cluster string // "": pbx
+	KeyFile string // "": /etc/sipalive/key
+	// Nodes are all of them, where the file's peers are not; the first one is
+	// the machine that the file is from, unless its unicast_src_ip is another's.
+	Nodes []Node
+	// Host names the machine that the file is from, should router_id not do.
+	Host string
+	// AddressesOf are those of an interface there; nil knows none.
+	AddressesOf func(iface string) []netip.Addr
+	ConfigID    string // keepalived's --config-id, for lines that begin with @
+}
+
+const (
+	maxNodes  = 64
+	maxVIPs   = 256
+	slowest   = time.Second // the default lease
+	minLease  = 40 * time.Millisecond
+	minBeat   = 10 * time.Millisecond
+	perLease  = 5 // heartbeats in a lease, as by default
+	perAdvert = 3 // adverts that keepalived waits for (RFC 5798, Master_Down_Interval)
+	// Three of them are the default lease; below, the lease is made as short.
+	slowAdvert = slowest / perAdvert
+)
+
+// Import returns the sipalive.toml that comes nearest to a keepalived.conf. What
+// has no equivalent stands in comments at its head, with the reason.
+func Import(text string, o Options) (string, error) {
+	if len(text) > maxText {
+		return "", fmt.Errorf("the file is larger than %d bytes; this is no keepalived.conf", maxText)
+	}
+	tokens, err := lex(text)
+	if err != nil {
+		return "", err
+	}
+	p := parser{tokens: tokens, config: o.ConfigID, vars: map[string]string{}}
+	all, err := p.statements(0)
+	if err != nil {
+		return "", err
+	}
+	s := &site{notes: p.skipped}
+	s.read(all)
+	c, err := s.cluster(o)
+	if err != nil {
+		return "", err
+	}
+	return c.text(o, s.notes), nil
+}
+
+// cluster is the result, before it is text.
+type cluster struct {
+	nodes    []Node
+	vips     []*vip
+	checks   []*check
+	lease    time.Duration // 0: the default
+	failback bool
+	after    time.Duration // 0: the default
+	refresh  time.Duration // 0: the default
+	mail     []string
+	from     string
+	server   string
+}
+
+type vip struct {
+	name, iface string
+	address     netip.Addr
+	prefer      string
+	actions     []action
+}
+
+type action struct {
+	on   string
+	exec []string
+	user string
+}
+
+type check struct {
+	name              string
+	exec              []string
+	interval, timeout time.Duration
+	fall              int
+}
+
+func (s *site) cluster(o Options) (*cluster, error) {
+	c := &cluster{}
+	own, err := s.nodes(c, o)
+	if err != nil {
+		return nil, err
+	}
+	first := map[string]*vip{} // of each instance
+	for _, in := range s.instances {
+		first[in.name] = s.vips(c, in, own)
+	}
+	if len(c.vips) == 0 {
+		return nil, errors.New("no vrrp_instance has an address that sipalive could hold; nothing to import")
+	}
+	s.actions(first)
+	s.checks(c)
+	s.timing(c)
+	s.people(c)
+	slices.SortStableFunc(s.notes, func(a, b note) int { return a.lines[0] - b.lines[0] })
+	return c, nil
+}

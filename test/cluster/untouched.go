@@ -1,0 +1,49 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// settings are a node's addresses, routes and rules but for the VIPs'.
+func (c *Cluster) settings(node int) ([]string, error) {
+	return c.Node(node).Settings(func(dev string, addr netip.Addr) bool {
+		return slices.Contains(c.VIPs, addr) || slices.Contains(c.opts.Ours, addr) || slices.Contains(c.opts.Aside, dev)
+	})
+}
+
+// Untouched is nil if every node's addresses, routes and rules, but for the VIPs',
+// are what they were before its agent was started first.
+func (c *Cluster) Untouched() (err error) {
+	for i, before := range c.before {
+		now, e := c.settings(i)
+		if e != nil {
+			err = errors.Join(err, e)
+			continue
+		}
+		for _, line := range different(before, now) {
+			err = errors.Join(err, fmt.Errorf("foreign settings of %s: %s", c.Node(i).Name, line))
+		}
+	}
+	return err
+}
+
+func different(before, now []string) (lines []string) {
+	for _, l := range before {
+		if !slices.Contains(now, l) {
+			lines = append(lines, "gone: "+l)
+		}
+	}
+	for _, l := range now {
+		if !slices.Contains(before, l) {
+			lines = append(lines, "new: "+l)
+		}
+	}
+	if len(lines) == 0 && len(now) != len(before) { // one of them twice
+		lines = append(lines, fmt.Sprintf("%d, were %d:\n%s", len(now), len(before), strings.Join(now, "\n")))
+	}
+	return lines
+}

@@ -1,0 +1,129 @@
+package deb
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// root is this machine's file system seen through an overlay: what a program in
+// it changes lies in changed alone, and is gone with the test.
+type root struct{ path, changed string }
+
+// newRoot mounts one. The mounts are in a namespace of the thread that makes
+// them, so whoever calls it has locked its goroutine to that thread.
+func newRoot(t *testing.T) *root {
+	t.Helper()
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		t.Fatalf("a mount namespace of our own: %v (run the tests as root)", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "sipalive-deb-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Unmounted first, and never RemoveAll: what is mounted here is not ours.
+	t.Cleanup(func() {
+		if err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)); err != nil {
+			t.Error(err)
+		}
+	})
+	mount := func(source, target, kind string, flags uintptr, data string) {
+		if err := os.MkdirAll(target, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(source, target, kind, flags, data); err != nil {
+			t.Fatalf("mount %s on %s: %v", kind, target, err)
+		}
+	}
+	mount("tmpfs", dir, "tmpfs", 0, "")
+	r := &root{path: filepath.Join(dir, "root"), changed: filepath.Join(dir, "changed")}
+	for _, d := range []string{r.changed, dir + "/work"} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount("overlay", r.path, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", r.changed, dir))
+	// Not the machine's: systemd's directories below decide what the scripts do.
+	mount("tmpfs", r.path+"/run", "tmpfs", 0, "")
+	mount("proc", r.path+"/proc", "proc", 0, "")
+	// Nor its devices: nothing here may reach what is the machine's.
+	mount("tmpfs", r.path+"/dev", "tmpfs", 0, "")
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} {
+		if err := unix.Mknod(r.path+"/dev/"+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/proc/self/fd", r.path+"/dev/fd"); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// try runs a command in the root.
+func (r *root) try(args ...string) (string, error) {
+	cmd := exec.Command("/usr/bin/env", append([]string{"-i", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "TERM=dumb"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.path}
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (r *root) run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := r.try(args...)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (r *root) write(t *testing.T, path, text string, mode fs.FileMode) {
+	t.Helper()
+	path = r.path + path
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), mode)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *root) exists(path string) bool {
+	_, err := os.Lstat(r.path + path)
+	return err == nil
+}
+
+// left are the files and directories that are in the root and not on the
+// machine, but for the package manager's own.
+func (r *root) left(t *testing.T) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(r.changed, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, r.changed)
+		switch {
+		case strings.HasPrefix(name, "/var/lib/dpkg"), strings.HasPrefix(name, "/var/log"), strings.HasPrefix(name, "/var/cache/man"):
+			return nil
+		case d.Type()&fs.ModeCharDevice != 0: // an overlay's mark of something that was deleted
+			paths = append(paths, "deleted: "+name)
+		default:
+			if _, err := os.Lstat("/" + name); err != nil {
+				paths = append(paths, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
