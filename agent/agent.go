@@ -66,6 +66,7 @@ type Agent struct {
 	binder     *binder
 	watch      *arp.Watch
 	probes     *probes
+	sockets    *sockets
 	vipTargets *vipTargets
 	checks     *checks
 	actions    *actions
@@ -77,6 +78,7 @@ type Agent struct {
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 
+	grid      time.Time // of all regular probes, see sipcheck.Options
 	reloading sync.Mutex
 	waitsOut  sync.Mutex // held by a drain that waits for calls to end
 	unstored  bool       // the runtime directory would not take the last record
@@ -99,7 +101,7 @@ func (a *Agent) Left() bool { return a.left.Load() }
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts:   p,
+		Parts: p, grid: time.Now(),
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -107,6 +109,7 @@ func New(p Parts) *Agent {
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
 	a.probes = newProbes(a)
+	a.sockets = newSockets(a)
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
@@ -168,7 +171,7 @@ func (a *Agent) tasks() []task {
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
 		{"probes", a.probes.run},
-		{"socket notices", a.probes.watchSockets},
+		{"socket notices", a.sockets.run},
 		{"VIP targets", a.vipTargets.run},
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},

@@ -249,7 +249,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	}
 	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
-		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, Counters: a.countersNow()}
+		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, SocketsUnwatched: a.sockets.unwatched(), Counters: a.countersNow()}
 	out.MemoryLocked, out.Locks = a.MemoryLocked, held
 	if out.Scheduling, err = platform.Scheduling(); err != nil {
 		out.Scheduling = "unknown"

@@ -13,7 +13,6 @@ import (
 
 	"sipalive/config"
 	"sipalive/elect"
-	"sipalive/platform"
 	"sipalive/sipcheck"
 )
 
@@ -21,8 +20,7 @@ import (
 // the others' slower, and makes one verdict per node of several targets.
 type probes struct {
 	a      *Agent
-	change chan []probe  // by a reload, to run
-	moved  chan struct{} // the own targets may have changed: watch their sockets
+	change chan []probe // by a reload, to run
 
 	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
 
@@ -42,7 +40,7 @@ type probe struct {
 }
 
 func newProbes(a *Agent) *probes {
-	p := &probes{a: a, change: make(chan []probe, 1), moved: make(chan struct{}, 1),
+	p := &probes{a: a, change: make(chan []probe, 1),
 		verdict: map[*sipcheck.Prober]elect.SIPState{}, told: map[elect.Node]elect.SIPState{}}
 	p.set(p.wanted(a.Config(), a.Roots))
 	return p
@@ -84,7 +82,7 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 
 func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Deliver: func(r sipcheck.Result) {
+	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid, Deliver: func(r sipcheck.Result) {
 		p.verdictOf(prober, sipState(r))
 	}})
 	return probe{prober, t, s}
@@ -134,10 +132,6 @@ func (p *probes) take(c *config.Config, roots *x509.CertPool) {
 	default:
 	}
 	p.change <- now
-	select {
-	case p.moved <- struct{}{}:
-	default:
-	}
 }
 
 // run keeps the probers running that there should be.
@@ -278,58 +272,6 @@ func (p *probes) fresh(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// watchSockets lets the kernel's notice that a SIP server's socket died trigger
-// a probe at once. Where the kernel cannot say so, the interval has to do.
-func (p *probes) watchSockets(ctx context.Context) error {
-	for ctx.Err() == nil {
-		p.watchOwn(ctx)
-	}
-	return nil
-}
-
-// watchOwn watches until a reload.
-func (p *probes) watchOwn(ctx context.Context) {
-	again := func() {
-		select {
-		case <-ctx.Done():
-		case <-p.moved:
-		}
-	}
-	protocols, ports := p.watched()
-	if len(ports) == 0 {
-		again()
-		return
-	}
-	served := func(s platform.SocketDestroyed, prober *sipcheck.Prober) bool {
-		t := prober.Target()
-		return s.Served(protocolOf(t.Transport), t.Address)
-	}
-	w, err := platform.WatchSocketsDestroyed(ctx, protocols, ports, func(s platform.SocketDestroyed) bool {
-		return slices.ContainsFunc(p.here(), func(prober *sipcheck.Prober) bool { return served(s, prober) })
-	}, func(s platform.SocketDestroyed) {
-		for _, prober := range p.here() {
-			if served(s, prober) {
-				prober.ProbeNow()
-			}
-		}
-	})
-	if err != nil {
-		p.a.recorder.warn("watch for dying sockets", err)
-		again()
-		return
-	}
-	defer w.Close()
-	select {
-	case <-ctx.Done():
-	case <-p.moved:
-	case <-w.Done():
-		if err := w.Err(); err != nil {
-			p.a.recorder.warn("watch for dying sockets", err)
-		}
-		again()
-	}
 }
 
 // here are the probers of what listens on this machine: on the node, and on the

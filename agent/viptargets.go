@@ -171,7 +171,7 @@ func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) si
 
 // sipOptions are what every prober of a VIP shares.
 func (a *Agent) sipOptions(vip netip.Addr) sipcheck.Options {
-	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security()}
+	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security(), Grid: a.grid}
 }
 
 func (a *Agent) security() sipcheck.Security {

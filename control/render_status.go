@@ -62,6 +62,7 @@ func (st Status) unusual() []string {
 	say(st.AllUnfit, "no node is fit: nobody moves (look at the PBXes, or at what they share)")
 	say(st.Quiet, "quiet: %s restarted without its grants and grants nothing for a while", st.Node)
 	say(st.FenceWeak, "fence %s: %s", st.Fence, st.FenceMeans)
+	say(st.SocketsUnwatched != "", "no notice of dying sockets: %s", st.SocketsUnwatched)
 	say(st.Waiting != "", "voter list: %s", st.Waiting)
 	for _, n := range st.Nodes {
 		say(!n.Alive, "%s silent", n.Name)

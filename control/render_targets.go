@@ -14,9 +14,10 @@ const certificateSoon = 14 * 24 * time.Hour
 // verdict: answers that get slow, certificates that end.
 func unusualTargets(where string, targets []TargetStatus) (lines []string) {
 	for _, t := range targets {
-		if t.Median > t.Timeout/2 && t.Timeout > 0 {
-			lines = append(lines, fmt.Sprintf("%s %s answers slowly: %v in the median, after %v it counts as silent",
-				where, t.Name, t.Median.text(), t.Timeout.text()))
+		// Not the median: a brown-out of a peer's would show in it after a minute.
+		if t.P90 > t.Timeout/2 && t.Timeout > 0 {
+			lines = append(lines, fmt.Sprintf("%s %s answers slowly: one answer in ten takes %v or more, after %v it counts as silent",
+				where, t.Name, t.P90.text(), t.Timeout.text()))
 		}
 		switch {
 		case t.CertificateProblem != "":

@@ -22,6 +22,10 @@ type Status struct {
 
 	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
 	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
+
+	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
+	// dead SIP server is then noticed at the next probe.
+	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
 }
 
 // NodeStatus is one node as the answering one sees it.

@@ -166,6 +166,13 @@ func (m *Machine) observers(p *peer) (live int, down, doubted []string) {
 	return live, down, doubted
 }
 
+// doubtedByAll: no live node that asks p's PBX, but p itself, had an answer to its
+// last probe.
+func (m *Machine) doubtedByAll(p *peer) bool {
+	live, _, doubted := m.observers(p)
+	return live > 0 && len(doubted) == live
+}
+
 // isFit reports whether p is alive, able to serve calls and not drained (§2).
 func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unfit(p) == "" }
 

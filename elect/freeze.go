@@ -35,20 +35,23 @@ func (m *Machine) frozenFor(p *peer) time.Duration {
 func (m *Machine) setFrozen(d time.Duration) {
 	d = min(d, MaxFreeze)
 	was := m.frozen(m.self)
-	m.frozenUntil, m.beatNow = 0, true
 	switch {
 	case d > 0:
-		m.frozenUntil = m.now.Add(d)
+		m.freezeUntil(m.now.Add(d))
 		m.tell(Transition{Kind: Frozen, Node: m.self.Name, Text: "for " + d.Round(time.Second).String()})
 	case was:
+		m.freezeUntil(0)
 		m.thawed("")
 	}
 }
 
+// freezeUntil is told to the peers, and kept for the next agent, at once.
+func (m *Machine) freezeUntil(end Instant) { m.frozenUntil, m.beatNow, m.dirty = end, true, true }
+
 // observeFreeze ends it when its time is over.
 func (m *Machine) observeFreeze() {
 	if m.frozenUntil != 0 && !m.frozen(m.self) {
-		m.frozenUntil, m.beatNow = 0, true
+		m.freezeUntil(0)
 		m.thawed("its time is over")
 	}
 }

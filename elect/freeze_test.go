@@ -81,3 +81,45 @@ func TestPeersFreeze(t *testing.T) {
 		t.Errorf("after its time: %+v", n)
 	}
 }
+
+// The agent of a frozen holder may die and come back: the operator's word stands, ends
+// when it was to end, and is over for good once thawed.
+func TestFreezeOutlivesTheAgent(t *testing.T) {
+	b := newBench(t)
+	restart := func() {
+		t.Helper()
+		b.start([]elect.HeldVIP{{VIP: vip1, Epoch: 5, Until: b.now.Add(time.Second), Since: b.now}}, 22)
+		b.step(elect.Health{Node: "b", SIP: elect.SIPRefused})
+	}
+	b.step(elect.Command{ID: 1, Kind: elect.CommandFreeze, For: 500 * time.Millisecond})
+	if b.last.Runtime == nil || b.last.Runtime.FrozenUntil != b.now.Add(500*time.Millisecond) {
+		t.Fatalf("not in the record that is stored before the operator is answered: %+v", b.last.Runtime)
+	}
+	b.now += elect.Instant(200 * time.Millisecond)
+	restart()
+	if n := b.node("b"); !n.Fit || n.Frozen != 300*time.Millisecond {
+		t.Errorf("restarted while frozen: %+v", n)
+	}
+	b.pass(301 * time.Millisecond)
+	if n := b.node("b"); n.Fit || n.Frozen != 0 {
+		t.Errorf("after its time: %+v", n)
+	}
+	restart()
+	if n := b.node("b"); n.Fit || b.runtime.FrozenUntil != 0 {
+		t.Errorf("what has ended is on record again: %+v", n)
+	}
+
+	b.step(elect.Command{ID: 2, Kind: elect.CommandFreeze, For: 100 * time.Millisecond})
+	b.now += elect.Instant(200 * time.Millisecond)
+	b.start(nil, 22)
+	if n := b.node("b"); n.Frozen != 0 || !b.told(elect.Thawed) {
+		t.Errorf("its time ended while no agent ran: %+v, %+v", n, b.last.Transitions)
+	}
+
+	b.step(elect.Command{ID: 3, Kind: elect.CommandFreeze, For: time.Hour})
+	b.step(elect.Command{ID: 4, Kind: elect.CommandThaw})
+	restart()
+	if n := b.node("b"); n.Frozen != 0 {
+		t.Errorf("thawed, and frozen again by a restart: %+v", n)
+	}
+}

@@ -159,8 +159,10 @@ func (m *Machine) sendPrepare(v *vip) {
 }
 
 // nextSuccessor asks the next in rank; when none is left the VIP stays, and is
-// tried again later.
+// tried again later. One that is doubted by all would be called unfit next: SIP lost
+// between all nodes, or a sickness of all, is noticed at one after the other.
 func (m *Machine) nextSuccessor(v *vip) {
+	doubted := false
 	if !v.move.only {
 		for _, r := range m.rank(v, m.loads(), m.self) {
 			if r.class == classDrained && v.move.cause == CauseDrain {
@@ -168,6 +170,10 @@ func (m *Machine) nextSuccessor(v *vip) {
 			}
 			if c := v.move.cause; (c == CauseVerify || c == CauseDrain) && m.excludes(r.node, v) {
 				continue // it would come straight back
+			}
+			if v.move.cause == CauseSIP && m.doubtedByAll(r.node) {
+				doubted = true
+				continue
 			}
 			if m.cutOff(v) && !m.reaches(r.node, v) {
 				continue // nothing says that it is better off
@@ -179,7 +185,12 @@ func (m *Machine) nextSuccessor(v *vip) {
 			}
 		}
 	}
+	untried := v.move.to == nil
 	m.endMove(v)
+	if doubted && untried {
+		v.moveAfter = m.now.Add(m.cfg.Heartbeat)
+		m.due(v.moveAfter)
+	}
 }
 
 // endMove keeps the VIP here.

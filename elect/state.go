@@ -11,6 +11,8 @@ type Runtime struct {
 	// QuietUntil is the end of the quiet time if it was not over yet: until then
 	// this record knows only a part of what the voter granted.
 	QuietUntil Instant `json:"quiet_until,omitempty"`
+	// FrozenUntil is the end of a freeze: an operator's word outlives the agent.
+	FrozenUntil Instant `json:"frozen_until,omitempty"`
 }
 
 // RuntimeVIP is a voter's and a holder's memory of one VIP.

@@ -65,6 +65,7 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 		return
 	}
 	m.quietUntil = min(m.quietUntil, r.Runtime.QuietUntil)
+	m.frozenUntil = min(r.Runtime.FrozenUntil, m.now.Add(MaxFreeze))
 	m.instance = r.Runtime.Instance
 	m.seq, m.seqBound = r.Runtime.SeqBound, r.Runtime.SeqBound
 	for id, s := range r.Runtime.VIPs {
@@ -161,7 +162,7 @@ func (m *Machine) highestRose() bool {
 }
 
 func (m *Machine) runtime() *Runtime {
-	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: maps.Clone(m.strangers)}
+	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: maps.Clone(m.strangers), FrozenUntil: m.frozenUntil}
 	if m.now < m.quietUntil {
 		r.QuietUntil = m.quietUntil
 	}

@@ -28,8 +28,10 @@ type Options struct {
 	// Backoff is the pause before the n-th repetition; nil means Backoff.
 	Backoff func(n int) time.Duration
 	// Answers asks an address with SIP OPTIONS and returns nil if it answers, as
-	// proof of a FreeSWITCH profile.
-	Answers func(ctx context.Context, at netip.AddrPort) error
+	// proof of a FreeSWITCH profile; userAgent is what it calls itself.
+	Answers func(ctx context.Context, at netip.AddrPort, userAgent string) error
+	// UserAgent is for Answers.
+	UserAgent string
 	// Wait returns after d, or with ctx's error; nil means in real time.
 	Wait func(ctx context.Context, d time.Duration) error
 	// Journal keeps what the actions of an agent that dies have left undone; nil
@@ -243,6 +245,19 @@ func (r *Runner) SetFreeSWITCH(address string, password func() (string, error)) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword = address, password
+}
+
+// SetUserAgent changes what later OPTIONS of actions call themselves, after a reload.
+func (r *Runner) SetUserAgent(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.opts.UserAgent = name
+}
+
+func (r *Runner) userAgent() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.opts.UserAgent
 }
 
 // FreeSWITCH is how FreeSWITCH is reached now.

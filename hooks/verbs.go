@@ -97,7 +97,7 @@ func (d *dialogue) answers(p profile) error {
 	if err != nil {
 		return err
 	}
-	if err := d.r.opts.Answers(d.ctx, at); err != nil {
+	if err := d.r.opts.Answers(d.ctx, at, d.r.userAgent()); err != nil {
 		return fmt.Errorf("%s runs, but %s", p.Name, oneLine(err.Error()))
 	}
 	return nil

@@ -99,7 +99,7 @@ func fake(t *testing.T, s *script, phase Phase, timeout time.Duration, options f
 	address := recorded.Serve(t, s.serve)
 	r := newTestRunner(t, Options{FreeSWITCHAddress: address, FreeSWITCHPassword: clueCon,
 		Wait:    func(_ context.Context, d time.Duration) error { waited = append(waited, d); return nil },
-		Answers: func(_ context.Context, at netip.AddrPort) error { return options(at) }})
+		Answers: func(_ context.Context, at netip.AddrPort, _ string) error { return options(at) }})
 	j := newJournal()
 	r.Start("vip1", phase, 1, Event{}, []Action{{On: phase, FreeSWITCH: commands, Timeout: timeout}}, j.report, j.done)
 	o := j.wait(t)[0]
@@ -131,6 +131,29 @@ func TestProfileStart(t *testing.T) {
 	}
 	if asked != 3 || len(waited) != 5 {
 		t.Errorf("OPTIONS asked %d times, waited %v", asked, waited)
+	}
+}
+
+// TestUserAgentAfterAReload: the OPTIONS of an action call themselves as the file in
+// force says.
+func TestUserAgentAfterAReload(t *testing.T) {
+	s := &script{t: t, says: map[string][]string{list: answers(t, "sofia-xmlstatus.txt", list)}}
+	var names []string
+	r := newTestRunner(t, Options{FreeSWITCHAddress: recorded.Serve(t, s.serve), FreeSWITCHPassword: clueCon, UserAgent: "before",
+		Answers: func(_ context.Context, _ netip.AddrPort, userAgent string) error {
+			names = append(names, userAgent)
+			return nil
+		}})
+	for range 2 {
+		j := newJournal()
+		r.Start("vip1", Acquire, 1, Event{}, []Action{{On: Acquire, FreeSWITCH: []string{"profile-start vip1"}, Timeout: patience}}, j.report, j.done)
+		if o := j.wait(t)[0]; !o.OK {
+			t.Fatalf("%+v", o)
+		}
+		r.SetUserAgent("after")
+	}
+	if len(names) != 2 || names[0] != "before" || names[1] != "after" {
+		t.Errorf("asked as %q", names)
 	}
 }
 

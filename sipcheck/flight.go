@@ -334,7 +334,7 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	}
 	p.mu.Unlock()
 
-	p.nextAt = f.started.Add(p.target.Interval)
+	p.nextAt = p.regular(f.started)
 	if o == Unanswered {
 		p.urgent = p.urgent || f.again
 		if p.judge.verdict != Silent { // a suspicion does not wait for the interval
@@ -358,6 +358,16 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 			Outcome: o, Asked: asked, Misses: p.judge.bad, Err: err, Started: f.started, At: now,
 		})
 	}
+}
+
+// regular is when the probe after one that started then is due.
+func (p *Prober) regular(started time.Time) time.Time {
+	interval := p.target.Interval
+	if p.opts.Grid.IsZero() || started.Before(p.opts.Grid) {
+		return started.Add(interval)
+	}
+	past := started.Sub(p.opts.Grid) % interval
+	return started.Add(interval - past)
 }
 
 func (s *Stats) note(a Answer, o Outcome, now time.Time) {

@@ -28,6 +28,9 @@ type Options struct {
 	// a probe asked for ends, when a suspicion begins (Misses 1) and when one is
 	// dispelled. It must not block: the next probe waits for it.
 	Deliver func(Result)
+	// Grid, if set, has regular probes start at whole intervals after it, none later
+	// than without: probers that share it wake the process once for all of them.
+	Grid time.Time
 	// Every delivers each probe's Result.
 	Every bool
 	// Now is the clock, time.Now by default; it must carry a monotonic reading.

@@ -124,7 +124,7 @@ func (s *streamServer) talk(raw net.Conn, answer talk) {
 		s.mu.Lock()
 		n := len(s.seen)
 		s.seen = append(s.seen, request(m))
-		if n > 10_000 { // long runs need not be kept
+		if n > 1000 { // long runs need not be kept
 			s.seen = s.seen[:0]
 		}
 		s.mu.Unlock()

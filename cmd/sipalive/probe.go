@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,25 +58,35 @@ a node.`,
 		if err != nil && *node != "" {
 			return err
 		}
-		found := findings(cmd.Context(), c, self, sipcheck.Security{Insecure: !c.SIP.TLSVerify, Roots: roots})
+		found := findings(cmd.Context(), c, self, from(self, local), sipcheck.Security{Insecure: !c.SIP.TLSVerify, Roots: roots})
 		return writeFindings(cmd.OutOrStdout(), found)
 	}
 	return cmd
 }
 
+// from is where the agent would ask from: the node's own address, since the kernel
+// may choose a VIP. Invalid on another machine than the node's.
+func from(self *config.Node, local []netip.Addr) netip.Addr {
+	if self == nil || !slices.Contains(local, self.Address) {
+		return netip.Addr{}
+	}
+	return self.Address
+}
+
 // findings asks everything at the same time; the order is the file's.
-func findings(ctx context.Context, c *config.Config, self *config.Node, security sipcheck.Security) []finding {
+func findings(ctx context.Context, c *config.Config, self *config.Node, from netip.Addr, security sipcheck.Security) []finding {
+	opts := sipcheck.Options{Local: from, Security: security}
 	var asks []func() finding
 	for _, n := range c.Nodes {
 		for _, t := range c.SIP.OnNode() {
 			if n.Holder {
-				asks = append(asks, func() finding { return askTarget(ctx, c, "node "+n.Name, t, n.Address, security) })
+				asks = append(asks, func() finding { return askTarget(ctx, c, "node "+n.Name, t, n.Address, opts) })
 			}
 		}
 	}
 	for _, v := range c.VIPs {
 		for _, t := range c.SIP.OnVIP(v.Name) {
-			asks = append(asks, func() finding { return askTarget(ctx, c, "VIP "+v.Name, t, v.Address, security) })
+			asks = append(asks, func() finding { return askTarget(ctx, c, "VIP "+v.Name, t, v.Address, opts) })
 		}
 	}
 	if self != nil && self.Holder {
@@ -97,23 +108,27 @@ func findings(ctx context.Context, c *config.Config, self *config.Node, security
 
 // askTarget goes on until there is a verdict, as the agent does: one answer, one
 // refusal, or fall probes.
-func askTarget(ctx context.Context, c *config.Config, who string, t config.Target, at netip.Addr, security sipcheck.Security) finding {
+func askTarget(ctx context.Context, c *config.Config, who string, t config.Target, at netip.Addr, opts sipcheck.Options) finding {
 	f := finding{who: who, what: fmt.Sprintf("%s, %s:%d", t.Name, t.Transport, t.Port), bad: true}
 	by, _ := sipcheck.ParseTransport(t.Transport)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	verdict := make(chan sipcheck.Result, 1)
-	p := sipcheck.NewProber(sipcheck.Target{
-		Node: who, Name: t.Name, Address: netip.AddrPortFrom(at, t.Port), Transport: by, Interval: t.SelfInterval, Timeout: t.Timeout,
-		Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: c.SIP.UserAgent,
-	}, sipcheck.Options{Security: security, Deliver: func(r sipcheck.Result) {
+	if opts.Local.Is4() != at.Is4() {
+		opts.Local = netip.Addr{}
+	}
+	opts.Deliver = func(r sipcheck.Result) {
 		if r.Changed {
 			select {
 			case verdict <- r:
 			default:
 			}
 		}
-	}})
+	}
+	p := sipcheck.NewProber(sipcheck.Target{
+		Node: who, Name: t.Name, Address: netip.AddrPortFrom(at, t.Port), Transport: by, Interval: t.SelfInterval, Timeout: t.Timeout,
+		Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: c.SIP.UserAgent,
+	}, opts)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
 	select {

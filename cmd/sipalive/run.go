@@ -231,8 +231,9 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		FreeSWITCHAddress:  p.Config.FreeSWITCH.Address,
 		FreeSWITCHPassword: file.FreeSWITCHPassword,
 		Now:                platform.BootNow,
-		Answers: func(ctx context.Context, at netip.AddrPort) error {
-			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: agent.LocalFor(p.Self, at.Addr()), Timeout: pingTimeout, UserAgent: p.Config.SIP.UserAgent})
+		UserAgent:          p.Config.SIP.UserAgent,
+		Answers: func(ctx context.Context, at netip.AddrPort, userAgent string) error {
+			_, err := sipcheck.Ping(ctx, at, sipcheck.PingOptions{Local: agent.LocalFor(p.Self, at.Addr()), Timeout: pingTimeout, UserAgent: userAgent})
 			return err
 		},
 		Journal:      journal,

@@ -27,6 +27,7 @@ func TestSIPHealth(t *testing.T) {
 	s.scene(t, "PBX frozen", moves{1, 0}, s.frozenPBX)
 	s.scene(t, "freeze and thaw", moves{1, 0}, s.freezeAndThaw)
 	s.scene(t, "freeze ends by itself", moves{1, 0}, s.freezeEnds)
+	s.scene(t, "freeze outlives the agent", moves{1, 0}, s.freezeOutlivesTheAgent)
 	s.scene(t, "every PBX frozen", moves{0, 0}, s.everyPBXFrozen) // the last: nobody moves for settle after it
 }
 
@@ -186,6 +187,27 @@ func (s *site) freezeEnds(t *testing.T, at time.Duration) {
 	s.hears(t, 0, "pbx3", at)
 	if r := s.saw(0, at); r.Silence < 1500*time.Millisecond || r.Silence > 4*time.Second {
 		t.Errorf("silence of %v, want the rest of the 2 s that pbx1 was frozen", r.Silence)
+	}
+}
+
+// freezeOutlivesTheAgent: an agent that is killed while its PBX is worked on, and comes
+// back within its lease, still looks away, and no longer than it was told to.
+func (s *site) freezeOutlivesTheAgent(t *testing.T, at time.Duration) {
+	const long = 6 * time.Second
+	s.done(t, 0, "freeze", "--for", long.String())
+	frozen := lab.Now()
+	s.Agent(0).Kill()
+	s.must(t, s.StartAgent(0))
+	s.PBX(0).Kill()
+	for i := range s.Nodes() {
+		s.status(t, i, "pbx1 still frozen, with a new agent", func(st control.Status) bool {
+			n := node(st, "pbx1")
+			return n.Alive && n.FrozenFor > 0 && n.Fit && n.SIP == "down"
+		})
+	}
+	s.hears(t, 0, "pbx3", at)
+	if ended := lab.Now() - frozen; ended < long-100*time.Millisecond || ended > long+3*time.Second {
+		t.Errorf("pbx1 was frozen for %v, want %v", ended, long)
 	}
 }
 

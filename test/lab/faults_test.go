@@ -244,6 +244,19 @@ func TestBlockPicksPortAndProtocol(t *testing.T) {
 	}
 	must(t, l.Heal())
 
+	// Answers have the port as their source.
+	requests := Match{From: b, To: a, Protocol: unix.IPPROTO_UDP, Port: 5060, ToPort: true}
+	must(t, l.Block(requests))
+	if !reaches(a5060, 5*time.Second) {
+		t.Error("an answer was taken for a request")
+	}
+	must(t, l.Block(Match{From: a, To: b, Protocol: unix.IPPROTO_UDP, Port: 5060, ToPort: true}))
+	before = sipSide.count.Load()
+	if reaches(a5060, 200*time.Millisecond) || sipSide.count.Load() != before {
+		t.Error("requests to the blocked port arrive")
+	}
+	must(t, l.Heal())
+
 	both := Match{From: b, To: a, BothWays: true, Protocol: unix.IPPROTO_UDP, Port: 5060}
 	must(t, l.Block(both))
 	before = sipSide.count.Load()
@@ -265,7 +278,7 @@ func TestBlockPicksPortAndProtocol(t *testing.T) {
 	if !reaches(a5060, 5*time.Second) {
 		t.Error("blocking ARP blocked a known neighbour")
 	}
-	for _, m := range []Match{{Port: 5060}, {Port: 1, Protocol: unix.IPPROTO_ICMP}, {Protocol: unix.IPPROTO_UDP, EtherType: unix.ETH_P_ARP}} {
+	for _, m := range []Match{{Port: 5060}, {Protocol: unix.IPPROTO_UDP, ToPort: true}, {Port: 1, Protocol: unix.IPPROTO_ICMP}, {Protocol: unix.IPPROTO_UDP, EtherType: unix.ETH_P_ARP}} {
 		if err := l.Block(m); err == nil {
 			t.Errorf("block %+v: accepted", m)
 		}

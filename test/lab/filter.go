@@ -20,6 +20,7 @@ type Match struct {
 	EtherType uint16 // e.g. unix.ETH_P_ARP
 	Protocol  uint8  // IPv4 protocol, e.g. unix.IPPROTO_UDP
 	Port      uint16 // UDP or TCP, source or destination; needs Protocol
+	ToPort    bool   // Port is the destination alone: requests, not their answers
 }
 
 type ruleKind int
@@ -43,11 +44,17 @@ func (m Match) rules() ([]rule, error) {
 	if m.Port != 0 && m.Protocol != unix.IPPROTO_UDP && m.Protocol != unix.IPPROTO_TCP {
 		return nil, fmt.Errorf("block port %d: want Protocol UDP or TCP with it", m.Port)
 	}
+	if m.ToPort && m.Port == 0 {
+		return nil, errors.New("block a destination port: want Port")
+	}
 	if m.Protocol != 0 && m.EtherType != 0 && m.EtherType != unix.ETH_P_IP {
 		return nil, fmt.Errorf("block protocol %d: want no EtherType, or IPv4, with it", m.Protocol)
 	}
 	offsets := []uint32{0}
-	if m.Port != 0 {
+	switch {
+	case m.ToPort:
+		offsets = []uint32{2}
+	case m.Port != 0:
 		offsets = []uint32{0, 2}
 	}
 	var rules []rule

@@ -19,13 +19,14 @@ import (
 	"sipalive/test/cluster"
 )
 
-// switchboard is a FreeSWITCH as far as a drain asks: it answers with the bytes of
-// the recordings, and has as many calls as the test says.
+// switchboard is a FreeSWITCH as far as a drain and its readiness are asked for: it
+// answers with the bytes of the recordings, and has as many calls as the test says.
 type switchboard struct {
 	t      *testing.T
 	mu     sync.Mutex
 	calls  int
 	paused bool
+	sick   bool                // neither ready nor paused
 	said   map[string][]string // recorded answers to a command, in order
 }
 
@@ -86,6 +87,11 @@ func (b *switchboard) answer(command string) string {
 			return said[1]
 		}
 		return said[0]
+	case "fsctl ready_check": // recorded paused, then not
+		if b.paused || b.sick {
+			return said[0]
+		}
+		return said[1]
 	case "fsctl pause", "fsctl resume":
 		b.paused = command == "fsctl pause"
 		return said[0]
@@ -98,6 +104,12 @@ func (b *switchboard) answer(command string) string {
 }
 
 func (b *switchboard) set(calls int) { b.mu.Lock(); b.calls = calls; b.mu.Unlock() }
+
+func (b *switchboard) be(sick, paused bool) {
+	b.mu.Lock()
+	b.sick, b.paused = sick, paused
+	b.mu.Unlock()
+}
 
 func (b *switchboard) isPaused() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.paused }
 

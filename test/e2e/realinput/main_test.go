@@ -19,6 +19,7 @@ const roleEnv = "REALINPUT_ROLE"
 var roles = map[string]func(args []string) error{
 	"rogue":      serveRogue,
 	"freeswitch": serveEventSocket,
+	"slow":       serveSlow,
 }
 
 func TestMain(m *testing.M) {

@@ -52,6 +52,8 @@ var bugs = []bug{
 	{name: "router reached just now counts", file: router, old: "return m.now >= since.Add(reachedFor)", new: "return true", directed: true},
 	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, nil) // nobody", new: "		// nobody", directed: true},
 	{name: "successor that reaches no router either", file: move, old: "if m.cutOff(v) && !m.reaches(r.node, v) {", new: "if false {", directed: true},
+	{name: "moves to one whom all doubt", file: move, old: "v.move.cause == CauseSIP && m.doubtedByAll(r.node)", new: "false", directed: true},
+	{name: "freeze forgotten over a restart", file: store, old: "m.frozenUntil = min(r.Runtime.FrozenUntil, m.now.Add(MaxFreeze))", new: "", directed: true},
 	{name: "no grace after a shared sickness", file: fit, old: "return m.now < end", new: "return false"},
 	{name: "silence without company", file: fit, old: "case own == SIPSilent && len(doubted) > 0:", new: "case own == SIPSilent:"},
 	{name: "higher epoch asked for is forgotten", file: ask, old: "if v.epoch > v.asked {", new: "if false {", directed: true},
