@@ -70,7 +70,7 @@ lint:
 RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench -e /test/deb $(foreach p,$(PROOF),-e $(p)))
 race: tools
 	CGO_ENABLED=1 $(GO) test -race -parallel 8 -timeout 25m $(RACED)
-	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.free 1h
+	CGO_ENABLED=1 $(GO) test -race -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.locks 2 -sim.free 1h
 
 # Random faults against three real agents, judged from outside; -chaos.seed=N
 # replays.

@@ -70,6 +70,7 @@ type Agent struct {
 	vipTargets *vipTargets
 	checks     *checks
 	actions    *actions
+	locks      *locks
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -112,6 +113,7 @@ func New(p Parts) *Agent {
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
+	a.locks = newLocks(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -138,6 +140,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.actions.resume()
+	a.locks.restore()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -173,6 +176,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"locks", a.locks.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks

@@ -145,6 +145,7 @@ type Effects struct {
 	Granted     []GrantEnd // for the runtime directory as well, and before anything is sent
 	Durable     *Durable   // write in the background, answer with Stored
 	Want        []Desired
+	Locks       []HeldLock // as Want, of the locks in use
 	Send        []Outgoing
 	Prepare     []PrepareVIP
 	Flush       []FlushDue
@@ -285,4 +286,5 @@ type VIPConfig struct {
 	Prefer      []Node
 	PreferSpare bool
 	Weight      int
+	Lock        bool // made by the machine, never configured
 }

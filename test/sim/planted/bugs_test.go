@@ -15,6 +15,7 @@ const (
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
+	lock      = "elect/lock.go"
 )
 
 var bugs = []bug{
@@ -68,5 +69,12 @@ var bugs = []bug{
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
+	{name: "lock kept before it is on disk", file: lock, old: "return m.stored.Version >= k.version", new: "return true", directed: true},
+	{name: "kept lock granted to another", file: voter, old: "case m.keptFromOthers(v, p) > 0:", new: "case false:"},
+	{name: "kept lock forgotten over a reboot", file: store, old: "	m.restoreKept()\n", new: "	m.durable.Kept = nil\n"},
+	{name: "lock kept by a minority", file: lock, old: "	return n >= m.lists.Active.Majority()\n", new: "	return n >= 1\n", directed: true},
+	{name: "lock obtained while an earlier command runs", file: store, old: "if v.Lock && s.Asked > 0 {", new: "if false {", directed: true},
+	{name: "lock renewed for a client that is gone", file: "elect/beat.go", old: " || v.lock.left {", new: " {", directed: true},
+	{name: "epochs of a forgotten lock forgotten", file: lock, old: "		m.lockFloor = max(m.lockFloor, v.top(), v.asked)\n", new: "", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }
