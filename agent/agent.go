@@ -71,6 +71,7 @@ type Agent struct {
 	vipTargets *vipTargets
 	checks     *checks
 	actions    *actions
+	locks      *locks
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -114,6 +115,7 @@ func New(p Parts) *Agent {
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
+	a.locks = newLocks(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -142,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.network = network
 	defer func() { _ = network.Close() }()
 	a.actions.resume()
+	a.locks.restore()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -177,6 +180,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"locks", a.locks.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks

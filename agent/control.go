@@ -242,14 +242,15 @@ func roundMillis(d time.Duration) string {
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
 	var c *config.Config // the one that st is about
-	err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() })
+	var held []control.LockStatus
+	err := a.ask(ctx, func() { st, c, held = a.Machine.Status(), a.Config(), a.locks.status() })
 	if err != nil {
 		return control.Status{}, err
 	}
 	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, SocketsUnwatched: a.sockets.unwatched(), Counters: a.countersNow()}
-	out.MemoryLocked = a.MemoryLocked
+	out.MemoryLocked, out.Locks = a.MemoryLocked, held
 	if out.Scheduling, err = platform.Scheduling(); err != nil {
 		out.Scheduling = "unknown"
 	}

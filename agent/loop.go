@@ -93,6 +93,7 @@ func (a *Agent) carryOut(eff elect.Effects) {
 	a.recorder.transitions(eff.Transitions)
 	a.actions.transitions(eff.Transitions)
 	a.binder.want(eff.Want, stored)
+	a.locks.want(eff.Locks, stored)
 	if stored {
 		for _, out := range eff.Send {
 			if err := a.network.Send(out); err != nil {

@@ -139,6 +139,10 @@ func (r *recorder) wall(t elect.Instant) control.Stamp {
 
 func (r *recorder) transitions(ts []elect.Transition) {
 	for _, t := range ts {
+		if name, lock := t.VIP.Lock(); lock {
+			r.locked(name, t)
+			continue
+		}
 		at := r.a.Now()
 		r.post(func() { r.transition(t, at) })
 	}

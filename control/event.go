@@ -26,6 +26,7 @@ const (
 	KindConfig   = "config"    // another configuration seen, a voter list taken
 	KindVerify   = "verify"    // a VIP did not answer SIP at its holder
 	KindBind     = "bind"      // the kernel refused
+	KindLock     = "lock"      // a lock obtained here, released, lost, kept
 	KindAgent    = "agent"     // started, stopped
 	KindRouter   = "router"    // the router reaches a VIP here no more, or again
 	KindRival    = "rival"     // another machine claims a VIP that is held here, or is silent again
@@ -39,7 +40,7 @@ type Event struct {
 	Time     Stamp  `json:"time"`
 	Node     string `json:"node"`
 	Kind     string `json:"kind"`
-	VIP      string `json:"vip,omitempty"` // or role, by name
+	VIP      string `json:"vip,omitempty"` // or role or lock, by name
 	Epoch    uint64 `json:"epoch,omitempty"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`

@@ -25,7 +25,7 @@ func WriteStatus(w io.Writer, st Status, loc *time.Location) error {
 	if _, err := io.WriteString(w, head.String()); err != nil {
 		return err
 	}
-	for _, t := range []*table{st.nodeTable(), st.targetTable(), st.vipTable(loc), st.roleTable(loc)} {
+	for _, t := range []*table{st.nodeTable(), st.targetTable(), st.vipTable(loc), st.roleTable(loc), st.lockTable(loc)} {
 		if len(t.rows) < 2 {
 			continue
 		}
@@ -126,6 +126,19 @@ func (st Status) roleTable(loc *time.Location) *table {
 	t.add("ROLE", "HOLDER", "STATE", "EPOCH", "SINCE", "WHY")
 	for _, r := range st.Roles {
 		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(loc), r.Reason)
+	}
+	return t
+}
+
+func (st Status) lockTable(loc *time.Location) *table {
+	t := &table{}
+	t.add("LOCK", "HOLDER", "EPOCH", "SINCE", "WAITING HERE", "KEPT")
+	for _, l := range st.Locks {
+		kept := ""
+		if l.KeptFor != "" {
+			kept = fmt.Sprintf("for %s, %v at most", l.KeptFor, l.KeptForMillis.round())
+		}
+		t.add(l.Name, l.Holder, epoch(l.Epoch), l.Since.in(loc), strconv.Itoa(l.Waiting), kept)
 	}
 	return t
 }

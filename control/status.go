@@ -12,6 +12,7 @@ type Status struct {
 	VIPs    []VIPStatus  `json:"vips"`  // in configured order
 
 	Roles      []RoleStatus      `json:"roles,omitempty"`
+	Locks      []LockStatus      `json:"locks,omitempty"`       // in use, by name
 	Quiet      bool              `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
 	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
 	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
@@ -112,6 +113,18 @@ type RoleStatus struct {
 	Since  Since  `json:"since"`
 	State  string `json:"state"`
 	Reason string `json:"reason"`
+}
+
+// LockStatus is one lock in use (§4.10).
+type LockStatus struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"` // empty: nobody now
+	Epoch  uint64 `json:"epoch"`
+	Since  Since  `json:"since"`
+
+	Waiting       int    `json:"waiting,omitempty"`     // clients on the answering node
+	KeptFor       string `json:"kept_for,omitempty"`    // the node that nobody else may hold it before, as the answering voter knows
+	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how long still, unless that node speaks
 }
 
 // normal returns the status with empty lists in place of absent ones, which a

@@ -35,7 +35,7 @@ func (m *Machine) heartbeat() Heartbeat {
 		if v.gateway == GatewayAnswers {
 			b.Reaches = append(b.Reaches, v.ID)
 		}
-		if v.phase != holding {
+		if v.phase != holding || v.lock.left {
 			continue
 		}
 		v.newRound(m.now)
@@ -56,7 +56,7 @@ func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.noteReached(p, b.Reaches)
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
-		if v := m.known[h.VIP]; v != nil {
+		if v := m.leased(h.VIP); v != nil {
 			m.showHolder(v, p, h)
 			a.Items = append(a.Items, AskItem{VIP: h.VIP, Epoch: h.Epoch, Holding: true})
 		} else {
@@ -131,7 +131,7 @@ func (m *Machine) observeClaim(v *vip) {
 			m.due(end)
 		}
 	}
-	if m.holder(v) != nil || v.told || v.phase == unbinding {
+	if m.holder(v) != nil || v.told || v.phase == unbinding || v.Lock {
 		return
 	}
 	if m.now < v.leased {

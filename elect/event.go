@@ -164,6 +164,7 @@ type Effects struct {
 	Granted     []GrantEnd // for the runtime directory as well, and before anything is sent
 	Durable     *Durable   // write in the background, answer with Stored
 	Want        []Desired
+	Locks       []HeldLock // as Want, of the locks in use
 	Send        []Outgoing
 	Prepare     []PrepareVIP
 	Flush       []FlushDue
@@ -338,6 +339,7 @@ type VIPConfig struct {
 	// Relayed: its gateway is the one that messages are relayed by, and so the
 	// others' silence there says something about it.
 	Relayed bool
+	Lock    bool // made by the machine, never configured
 }
 
 // SurvivorMode says what happens without a majority (§4.6).

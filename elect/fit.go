@@ -65,9 +65,9 @@ func (m *Machine) holdsAny() bool {
 
 func (m *Machine) holds(p *peer) bool {
 	if p == m.self {
-		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding })
+		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding && !v.Lock })
 	}
-	return len(p.beat.Holds) > 0
+	return slices.ContainsFunc(p.beat.Holds, func(h Hold) bool { _, lock := h.VIP.Lock(); return !lock })
 }
 
 func (m *Machine) heldDown(p *peer) bool {

@@ -32,7 +32,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 // (§4.4). The heartbeat itself asks first.
 func (m *Machine) renew() {
 	for _, v := range m.vips {
-		if v.phase != holding || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {
+		if v.phase != holding || v.lock.left || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {
 			continue
 		}
 		if next := v.lastSend.Add(m.pace()); m.now < next {

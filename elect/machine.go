@@ -37,6 +37,9 @@ type Machine struct {
 	// The first version of the durable record that has its LongestLease, its Active list.
 	leaseFrom, listFrom uint64
 	strangers           map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
+	lockFloor           Epoch                // no epoch of a forgotten lock is above it
+	kept                map[VIPID]*KeptLock  // by this voter
+	unkeeps             []*unkeep
 
 	nextBeat Instant
 	beatNow  bool
@@ -105,7 +108,7 @@ type sentAsk struct {
 // directories. instance is used where restored holds none. The random source
 // serves backoffs and nonces.
 func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
-	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, nextBeat: now}
+	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, kept: map[VIPID]*KeptLock{}, nextBeat: now}
 	for i, n := range cfg.Nodes {
 		p := &peer{NodeConfig: n, index: i}
 		m.peers = append(m.peers, p)
@@ -151,6 +154,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.candidacies()
 	m.survivals()
 	m.renew()
+	m.keepLocks()
 	m.flushAsks()
 	m.repeatReleases()
 	m.runCommands()
@@ -187,6 +191,14 @@ func (m *Machine) take(ev Event) {
 		m.onEvidence(e)
 	case Sign:
 		m.onSign(e)
+	case LockWanted:
+		m.onLockWanted(e)
+	case LockDone:
+		m.onLockDone(e)
+	case LockLeft:
+		m.onLockLeft(e)
+	case KeepOver:
+		m.onKeepOver(e)
 	case Reconfigure:
 		m.reconfigure(e.Config)
 	case Tick, Unstored:
@@ -230,6 +242,10 @@ func (m *Machine) receive(e Received) {
 		m.onReply(p, msg)
 	case Report:
 		m.reported(p, msg)
+	case Keep:
+		m.onKeep(p, msg)
+	case Kept:
+		m.onKept(p, msg)
 	}
 }
 
@@ -258,7 +274,7 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Granted: e.Granted[:0], Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
+		Granted: e.Granted[:0], Want: e.Want[:0], Locks: e.Locks[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
 		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
@@ -266,9 +282,15 @@ func (m *Machine) begin() {
 
 func (m *Machine) finish() Effects {
 	m.forgetLeft()
+	m.forgetLocks()
 	for _, v := range m.everyVIP() {
 		v.wanted = v.serves() || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()})
+		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()}
+		if v.Lock {
+			m.eff.Locks = append(m.eff.Locks, HeldLock{d, d.Hold && m.isKept(v)})
+		} else {
+			m.eff.Want = append(m.eff.Want, d)
+		}
 		if v.phase == holding {
 			m.due(v.until)
 		}

@@ -16,6 +16,9 @@ func (m *Machine) Status() Status {
 		s.Nodes = append(s.Nodes, m.nodeStatus(p))
 	}
 	for _, v := range m.vips {
+		if v.Lock {
+			continue
+		}
 		s.VIPs = append(s.VIPs, m.vipStatus(v))
 	}
 	return s
@@ -36,7 +39,7 @@ func (m *Machine) nodeStatus(p *peer) NodeStatus {
 		n.SIP = p.beat.SIP
 	}
 	for _, v := range m.vips {
-		if m.holder(v) == p {
+		if m.holder(v) == p && !v.Lock {
 			n.Holds = append(n.Holds, v.ID)
 		}
 	}

@@ -127,7 +127,7 @@ func (s *script) do(f []string) (err error) {
 		return err
 	}
 	s.note(strings.Join(f, " "))
-	if s.network(f) || s.host(f) || s.command(f) || s.show(f) {
+	if s.network(f) || s.host(f) || s.command(f) || s.locks(f) || s.show(f) {
 		return nil
 	}
 	return fmt.Errorf("no such directive")
@@ -152,6 +152,8 @@ func (s *script) configure(f []string) bool {
 	case "gateway": // relays | silent: every node has one, and survivor = "auto"
 		s.gateway = f[1]
 		s.cfg.Survivor, s.cfg.SurvivorAfter = elect.SurvivorAuto, 3*time.Second
+	case "lock": // db
+		s.cfg.VIPs = append(s.cfg.VIPs, elect.VIPConfig{ID: elect.LockID(f[1]), Name: f[1], Role: true, Lock: true})
 	case "set":
 		s.set(f[1], f[2])
 	default:
@@ -339,6 +341,24 @@ func (s *script) command(f []string) bool {
 	return true
 }
 
+// locks are clients: wants a db | wants a db 20s | done a db | dies a db | recovered a db.
+func (s *script) locks(f []string) bool {
+	do := map[string]func(*sim.Node, int){"done": (*sim.Node).EndLock, "dies": (*sim.Node).LeaveLock, "recovered": (*sim.Node).OverLock}
+	do["wants"] = func(n *sim.Node, i int) {
+		keep := time.Duration(0)
+		if len(f) > 3 {
+			keep, _ = time.ParseDuration(f[3])
+		}
+		n.WantLock(i, keep)
+	}
+	act := do[f[0]]
+	if act == nil {
+		return false
+	}
+	act(s.node(f[1]), slices.IndexFunc(s.cfg.VIPs, func(v elect.VIPConfig) bool { return v.Name == f[2] }))
+	return true
+}
+
 func (s *script) show(f []string) bool {
 	n := func() *sim.Node { return s.node(f[1]) }
 	switch f[0] {
@@ -353,6 +373,10 @@ func (s *script) show(f []string) bool {
 		}
 		for _, p := range st.Nodes {
 			fmt.Fprintf(&s.out, "             %s alive %v fit %v drained %v held down %v %s\n", p.Name, p.Alive, p.Fit, p.Drained, p.HeldDown, p.Unfit)
+		}
+	case "locks":
+		for _, l := range n().Machine.Locks() {
+			fmt.Fprintf(&s.out, "             %s at %q epoch %d wanted %v kept for %q\n", l.ID, l.Holder, l.Epoch, l.Wanted, l.KeptFor)
 		}
 	case "lists":
 		st := n().Machine.Status()

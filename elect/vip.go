@@ -58,6 +58,8 @@ type vip struct {
 	release      *Release // leaves when the kernel says the address is gone
 	closing      *Release // of a role whose release actions run: then it is let go
 
+	lock lock // where it is one
+
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant

@@ -62,6 +62,8 @@ const (
 	kindRequest   = 9
 	kindReply     = 10
 	kindReport    = 11
+	kindKeep      = 12
+	kindKept      = 13
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out

@@ -13,6 +13,8 @@ type Judge struct {
 	Violations []string
 	Moves      int // new holders, first ones included
 	Unshared   int // leases judged
+	Obtained   int // locks
+	Kept       int // locks that were kept for a node that was not there
 
 	w     *World
 	vips  []judgedVIP
@@ -21,6 +23,8 @@ type Judge struct {
 
 	forgotten bool // a node lost its memory, last at forgotAt
 	forgotAt  Time
+	// guards are the locks kept for one node, by VIP.
+	guards []guard
 }
 
 type judgedVIP struct {
@@ -41,6 +45,7 @@ type promise struct {
 func (j *Judge) init(w *World) {
 	j.w = w
 	j.vips = make([]judgedVIP, len(w.VIPs))
+	j.guards = make([]guard, len(w.VIPs))
 	j.ghost = make([][]promise, len(w.Nodes))
 	for i := range j.ghost {
 		j.ghost[i] = make([]promise, len(w.VIPs))
@@ -68,7 +73,7 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	}
 	if !was && n.effective(i) {
 		for _, o := range j.w.Nodes {
-			if o != n && o.effective(i) && !o.bound[i].survivor && (j.w.Fence || !o.unfenced(i)) {
+			if o != n && o.effective(i) && !o.bound[i].survivor && (j.w.Fence || j.w.isLock(i) || !o.unfenced(i)) {
 				j.violate("%s bound by %s (epoch %d) while %s answers for it (epoch %d)", id, n, b.epoch, o, o.bound[i].epoch)
 			}
 		}
@@ -95,7 +100,17 @@ func (j *Judge) acquired(n *Node, i int) {
 	if b.epoch <= v.epoch && !v.lost {
 		j.violate("%s acquired by %s under epoch %d, %s had %d", j.w.VIPs[i].ID, n, b.epoch, v.holder, v.epoch)
 	}
-	if v.holder != n || v.epoch != b.epoch {
+	if g := &j.guards[i]; g.node != nil {
+		if j.w.Now >= g.until {
+			*g = guard{}
+		} else if g.node != n {
+			j.violate("%s obtained by %s while it is kept for %s", j.w.VIPs[i].ID, n, g.node)
+		}
+	}
+	switch {
+	case j.w.isLock(i):
+		j.Obtained++
+	case v.holder != n || v.epoch != b.epoch:
 		j.Moves++
 		v.moves++
 	}
@@ -248,7 +263,7 @@ func (l *liveness) look(w *World) {
 	}
 	l.isGood = good
 	for i := range w.VIPs {
-		if w.holder(i) != nil {
+		if w.holder(i) != nil || w.isLock(i) {
 			l.vacant[i] = w.Now
 			continue
 		}

@@ -46,7 +46,8 @@ type Node struct {
 	walls     int   // more than 0: no agent's packet passes
 	cut       []int // by node index: packets to it are lost
 	loss      []float64
-	bound     []bound // by VIP index
+	bound     []bound  // by VIP index
+	clients   []client // the same, of locks
 	instance  elect.Instance
 	life      int // of the agent: what an earlier life scheduled is void
 	paused    bool
@@ -93,7 +94,7 @@ func (n *Node) init(nodes, vips int) {
 	n.blind, n.known, n.looks = make([]bool, nodes), make([]elect.SIPState, nodes), make([]int, nodes)
 	n.over = map[int]elect.SIPState{}
 	n.greeted, n.cut, n.loss = make([]Time, nodes), make([]int, nodes), make([]float64, nodes)
-	n.bound = make([]bound, vips)
+	n.bound, n.clients = make([]bound, vips), make([]client, vips)
 }
 
 func (n *Node) local() elect.Instant {
@@ -114,7 +115,7 @@ func (n *Node) global(t elect.Instant) Time {
 // address stays for as long as nobody removes it.
 func (n *Node) effective(i int) bool {
 	b := &n.bound[i]
-	return b.on && !n.Off && (!n.w.Fence || n.local() < b.until)
+	return b.on && !n.Off && (!n.w.Fence && !n.w.isLock(i) || n.local() < b.until)
 }
 
 // unbindMost is the longest that the kernel takes to unbind.
@@ -143,6 +144,9 @@ func (n *Node) Start() {
 	}
 	for i := range n.bound {
 		b := &n.bound[i]
+		if n.w.isLock(i) {
+			continue // no agent's business: it ends by itself
+		}
 		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
@@ -175,6 +179,7 @@ func (n *Node) Kill() {
 	n.w.Judge.killed(n)
 	n.Machine, n.guard = nil, nil
 	n.life++
+	n.deserted()
 	n.paused, n.backlog, n.wake = false, nil, never
 	n.writing, n.unwritten = false, nil
 }
@@ -316,6 +321,7 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.write()
 	}
 	n.bind(eff.Want, stored)
+	n.bindLocks(eff.Locks, stored)
 	if stored {
 		for _, o := range eff.Send {
 			to := n.w.Node(o.To)
@@ -347,10 +353,11 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.lookSoon(n.w.Node(p), 2*time.Millisecond)
 	}
 	for _, t := range eff.Transitions {
-		switch t.Kind {
-		case elect.Acquired:
+		switch _, lock := t.VIP.Lock(); {
+		case lock: // nothing but its client runs under it
+		case t.Kind == elect.Acquired:
 			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
-		case elect.ReleaseDue:
+		case t.Kind == elect.ReleaseDue:
 			n.later(time.Millisecond+n.ReleaseTook, elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
 		}
 	}

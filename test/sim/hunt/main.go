@@ -24,6 +24,7 @@ func main() {
 		{"three nodes", func(s uint64) sim.Result { return sim.NewScenario(s, 3, 5*time.Minute).Run(nil) }},
 		{"other sizes", func(s uint64) sim.Result { return sim.NewScenario(s, 0, 5*time.Minute).Run(nil) }},
 		{"voter lists", func(s uint64) sim.Result { return sim.NewLists(s).Run(nil) }},
+		{"locks", func(s uint64) sim.Result { return sim.NewLocks(s).Run(nil) }},
 		{"one fault", func(s uint64) sim.Result {
 			return sim.Single{Scenario: sim.NewScenario(s, []int{3, 3, 4, 5}[s%4], 0), Rounds: 6}.Run(nil)
 		}},

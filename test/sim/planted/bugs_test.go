@@ -17,6 +17,7 @@ const (
 	fit       = "elect/fit.go"
 	relay     = "elect/relay.go"
 	survivor  = "elect/survivor.go"
+	lock      = "elect/lock.go"
 )
 
 var bugs = []bug{
@@ -75,7 +76,7 @@ var bugs = []bug{
 	{name: "survivor asks nobody", file: survivor, old: "if m.askAnewFor(v); e.Node != \"\" {", new: "if false {"},
 	{name: "survivor deaf for a while", file: survivor, old: "	m.ownerAsked = 0\n	m.askAnew()\n", new: "	m.ownerAsked = 0\n", directed: true},
 	{name: "survivor without a gateway", file: survivor, old: "case max(s.gateway, s.router).Add(evidence) < m.now:", new: "case false:", directed: true},
-	{name: "survivor beyond its evidence", file: survivor, old: "evidence  = 500 * time.Millisecond", new: "evidence  = 2 * time.Second"},
+	{name: "survivor beyond its evidence", file: survivor, old: "= 500 * time.Millisecond // how long one answer", new: "= 2 * time.Second // how long one answer"},
 	{name: "evidence from the wrong address", file: survivor, old: "case e.Kind == AskRouter && v.phase == holding:", new: "case v.phase == holding:", directed: true},
 	{name: "survivor stays beside a lease", file: survivor, old: "return h.Survivor == 0 || h.Survivor > v.survival.epoch", new: "return h.Survivor > v.survival.epoch", directed: true},
 	{name: "survivor deaf for signs", file: survivor, old: "	if v.survives() {\n		m.surrender(v)", new: "	if false {\n		m.surrender(v)", directed: true},
@@ -94,5 +95,12 @@ var bugs = []bug{
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
+	{name: "lock kept before it is on disk", file: lock, old: "return m.stored.Version >= k.version", new: "return true", directed: true},
+	{name: "kept lock granted to another", file: voter, old: "case m.keptFromOthers(v, p) > 0:", new: "case false:"},
+	{name: "kept lock forgotten over a reboot", file: store, old: "	m.restoreKept()\n", new: "	m.durable.Kept = nil\n"},
+	{name: "lock kept by a minority", file: lock, old: "	return n >= m.lists.Active.Majority()\n", new: "	return n >= 1\n", directed: true},
+	{name: "lock obtained while an earlier command runs", file: store, old: "if v.Lock && s.Asked > 0 {", new: "if false {", directed: true},
+	{name: "lock renewed for a client that is gone", file: "elect/beat.go", old: " || v.lock.left {", new: " {", directed: true},
+	{name: "epochs of a forgotten lock forgotten", file: lock, old: "		m.lockFloor = max(m.lockFloor, v.top(), v.asked)\n", new: "", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }
