@@ -269,6 +269,10 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	if !n.Alive {
 		s.Why = "not heard"
 	}
+	s.ByRelay = n.ByRelay
+	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
+		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
+	}
 	for _, v := range n.Views {
 		s.Views = append(s.Views, control.View{From: string(v.Node), SIP: v.SIP.String()})
 	}
@@ -373,6 +377,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 func (a *Agent) addNetworkCounters(c map[string]uint64) {
 	n := a.network.Counters()
 	for name, v := range map[string]uint64{
+		"member_relayed": n.Relayed, "member_relay_errors": n.RelayErrors,
 		"member_sent": n.Sent, "member_send_errors": n.SendErrors, "member_received": n.Received, "member_accepted": n.Accepted,
 		"member_garbage": n.Garbage, "member_wrong_label": n.WrongLabel, "member_wrong_key": n.WrongKey, "member_wrong_source": n.WrongSource,
 		"member_unknown_sender": n.UnknownSender, "member_misdirected": n.Misdirected, "member_duplicate": n.Duplicate,

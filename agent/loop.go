@@ -101,6 +101,9 @@ func (a *Agent) carryOut(eff elect.Effects) {
 			}
 		}
 	}
+	if stored {
+		a.alone.ask(eff.Questions)
+	}
 	for _, n := range eff.Probe {
 		a.probes.probeNow(n)
 	}

@@ -16,6 +16,7 @@ const (
 	KindHolder   = "holder"    // another node holds a VIP now
 	KindVacant   = "vacant"    // nobody holds a VIP
 	KindRaised   = "raised"    // the epoch was raised in place, no takeover
+	KindSurvivor = "survivor"  // a VIP is held without a majority, or by one again (§4.6)
 	KindMove     = "move"      // a planned move started or failed
 	KindNode     = "node"      // a node came, went, got fit or unfit
 	KindAllUnfit = "all_unfit" // no node is fit, or that is over

@@ -48,7 +48,8 @@ func (st Status) unusual() []string {
 		}
 	}
 	for _, v := range st.VIPs {
-		say(v.State != "held", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
+		say(v.State == "survivor", "%s held without a majority: %s is the last node standing", v.Name, v.Holder)
+		say(v.State != "held" && v.State != "survivor", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
 		lines = append(lines, unusualTargets(v.Name, v.Targets)...)
 		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
@@ -64,8 +65,13 @@ func (st Status) unusual() []string {
 	say(st.FenceWeak, "fence %s: %s", st.Fence, st.FenceMeans)
 	say(st.SocketsUnwatched != "", "no notice of dying sockets: %s", st.SocketsUnwatched)
 	say(st.Waiting != "", "voter list: %s", st.Waiting)
+	if silent := st.unrelayed(); len(silent) > 0 && len(st.Nodes) > 2 {
+		say(true, "relay: the gateway is not known to pass packets between %s and %s: the last node standing would not take over (survivor)",
+			st.Node, strings.Join(silent, ", "))
+	}
 	for _, n := range st.Nodes {
 		say(!n.Alive, "%s silent", n.Name)
+		say(n.ByRelay, "%s heard through the gateway alone: the direct way from %s is cut", n.Name, st.Node)
 		say(n.Alive && !n.Fit && !n.Drained && !n.Witness, "%s not fit: %s", n.Name, orNone(n.Why))
 		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
 		say(n.FrozenFor > 0, "%s frozen for another %v: no SIP verdict takes a VIP from it (sipalive thaw %[1]s)", n.Name, n.FrozenFor.round())
@@ -78,6 +84,16 @@ func (st Status) unusual() []string {
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
 	}
 	return lines
+}
+
+// unrelayed are the live nodes to which the gateway is not known to relay.
+func (st Status) unrelayed() (names []string) {
+	for _, n := range st.Nodes {
+		if n.Alive && n.Relay == "unknown" {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func orNone(reason string) string {

@@ -42,6 +42,8 @@ type NodeStatus struct {
 	Witness       bool   `json:"witness,omitempty"`        // votes, holds no VIP, is never fit
 	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
+	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
+	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
 
 	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
 	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included

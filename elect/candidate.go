@@ -74,7 +74,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 		return
 	}
 	why := plan[v.index][rank].why
-	turn := max(at, m.quorumSince).Add(time.Duration(rank) * m.cfg.Stagger)
+	turn := max(at, m.quorumSince, m.survivorHeardBy()).Add(time.Duration(rank) * m.cfg.Stagger)
 	if !v.seenHeld && m.waitsForPreferred(v, why) {
 		turn = max(turn, max(m.firstQuorum, v.added).Add(m.cfg.Settle))
 	}

@@ -96,7 +96,7 @@ func (m *Machine) drained(p *peer) bool {
 // verdict is what observer o says of p's PBX.
 func (m *Machine) verdict(o, p *peer) SIPState {
 	if o == m.self {
-		return p.seen
+		return m.observed(p)
 	}
 	if o == p {
 		return p.beat.SIP
@@ -226,6 +226,7 @@ func (m *Machine) observePeer(p *peer) {
 	if p == m.self {
 		return
 	}
+	m.observeRelay(p)
 	end := p.lastHeard.Add(m.silence(p))
 	alive := p.heard && m.now < end
 	if alive {

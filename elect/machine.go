@@ -55,12 +55,18 @@ type Machine struct {
 	stopID      uint64
 	flushes     []*flushing
 
-	quorum      bool
-	quorumSince Instant // of quorum being what it is
-	firstQuorum Instant // since then a takeover has been possible; 0: not yet
-	allUnfit    bool
-	allUnfitEnd Instant // 0: never
-	everFit     bool    // a node was, or had time to be: before that, no alarm
+	quorum       bool
+	quorumSince  Instant // of quorum being what it is
+	firstQuorum  Instant // since then a takeover has been possible; 0: not yet
+	alone        bool    // no other voter is heard
+	aloneSince   Instant
+	ownerAsked   Instant // the newest AskOwner, for whichever VIP
+	gatewayAsked Instant // the newest AskGateway
+	unanswered   int     // of them all, ever
+	tookAlone    Instant // when a VIP was last taken as a survivor
+	allUnfit     bool
+	allUnfitEnd  Instant // 0: never
+	everFit      bool    // a node was, or had time to be: before that, no alarm
 
 	eff     Effects
 	askItem [2][][]AskItem // by prevote, by peer: items due in this step
@@ -73,8 +79,16 @@ type peer struct {
 	instance  Instance
 	beat      Heartbeat // its last; meaningful once heard
 	heard     bool
-	lastHeard Instant  // of any of its messages, once a heartbeat has been heard
-	seen      SIPState // our own verdict of its PBX
+	lastHeard Instant // of any of its messages, once a heartbeat has been heard
+	beatAt    Instant // of its last heartbeat
+	direct    Instant // the same, of those that came by themselves
+	relayed   Instant // and of those that came through the gateway
+	relay     bool    // the gateway relayed between us when the peer was last heard directly
+	relaySent Instant
+	// byRelay: heard through the gateway alone; directAgain is when that ended.
+	byRelay     bool
+	directAgain Instant
+	seen        SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
 	toldFit             bool
@@ -138,6 +152,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.steerMoves()
 	m.releaseUnbound()
 	m.candidacies()
+	m.survivals()
 	m.renew()
 	m.keepLocks()
 	m.flushAsks()
@@ -172,6 +187,10 @@ func (m *Machine) take(ev Event) {
 		m.onStored(e)
 	case Command:
 		m.onCommand(e)
+	case Evidence:
+		m.onEvidence(e)
+	case Sign:
+		m.onSign(e)
 	case LockWanted:
 		m.onLockWanted(e)
 	case LockDone:
@@ -195,6 +214,9 @@ func (m *Machine) receive(e Received) {
 		// A new boot: what the old one said of itself is void. Its grants
 		// stay: they name the old instance (§4.3).
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
+	}
+	if !m.noteRoute(p, e) {
+		return
 	}
 	p.lastHeard = m.now
 	switch msg := e.Msg.(type) {
@@ -253,7 +275,7 @@ func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
 		Granted: e.Granted[:0], Want: e.Want[:0], Locks: e.Locks[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
-		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
+		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
 }
@@ -263,7 +285,7 @@ func (m *Machine) finish() Effects {
 	m.forgetLocks()
 	for _, v := range m.everyVIP() {
 		v.wanted = v.serves() || v.wanted && v.phase == unbinding
-		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until}
+		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()}
 		if v.Lock {
 			m.eff.Locks = append(m.eff.Locks, HeldLock{d, d.Hold && m.isKept(v)})
 		} else {
@@ -278,13 +300,15 @@ func (m *Machine) finish() Effects {
 	return m.eff
 }
 
-func (m *Machine) send(to *peer, msg Message) Seq {
+func (m *Machine) send(to *peer, msg Message) Seq { return m.sendBy(m.needsRelay(to), to, msg) }
+
+func (m *Machine) sendBy(relay bool, to *peer, msg Message) Seq {
 	m.seq++
 	if m.seq >= m.seqBound {
 		m.seqBound = m.seq + seqBlock
 		m.dirty = true
 	}
-	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg})
+	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg, Relay: relay})
 	return m.seq
 }
 

@@ -72,6 +72,7 @@ type script struct {
 	out     strings.Builder
 	packets bool
 	quiet   bool
+	gateway string
 	files   map[string][]string // by node: its file's voters, where they differ
 }
 
@@ -141,13 +142,16 @@ func (s *script) configure(f []string) bool {
 			s.cfg.Nodes = append(s.cfg.Nodes, elect.NodeConfig{Name: elect.Node(name), Voter: as != "nonvoter", Holder: as != "witness", Capacity: 1})
 		}
 	case "vip": // vip1 a b: prefers a, then b
-		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1}
+		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1, Announced: true, Relayed: true}
 		for _, p := range f[2:] {
 			v.Prefer = append(v.Prefer, elect.Node(p))
 		}
 		s.cfg.VIPs = append(s.cfg.VIPs, v)
 	case "role": // cdr spare
 		s.cfg.VIPs = append(s.cfg.VIPs, elect.VIPConfig{ID: elect.RoleID(f[1]), Name: f[1], Role: true, PreferSpare: slices.Contains(f, "spare")})
+	case "gateway": // relays | silent: every node has one, and survivor = "auto"
+		s.gateway = f[1]
+		s.cfg.Survivor, s.cfg.SurvivorAfter = elect.SurvivorAuto, 3*time.Second
 	case "lock": // db
 		s.cfg.VIPs = append(s.cfg.VIPs, elect.VIPConfig{ID: elect.LockID(f[1]), Name: f[1], Role: true, Lock: true})
 	case "set":
@@ -159,6 +163,10 @@ func (s *script) configure(f []string) bool {
 }
 
 func (s *script) set(key, value string) {
+	if key == "survivor" {
+		s.cfg.Survivor = map[string]elect.SurvivorMode{"auto": elect.SurvivorAuto, "always": elect.SurvivorAlways}[value]
+		return
+	}
 	if key == "failback" {
 		s.cfg.FailbackAuto = value == "auto"
 		return
@@ -173,6 +181,9 @@ func (s *script) set(key, value string) {
 
 func (s *script) build() {
 	s.w = sim.New(1, s.cfg)
+	if s.gateway != "" {
+		s.w.AddRouter(s.gateway == "relays", 1)
+	}
 	s.w.Trace = func(l string) {
 		text := l[14:]
 		if s.quiet || strings.HasPrefix(text, "  ") && (!s.packets || strings.Contains(text, "heartbeat") || strings.Contains(text, "elect.")) {
@@ -224,6 +235,15 @@ func (s *script) network(f []string) bool {
 				wire(b, a, f[0] == "isolate")
 			}
 		}
+	case "router": // down | up | loses 0.2
+		s.w.Router.Down = f[1] == "down"
+		if f[1] == "loses" {
+			fmt.Sscan(f[2], &s.w.Router.Loss)
+		}
+	case "unplug", "plug": // a: from the router
+		s.w.Router.Unplug(s.node(f[1]), f[0] == "unplug")
+	case "wall", "unwall": // a: a firewall stops every agent's packet
+		s.node(f[1]).Wall(f[0] == "wall")
 	default:
 		return false
 	}

@@ -45,6 +45,7 @@ type vip struct {
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
 
+	survival survival
 	// The router of its link.
 	gateway GatewayState
 	reached []Instant // by peer index: since when it has said that the router answers it; 0: it does not
@@ -111,6 +112,10 @@ func (m *Machine) holder(v *vip) *peer {
 	}
 	return v.claim.by
 }
+
+// survives reports whether this node holds without a majority: v.epoch is then
+// only asked for.
+func (v *vip) survives() bool { return v.phase == holding && v.survival.epoch != 0 }
 
 // serves: held and not being handed over. A role that is has its lease, but its job
 // is ending.

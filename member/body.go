@@ -137,6 +137,9 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	for i := range list(c, &m.Reaches, maxVIPs) {
 		c.vip(&m.Reaches[i], required)
 	}
+	for i := range list(c, &m.Relayed, maxNodes) {
+		name(c, &m.Relayed[i], required)
+	}
 	for i := range list(c, &m.Holds, maxVIPs) {
 		c.hold(&m.Holds[i])
 	}
@@ -145,6 +148,7 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 func (c *coder) hold(h *elect.Hold) {
 	c.vip(&h.VIP, required)
 	number(c, &h.Epoch)
+	number(c, &h.Survivor)
 	c.duration(&h.Age, maxAge)
 	enum(c, &h.Cause, elect.CauseNone, lastCause)
 	enum(c, &h.Why, elect.WhyNone, lastWhy)

@@ -150,13 +150,13 @@ func (n *Node) runLocked(i int, l elect.HeldLock) {
 	}
 	was := n.effective(i)
 	grew := l.Until > b.until || !b.on
+	before := *b
 	if !b.on {
 		b.on, b.since = true, n.local()
 	}
-	raised := b.epoch
 	b.until, b.epoch = l.Until, l.Epoch
 	c.runs, c.epoch, c.until = true, l.Epoch, n.global(l.Until)
-	n.w.Judge.holds(n, i, was, grew, raised)
+	n.w.Judge.holds(n, i, was, grew, before)
 	if c.keep > 0 && l.Kept && !c.kept {
 		c.kept = true
 		n.w.tracef("%s has %s kept", n, l.VIP)

@@ -43,6 +43,7 @@ type Node struct {
 	w         *World
 	guard     *member.Guard
 	greeted   []Time
+	walls     int   // more than 0: no agent's packet passes
 	cut       []int // by node index: packets to it are lost
 	loss      []float64
 	bound     []bound  // by VIP index
@@ -66,9 +67,10 @@ type Node struct {
 
 // delivery is what reached a frozen agent's sockets and channels.
 type delivery struct {
-	h   member.Header
-	msg elect.Message
-	ev  elect.Event
+	h       member.Header
+	msg     elect.Message
+	ev      elect.Event
+	relayed bool
 }
 
 // bound is what the kernel has of a VIP.
@@ -77,6 +79,8 @@ type bound struct {
 	until elect.Instant
 	epoch elect.Epoch
 	since elect.Instant
+	// survivor: held on evidence, not on a lease.
+	survivor bool
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
 	// tried: when a bind was tried last that fails, and by which life of the agent.
@@ -143,7 +147,7 @@ func (n *Node) Start() {
 		if n.w.isLock(i) {
 			continue // no agent's business: it ends by itself
 		}
-		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
+		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
 			*b = bound{}
@@ -239,7 +243,7 @@ func (n *Node) Resume() {
 		case d.ev != nil:
 			n.Step(d.ev)
 		default:
-			n.judgePacket(d.h, d.msg)
+			n.judgePacket(d.h, d.msg, d.relayed)
 		}
 	}
 	n.Step(elect.Tick{})
@@ -321,7 +325,17 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	if stored {
 		for _, o := range eff.Send {
 			to := n.w.Node(o.To)
-			n.transmit(to, n.guard.Stamp(o.To, o.Seq), o.Msg)
+			h := n.guard.Stamp(o.To, o.Seq)
+			if !o.Relay {
+				n.transmit(to, h, o.Msg)
+			} else if n.w.Router != nil {
+				n.w.Router.relay(n, to, h, o.Msg)
+			}
+		}
+	}
+	for _, q := range eff.Questions {
+		if n.w.Router != nil {
+			n.w.Router.ask(n, q)
 		}
 	}
 	for _, p := range eff.Prepare {
@@ -393,13 +407,16 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			was := n.effective(i)
 			grew := d.Until > b.until || !b.on
 			b.leaving = false
+			before := *b
 			if !b.on {
 				b.on, b.since = true, n.local()
 				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true, Err: n.halfBound(i)})
 			}
-			raised := b.epoch
-			b.until, b.epoch = d.Until, d.Epoch
-			n.w.Judge.holds(n, i, was, grew, raised)
+			b.until, b.epoch, b.survivor = d.Until, d.Epoch, d.Survivor
+			if n.w.Router != nil && !d.Survivor && (before.survivor || !before.on) {
+				n.w.Router.announceAll(n, i)
+			}
+			n.w.Judge.holds(n, i, was, grew, before)
 		case b.on && !b.leaving:
 			b.leaving = true
 			n.unbind(i)

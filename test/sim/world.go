@@ -27,6 +27,8 @@ type World struct {
 	Net   Net
 	Judge Judge
 
+	Router *Router // nil: the nodes have none
+
 	Fence    bool          // the kernel ends a lease by itself, agent or no agent
 	DiskTook time.Duration // to write Durable
 
