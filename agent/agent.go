@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,11 +41,12 @@ type Parts struct {
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
 	Ends        *LeaseEnds
-	Watch       func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error)
+	Watch       func(Hearing) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
-	Network     func(deliver func(elect.Received)) (*member.Network, error)
+	Network     func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
+	Relay       arp.RelayLink        // at the start: where heartbeats go through the gateway (§4.6)
 	Load        func() (File, error) // reads the configuration anew, for a reload
 	Listener    net.Listener
 	Journal     *control.Journal
@@ -63,6 +63,7 @@ type Agent struct {
 	Parts
 	inForce    atomic.Pointer[settled] // replaced as a whole by a reload
 	network    *member.Network
+	alone      *survivors
 	server     *control.Server
 	binder     *binder
 	watch      *arp.Watch
@@ -71,6 +72,7 @@ type Agent struct {
 	vipTargets *vipTargets
 	checks     *checks
 	actions    *actions
+	locks      *locks
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -105,14 +107,16 @@ func New(p Parts) *Agent {
 		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
-	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket})
+	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket, p.Relay})
 	a.recorder = newRecorder(a)
 	a.binder = newBinder(a)
+	a.alone = newSurvivors(a)
 	a.probes = newProbes(a)
 	a.sockets = newSockets(a)
 	a.vipTargets = newVIPTargets(a)
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
+	a.locks = newLocks(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -129,16 +133,19 @@ type task struct {
 // Run runs the agent until ctx ends or an operator stops it. It does not hand
 // anything over by itself: see Stop.
 func (a *Agent) Run(ctx context.Context) error {
-	network, err := a.Parts.Network(a.deliver)
+	var err error
+	if a.watch, err = a.Parts.Watch(Hearing{a.onRouter, a.onRival, a.onGateway(), a.alone.evidence, a.alone.sign}); err != nil {
+		return err
+	}
+	defer a.watch.Close()
+	network, err := a.Parts.Network(a.deliver, a.alone.send)
 	if err != nil {
 		return err
 	}
 	a.network = network
 	defer func() { _ = network.Close() }()
-	if a.watch, err = a.Parts.Watch(a.onRouter, a.onRival, a.onGateway()); err != nil {
-		return err
-	}
 	a.actions.resume()
+	a.locks.restore()
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -175,6 +182,7 @@ func (a *Agent) tasks() []task {
 		{"checks", a.checks.run},
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
+		{"locks", a.locks.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks

@@ -39,14 +39,15 @@ type binder struct {
 // applied is what the binder has done for one VIP or role.
 type applied struct {
 	*lease
-	address vip.Address
-	on      bool
-	epoch   elect.Epoch
-	until   elect.Instant
-	renewAt elect.Instant // of its lifetime
-	retryAt elect.Instant
-	stuck   string // why the kernel does not let it go
-	moved   bool   // a reload gave it another interface
+	address  vip.Address
+	on       bool
+	epoch    elect.Epoch
+	until    elect.Instant
+	renewAt  elect.Instant // of its lifetime
+	retryAt  elect.Instant
+	stuck    string // why the kernel does not let it go
+	survivor bool
+	moved    bool // a reload gave it another interface
 }
 
 // unbindRetry is how soon an address that the kernel would not let go is tried
@@ -129,11 +130,11 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			continue
 		}
 		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
-		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || ended
+		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor || ended
 		*old = d
 		leases := b.a.Directory.leases
 		if d.Hold {
-			leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
+			b.recordLease(d)
 			b.setFence(d.VIP, d.Until)
 			continue
 		}
@@ -144,6 +145,16 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	if changed {
 		b.poke(b.wake)
 	}
+}
+
+// recordLease keeps a lease for an agent that comes after this one. Evidence is
+// no lease: a survivor's successor has to find its own.
+func (b *binder) recordLease(d elect.Desired) {
+	if d.Survivor {
+		b.a.Directory.leases.end(d.VIP)
+		return
+	}
+	b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
 }
 
 func (b *binder) poke(ch chan struct{}) {
@@ -237,6 +248,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.until = d.Until
 	if ap.on {
 		b.renew(ap)
+		b.turn(ap, d.Survivor)
 	}
 	if ap.on && !repair {
 		ap.epoch = d.Epoch
@@ -265,8 +277,8 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		}
 		return
 	}
-	ap.on, ap.epoch = true, d.Epoch
-	if fresh || moved || b.again {
+	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
+	if fresh || moved || b.again && !ap.survivor {
 		b.announce(ap, fresh || moved)
 	}
 	if fresh {
@@ -279,13 +291,29 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 }
 
+// turn lets the announcements of a VIP begin when a survivor's hold becomes a
+// lease, and end when a holder outlives its lease: a survivor announces when
+// it binds, and then only where the machine asks it to (§4.6).
+func (b *binder) turn(ap *applied, survivor bool) {
+	switch {
+	case ap.survivor == survivor || ap.vip == nil:
+	case survivor:
+		b.a.Announcer.Stop(ap.address.IP)
+		b.a.watch.Hold(ap.address.IP, true)
+		ap.survivor = true
+	default:
+		ap.survivor = false
+		b.announce(ap, false)
+	}
+}
+
 // announce tells the neighbours, and asks the router whether it has heard. What
 // they were told of here before can wait for what they were not.
 func (b *binder) announce(ap *applied, first bool) {
 	if ap.vip == nil {
 		return
 	}
-	defer b.a.watch.Hold(ap.address.IP)
+	defer b.a.watch.Hold(ap.address.IP, ap.survivor)
 	if !ap.vip.Announce {
 		return
 	}
@@ -293,6 +321,9 @@ func (b *binder) announce(ap *applied, first bool) {
 		if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
 			b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
 		}
+	}
+	if ap.survivor {
+		return
 	}
 	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
 	if !first {

@@ -242,7 +242,8 @@ func roundMillis(d time.Duration) string {
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
 	var c *config.Config // the one that st is about
-	err := a.ask(ctx, func() { st, c = a.Machine.Status(), a.Config() })
+	var held []control.LockStatus
+	err := a.ask(ctx, func() { st, c, held = a.Machine.Status(), a.Config(), a.locks.status() })
 	if err != nil {
 		return control.Status{}, err
 	}
@@ -250,6 +251,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, SocketsUnwatched: a.sockets.unwatched(), Counters: a.countersNow()}
 	out.MemoryLocked, out.FailbackAuto, out.Lease = a.MemoryLocked, c.Failback == config.FailbackAuto, control.Millis(c.Timing.Lease)
+	out.Locks = held
 	if out.Scheduling, err = platform.Scheduling(); err != nil {
 		out.Scheduling = "unknown"
 	}
@@ -267,6 +269,10 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 		FrozenFor: control.Millis(n.Frozen), Holds: []string{}, Why: n.Unfit, Witness: n.Witness, HeldDown: n.HeldDown, ConfigDiffers: !n.SameConfig}
 	if !n.Alive {
 		s.Why = "not heard"
+	}
+	s.ByRelay = n.ByRelay
+	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
+		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
 	}
 	for _, v := range n.Views {
 		s.Views = append(s.Views, control.View{From: string(v.Node), SIP: v.SIP.String()})
@@ -372,6 +378,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 func (a *Agent) addNetworkCounters(c map[string]uint64) {
 	n := a.network.Counters()
 	for name, v := range map[string]uint64{
+		"member_relayed": n.Relayed, "member_relay_errors": n.RelayErrors,
 		"member_sent": n.Sent, "member_send_errors": n.SendErrors, "member_received": n.Received, "member_accepted": n.Accepted,
 		"member_garbage": n.Garbage, "member_wrong_label": n.WrongLabel, "member_wrong_key": n.WrongKey, "member_wrong_source": n.WrongSource,
 		"member_unknown_sender": n.UnknownSender, "member_misdirected": n.Misdirected, "member_duplicate": n.Duplicate,

@@ -93,12 +93,16 @@ func (a *Agent) carryOut(eff elect.Effects) {
 	a.recorder.transitions(eff.Transitions)
 	a.actions.transitions(eff.Transitions)
 	a.binder.want(eff.Want, stored)
+	a.locks.want(eff.Locks, stored)
 	if stored {
 		for _, out := range eff.Send {
 			if err := a.network.Send(out); err != nil {
 				a.stats.sendErrors.Add(1)
 			}
 		}
+	}
+	if stored {
+		a.alone.ask(eff.Questions)
 	}
 	for _, n := range eff.Probe {
 		a.probes.probeNow(n)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"sipalive/arp"
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/hooks"
@@ -111,26 +112,32 @@ func CheckActions(c *config.Config) error {
 	return nil
 }
 
-// ElectConfig is what the machine needs of the configuration.
-func ElectConfig(c *config.Config, self *config.Node) elect.Config {
+// ElectConfig is what the machine needs of the configuration, and of where this
+// node's heartbeats are relayed.
+func ElectConfig(c *config.Config, self *config.Node, relay arp.RelayLink) elect.Config {
 	e := elect.Config{
 		Self: elect.Node(self.Name), Digest: c.Digest(),
 		Heartbeat: c.Timing.Heartbeat, Lease: c.Timing.Lease, HoldDown: c.Timing.HoldDown, Settle: c.Timing.Settle,
 		Stagger: c.Timing.Stagger, Exclude: c.Timing.Exclude, FailbackAfter: c.Timing.FailbackAfter,
 		FailbackAuto: c.Failback == config.FailbackAuto, PrepareTimeout: prepareTimeout(c), CheckTimeout: checkTimeout(c),
+		Survivor: survivorModes[c.Survivor], SurvivorAfter: c.Timing.SurvivorAfter,
 		FlushTimeout: flushTimeout(hookActions(c.Actions)), ReleaseTimeout: roleReleaseTimeout(c),
 	}
 	for _, n := range c.Nodes {
 		e.Nodes = append(e.Nodes, elect.NodeConfig{Name: elect.Node(n.Name), Voter: n.Voter, Holder: n.Holder, Capacity: n.Capacity})
 	}
 	for _, v := range c.VIPs {
-		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: vipID(v.Address), Name: v.Name, Prefer: nodes(v.Prefer), Weight: v.Weight})
+		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: vipID(v.Address), Name: v.Name, Prefer: nodes(v.Prefer), Weight: v.Weight,
+			Announced: v.Announce, Relayed: relays(relay, v)})
 	}
 	for _, r := range c.Roles {
 		e.VIPs = append(e.VIPs, elect.VIPConfig{ID: elect.RoleID(r.Name), Name: r.Name, Role: true, Prefer: nodes(r.Prefer), PreferSpare: r.PreferSpare})
 	}
 	return e
 }
+
+var survivorModes = map[config.Survivor]elect.SurvivorMode{config.SurvivorAuto: elect.SurvivorAuto, config.SurvivorAlways: elect.SurvivorAlways,
+	config.SurvivorNever: elect.SurvivorNever}
 
 func nodes(in []string) (out []elect.Node) {
 	for _, n := range in {

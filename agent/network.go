@@ -12,6 +12,15 @@ import (
 	"sipalive/elect"
 )
 
+// Hearing is what the network watch tells the agent.
+type Hearing struct {
+	OnRouter   func(arp.Proof)
+	OnRival    func(arp.Rival)
+	OnGateway  func(netip.Addr, arp.GatewayState)
+	OnEvidence func(arp.Evidence)
+	OnSign     func(arp.Sign)
+}
+
 // onRouter takes the network watch's word about a VIP: status and events show
 // it, nothing moves for it. A VIP that the router does not reach may be reached
 // by other means, which is what the unreachable actions are for.
@@ -117,6 +126,7 @@ func (a *Agent) addWatchCounters(c map[string]uint64) {
 	for name, v := range map[string]uint64{
 		"arp_announced": n.Sent, "arp_announce_errors": n.Errors, "arp_pings": w.Pings, "arp_pings_answered": w.Answers,
 		"arp_pings_detoured": w.Detours, "arp_gateway_asked": w.Asked, "arp_rival_claims": w.Claims, "arp_defences": w.Defences,
+		"arp_owner_asked": w.Owners, "gateway_relayed": w.Relayed, "gateway_relay_errors": w.RelayErrors,
 	} {
 		c[name] = v
 	}
@@ -170,8 +180,12 @@ func Links(c *config.Config) (links []arp.Link) {
 func Neighbours(c *config.Config, self *config.Node) map[netip.Addr]string {
 	names := map[netip.Addr]string{}
 	for _, n := range c.Nodes {
-		if n.Name != self.Name {
-			names[n.Address] = n.Name
+		if n.Name == self.Name {
+			continue
+		}
+		names[n.Address] = n.Name
+		if n.Address2.IsValid() {
+			names[n.Address2] = n.Name
 		}
 	}
 	return names

@@ -139,6 +139,10 @@ func (r *recorder) wall(t elect.Instant) control.Stamp {
 
 func (r *recorder) transitions(ts []elect.Transition) {
 	for _, t := range ts {
+		if name, lock := t.VIP.Lock(); lock {
+			r.locked(name, t)
+			continue
+		}
 		at := r.a.Now()
 		r.post(func() { r.transition(t, at) })
 	}
@@ -204,7 +208,11 @@ func words(t elect.Transition, vip string) string {
 	case elect.ReleaseDue:
 		return fmt.Sprintf("%s: its release actions come first, epoch %d", vip, t.Epoch)
 	case elect.Lapsed:
-		return fmt.Sprintf("%s: the lease ended, epoch %d", vip, t.Epoch)
+		return because(fmt.Sprintf("%s: the lease ended, epoch %d", vip, t.Epoch))
+	case elect.Survives:
+		return fmt.Sprintf("%s survives here without a majority, epoch %d: no takeover", vip, t.Epoch)
+	case elect.LeasedAgain:
+		return fmt.Sprintf("%s is held by a majority's lease again, epoch %d: no takeover", vip, t.Epoch)
 	case elect.MoveStarted:
 		return fmt.Sprintf("%s: asking %s to get ready (%s)", vip, to, t.Cause)
 	case elect.MoveFailed:
@@ -259,6 +267,8 @@ func kindOf(k elect.TransitionKind) string {
 		return control.Takeover
 	case elect.Raised:
 		return control.KindRaised
+	case elect.Survives, elect.LeasedAgain:
+		return control.KindSurvivor
 	case elect.LetGo, elect.Lapsed, elect.ReleaseDue:
 		return control.KindRelease
 	case elect.MoveStarted, elect.MoveFailed:
@@ -288,7 +298,7 @@ func kindOf(k elect.TransitionKind) string {
 // levelOf is how much a transition is a trouble; docs/alarms.md tells of warnings and errors.
 func levelOf(k elect.TransitionKind) slog.Level {
 	switch k {
-	case elect.Lapsed, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
+	case elect.Lapsed, elect.Survives, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
 		elect.ConfigDiffers:
 		return slog.LevelWarn
 	case elect.AllUnfit, elect.BindFailed:

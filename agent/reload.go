@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"sipalive/arp"
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/eventsocket"
@@ -22,6 +23,7 @@ type File struct {
 	Config *config.Config
 	Self   *config.Node
 	Keys   [][]byte
+	Relay  arp.RelayLink  // of a reload: where heartbeats go through the gateway
 	Roots  *x509.CertPool // authorities of SIP over TLS; nil: the system's
 	// FreeSWITCHPassword is asked at each use.
 	FreeSWITCHPassword func() (string, error)
@@ -33,6 +35,7 @@ type settled struct {
 	names       *names
 	roots       *x509.CertPool
 	eventSocket eventsocket.Client
+	relay       arp.RelayLink
 }
 
 // Config is the configuration in force. Ask for it at each use: a reload
@@ -109,9 +112,9 @@ func (a *Agent) take(f File) error {
 	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
 		return errors.Join(err, unfence())
 	}
-	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}})
+	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}, f.Relay})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
-	a.watch.Configure(Links(f.Config), Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
+	a.watch.Configure(Links(f.Config), f.Relay, Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
 	a.Runner.SetUserAgent(f.Config.SIP.UserAgent)
 	a.Runner.SetMail(MailServer(f.Config))
@@ -120,7 +123,7 @@ func (a *Agent) take(f File) error {
 	a.sockets.take()
 	a.vipTargets.take()
 	a.checks.take(f.Config)
-	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self)})
+	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self, f.Relay)})
 	return nil
 }
 

@@ -53,39 +53,66 @@ const (
 
 // packetFrame wraps ICMP into IP and Ethernet.
 func packetFrame(mac, to hardwareAddr, from, target netip.Addr, body []byte) []byte {
-	f := make([]byte, 0, ethernetHeader+ipv6Header+len(body))
-	f = append(append(f, to[:]...), mac[:]...)
-	if target.Is4() {
+	p := ipPacket{mac: mac, to: to, from: from, target: target, protocol: unix.IPPROTO_ICMP, limit: hops, fragment: dontFragment, body: body}
+	if target.Is6() {
+		if p.protocol = unix.IPPROTO_ICMPV6; isND(body[0]) {
+			p.limit = ndHops
+		}
+	}
+	return p.frame()
+}
+
+// ipPacket is an IP packet in an Ethernet frame.
+type ipPacket struct {
+	mac, to         hardwareAddr
+	from, target    netip.Addr
+	protocol, limit byte
+	id, fragment    uint16 // IPv4: identification, flags and offset
+	body            []byte
+}
+
+const dontFragment = 0x4000
+
+func (p ipPacket) frame() []byte {
+	f := make([]byte, 0, ethernetHeader+ipv6Header+len(p.body))
+	f = append(append(f, p.to[:]...), p.mac[:]...)
+	if p.target.Is4() {
 		f = binary.BigEndian.AppendUint16(f, unix.ETH_P_IP)
 		f = append(f, 0x45, 0)
-		f = binary.BigEndian.AppendUint16(f, uint16(ipv4Header+len(body)))
-		f = append(f, 0, 0, 0x40, 0, hops, unix.IPPROTO_ICMP, 0, 0) // no id: don't fragment
-		f = append(append(f, from.AsSlice()...), target.AsSlice()...)
-		binary.BigEndian.PutUint16(f[ethernetHeader+10:], checksum(f[ethernetHeader:]))
-		return append(f, body...)
-	}
-	limit := byte(hops)
-	if isND(body[0]) {
-		limit = ndHops
+		f = binary.BigEndian.AppendUint16(f, uint16(ipv4Header+len(p.body)))
+		f = binary.BigEndian.AppendUint16(f, p.id)
+		f = binary.BigEndian.AppendUint16(f, p.fragment)
+		f = append(f, p.limit, p.protocol, 0, 0)
+		f = append(append(f, p.from.AsSlice()...), p.target.AsSlice()...)
+		binary.BigEndian.PutUint16(f[ethernetHeader+10:], checksum(0, f[ethernetHeader:]))
+		return append(f, p.body...)
 	}
 	f = binary.BigEndian.AppendUint16(f, unix.ETH_P_IPV6)
 	f = append(f, 0x60, 0, 0, 0)
-	f = binary.BigEndian.AppendUint16(f, uint16(len(body)))
-	f = append(f, unix.IPPROTO_ICMPV6, limit)
-	f = append(append(f, from.AsSlice()...), target.WithZone("").AsSlice()...)
-	return append(f, body...)
+	f = binary.BigEndian.AppendUint16(f, uint16(len(p.body)))
+	f = append(f, p.protocol, p.limit)
+	f = append(append(f, p.from.WithZone("").AsSlice()...), p.target.WithZone("").AsSlice()...)
+	return append(f, p.body...)
 }
 
-// checksum is RFC 1071's over a header with its own field zero.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint32(binary.BigEndian.Uint16(b))
+// checksum is the internet checksum (RFC 1071) over a sum so far and what has
+// its own field zero.
+func checksum(sofar uint32, b []byte) uint16 {
+	s := sum16(sofar, b)
+	for s > 0xffff {
+		s = s>>16 + s&0xffff
 	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
+	return ^uint16(s)
+}
+
+func sum16(s uint32, b []byte) uint32 {
+	for ; len(b) > 1; b = b[2:] {
+		s += uint32(b[0])<<8 | uint32(b[1])
 	}
-	return ^uint16(sum)
+	if len(b) == 1 {
+		s += uint32(b[0]) << 8
+	}
+	return s
 }
 
 // echoReply reads the answer to a ping from an IP packet without its Ethernet

@@ -60,12 +60,15 @@ func arpFrame(operation uint16, to, mac hardwareAddr, sender netip.Addr, targetM
 }
 
 // arpClaim reads from an ARP packet without its Ethernet header who says that
-// which address is at which MAC. A probe claims nothing.
-func arpClaim(p []byte) (ip netip.Addr, mac hardwareAddr, ok bool) {
+// which address is at which MAC, and whom it asks for. A probe claims nothing.
+func arpClaim(p []byte) (ip, asks netip.Addr, mac hardwareAddr, ok bool) {
 	if len(p) < frameLength-ethernetHeader || binary.BigEndian.Uint16(p) != 1 ||
 		binary.BigEndian.Uint16(p[2:]) != unix.ETH_P_IP || p[4] != 6 || p[5] != 4 {
-		return ip, mac, false
+		return ip, asks, mac, false
 	}
 	ip = netip.AddrFrom4([4]byte(p[14:18]))
-	return ip, hardwareAddr(p[8:14]), !ip.IsUnspecified()
+	if target := netip.AddrFrom4([4]byte(p[24:28])); binary.BigEndian.Uint16(p[6:]) == operationRequest && target != ip {
+		asks = target
+	}
+	return ip, asks, hardwareAddr(p[8:14]), !ip.IsUnspecified()
 }

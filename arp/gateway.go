@@ -60,6 +60,7 @@ type gateway struct {
 	resolveAt time.Duration
 	pingAt    time.Duration
 	urgent    time.Duration // since when a proof waits for it; 0: none does
+	askers    []*watched    // who waits for a ping from our own address
 }
 
 const (
@@ -171,7 +172,7 @@ func (g *gateway) look(w *Watch, now time.Duration) {
 		hop = found
 	}
 	if hop != g.hop {
-		*g = gateway{key: g.key, hop: hop, lookAt: g.lookAt, urgent: g.urgent, state: g.state}
+		*g = gateway{key: g.key, hop: hop, lookAt: g.lookAt, urgent: g.urgent, state: g.state, askers: g.askers}
 		w.poke()
 	}
 	own, err := w.routes.OwnAddress(g.key.ifname, hop, func(a netip.Addr) bool { return w.vips[a] != nil })
@@ -190,7 +191,7 @@ func (g *gateway) find(w *Watch, now time.Duration) {
 	if !from.IsValid() && g.hop.Is4() {
 		from = netip.IPv4Unspecified()
 	}
-	if from.IsValid() && w.ask(g, from, g.resolved && g.mute <= silentMost && g.silent <= silentMost) {
+	if from.IsValid() && w.ask(g, from, g.resolved && g.mute <= silentMost && g.silent <= silentMost, urgentFrames) {
 		g.mute++
 	}
 	g.resolveAt = now + g.pause(now)

@@ -96,7 +96,7 @@ func TestGatewayOfANewVIP(t *testing.T) {
 		}
 	}
 	s.watch.mu.Unlock()
-	s.watch.Configure([]Link{first, {VIP: vip2, Interface: "eth0"}}, nil, time.Second)
+	s.watch.Configure([]Link{first, {VIP: vip2, Interface: "eth0"}}, RelayLink{}, nil, time.Second)
 	select {
 	case vip := <-told:
 		if vip != vip2 {

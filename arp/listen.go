@@ -20,6 +20,7 @@ type heard struct {
 	from  hardwareAddr // the frame's sender
 	claim bool
 	ip    netip.Addr   // claimed, or that answered
+	asks  netip.Addr   // claims: whom ip asks for, in the same breath
 	mac   hardwareAddr // where ip is said to be
 	to    netip.Addr   // answers: the address that had asked
 	echo  echo
@@ -138,7 +139,7 @@ const packetMost = 512
 
 func hearARP(p []byte, h *heard) (ok bool) {
 	h.claim = true
-	h.ip, h.mac, ok = arpClaim(p)
+	h.ip, h.asks, h.mac, ok = arpClaim(p)
 	return ok
 }
 
@@ -150,7 +151,7 @@ func hearEcho(p []byte, h *heard) (ok bool) {
 
 func hear6(p []byte, h *heard) (ok bool) {
 	h.claim = true
-	if h.ip, h.mac, ok = ndClaim(p); ok {
+	if h.ip, h.asks, h.mac, ok = ndClaim(p); ok {
 		return true
 	}
 	return hearEcho(p, h)

@@ -56,26 +56,26 @@ func solicitation(mac hardwareAddr, from netip.Addr, to *hardwareAddr, target ne
 }
 
 // ndClaim reads from an IPv6 packet who says that which address is at which
-// MAC. A solicitation without a sender's address claims nothing: it is
-// duplicate address detection.
-func ndClaim(packet []byte) (ip netip.Addr, mac hardwareAddr, ok bool) {
+// MAC, and whom it asks for. A solicitation without a sender's address claims
+// nothing: it is duplicate address detection.
+func ndClaim(packet []byte) (ip, asks netip.Addr, mac hardwareAddr, ok bool) {
 	from, _, body, ok := icmpOf(packet)
 	if !ok || !from.Is6() || packet[7] != ndHops || !isND(body[0]) {
-		return ip, mac, false
+		return ip, asks, mac, false
 	}
 	message, err := ndp.ParseMessage(body)
 	if err != nil {
-		return ip, mac, false
+		return ip, asks, mac, false
 	}
 	switch m := message.(type) {
 	case *ndp.NeighborAdvertisement:
 		mac, ok = linkLayer(m.Options, ndp.Target)
-		return m.TargetAddress, mac, ok
+		return m.TargetAddress, asks, mac, ok
 	case *ndp.NeighborSolicitation:
 		mac, ok = linkLayer(m.Options, ndp.Source)
-		return from, mac, ok && !from.IsUnspecified()
+		return from, m.TargetAddress, mac, ok && !from.IsUnspecified()
 	}
-	return ip, mac, false
+	return ip, asks, mac, false
 }
 
 func linkLayer(options []ndp.Option, d ndp.Direction) (mac hardwareAddr, ok bool) {

@@ -56,6 +56,7 @@ type watched struct {
 	Link
 	gw    *gateway
 	held  bool
+	alone bool          // without a majority: it speaks for itself only where it is asked to (§4.6)
 	since time.Duration // held
 	state RouterState
 
@@ -68,12 +69,14 @@ type watched struct {
 	unproven time.Duration // since when; 0: it is not
 	told     bool          // that it is unreachable
 	detour   hardwareAddr  // who else brought an answer in this round
-	pace     time.Duration // see Keep
 
 	rival claims
 }
 
-func (v *watched) hold(w *Watch, now time.Duration) {
+func (v *watched) hold(w *Watch, now time.Duration, alone bool) {
+	if v.alone = alone; alone {
+		v.rival.healAt = 0
+	}
 	if !v.held {
 		v.held, v.since, v.first = true, now, true
 		v.state, v.unproven, v.told = RouterUnknown, 0, false
@@ -141,21 +144,18 @@ func (v *watched) prove(w *Watch, now time.Duration) {
 	if v.first && v.tries > 0 && v.tries <= len(firstPauses) {
 		v.nextPing = now + firstPauses[v.tries-1]
 	}
-	if v.pace > 0 {
-		v.nextPing = min(v.nextPing, now+v.pace)
-	}
 }
 
 // urge tells the router again, each time after a longer pause: by broadcast, and
 // by a question to it alone in the VIP's name, which even a table that takes no
 // announcement learns from (measured).
 func (v *watched) urge(w *Watch, now time.Duration) {
-	if v.tries == 0 || v.rival.healAt != 0 { // nothing to hear yet; or a rival to fight, which is not done this way
+	if v.alone || v.tries == 0 || v.rival.healAt != 0 { // nothing to hear yet; or a rival to fight, which is not done this way
 		v.nextAsk = now + askFirst
 		return
 	}
 	if !v.Silent {
-		if v.gw.resolved && w.o.Announcer.may(v.VIP) && w.ask(v.gw, v.VIP, true) {
+		if v.gw.resolved && w.o.Announcer.may(v.VIP) && w.ask(v.gw, v.VIP, true, urgentFrames) {
 			w.stats.Asked++
 			v.nextPing = min(v.nextPing, now+firstPauses[0])
 		}
@@ -192,11 +192,8 @@ func (v *watched) proven(w *Watch, now, sent time.Duration) {
 	v.state, v.first, v.proving, v.told, v.unproven = RouterProven, false, false, false, 0
 	v.gw.heard, v.gw.lastWord = max(v.gw.heard, sent), now
 	v.nextPing = now + w.o.Refresh
-	if v.pace > 0 {
-		v.nextPing = now + v.pace
-	}
 	w.calm(v.gw)
-	if p.Changed || v.pace > 0 {
+	if p.Changed {
 		v.tell(w, p)
 	}
 }

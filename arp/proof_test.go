@@ -200,7 +200,7 @@ func TestGatewayOfItsOwn(t *testing.T) {
 	s.answers(vip2)
 	s.take(vip1)
 	s.router.set(func(r *router) { r.table[vip2] = otherMAC })
-	s.watch.Hold(vip2)
+	s.watch.Hold(vip2, false)
 	s.await("vip2 to be unreachable", func() bool { return s.state(vip2).Unreachable })
 	if asked := s.watch.Stats().Asked; asked != 0 {
 		t.Errorf("asked %d times in the name of a silent VIP", asked)
@@ -210,28 +210,6 @@ func TestGatewayOfItsOwn(t *testing.T) {
 	}
 	if p := s.state(vip1); p.VIP.IsValid() {
 		t.Errorf("told %+v", p)
-	}
-}
-
-// Keep has each answer told, with the time of its question.
-func TestKeep(t *testing.T) {
-	t.Parallel()
-	s := join(t)
-	s.open(Link{VIP: vip1, Interface: "eth0"})
-	s.answers(vip1)
-	s.take(vip1)
-	s.watch.Keep(vip1, 20*time.Millisecond)
-	told := func() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.proofs) }
-	s.await("20 answers", func() bool { return told() >= 20 })
-	s.router.set(func(r *router) { r.down = true })
-	down := bootNow()
-	s.await("it to be unproven", func() bool { return s.state(vip1).State == RouterUnproven })
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.proofs {
-		if p.State == RouterProven && p.Sent > down+50*time.Millisecond {
-			t.Errorf("proof by a ping sent %v after the router went down", p.Sent-down)
-		}
 	}
 }
 
@@ -249,14 +227,14 @@ func TestConfigure(t *testing.T) {
 	s.proven(vip2)
 	told := func() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.proofs) }
 	before := told()
-	s.watch.Configure(first, nil, time.Minute)
+	s.watch.Configure(first, RelayLink{}, nil, time.Minute)
 	s.answersAgain(vip1)
 	if told() != before {
 		t.Errorf("told %d times more by the same configuration", told()-before)
 	}
 	far := netip.MustParseAddr("192.0.2.254")
 	s.router.set(func(r *router) { r.ip[0] = far })
-	s.watch.Configure([]Link{{VIP: vip1, Interface: "eth0", Gateway: far}}, nil, time.Minute)
+	s.watch.Configure([]Link{{VIP: vip1, Interface: "eth0", Gateway: far}}, RelayLink{}, nil, time.Minute)
 	s.await("proof by the other gateway", func() bool { p := s.state(vip1); return p.State == RouterProven && p.Gateway == far })
 	if p := s.state(vip2); p.Gateway != gatewayAddr {
 		t.Errorf("told of what is gone: %+v", p)

@@ -45,7 +45,7 @@ type claims struct {
 
 // claimed takes somebody's word that a VIP is at h.mac.
 func (v *watched) claimed(w *Watch, now time.Duration, h heard) {
-	if !v.held || w.isOwn(now, h.mac) {
+	if !v.held || v.alone || w.isOwn(now, h.mac) {
 		return
 	}
 	_, peer := w.peerMACs[h.mac]

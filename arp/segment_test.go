@@ -45,6 +45,8 @@ type segment struct {
 	mu       sync.Mutex
 	proofs   []Proof
 	rivals   []Rival
+	evidence []Evidence
+	signs    []Sign
 	gateways []GatewayState // of the first link's gateway
 }
 
@@ -89,6 +91,10 @@ func (s *segment) open(links ...Link) {
 		Peers:    map[netip.Addr]string{otherAddr: "pbx2"},
 		OnRouter: func(p Proof) { s.mu.Lock(); s.proofs = append(s.proofs, p); s.mu.Unlock() },
 		OnRival:  func(r Rival) { s.mu.Lock(); s.rivals = append(s.rivals, r); s.mu.Unlock() },
+		OnSign:   func(g Sign) { s.mu.Lock(); s.signs = append(s.signs, g); s.mu.Unlock() },
+		Relay:    RelayLink{Interface: "eth0", Own: nodeAddr},
+
+		OnEvidence: func(e Evidence) { s.mu.Lock(); s.evidence = append(s.evidence, e); s.mu.Unlock() },
 		OnGateway: func(vip netip.Addr, g GatewayState) {
 			if s.mu.Lock(); vip == links[0].VIP {
 				s.gateways = append(s.gateways, g)
@@ -128,7 +134,7 @@ func (s *segment) take(vip netip.Addr) (at time.Duration) {
 		s.t.Fatal(err)
 	}
 	s.announcer.Start(vip, "eth0")
-	s.watch.Hold(vip)
+	s.watch.Hold(vip, false)
 	return at
 }
 
@@ -293,7 +299,7 @@ func (r *router) arp(to hardwareAddr, f []byte) {
 		return
 	}
 	operation, target := f[21], netip.AddrFrom4([4]byte(f[38:42]))
-	ip, mac, ok := arpClaim(f[ethernetHeader:])
+	ip, _, mac, ok := arpClaim(f[ethernetHeader:])
 	r.learn(to, ip, mac, ok, operation == operationReply)
 	if operation == operationRequest && target == r.ip[0] {
 		answer := arpFrame(operationReply, mac, r.mac, target, mac, ip)
@@ -318,7 +324,7 @@ func (r *router) learn(to hardwareAddr, ip netip.Addr, mac hardwareAddr, ok, rep
 }
 
 func (r *router) nd(to hardwareAddr, f []byte) bool {
-	ip, mac, ok := ndClaim(f[ethernetHeader:])
+	ip, _, mac, ok := ndClaim(f[ethernetHeader:])
 	_, _, body, is := icmpOf(f[ethernetHeader:])
 	if !is || !isND(body[0]) {
 		return false

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sipalive/platform"
@@ -26,11 +27,14 @@ type WatchOptions struct {
 	Links     []Link
 	Peers     map[netip.Addr]string // the nodes' own addresses and names, to call a rival by its name
 	Announcer *Announcer
+	Relay     RelayLink
 	Refresh   time.Duration        // between two proofs of a VIP that is proven
 	Now       func() time.Duration // the boot clock
 
-	OnRouter func(Proof)
-	OnRival  func(Rival)
+	OnRouter   func(Proof)
+	OnRival    func(Rival)
+	OnEvidence func(Evidence)
+	OnSign     func(Sign)
 	// OnGateway hears of every VIP, held or not, whether its gateway answers this
 	// node: what changed since OpenWatch, at which it is unknown.
 	OnGateway func(netip.Addr, GatewayState)
@@ -44,6 +48,9 @@ type WatchStats struct {
 	Asked    uint64 // unicast questions to a gateway in the VIP's name
 	Claims   uint64 // of a VIP we hold, by others
 	Defences uint64 // announcements because of them
+	Owners   uint64 // questions for a VIP's owner
+
+	Relayed, RelayErrors uint64 // datagrams for other nodes: sent, not sent
 }
 
 // A Watch asks the router whether a takeover has reached it, and looks out for
@@ -70,15 +77,23 @@ type Watch struct {
 	stats    WatchStats
 	told     []func() // callbacks due, in order
 	telling  sync.Mutex
+
+	askMu sync.Mutex // guards what follows, for the loop never waits for the other
+	asked []asking
+
+	via                  atomic.Pointer[via]
+	relayed, relayErrors atomic.Uint64
+	datagram             atomic.Uint32
 }
 
 // ping is one that may still be answered.
 type ping struct {
 	echo
-	vip  *watched // nil: from our own address, to know the gateway
-	gw   *gateway
-	from netip.Addr
-	sent time.Duration
+	vip    *watched // nil: from our own address, to know the gateway
+	gw     *gateway
+	from   netip.Addr
+	sent   time.Duration
+	askers []*watched // for whom an answer is Evidence
 }
 
 // OpenWatch opens a Watch. It needs CAP_NET_RAW.
@@ -95,25 +110,26 @@ func OpenWatch(o WatchOptions) (w *Watch, err error) {
 		w.Close()
 		return nil, fmt.Errorf("watch the network: %w", explain(err))
 	}
-	w.take(o.Links)
+	w.take(o.Links, o.Relay)
 	return w, nil
 }
 
-// Configure replaces links, peers and refresh, after a reload. What stays as it
-// was is watched on; the proof of a VIP that is held begins anew where its
+// Configure replaces links, relay, peers and refresh, after a reload. What stays
+// as it was is watched on; the proof of a VIP that is held begins anew where its
 // interface or gateway is another.
-func (w *Watch) Configure(links []Link, peers map[netip.Addr]string, refresh time.Duration) {
+func (w *Watch) Configure(links []Link, relay RelayLink, peers map[netip.Addr]string, refresh time.Duration) {
 	defer w.poke() // whatever there is to tell: the caller may be who hears it
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.o.Peers, w.o.Refresh = peers, refresh
 	clear(w.peerMACs)
 	before := w.vips
-	w.take(links)
+	w.take(links, relay)
+	w.publish()
 	for vip, v := range w.vips {
 		old := before[vip]
 		if old != nil && old != v && old.held {
-			v.hold(w, w.o.Now())
+			v.hold(w, w.o.Now(), old.alone)
 		}
 		if state := v.gw.state; state != old.gatewayState() {
 			w.tellGateway(vip, state)
@@ -121,11 +137,9 @@ func (w *Watch) Configure(links []Link, peers map[netip.Addr]string, refresh tim
 	}
 }
 
-func (w *Watch) take(links []Link) {
+func (w *Watch) take(links []Link, relay RelayLink) {
 	vips, gateways := map[netip.Addr]*watched{}, map[gatewayKey]*gateway{}
-	for _, l := range links {
-		l.Gateway = l.Gateway.WithZone("")
-		key := gatewayKey{l.Interface, l.VIP.Is6(), l.Gateway}
+	know := func(key gatewayKey) {
 		switch {
 		case gateways[key] != nil:
 		case w.gateways[key] != nil:
@@ -133,6 +147,14 @@ func (w *Watch) take(links []Link) {
 		default:
 			gateways[key] = &gateway{key: key}
 		}
+	}
+	if w.o.Relay = relay; relay.Interface != "" {
+		know(relay.key())
+	}
+	for _, l := range links {
+		l.Gateway = l.Gateway.WithZone("")
+		key := gatewayKey{l.Interface, l.VIP.Is6(), l.Gateway}
+		know(key)
 		if vips[l.VIP] = w.vips[l.VIP]; vips[l.VIP] == nil || vips[l.VIP].Link != l {
 			vips[l.VIP] = &watched{Link: l, gw: gateways[key]}
 		}
@@ -177,11 +199,13 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // Hold begins the proof of a VIP that was just bound and announced, and the
 // watch for its rivals. Held already, it begins the proof again and looks at
-// routes and addresses anew: a link came up, or an address was put back.
-func (w *Watch) Hold(vip netip.Addr) {
+// routes and addresses anew: a link came up, or an address was put back. Alone,
+// without a majority (design §4.6), nothing speaks in the VIP's name but pings:
+// neither is the router urged nor a rival fought.
+func (w *Watch) Hold(vip netip.Addr, alone bool) {
 	w.locked(func(now time.Duration) {
 		if v := w.vips[vip]; v != nil {
-			v.hold(w, now)
+			v.hold(w, now, alone)
 		}
 	})
 	w.poke()
@@ -196,19 +220,6 @@ func (w *Watch) LetGo(vip netip.Addr) {
 			w.calm(v.gw)
 		}
 	})
-}
-
-// Keep has a VIP's gateway pinged this often from the VIP as long as it is held,
-// proven or not; 0 ends it. Each answer that counts comes as a Proof, with the
-// time its question was sent.
-func (w *Watch) Keep(vip netip.Addr, every time.Duration) {
-	w.locked(func(now time.Duration) {
-		if v := w.vips[vip]; v != nil {
-			v.pace = every
-			v.nextPing = min(v.nextPing, now)
-		}
-	})
-	w.poke()
 }
 
 // Gateway is what is known of a VIP's router, held or not.
@@ -226,7 +237,9 @@ func (w *Watch) Gateway(vip netip.Addr) Gateway {
 func (w *Watch) Stats() WatchStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.stats
+	s := w.stats
+	s.Relayed, s.RelayErrors = w.relayed.Load(), w.relayErrors.Load()
+	return s
 }
 
 func (w *Watch) poke() {
@@ -240,6 +253,7 @@ func (w *Watch) poke() {
 func (w *Watch) locked(f func(now time.Duration)) {
 	w.mu.Lock()
 	f(w.o.Now())
+	w.publish()
 	due := len(w.told) > 0
 	w.mu.Unlock()
 	if due {
@@ -263,6 +277,7 @@ func (w *Watch) tell() {
 func (w *Watch) tick() (next time.Duration) {
 	w.locked(func(now time.Duration) {
 		next = now + time.Minute
+		w.askTick(now)
 		for _, v := range w.vips {
 			if v.held {
 				next = min(next, v.rivalTick(w, now), v.tick(w, now))
@@ -287,6 +302,7 @@ func (w *Watch) hear(h heard) {
 }
 
 func (w *Watch) hearClaim(now time.Duration, h heard) {
+	w.hearSign(now, h)
 	if v := w.vips[h.ip]; v != nil {
 		v.claimed(w, now, h)
 		return
@@ -314,6 +330,7 @@ func (w *Watch) hearAnswer(now time.Duration, h heard) {
 		w.stats.Answers++
 		if _, peer := w.peerMACs[h.from]; !peer || p.gw.voice(h.from) {
 			p.gw.answer(w, now, p.sent, h.from)
+			w.answered(p)
 		}
 	case !p.vip.held || p.vip.gw.index != h.index:
 	case !p.gw.voice(h.from):
@@ -323,13 +340,15 @@ func (w *Watch) hearAnswer(now time.Duration, h heard) {
 	default:
 		w.stats.Answers++
 		p.vip.proven(w, now, p.sent)
+		w.answered(p)
 	}
 	p.gw = nil
 }
 
-// ping asks a gateway, from a VIP or from our own address. An interface that is
-// down is no error worth telling: nothing is answered either.
-func (w *Watch) ping(now time.Duration, g *gateway, v *watched) {
+// ping asks a gateway, from a VIP or from our own address; what is asked for is
+// told when it is answered. An interface that is down is no error worth telling:
+// nothing is answered either.
+func (w *Watch) ping(now time.Duration, g *gateway, v *watched, askers ...*watched) {
 	from := g.own
 	if v != nil {
 		if from = v.VIP; !w.o.Announcer.may(from) {
@@ -341,28 +360,34 @@ func (w *Watch) ping(now time.Duration, g *gateway, v *watched) {
 	sent := w.send(g, func(mac hardwareAddr) ([]byte, error) { return echoRequest(mac, g.mac, from, g.hop, e) })
 	if sent {
 		w.stats.Pings++
-		w.pings[e.seq%uint16(len(w.pings))] = ping{echo: e, vip: v, gw: g, from: from, sent: now}
+		w.pings[e.seq%uint16(len(w.pings))] = ping{echo: e, vip: v, gw: g, from: from, sent: now, askers: askers}
 	}
 }
 
 // ask has the gateway learn from a question where from is: in the VIP's name,
 // or in our own to learn its MAC. unicast wants that to be known.
-func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool) bool {
-	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, urgentFrames); !ok {
+func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool, spare int) bool {
+	to := &g.mac
+	if !unicast {
+		to = nil
+	}
+	return w.question(g, from, g.hop, to, spare)
+}
+
+// question asks for target on a gateway's link: to alone, or everybody. It sends
+// nothing where fewer than spare frames would be left for what is more urgent.
+func (w *Watch) question(g *gateway, from, target netip.Addr, to *hardwareAddr, spare int) bool {
+	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, spare); !ok {
 		return false
 	}
 	return w.send(g, func(mac hardwareAddr) ([]byte, error) {
-		to := &g.mac
-		if !unicast {
-			to = nil
-		}
-		if g.hop.Is6() {
-			return solicitation(mac, from, to, g.hop)
+		if target.Is6() {
+			return solicitation(mac, from, to, target)
 		}
 		if to == nil {
 			to = &broadcast
 		}
-		f := question(*to, mac, from, g.hop)
+		f := question(*to, mac, from, target)
 		return f[:], nil
 	})
 }

@@ -19,6 +19,7 @@ type Config struct {
 	Port       uint16 // heartbeats and gossip, UDP and TCP
 	Fence      Fence
 	Failback   Failback
+	Survivor   Survivor
 	Timing     Timing
 	Nodes      []Node // in file order, which breaks ties (design §4.8)
 	SIP        SIP
@@ -53,10 +54,21 @@ const (
 	FailbackAuto   Failback = "auto"   // once the node was fit for Timing.FailbackAfter
 )
 
+// Survivor says whether a node may hold without a majority (design §4.6).
+type Survivor string
+
+// The values of Survivor.
+const (
+	SurvivorAuto   Survivor = "auto"   // with three or more voters only where the gateway relays between the nodes
+	SurvivorAlways Survivor = "always" // there too, at the risk of two holders in a split
+	SurvivorNever  Survivor = "never"
+)
+
 // Timing holds every interval of the protocol (design §4).
 type Timing struct {
 	Heartbeat     time.Duration // h: one heartbeat per peer
 	Lease         time.Duration // T: Lease*0.999 - Margin() is at least two heartbeats
+	SurvivorAfter time.Duration // three or more voters: without a majority for this long
 	HoldDown      time.Duration // a recovered node must stay fit this long
 	Settle        time.Duration // cold start: how long a VIP waits for its preferred nodes
 	Stagger       time.Duration // between candidates in rank

@@ -123,6 +123,8 @@ func invalid(c *Config) string {
 		return "a duration"
 	case c.Fence != FenceAuto && c.Fence != FenceBPF && c.Fence != FenceLifetime && c.Fence != FenceNone:
 		return "fence"
+	case c.Survivor != SurvivorAuto && c.Survivor != SurvivorAlways && c.Survivor != SurvivorNever || t.SurvivorAfter <= 0:
+		return "survivor"
 	case c.Failback != FailbackManual && c.Failback != FailbackAuto:
 		return "failback"
 	case !filepath.IsAbs(c.KeyFile) || !filepath.IsAbs(c.FreeSWITCH.PasswordFile):

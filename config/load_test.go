@@ -24,9 +24,9 @@ func home() *Config {
 		return VIP{Name: name, Address: netip.MustParseAddr(address), Interface: "eth0", Prefer: []string{prefer}, Weight: 1, Announce: true}
 	}
 	return &Config{
-		File: "testdata/home.toml", Cluster: "pbx-dc1", KeyFile: "/etc/sipalive/key", Port: 7946, Fence: FenceAuto, Failback: FailbackManual,
+		File: "testdata/home.toml", Cluster: "pbx-dc1", KeyFile: "/etc/sipalive/key", Port: 7946, Fence: FenceAuto, Failback: FailbackManual, Survivor: SurvivorAuto,
 		Timing: Timing{
-			Heartbeat: 200 * time.Millisecond, Lease: time.Second, HoldDown: 10 * time.Second, Settle: 5 * time.Second,
+			Heartbeat: 200 * time.Millisecond, Lease: time.Second, SurvivorAfter: 3 * time.Second, HoldDown: 10 * time.Second, Settle: 5 * time.Second,
 			Stagger: 50 * time.Millisecond, FailbackAfter: time.Minute, Exclude: time.Minute,
 		},
 		Nodes: []Node{node("pbx1", "192.0.2.11"), node("pbx2", "192.0.2.12"), node("pbx3", "192.0.2.13")},

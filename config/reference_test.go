@@ -166,7 +166,7 @@ func TestEveryDefault(t *testing.T) {
 // this test until it is here.
 func TestEveryKeyMatters(t *testing.T) {
 	other := map[string]string{
-		"cluster": `"other"`, "key_file": `"/other"`, "port": "7000", "fence": `"bpf"`, "failback": `"auto"`,
+		"cluster": `"other"`, "key_file": `"/other"`, "port": "7000", "fence": `"bpf"`, "failback": `"auto"`, "survivor": `"always"`, "timing.survivor_after": `"5s"`,
 		"timing.heartbeat": `"100ms"`, "timing.lease": `"2s"`, "timing.hold_down": `"1s"`, "timing.settle": `"1s"`,
 		"timing.stagger": `"1s"`, "timing.failback_after": `"1s"`, "timing.exclude": `"1s"`,
 		"node.name": "", "node.address": `"192.0.2.99"`, "node.address2": `"198.51.100.1"`,

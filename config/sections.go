@@ -18,6 +18,7 @@ const (
 	maxProbes   = 1000             // fall and rise
 	maxTimeout  = 32 * time.Second // RFC 3261 17.1.2.2: a transaction ends after 64*T1
 	minRefresh  = time.Second      // a shorter one floods the segment
+	minSurvivor = 2 * time.Second  // fifteen questions take 1.5 s
 	minStagger  = time.Millisecond // at none, candidates of different rank collide
 	maxHeart    = maxLease / 2     // a lease is two heartbeats and more
 	maxVerify   = 10 * time.Minute // a takeover that takes longer has failed
@@ -43,6 +44,7 @@ func (d *decoder) config() *Config {
 		Port:     uint16(t.number("port", 7946, 1, 65535)),
 		Fence:    Fence(t.oneOf("fence", string(FenceAuto), string(FenceAuto), string(FenceBPF), string(FenceLifetime), string(FenceNone))),
 		Failback: Failback(t.oneOf("failback", string(FailbackManual), string(FailbackManual), string(FailbackAuto))),
+		Survivor: Survivor(t.oneOf("survivor", string(SurvivorAuto), string(SurvivorAuto), string(SurvivorAlways), string(SurvivorNever))),
 	}
 	d.timing = t.table("timing")
 	c.Timing = timing(d.timing)
@@ -80,6 +82,7 @@ func timing(t *table) Timing {
 	return Timing{
 		Heartbeat:     t.duration("heartbeat", 200*time.Millisecond, minInterval, maxHeart),
 		Lease:         t.duration("lease", time.Second, minInterval, maxLease),
+		SurvivorAfter: t.duration("survivor_after", 3*time.Second, minSurvivor, maxDelay),
 		HoldDown:      t.duration("hold_down", 10*time.Second, 0, maxDelay),
 		Settle:        t.duration("settle", 5*time.Second, 0, maxDelay),
 		Stagger:       t.duration("stagger", 50*time.Millisecond, minStagger, maxInterval),

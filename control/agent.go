@@ -33,6 +33,7 @@ type Agent interface {
 	// DrainQuietly drains this node once its calls have ended, and calls progress
 	// meanwhile. When ctx ends before the move everything is as it was.
 	DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error)
+	Locker
 }
 
 // FlushResult is one flush action on one node.

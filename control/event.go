@@ -16,6 +16,7 @@ const (
 	KindHolder   = "holder"    // another node holds a VIP now
 	KindVacant   = "vacant"    // nobody holds a VIP
 	KindRaised   = "raised"    // the epoch was raised in place, no takeover
+	KindSurvivor = "survivor"  // a VIP is held without a majority, or by one again (§4.6)
 	KindMove     = "move"      // a planned move started or failed
 	KindNode     = "node"      // a node came, went, got fit or unfit
 	KindAllUnfit = "all_unfit" // no node is fit, or that is over
@@ -25,6 +26,7 @@ const (
 	KindConfig   = "config"    // another configuration seen, a voter list taken
 	KindVerify   = "verify"    // a VIP did not answer SIP at its holder
 	KindBind     = "bind"      // the kernel refused
+	KindLock     = "lock"      // a lock obtained here, released, lost, kept
 	KindAgent    = "agent"     // started, stopped
 	KindRouter   = "router"    // the router reaches a VIP here no more, or again
 	KindRival    = "rival"     // another machine claims a VIP that is held here, or is silent again
@@ -38,7 +40,7 @@ type Event struct {
 	Time     Stamp  `json:"time"`
 	Node     string `json:"node"`
 	Kind     string `json:"kind"`
-	VIP      string `json:"vip,omitempty"` // or role, by name
+	VIP      string `json:"vip,omitempty"` // or role or lock, by name
 	Epoch    uint64 `json:"epoch,omitempty"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`

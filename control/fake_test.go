@@ -27,6 +27,8 @@ type fake struct {
 	do     func(context.Context, Command) (string, error)
 	flush  func(context.Context) ([]FlushResult, error)
 	drain  func(context.Context, WaitCalls, func(CallsLeft)) (string, error)
+	lock   func(context.Context, LockRequest, uint32, func(LockLevel)) error
+	unlock func(context.Context, LockEnd) error
 }
 
 func (f fake) Status(ctx context.Context) (Status, error) { return f.status(ctx) }
@@ -38,6 +40,11 @@ func (f fake) DrainQuietly(ctx context.Context, w WaitCalls, progress func(Calls
 	return f.drain(ctx, w, progress)
 }
 func (f fake) Do(ctx context.Context, cmd Command) (string, error) { return f.do(ctx, cmd) }
+
+func (f fake) Lock(ctx context.Context, r LockRequest, uid uint32, tell func(LockLevel)) error {
+	return f.lock(ctx, r, uid, tell)
+}
+func (f fake) EndLock(ctx context.Context, end LockEnd) error { return f.unlock(ctx, end) }
 
 // hang blocks until ctx ends, as calls into a loop that is stuck do.
 func hang(ctx context.Context) error {

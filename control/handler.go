@@ -22,6 +22,8 @@ const (
 	pathCommand = "/v1/command"
 	pathFlush   = "/v1/flush"
 	pathDrain   = "/v1/drain"
+	pathLock    = "/v1/lock"
+	pathUnlock  = "/v1/unlock"
 )
 
 // maxWithout is above any sensible number of nodes in one plan.
@@ -55,6 +57,8 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(pathPlan, s.answer(http.MethodGet, s.plan))
 	mux.Handle(pathCommand, s.answer(http.MethodPost, s.command))
 	mux.Handle(pathDrain, s.answer(http.MethodPost, s.drainWaiting))
+	mux.Handle(pathLock, s.answer(http.MethodPost, s.lock))
+	mux.Handle(pathUnlock, s.answer(http.MethodPost, s.unlock))
 	mux.Handle(pathFlush, s.answer(http.MethodPost, s.flush))
 	mux.Handle(pathEvents, s.answer(http.MethodGet, s.events))
 	mux.Handle("/", s.answer("", func(http.ResponseWriter, *http.Request) (any, error) {

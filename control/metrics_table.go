@@ -99,6 +99,9 @@ var metrics = []metric{
 	counter("arp_gateway_asked", "sipalive_arp_gateway_asked_total", "Requests that have the router look at its table anew."),
 	counter("arp_rival_claims", "sipalive_arp_rival_claims_total", "Packets of other machines that claim a VIP held here."),
 	counter("arp_defences", "sipalive_arp_defences_total", "Announcements that defended a VIP."),
+	counter("arp_owner_asked", "sipalive_arp_owner_asked_total", "Questions on the network who has a VIP, before it is held without a majority."),
+	counter("gateway_relayed", "sipalive_gateway_relayed_total", "Packets for other nodes sent by way of the gateway."),
+	counter("gateway_relay_errors", "sipalive_gateway_relay_errors_total", "Packets by way of the gateway that could not be sent."),
 	counter("control_requests", "sipalive_control_requests_total", "Requests at the control socket."),
 	counter("control_refused", "sipalive_control_refused_total", "Requests at the control socket that were malformed, too large or too much."),
 
@@ -129,6 +132,8 @@ var metrics = []metric{
 	counter("member_gossip", "sipalive_member_gossip_total", "Packets of gossip."),
 	counter("member_gossip_dropped", "sipalive_member_gossip_dropped_total", "Packets of gossip dropped."),
 	counter("member_gossip_errors", "sipalive_member_gossip_errors_total", "Complaints of the gossip library."),
+	counter("member_relayed", "sipalive_member_relayed_total", "Messages handed on for the way through the gateway."),
+	counter("member_relay_errors", "sipalive_member_relay_errors_total", "Messages that this way did not take."),
 	counter("member_receive_errors", "sipalive_member_receive_errors_total", "Failed reads at the agents' port."),
 	counter("member_streams_refused", "sipalive_member_streams_refused_total", "Connections at the agents' port that were refused."),
 	counter("member_joins", "sipalive_member_joins_total", "Times that gossip was joined."),

@@ -32,7 +32,7 @@ func WriteStatus(w io.Writer, st Status, look Look) error {
 	if _, err := io.WriteString(w, head.String()); err != nil {
 		return err
 	}
-	for _, t := range []*table{st.vipTable(look), st.roleTable(look), st.nodeTable(), st.targetTable()} {
+	for _, t := range []*table{st.vipTable(look), st.roleTable(look), st.lockTable(look), st.nodeTable(), st.targetTable()} {
 		if len(t.rows) < 2 {
 			continue
 		}
@@ -56,7 +56,8 @@ func (st Status) unusual() []string {
 		}
 	}
 	for _, v := range st.VIPs {
-		say(v.State != "held", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
+		say(v.State == "survivor", "%s held without a majority: %s is the last node standing", v.Name, v.Holder)
+		say(v.State != "held" && v.State != "survivor", "%s %s: %s", v.Name, v.State, orNone(v.Reason))
 		lines = append(lines, unusualTargets(v.Name, v.Targets)...)
 		say(v.State == "held" && !v.Verified && !v.Unchecked, "%s not verified: no SIP answer on %s at %s", v.Name, v.Address, v.Holder)
 	}
@@ -72,8 +73,13 @@ func (st Status) unusual() []string {
 	say(st.FenceWeak, "fence %s: %s", st.Fence, st.FenceMeans)
 	say(st.SocketsUnwatched != "", "no notice of dying sockets: %s", st.SocketsUnwatched)
 	say(st.Waiting != "", "voter list: %s", st.Waiting)
+	if silent := st.unrelayed(); len(silent) > 0 && len(st.Nodes) > 2 {
+		say(true, "relay: the gateway is not known to pass packets between %s and %s: the last node standing would not take over (survivor)",
+			st.Node, strings.Join(silent, ", "))
+	}
 	for _, n := range st.Nodes {
 		say(!n.Alive, "%s silent", n.Name)
+		say(n.ByRelay, "%s heard through the gateway alone: the direct way from %s is cut", n.Name, st.Node)
 		say(n.Alive && !n.Fit && !n.Drained && !n.Witness, "%s not fit: %s", n.Name, orNone(n.Why))
 		say(n.Drained, "%s drained (sipalive undrain %s)", n.Name, n.Name)
 		say(n.FrozenFor > 0, "%s frozen for another %v: no SIP verdict takes a VIP from it (sipalive thaw %[1]s)", n.Name, n.FrozenFor.round())
@@ -115,6 +121,16 @@ func (st Status) wayHome(name, home string) string {
 	return fmt.Sprintf("; `sipalive failback %s` brings it home", name)
 }
 
+// unrelayed are the live nodes to which the gateway is not known to relay.
+func (st Status) unrelayed() (names []string) {
+	for _, n := range st.Nodes {
+		if n.Alive && n.Relay == "unknown" {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
 func orNone(reason string) string {
 	if reason == "" {
 		return "no reason known"
@@ -145,6 +161,19 @@ func (st Status) roleTable(look Look) *table {
 	t.add("ROLE", "HOLDER", "STATE", "EPOCH", "SINCE", "WHY")
 	for _, r := range st.Roles {
 		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(look), r.Reason)
+	}
+	return t
+}
+
+func (st Status) lockTable(look Look) *table {
+	t := &table{}
+	t.add("LOCK", "HOLDER", "EPOCH", "SINCE", "WAITING HERE", "KEPT")
+	for _, l := range st.Locks {
+		kept := ""
+		if l.KeptFor != "" {
+			kept = fmt.Sprintf("for %s, %v at most", l.KeptFor, l.KeptForMillis.round())
+		}
+		t.add(l.Name, l.Holder, epoch(l.Epoch), l.Since.in(look), strconv.Itoa(l.Waiting), kept)
 	}
 	return t
 }

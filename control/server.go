@@ -38,6 +38,7 @@ type Server struct {
 	do        time.Duration // doTimeout
 	drain     time.Duration // drainTimeout
 	followers chan struct{} // one element each
+	lockers   chan struct{} // the same
 	closing   chan struct{}
 	requests  atomic.Uint64
 	refused   atomic.Uint64
@@ -47,7 +48,7 @@ type Server struct {
 func NewServer(agent Agent, journal *Journal) *Server {
 	return &Server{
 		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, do: doTimeout, drain: drainTimeout,
-		followers: make(chan struct{}, maxFollowers), closing: make(chan struct{}),
+		followers: make(chan struct{}, maxFollowers), lockers: make(chan struct{}, maxLockWaits), closing: make(chan struct{}),
 	}
 }
 
@@ -66,11 +67,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		Handler:        s.handler(),
 		ReadTimeout:    readTimeout,
 		MaxHeaderBytes: maxHeader,
+		ConnContext:    withUser,
 		ErrorLog:       log.New(io.Discard, "", 0), // bad requests are counted
 	}
 	srv.SetKeepAlivesEnabled(false) // a client asks once
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(netutil.LimitListener(l, maxConns)) }()
+	go func() { failed <- srv.Serve(netutil.LimitListener(peers{l}, maxConns)) }()
 	select {
 	case err := <-failed:
 		close(s.closing)

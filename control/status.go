@@ -12,6 +12,7 @@ type Status struct {
 	VIPs    []VIPStatus  `json:"vips"`  // in configured order
 
 	Roles      []RoleStatus      `json:"roles,omitempty"`
+	Locks      []LockStatus      `json:"locks,omitempty"`       // in use, by name
 	Quiet      bool              `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
 	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
 	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
@@ -44,6 +45,8 @@ type NodeStatus struct {
 	Witness       bool   `json:"witness,omitempty"`        // votes, holds no VIP, is never fit
 	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
+	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
+	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
 
 	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
 	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included
@@ -116,6 +119,18 @@ type RoleStatus struct {
 	Reason string `json:"reason"`
 
 	AwayFrom string `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
+}
+
+// LockStatus is one lock in use (§4.10).
+type LockStatus struct {
+	Name   string `json:"name"`
+	Holder string `json:"holder"` // empty: nobody now
+	Epoch  uint64 `json:"epoch"`
+	Since  Since  `json:"since"`
+
+	Waiting       int    `json:"waiting,omitempty"`     // clients on the answering node
+	KeptFor       string `json:"kept_for,omitempty"`    // the node that nobody else may hold it before, as the answering voter knows
+	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how long still, unless that node speaks
 }
 
 // normal returns the status with empty lists in place of absent ones, which a

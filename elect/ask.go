@@ -24,7 +24,7 @@ func (m *Machine) forgetWaits(v *vip) {
 // node's own first.
 func (m *Machine) askAll(v *vip) {
 	v.lastSend = m.now
-	it := AskItem{VIP: v.ID, Epoch: v.epoch, Holding: v.phase == holding}
+	it := AskItem{VIP: v.ID, Epoch: v.epoch, Holding: v.phase == holding && !v.survives()}
 	if m.lists.Active.Has(m.self.Name) && !v.rounds[m.self.index] {
 		m.askSelf(v, it)
 	}
@@ -107,7 +107,7 @@ func (m *Machine) onAnswer(p *peer, a Answer) {
 		v.saw(it.Highest)
 		switch {
 		case a.Prevote && v.phase == prevoting && it.Epoch >= v.first,
-			!a.Prevote && (v.phase == asking || v.phase == holding) && it.Epoch >= v.first && it.Epoch <= v.epoch:
+			!a.Prevote && (v.phase == asking || v.phase == holding) && it.Epoch >= max(v.first, v.survival.from) && it.Epoch <= v.epoch:
 			m.count(v, p, it, sent)
 			m.tally(v)
 		}
@@ -163,6 +163,10 @@ func (m *Machine) raise(v *vip, e Epoch) {
 	m.noteAsked(v)
 	if v.phase == holding {
 		m.beatNow = true
+		if v.survives() {
+			v.survival.from = e
+			v.voidVotes()
+		}
 		return
 	}
 	v.first = e
@@ -172,7 +176,7 @@ func (m *Machine) raise(v *vip, e Epoch) {
 // riseTogether makes a raised epoch the holder's own once a majority has granted
 // it: one that nobody heard of could be a successor's too.
 func (m *Machine) riseTogether(v *vip) {
-	if v.held == v.epoch {
+	if v.held == v.epoch || v.survives() {
 		return
 	}
 	n := 0
@@ -223,7 +227,11 @@ func (m *Machine) tally(v *vip) {
 			m.standBack(v)
 		}
 	case holding:
-		if end, ok := m.leaseEnd(v); ok {
+		switch end, ok := m.leaseEnd(v); {
+		case !ok:
+		case v.survives():
+			m.leaseAgain(v, end)
+		default:
 			v.until = max(v.until, end)
 		}
 		m.riseTogether(v)

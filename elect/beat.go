@@ -11,7 +11,8 @@ func (m *Machine) beat() {
 	b := m.heartbeat()
 	for _, p := range m.peers {
 		if p != m.self {
-			m.rememberAsk(p, m.send(p, b))
+			m.rememberAsk(p, m.sendBy(false, p, b))
+			m.relayBeat(p, b)
 		}
 	}
 }
@@ -20,10 +21,11 @@ func (m *Machine) heartbeat() Heartbeat {
 	b := Heartbeat{
 		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
 		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self) || m.sickened(), Frozen: m.frozenFor(m.self),
+		Relayed: m.relayHeard(),
 	}
 	for _, p := range m.peers {
-		if p != m.self && p.seen != SIPUnknown {
-			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: p.seen})
+		if s := m.observed(p); p != m.self && s != SIPUnknown {
+			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: s})
 		}
 	}
 	for _, v := range m.vips {
@@ -33,7 +35,7 @@ func (m *Machine) heartbeat() Heartbeat {
 		if v.gateway == GatewayAnswers {
 			b.Reaches = append(b.Reaches, v.ID)
 		}
-		if v.phase != holding {
+		if v.phase != holding || v.lock.left {
 			continue
 		}
 		v.newRound(m.now)
@@ -42,7 +44,7 @@ func (m *Machine) heartbeat() Heartbeat {
 			m.askSelf(v, AskItem{VIP: v.ID, Epoch: v.epoch, Holding: true})
 			m.tally(v)
 		}
-		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
+		b.Holds = append(b.Holds, Hold{VIP: v.ID, Epoch: v.epoch, Survivor: v.survival.epoch, Age: m.now.Sub(v.since), Cause: v.cause, Why: v.why,
 			Checked: v.checked, Verified: v.verified, Ever: v.ever, Moving: v.moving(), Router: v.router})
 	}
 	return b
@@ -50,11 +52,11 @@ func (m *Machine) heartbeat() Heartbeat {
 
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
 	m.suspect(p, p.beat, b)
-	p.beat, p.heard = b, true
+	p.beat, p.heard, p.beatAt = b, true, m.now
 	m.noteReached(p, b.Reaches)
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
 	for _, h := range b.Holds {
-		if v := m.known[h.VIP]; v != nil {
+		if v := m.leased(h.VIP); v != nil {
 			m.showHolder(v, p, h)
 			a.Items = append(a.Items, AskItem{VIP: h.VIP, Epoch: h.Epoch, Holding: true})
 		} else {
@@ -81,18 +83,24 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 	}
 	v.ever = v.ever || h.Ever || h.Verified
 	if v.phase == holding {
-		if h.Epoch > v.epoch {
+		switch {
+		case v.survives():
+			if outranks(h, p, v, m.self) {
+				m.surrender(v)
+			}
+		case h.Survivor != 0: // it yields when it hears us
+		case h.Epoch > v.epoch:
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
 		return
 	}
 	c := &v.claim
-	if c.by != nil && c.by != p && c.hold.Epoch > h.Epoch {
+	if c.by != nil && c.by != p && !supersedes(h, c.hold) {
 		return
 	}
 	if c.by != p || h.Epoch < c.hold.Epoch {
 		c.since = m.now.Add(-h.Age)
-		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.Epoch, Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
+		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.claims(), Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
 	}
 	c.by, c.hold, c.heard = p, h, m.now
 	v.told, v.passing, v.lastHeld, v.lastCause, v.noticed = false, "", p.Name, CauseNone, 0
@@ -123,7 +131,7 @@ func (m *Machine) observeClaim(v *vip) {
 			m.due(end)
 		}
 	}
-	if m.holder(v) != nil || v.told || v.phase == unbinding {
+	if m.holder(v) != nil || v.told || v.phase == unbinding || v.Lock {
 		return
 	}
 	if m.now < v.leased {
@@ -143,8 +151,10 @@ func (m *Machine) whyVacant(v *vip) string {
 	switch {
 	case m.lists.Active == nil:
 		return "no voter list is active yet: waiting " + m.lists.waiting
-	case !m.quorum:
+	case !m.quorum && m.cfg.Survivor == SurvivorNever:
 		return "no majority of voters is heard"
+	case !m.quorum:
+		return "no majority of voters is heard; " + m.whyNotAlone(v)
 	case m.now < m.quietUntil:
 		return "this voter has just restarted and waits out the leases it may have granted"
 	}

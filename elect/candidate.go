@@ -7,7 +7,7 @@ import "time"
 func (m *Machine) candidacies() {
 	var plan placement
 	for _, v := range m.vips {
-		if v.phase != idle && v.phase != prevoting && v.phase != asking {
+		if v.phase != idle && v.phase != prevoting && v.phase != asking || v.Lock && !v.lock.wanted {
 			continue
 		}
 		if v.phase != idle {
@@ -16,6 +16,10 @@ func (m *Machine) candidacies() {
 		}
 		at, vacant := m.vacantSince(v)
 		if !vacant || !m.mayStand() || m.waits(v) {
+			continue
+		}
+		if v.Lock {
+			m.standForLock(v, at)
 			continue
 		}
 		if plan == nil {
@@ -70,7 +74,7 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 		return
 	}
 	why := plan[v.index][rank].why
-	turn := max(at, m.quorumSince).Add(time.Duration(rank) * m.cfg.Stagger)
+	turn := max(at, m.quorumSince, m.survivorHeardBy()).Add(time.Duration(rank) * m.cfg.Stagger)
 	if !v.seenHeld && m.waitsForPreferred(v, why) {
 		turn = max(turn, max(m.firstQuorum, v.added).Add(m.cfg.Settle))
 	}

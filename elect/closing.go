@@ -6,7 +6,7 @@ import "fmt"
 // actions run first, under the lease: only they end its job, and two nodes must not
 // do it (§5.5). Where the lease ends all the same, nothing is waited for any more.
 func (m *Machine) handOver(v *vip, r Release) {
-	if !v.Role {
+	if !v.Role || v.Lock {
 		m.letGo(v, r)
 		return
 	}

@@ -86,7 +86,7 @@ func (m *Machine) answerCommand(id uint64, why string) {
 func (m *Machine) commandMove(cmd *command, c Command) string {
 	v, to := m.known[c.VIP], m.peer(c.Node)
 	switch {
-	case v == nil:
+	case v == nil || v.Lock:
 		return fmt.Sprintf("move %s: no such VIP or role", c.VIP)
 	case to == nil:
 		return fmt.Sprintf("move %s to %s: no such node", v.Name, c.Node)
@@ -365,7 +365,7 @@ func (m *Machine) onRequest(p *peer, r Request) {
 func (m *Machine) requestedMove(req *request, r Request) string {
 	v, to := m.known[r.VIP], m.peer(r.To)
 	switch {
-	case v == nil || to == nil:
+	case v == nil || v.Lock || to == nil:
 		return fmt.Sprintf("move %s to %s: %s has another configuration", r.VIP, r.To, m.self.Name)
 	case v.phase != holding:
 		return fmt.Sprintf("move %s: %s does not hold it", v.Name, m.self.Name)

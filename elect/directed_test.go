@@ -26,6 +26,7 @@ type bench struct {
 	durable *elect.Durable
 	granted []elect.GrantEnd // what the runtime directory has beside the record
 	last    elect.Effects
+	highest elect.Epoch // that the others tell of
 }
 
 func benchConfig() elect.Config {

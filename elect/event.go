@@ -12,6 +12,7 @@ type Received struct {
 	Instance Instance
 	Seq      Seq
 	Msg      Message
+	Relayed  bool // it came through the gateway (§4.6); Msg is nil where a newer one overtook it
 }
 
 // Health is this node's own verdict about a node's PBX, itself included.
@@ -84,6 +85,22 @@ func (k CommandKind) String() string {
 	return [...]string{"", "move", "failback", "drain", "undrain", "stop", "adopt", "freeze", "thaw", "flush"}[min(k, CommandFlush)]
 }
 
+// Evidence is the gateway's answer to AskGateway or AskRouter, or the word that
+// an AskOwner has left: one that was held back proves nothing.
+type Evidence struct {
+	VIP  VIPID
+	Kind QuestionKind
+	Sent Instant // when the question left
+}
+
+// Sign is what ARP or ND showed of another host and a VIP: an answer that names it, an
+// announcement of it, or, where Asks is set, another node's question for it.
+type Sign struct {
+	VIP  VIPID
+	Node Node // empty: none of ours, as far as known
+	Asks bool
+}
+
 // Command is an operator's request to this agent; exactly one CommandAnswer
 // with its ID follows. IDs are unique within an instance.
 type Command struct {
@@ -130,6 +147,8 @@ func (Unstored) event()    {}
 func (Tick) event()        {}
 func (Command) event()     {}
 func (Flushed) event()     {}
+func (Evidence) event()    {}
+func (Sign) event()        {}
 
 // Effects is what has to happen now. Its slices are the machine's own and
 // valid until the next Step.
@@ -145,10 +164,12 @@ type Effects struct {
 	Granted     []GrantEnd // for the runtime directory as well, and before anything is sent
 	Durable     *Durable   // write in the background, answer with Stored
 	Want        []Desired
+	Locks       []HeldLock // as Want, of the locks in use
 	Send        []Outgoing
 	Prepare     []PrepareVIP
 	Flush       []FlushDue
 	Probe       []Node // probe these PBXes now, without waiting for the interval
+	Questions   []Question
 	Transitions []Transition
 	Answers     []CommandAnswer
 	Stopped     bool // CommandStop: nothing is held any more
@@ -161,14 +182,36 @@ type Desired struct {
 	Hold  bool
 	Epoch Epoch
 	Until Instant // end of the lease; the fence's deadline
+	// Survivor: held on evidence, not on a lease. It is announced only where a
+	// Question says so, and never defended.
+	Survivor bool
 }
 
 // Outgoing is one packet.
 type Outgoing struct {
-	To  Node
-	Seq Seq
-	Msg Message
+	To    Node
+	Seq   Seq
+	Msg   Message
+	Relay bool // through the gateway, not directly (§4.6)
 }
+
+// Question is one frame to the network, asked for evidence (§4.6). No answer
+// is no event.
+type Question struct {
+	Kind     QuestionKind
+	VIP      VIPID
+	Announce bool // AskRouter: tell the neighbours first that the VIP is here
+}
+
+// QuestionKind is whom a survivor asks.
+type QuestionKind uint8
+
+// The questions.
+const (
+	AskGateway QuestionKind = iota + 1 // ping the gateway of the VIP's interface from this node's address
+	AskRouter                          // ping it from the VIP: its answer finds us only if its table points here
+	AskOwner                           // ask by ARP or ND who has the VIP, from this node's address
+)
 
 // PrepareVIP asks the agent to run the VIP's prepare actions and then a fresh
 // OPTIONS to this node's own PBX; Prepared answers it.
@@ -218,6 +261,8 @@ const (
 	Frozen        // this node's SIP verdicts; Text says for how long
 	Thawed
 	ActionFailed // an acquire action failed that gives the VIP back; Text says what follows
+	Survives     // the lease of VIP ends without a majority, and this node holds on (§4.6)
+	LeasedAgain  // a survivor's hold became a lease, under Epoch
 	ReleaseDue   // this node hands a role over, to Successor: its release actions come first, ReleaseDone answers
 	transitionKindEnd
 )
@@ -225,7 +270,8 @@ const (
 func (k TransitionKind) String() string {
 	return [...]string{"", "acquired", "raised", "let go", "lapsed", "move started", "move failed", "node up", "node down",
 		"node fit", "node unfit", "all unfit", "all unfit over", "quorum lost", "quorum back", "holder seen", "vacant", "retire due",
-		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed", "action failed", "release due"}[min(k, transitionKindEnd-1)]
+		"drained", "undrained", "list taken", "config differs", "config same", "verify failed", "bind failed", "frozen", "thawed",
+		"action failed", "survives", "leased again", "release due"}[min(k, transitionKindEnd-1)]
 }
 
 // Transition is a fact for the log and the journal, told once.
@@ -264,6 +310,8 @@ type Config struct {
 	FailbackAuto   bool
 	FlushTimeout   time.Duration // the longest a node's flush actions may take
 	PrepareTimeout time.Duration // the longest a node's prepare actions and its fresh OPTIONS may take
+	Survivor       SurvivorMode
+	SurvivorAfter  time.Duration // without a majority; three or more voters
 	CheckTimeout   time.Duration // the longest a node's own checks may take
 	ReleaseTimeout time.Duration // the longest a role's release actions may take
 	Digest         uint64
@@ -285,4 +333,22 @@ type VIPConfig struct {
 	Prefer      []Node
 	PreferSpare bool
 	Weight      int
+	// Announced: the neighbours' tables follow our announcements, so that the
+	// gateway's answers show who has it. Only such a VIP can have a survivor.
+	Announced bool
+	// Relayed: its gateway is the one that messages are relayed by, and so the
+	// others' silence there says something about it.
+	Relayed bool
+	Lock    bool // made by the machine, never configured
 }
+
+// SurvivorMode says what happens without a majority (§4.6).
+type SurvivorMode uint8
+
+// The values of `survivor`. Without it there is no heartbeat through the
+// gateway either.
+const (
+	SurvivorNever SurvivorMode = iota
+	SurvivorAuto
+	SurvivorAlways
+)

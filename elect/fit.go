@@ -65,9 +65,9 @@ func (m *Machine) holdsAny() bool {
 
 func (m *Machine) holds(p *peer) bool {
 	if p == m.self {
-		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding })
+		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding && !v.Lock })
 	}
-	return len(p.beat.Holds) > 0
+	return slices.ContainsFunc(p.beat.Holds, func(h Hold) bool { _, lock := h.VIP.Lock(); return !lock })
 }
 
 func (m *Machine) heldDown(p *peer) bool {
@@ -96,7 +96,7 @@ func (m *Machine) drained(p *peer) bool {
 // verdict is what observer o says of p's PBX.
 func (m *Machine) verdict(o, p *peer) SIPState {
 	if o == m.self {
-		return p.seen
+		return m.observed(p)
 	}
 	if o == p {
 		return p.beat.SIP
@@ -226,6 +226,7 @@ func (m *Machine) observePeer(p *peer) {
 	if p == m.self {
 		return
 	}
+	m.observeRelay(p)
 	end := p.lastHeard.Add(m.silence(p))
 	alive := p.heard && m.now < end
 	if alive {

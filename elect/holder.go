@@ -6,6 +6,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified, v.router = false, false, RouterUnknown
 	v.retire, v.move, v.ready, v.closing = 0, nil, nil, nil
+	v.survival = survival{}
 	v.previous = v.lastHeld
 	if v.cause = v.lastCause; !v.seenHeld {
 		v.cause = CauseBoot
@@ -31,7 +32,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 // (§4.4). The heartbeat itself asks first.
 func (m *Machine) renew() {
 	for _, v := range m.vips {
-		if v.phase != holding || m.answered(v) >= m.lists.Active.Majority() {
+		if v.phase != holding || v.lock.left || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {
 			continue
 		}
 		if next := v.lastSend.Add(m.pace()); m.now < next {
@@ -56,7 +57,11 @@ func (m *Machine) answered(v *vip) (n int) {
 func (m *Machine) lapse() {
 	for _, v := range m.vips {
 		if v.phase == holding && m.now >= v.until {
-			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.held, Node: m.self.Name})
+			m.tell(Transition{Kind: Lapsed, VIP: v.ID, Epoch: v.held, Node: m.self.Name, Text: m.whySurvivorEnds(v)})
+			if v.survives() {
+				m.surrender(v)
+				continue
+			}
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
 	}
@@ -70,6 +75,7 @@ func (m *Machine) letGo(v *vip, r Release) {
 	v.phase = unbinding
 	v.givenUp = max(v.givenUp, v.epoch)
 	v.retire = v.held
+	v.survival.epoch = 0
 	v.until = 0
 	v.voidVotes()
 	m.dirty = true
@@ -137,7 +143,7 @@ func (m *Machine) sendRelease(v *vip) {
 		v.move = nil
 	}
 	r.Voted = m.applyRelease(v, r)
-	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: r.Epoch, Successor: r.Successor, Cause: r.Cause})
+	m.tell(Transition{Kind: LetGo, VIP: v.ID, Node: m.self.Name, Epoch: v.held, Successor: r.Successor, Cause: r.Cause})
 	m.releaseTo(v, r)
 }
 

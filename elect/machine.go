@@ -37,6 +37,9 @@ type Machine struct {
 	// The first version of the durable record that has its LongestLease, its Active list.
 	leaseFrom, listFrom uint64
 	strangers           map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
+	lockFloor           Epoch                // no epoch of a forgotten lock is above it
+	kept                map[VIPID]*KeptLock  // by this voter
+	unkeeps             []*unkeep
 
 	nextBeat Instant
 	beatNow  bool
@@ -52,12 +55,18 @@ type Machine struct {
 	stopID      uint64
 	flushes     []*flushing
 
-	quorum      bool
-	quorumSince Instant // of quorum being what it is
-	firstQuorum Instant // since then a takeover has been possible; 0: not yet
-	allUnfit    bool
-	allUnfitEnd Instant // 0: never
-	everFit     bool    // a node was, or had time to be: before that, no alarm
+	quorum       bool
+	quorumSince  Instant // of quorum being what it is
+	firstQuorum  Instant // since then a takeover has been possible; 0: not yet
+	alone        bool    // no other voter is heard
+	aloneSince   Instant
+	ownerAsked   Instant // the newest AskOwner, for whichever VIP
+	gatewayAsked Instant // the newest AskGateway
+	unanswered   int     // of them all, ever
+	tookAlone    Instant // when a VIP was last taken as a survivor
+	allUnfit     bool
+	allUnfitEnd  Instant // 0: never
+	everFit      bool    // a node was, or had time to be: before that, no alarm
 
 	eff     Effects
 	askItem [2][][]AskItem // by prevote, by peer: items due in this step
@@ -70,8 +79,16 @@ type peer struct {
 	instance  Instance
 	beat      Heartbeat // its last; meaningful once heard
 	heard     bool
-	lastHeard Instant  // of any of its messages, once a heartbeat has been heard
-	seen      SIPState // our own verdict of its PBX
+	lastHeard Instant // of any of its messages, once a heartbeat has been heard
+	beatAt    Instant // of its last heartbeat
+	direct    Instant // the same, of those that came by themselves
+	relayed   Instant // and of those that came through the gateway
+	relay     bool    // the gateway relayed between us when the peer was last heard directly
+	relaySent Instant
+	// byRelay: heard through the gateway alone; directAgain is when that ended.
+	byRelay     bool
+	directAgain Instant
+	seen        SIPState // our own verdict of its PBX
 
 	alive, fit, differs bool
 	toldFit             bool
@@ -91,7 +108,7 @@ type sentAsk struct {
 // directories. instance is used where restored holds none. The random source
 // serves backoffs and nonces.
 func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
-	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, nextBeat: now}
+	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, kept: map[VIPID]*KeptLock{}, nextBeat: now}
 	for i, n := range cfg.Nodes {
 		p := &peer{NodeConfig: n, index: i}
 		m.peers = append(m.peers, p)
@@ -135,7 +152,9 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.steerMoves()
 	m.releaseUnbound()
 	m.candidacies()
+	m.survivals()
 	m.renew()
+	m.keepLocks()
 	m.flushAsks()
 	m.repeatReleases()
 	m.runCommands()
@@ -168,6 +187,18 @@ func (m *Machine) take(ev Event) {
 		m.onStored(e)
 	case Command:
 		m.onCommand(e)
+	case Evidence:
+		m.onEvidence(e)
+	case Sign:
+		m.onSign(e)
+	case LockWanted:
+		m.onLockWanted(e)
+	case LockDone:
+		m.onLockDone(e)
+	case LockLeft:
+		m.onLockLeft(e)
+	case KeepOver:
+		m.onKeepOver(e)
 	case Reconfigure:
 		m.reconfigure(e.Config)
 	case Tick, Unstored:
@@ -183,6 +214,9 @@ func (m *Machine) receive(e Received) {
 		// A new boot: what the old one said of itself is void. Its grants
 		// stay: they name the old instance (§4.3).
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
+	}
+	if !m.noteRoute(p, e) {
+		return
 	}
 	p.lastHeard = m.now
 	switch msg := e.Msg.(type) {
@@ -208,6 +242,10 @@ func (m *Machine) receive(e Received) {
 		m.onReply(p, msg)
 	case Report:
 		m.reported(p, msg)
+	case Keep:
+		m.onKeep(p, msg)
+	case Kept:
+		m.onKept(p, msg)
 	}
 }
 
@@ -236,17 +274,23 @@ func (m *Machine) due(t Instant) {
 func (m *Machine) begin() {
 	e := &m.eff
 	m.eff = Effects{
-		Granted: e.Granted[:0], Want: e.Want[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
-		Transitions: e.Transitions[:0], Answers: e.Answers[:0],
+		Granted: e.Granted[:0], Want: e.Want[:0], Locks: e.Locks[:0], Send: e.Send[:0], Prepare: e.Prepare[:0], Flush: e.Flush[:0], Probe: e.Probe[:0],
+		Transitions: e.Transitions[:0], Answers: e.Answers[:0], Questions: e.Questions[:0],
 	}
 	m.deadline = m.now.Add(m.cfg.Heartbeat)
 }
 
 func (m *Machine) finish() Effects {
 	m.forgetLeft()
+	m.forgetLocks()
 	for _, v := range m.everyVIP() {
 		v.wanted = v.serves() || v.wanted && v.phase == unbinding
-		m.eff.Want = append(m.eff.Want, Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until})
+		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()}
+		if v.Lock {
+			m.eff.Locks = append(m.eff.Locks, HeldLock{d, d.Hold && m.isKept(v)})
+		} else {
+			m.eff.Want = append(m.eff.Want, d)
+		}
 		if v.phase == holding {
 			m.due(v.until)
 		}
@@ -256,13 +300,15 @@ func (m *Machine) finish() Effects {
 	return m.eff
 }
 
-func (m *Machine) send(to *peer, msg Message) Seq {
+func (m *Machine) send(to *peer, msg Message) Seq { return m.sendBy(m.needsRelay(to), to, msg) }
+
+func (m *Machine) sendBy(relay bool, to *peer, msg Message) Seq {
 	m.seq++
 	if m.seq >= m.seqBound {
 		m.seqBound = m.seq + seqBlock
 		m.dirty = true
 	}
-	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg})
+	m.eff.Send = append(m.eff.Send, Outgoing{To: to.Name, Seq: m.seq, Msg: msg, Relay: relay})
 	return m.seq
 }
 

@@ -18,6 +18,7 @@ type Heartbeat struct {
 	Observes []Observation // what it sees of the others' PBXes
 	Excluded []VIPID       // VIPs it failed to verify lately (§5.5), or whose router only others reach (§4.7)
 	Reaches  []VIPID       // VIPs whose router answers it, held or not
+	Relayed  []Node        // nodes it hears through the gateway (§4.6)
 	Holds    []Hold        // each also an ask to renew
 }
 
@@ -31,6 +32,7 @@ type Observation struct {
 type Hold struct {
 	VIP      VIPID
 	Epoch    Epoch
+	Survivor Epoch         // held under this epoch without a majority, Epoch is only asked for; 0: by lease
 	Age      time.Duration // held for
 	Cause    Cause
 	Why      Why

@@ -28,7 +28,7 @@ func (m *Machine) steerMoves() {
 		if v.ready != nil && !v.ready.running && m.now >= v.ready.asked.Add(m.cfg.PrepareTimeout+m.cfg.Lease) {
 			v.ready = nil
 		}
-		if !v.serves() {
+		if !v.serves() || v.Lock {
 			continue
 		}
 		if v.move == nil {

@@ -63,7 +63,7 @@ func (m *Machine) placeVacant() placement {
 	plan := placement{}
 	loads := m.loads()
 	for _, v := range m.vips {
-		if m.holder(v) != nil {
+		if v.Lock || m.holder(v) != nil {
 			continue
 		}
 		r := m.rank(v, loads, nil)
@@ -177,6 +177,9 @@ func (m *Machine) Plan(without ...Node) []Placed {
 	}
 	out := make([]Placed, 0, len(m.vips))
 	for i, v := range m.vips {
+		if v.Lock {
+			continue
+		}
 		line := Placed{VIP: v.ID, Name: v.Name}
 		if stays[i] {
 			h := m.holder(v)

@@ -130,7 +130,12 @@ func (m *Machine) reconfigureVIPs() {
 		m.known[c.ID] = v
 	}
 	for _, v := range before {
-		if m.known[v.ID] == nil {
+		switch {
+		case m.known[v.ID] != nil:
+		case v.Lock:
+			m.vips = append(m.vips, v)
+			m.known[v.ID] = v
+		default:
 			m.part(v)
 		}
 	}

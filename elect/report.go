@@ -16,6 +16,9 @@ func (m *Machine) Status() Status {
 		s.Nodes = append(s.Nodes, m.nodeStatus(p))
 	}
 	for _, v := range m.vips {
+		if v.Lock {
+			continue
+		}
 		s.VIPs = append(s.VIPs, m.vipStatus(v))
 	}
 	return s
@@ -36,10 +39,11 @@ func (m *Machine) nodeStatus(p *peer) NodeStatus {
 		n.SIP = p.beat.SIP
 	}
 	for _, v := range m.vips {
-		if m.holder(v) == p {
+		if m.holder(v) == p && !v.Lock {
 			n.Holds = append(n.Holds, v.ID)
 		}
 	}
+	n.Relay, n.ByRelay = p.relay, p.alive && p.byRelay
 	return n
 }
 
@@ -49,6 +53,9 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	case v.phase == holding:
 		s.Holder, s.Epoch, s.Since, s.State = m.self.Name, v.held, v.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified, s.Until = v.cause, v.why, v.checked, v.verified, v.until
+		if v.survives() {
+			s.State = Surviving
+		}
 		s.Router = v.router
 		if v.moving() {
 			s.State = Moving
@@ -57,6 +64,9 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 		h := v.claim.hold
 		s.Holder, s.Epoch, s.Since, s.State = v.claim.by.Name, h.Epoch, v.claim.since, Held
 		s.Cause, s.Why, s.Checked, s.Verified = h.Cause, h.Why, h.Checked, h.Verified
+		if h.Survivor != 0 {
+			s.Epoch, s.State = h.Survivor, Surviving
+		}
 		s.Router = h.Router
 		if h.Moving {
 			s.State = Moving

@@ -72,6 +72,7 @@ type script struct {
 	out     strings.Builder
 	packets bool
 	quiet   bool
+	gateway string
 	files   map[string][]string // by node: its file's voters, where they differ
 }
 
@@ -126,7 +127,7 @@ func (s *script) do(f []string) (err error) {
 		return err
 	}
 	s.note(strings.Join(f, " "))
-	if s.network(f) || s.host(f) || s.command(f) || s.show(f) {
+	if s.network(f) || s.host(f) || s.command(f) || s.locks(f) || s.show(f) {
 		return nil
 	}
 	return fmt.Errorf("no such directive")
@@ -141,13 +142,18 @@ func (s *script) configure(f []string) bool {
 			s.cfg.Nodes = append(s.cfg.Nodes, elect.NodeConfig{Name: elect.Node(name), Voter: as != "nonvoter", Holder: as != "witness", Capacity: 1})
 		}
 	case "vip": // vip1 a b: prefers a, then b
-		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1}
+		v := elect.VIPConfig{ID: elect.VIPID(f[1]), Name: f[1], Weight: 1, Announced: true, Relayed: true}
 		for _, p := range f[2:] {
 			v.Prefer = append(v.Prefer, elect.Node(p))
 		}
 		s.cfg.VIPs = append(s.cfg.VIPs, v)
 	case "role": // cdr spare
 		s.cfg.VIPs = append(s.cfg.VIPs, elect.VIPConfig{ID: elect.RoleID(f[1]), Name: f[1], Role: true, PreferSpare: slices.Contains(f, "spare")})
+	case "gateway": // relays | silent: every node has one, and survivor = "auto"
+		s.gateway = f[1]
+		s.cfg.Survivor, s.cfg.SurvivorAfter = elect.SurvivorAuto, 3*time.Second
+	case "lock": // db
+		s.cfg.VIPs = append(s.cfg.VIPs, elect.VIPConfig{ID: elect.LockID(f[1]), Name: f[1], Role: true, Lock: true})
 	case "set":
 		s.set(f[1], f[2])
 	default:
@@ -157,6 +163,10 @@ func (s *script) configure(f []string) bool {
 }
 
 func (s *script) set(key, value string) {
+	if key == "survivor" {
+		s.cfg.Survivor = map[string]elect.SurvivorMode{"auto": elect.SurvivorAuto, "always": elect.SurvivorAlways}[value]
+		return
+	}
 	if key == "failback" {
 		s.cfg.FailbackAuto = value == "auto"
 		return
@@ -171,6 +181,9 @@ func (s *script) set(key, value string) {
 
 func (s *script) build() {
 	s.w = sim.New(1, s.cfg)
+	if s.gateway != "" {
+		s.w.AddRouter(s.gateway == "relays", 1)
+	}
 	s.w.Trace = func(l string) {
 		text := l[14:]
 		if s.quiet || strings.HasPrefix(text, "  ") && (!s.packets || strings.Contains(text, "heartbeat") || strings.Contains(text, "elect.")) {
@@ -222,6 +235,15 @@ func (s *script) network(f []string) bool {
 				wire(b, a, f[0] == "isolate")
 			}
 		}
+	case "router": // down | up | loses 0.2
+		s.w.Router.Down = f[1] == "down"
+		if f[1] == "loses" {
+			fmt.Sscan(f[2], &s.w.Router.Loss)
+		}
+	case "unplug", "plug": // a: from the router
+		s.w.Router.Unplug(s.node(f[1]), f[0] == "unplug")
+	case "wall", "unwall": // a: a firewall stops every agent's packet
+		s.node(f[1]).Wall(f[0] == "wall")
 	default:
 		return false
 	}
@@ -319,6 +341,24 @@ func (s *script) command(f []string) bool {
 	return true
 }
 
+// locks are clients: wants a db | wants a db 20s | done a db | dies a db | recovered a db.
+func (s *script) locks(f []string) bool {
+	do := map[string]func(*sim.Node, int){"done": (*sim.Node).EndLock, "dies": (*sim.Node).LeaveLock, "recovered": (*sim.Node).OverLock}
+	do["wants"] = func(n *sim.Node, i int) {
+		keep := time.Duration(0)
+		if len(f) > 3 {
+			keep, _ = time.ParseDuration(f[3])
+		}
+		n.WantLock(i, keep)
+	}
+	act := do[f[0]]
+	if act == nil {
+		return false
+	}
+	act(s.node(f[1]), slices.IndexFunc(s.cfg.VIPs, func(v elect.VIPConfig) bool { return v.Name == f[2] }))
+	return true
+}
+
 func (s *script) show(f []string) bool {
 	n := func() *sim.Node { return s.node(f[1]) }
 	switch f[0] {
@@ -333,6 +373,10 @@ func (s *script) show(f []string) bool {
 		}
 		for _, p := range st.Nodes {
 			fmt.Fprintf(&s.out, "             %s alive %v fit %v drained %v held down %v %s\n", p.Name, p.Alive, p.Fit, p.Drained, p.HeldDown, p.Unfit)
+		}
+	case "locks":
+		for _, l := range n().Machine.Locks() {
+			fmt.Fprintf(&s.out, "             %s at %q epoch %d wanted %v kept for %q\n", l.ID, l.Holder, l.Epoch, l.Wanted, l.KeptFor)
 		}
 	case "lists":
 		st := n().Machine.Status()

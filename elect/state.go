@@ -48,6 +48,8 @@ type Durable struct {
 	LongestLease time.Duration   `json:"longest_lease"` // ever seen in this cluster: the quiet time (§4.5)
 	Highest      map[VIPID]Epoch `json:"highest_epochs"`
 	Drained      bool            `json:"drained"`
+	// Kept are the locks that this voter keeps for one node each (§4.10).
+	Kept map[VIPID]KeptLock `json:"kept_locks,omitempty"`
 }
 
 // Restored is what New starts from.

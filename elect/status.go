@@ -32,6 +32,8 @@ type NodeStatus struct {
 	SameConfig bool
 	LastHeard  Instant
 	Holds      []VIPID
+	ByRelay    bool // heard through the gateway alone
+	Relay      bool // the gateway relays between it and us, as far as known (§4.6)
 }
 
 // VIPState is the state of a VIP as seen from here.
@@ -42,9 +44,12 @@ const (
 	Vacant VIPState = iota
 	Held
 	Moving
+	Surviving
 )
 
-func (s VIPState) String() string { return [...]string{"vacant", "held", "moving"}[min(s, Moving)] }
+func (s VIPState) String() string {
+	return [...]string{"vacant", "held", "moving", "survivor"}[min(s, Surviving)]
+}
 
 // VIPStatus is one VIP or role as seen from here.
 type VIPStatus struct {

@@ -21,6 +21,7 @@ func (m *Machine) restoreDurable(d *Durable) {
 		m.stored = m.durable
 		m.lists.Active = d.Active
 	}
+	m.restoreKept()
 	if m.durable.Highest == nil {
 		m.durable.Highest = map[VIPID]Epoch{}
 	}
@@ -68,10 +69,17 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	m.instance = r.Runtime.Instance
 	m.seq, m.seqBound = r.Runtime.SeqBound, r.Runtime.SeqBound
 	for id, s := range r.Runtime.VIPs {
-		v := m.known[id]
+		if id == lockPrefix {
+			m.lockFloor = s.Barred
+			continue
+		}
+		v := m.leased(id)
 		if v == nil {
 			m.honour(id, s)
 			continue
+		}
+		if v.Lock && s.Asked > 0 {
+			v.lock.notBefore = m.now.Add(m.longestLease())
 		}
 		v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked
 		v.saw(v.asked)
@@ -134,18 +142,19 @@ func (m *Machine) store() {
 	m.durableDue, m.durableAt = false, m.now
 	m.durable.Version++
 	for _, v := range m.vips {
-		if e := v.top(); e > 0 {
-			m.durable.Highest[v.ID] = e
+		if e := v.top(); e > m.durable.Highest[v.highestKey()] {
+			m.durable.Highest[v.highestKey()] = e
 		}
 	}
 	d := m.durable
 	d.Highest = maps.Clone(d.Highest)
+	d.Kept = m.keptRecord()
 	m.eff.Durable = &d
 }
 
 func (m *Machine) highestRose() bool {
 	for _, v := range m.vips {
-		if v.top() > m.durable.Highest[v.ID] {
+		if v.top() > m.durable.Highest[v.highestKey()] {
 			return true
 		}
 	}
@@ -156,6 +165,9 @@ func (m *Machine) runtime() *Runtime {
 	r := &Runtime{Instance: m.instance, SeqBound: m.seqBound, VIPs: maps.Clone(m.strangers), FrozenUntil: m.frozenUntil}
 	if m.now < m.quietUntil {
 		r.QuietUntil = m.quietUntil
+	}
+	if m.lockFloor > 0 {
+		r.VIPs[lockPrefix] = RuntimeVIP{Barred: m.lockFloor}
 	}
 	for _, v := range m.everyVIP() {
 		if s := v.record(); s != (RuntimeVIP{}) {

@@ -48,6 +48,8 @@ func (m *Machine) onPrepare(p *peer, pr Prepare) {
 
 func (m *Machine) whyNotReady(v *vip) string {
 	switch {
+	case v.Lock:
+		return "a lock is not moved"
 	case m.stopping:
 		return "its agent is stopping"
 	case !m.self.Holder && !v.Role:

@@ -156,6 +156,7 @@ const (
 	WhyExcluded        // ranks last: failed verification of this VIP
 	WhyDrained         // rule 4: nobody else
 	WhyAsked           // an operator moved it here
+	WhyAlone           // a survivor: no other voter is heard (§4.6)
 	whyEnd
 )
 
@@ -163,5 +164,6 @@ func (w Why) String() string {
 	return [...]string{
 		"", "holds it", "first in prefer", "next in prefer", "spare", "spare, as preferred", "least load",
 		"last resort: held down", "last resort: failed verification", "last resort: drained", "moved here by an operator",
+		"last node standing",
 	}[min(w, whyEnd-1)]
 }

@@ -45,6 +45,7 @@ type vip struct {
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due
 
+	survival survival
 	// The router of its link.
 	gateway GatewayState
 	reached []Instant // by peer index: since when it has said that the router answers it; 0: it does not
@@ -56,6 +57,8 @@ type vip struct {
 	ready        *ready   // as the successor
 	release      *Release // leaves when the kernel says the address is gone
 	closing      *Release // of a role whose release actions run: then it is let go
+
+	lock lock // where it is one
 
 	// Who claims it, as seen from here.
 	claim     claim
@@ -109,6 +112,10 @@ func (m *Machine) holder(v *vip) *peer {
 	}
 	return v.claim.by
 }
+
+// survives reports whether this node holds without a majority: v.epoch is then
+// only asked for.
+func (v *vip) survives() bool { return v.phase == holding && v.survival.epoch != 0 }
 
 // serves: held and not being handed over. A role that is has its lease, but its job
 // is ending.

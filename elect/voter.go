@@ -3,7 +3,7 @@ package elect
 // onAsk takes an ask outside the beat, which also shows who holds.
 func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
 	for _, it := range a.Items {
-		v := m.known[it.VIP]
+		v := m.leased(it.VIP)
 		if v == nil || !it.Holding {
 			continue
 		}
@@ -21,7 +21,7 @@ func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
 func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	ans := Answer{Re: seq, Prevote: a.Prevote}
 	for _, it := range a.Items {
-		v := m.known[it.VIP]
+		v := m.leased(it.VIP)
 		if v == nil {
 			continue // a VIP of another configuration: shown by its digest, no vote
 		}
@@ -58,6 +58,8 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 		ans.Refusal, ans.Wait = RefusedQuiet, m.pace()
 	case live && !own:
 		ans.Refusal, ans.Wait = RefusedHeld, g.until.Sub(m.now)
+	case m.keptFromOthers(v, p) > 0:
+		ans.Refusal, ans.Wait = RefusedHeld, min(m.keptFromOthers(v, p), a.Lease) // it may end sooner
 	case it.Epoch <= v.barred, g != nil && !own && it.Epoch <= g.Epoch, own && it.Epoch < g.Epoch:
 		ans.Refusal = RefusedStale
 	case m.noConfidence(v, p):
@@ -77,7 +79,7 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 func (m *Machine) grant(v *vip, g Grant) {
 	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
 		m.dirty = true
-		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.ID]
+		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.highestKey()]
 	}
 	m.promise(v, &g)
 	v.saw(g.Epoch)
@@ -88,7 +90,9 @@ func (m *Machine) grant(v *vip, g Grant) {
 
 func (m *Machine) promise(v *vip, g *Grant) {
 	v.grant = g
-	m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, g.Epoch, g.until})
+	if !v.Lock { // the runtime directory has no room for names that come and go: honoured for one full lease
+		m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, g.Epoch, g.until})
+	}
 }
 
 // yield lets the lower configured index win between two candidates that block
@@ -103,7 +107,7 @@ func (m *Machine) yield(v *vip, p *peer) {
 // noConfidence reports whether the asker is unfit as seen from here while some
 // other node is fit (§4.3, §4.7).
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
+	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {

@@ -1,6 +1,8 @@
 package member
 
 import (
+	"time"
+
 	"sipalive/elect"
 )
 
@@ -46,6 +48,12 @@ func (c *coder) encodeBody(m elect.Message) {
 	case elect.Report:
 		c.b = append(c.b, kindReport)
 		c.report(&m)
+	case elect.Keep:
+		c.b = append(c.b, kindKeep)
+		c.keep(&m.VIP, &m.Epoch, &m.For)
+	case elect.Kept:
+		c.b = append(c.b, kindKept)
+		c.keep(&m.VIP, &m.Epoch, &m.For)
 	default:
 		c.fail("no such message")
 	}
@@ -99,6 +107,14 @@ func (c *coder) decodeBody() elect.Message {
 		var m elect.Report
 		c.report(&m)
 		return m
+	case kindKeep:
+		var m elect.Keep
+		c.keep(&m.VIP, &m.Epoch, &m.For)
+		return m
+	case kindKept:
+		var m elect.Kept
+		c.keep(&m.VIP, &m.Epoch, &m.For)
+		return m
 	}
 	c.fail("no such message")
 	return nil
@@ -121,6 +137,9 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	for i := range list(c, &m.Reaches, maxVIPs) {
 		c.vip(&m.Reaches[i], required)
 	}
+	for i := range list(c, &m.Relayed, maxNodes) {
+		name(c, &m.Relayed[i], required)
+	}
 	for i := range list(c, &m.Holds, maxVIPs) {
 		c.hold(&m.Holds[i])
 	}
@@ -129,6 +148,7 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 func (c *coder) hold(h *elect.Hold) {
 	c.vip(&h.VIP, required)
 	number(c, &h.Epoch)
+	number(c, &h.Survivor)
 	c.duration(&h.Age, maxAge)
 	enum(c, &h.Cause, elect.CauseNone, lastCause)
 	enum(c, &h.Why, elect.WhyNone, lastWhy)
@@ -226,4 +246,10 @@ func (c *coder) report(m *elect.Report) {
 func (c *coder) lists(l *elect.Lists) {
 	c.voters(&l.File)
 	c.voters(&l.Active)
+}
+
+func (c *coder) keep(id *elect.VIPID, e *elect.Epoch, d *time.Duration) {
+	c.vip(id, required)
+	number(c, e)
+	c.duration(d, maxAge)
 }

@@ -27,13 +27,14 @@ type Header struct {
 	Seq      elect.Seq      // 0: a hello
 	Nonce    uint64         // the sender's, for the receiver to echo; never 0
 	Echo     uint64         // the last nonce the sender heard from the receiver; 0: none yet
+	Relayed  bool           // sent through the gateway (§4.6)
 }
 
 // Bounds of what is encoded and accepted. A configuration within config's own
 // bounds stays far below them.
 const (
 	magic   = 0x53
-	version = 2
+	version = 3
 
 	maxName   = 63
 	maxVIPID  = 96  // a role's identity is its name with a prefix
@@ -61,6 +62,8 @@ const (
 	kindRequest   = 9
 	kindReply     = 10
 	kindReport    = 11
+	kindKeep      = 12
+	kindKept      = 13
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out
@@ -143,6 +146,7 @@ func (c *coder) header(h *Header) {
 	number(c, &h.Seq)
 	word(c, &h.Nonce)
 	word(c, &h.Echo)
+	c.flags(&h.Relayed)
 	if c.err == nil && h.Instance == 0 {
 		c.fail("no instance")
 	}

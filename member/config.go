@@ -30,6 +30,10 @@ type Config struct {
 	// agent's loop. It may be called before Start returns.
 	Deliver func(elect.Received)
 
+	// Relay sends a datagram to a peer's port through the gateway (§4.6); nil:
+	// nothing goes that way. It is called as Send is, and must not wait.
+	Relay func(to elect.Node, datagram []byte) error
+
 	Rejoin time.Duration // between looks for peers that gossip lost; default 3 s
 
 	probe time.Duration // gossip's, for tests that cannot wait seconds; default 1 s

@@ -14,6 +14,10 @@ type Counters struct {
 	SendErrors uint64 // datagrams the kernel refused: no route, full buffer, filtered
 	Resent     uint64 // repeats to a peer that lacked our nonce or whose nonce we lacked
 	HellosSent uint64
+	// Relayed are datagrams sent through the gateway, RelayErrors those that
+	// could not be: its MAC address is not known yet, or the link is down.
+	Relayed     uint64
+	RelayErrors uint64
 
 	Received uint64 // datagrams, gossip included
 	Accepted uint64 // messages delivered
@@ -49,12 +53,13 @@ type counts struct {
 	UnknownSender, Self, Misdirected, Duplicate  atomic.Uint64
 	Replayed, StaleInstance, Unproven            atomic.Uint64
 	GossipDropped, ReceiveErrors, StreamsRefused atomic.Uint64
-	Joins, JoinsFailed                           atomic.Uint64
+	Joins, JoinsFailed, Relayed, RelayErrors     atomic.Uint64
 	GossipWarnings, GossipErrors                 atomic.Uint64
 }
 
 func (c *counts) copy() Counters {
 	return Counters{
+		Relayed: c.Relayed.Load(), RelayErrors: c.RelayErrors.Load(),
 		Sent: c.Sent.Load(), SendErrors: c.SendErrors.Load(), Resent: c.Resent.Load(), HellosSent: c.HellosSent.Load(),
 		Received: c.Received.Load(), Accepted: c.Accepted.Load(), Hellos: c.Hellos.Load(), Gossip: c.Gossip.Load(),
 		Garbage: c.Garbage.Load(), WrongLabel: c.WrongLabel.Load(), WrongKey: c.WrongKey.Load(), WrongSource: c.WrongSource.Load(),

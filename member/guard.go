@@ -111,6 +111,15 @@ func (g *Guard) Accept(h Header, newest bool) Verdict {
 	return Adopted
 }
 
+// AcceptRelayed judges a packet that came through the gateway. What its sender
+// sent directly may have overtaken it, each time anew while two nodes beat in
+// step: then it shows that the gateway relays, and its message does not count.
+func (g *Guard) AcceptRelayed(h Header, newest bool) (v Verdict, overtaken bool) {
+	r := g.peers[h.From]
+	overtaken = newest && r != nil && h.Instance == r.current && h.Seq < r.window.highest
+	return g.Accept(h, newest && !overtaken), overtaken
+}
+
 // Greet takes a hello. news: its nonce is new, so a packet sent to the peer
 // before may have failed for want of it. owed: the peer needs our nonce, since
 // its instance is unknown and it does not echo us.

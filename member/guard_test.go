@@ -178,3 +178,28 @@ func TestUnnumberedIsNoPacket(t *testing.T) {
 	echo.Instance, echo.Seq = 0, 1
 	expect(t, g, echo, false, Unproven)
 }
+
+// What came through the gateway may have been overtaken by what came directly:
+// then it shows the way, once, and its message does not count.
+func TestRelayedMayBeOvertaken(t *testing.T) {
+	a, b := NewGuard("a", 1, counter()), NewGuard("b", 2, counter())
+	b.Accept(a.Stamp("b", 1), false) // exchanges nonces
+	if v := a.Accept(b.Stamp("a", 2), false); v != Adopted {
+		t.Fatal(v)
+	}
+	relayed, late := b.Stamp("a", 3), b.Stamp("a", 4)
+	relayed.Relayed = true
+	if v := a.Accept(late, true); v != Fresh {
+		t.Fatal(v)
+	}
+	if v, overtaken := a.AcceptRelayed(relayed, true); v != Fresh || !overtaken {
+		t.Errorf("overtaken by a newer packet: %s, overtaken %v", v, overtaken)
+	}
+	if v, _ := a.AcceptRelayed(relayed, true); v == Fresh {
+		t.Error("its copy is fresh too")
+	}
+	next := b.Stamp("a", 5)
+	if v, overtaken := a.AcceptRelayed(next, true); v != Fresh || overtaken {
+		t.Errorf("the newest: %s, overtaken %v", v, overtaken)
+	}
+}

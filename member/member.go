@@ -23,6 +23,7 @@ type Network struct {
 	log       *gossipLog
 	count     *counts
 	deliver   func(elect.Received)
+	relay     func(elect.Node, []byte) error
 	out       *sender // Send's
 
 	order sync.Mutex // from a verdict to its delivery; taken before mu
@@ -60,7 +61,7 @@ func Start(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.transport = t
+	n.transport, n.relay = t, cfg.Relay
 	random := oneAtATime(cfg.Random)
 	n.guard = NewGuard(cfg.Self, cfg.Instance, random)
 	n.out = n.newSender()

@@ -117,13 +117,21 @@ func (n *Network) judge(p Packet, twoPaths bool) Verdict {
 	n.order.Lock()
 	defer n.order.Unlock()
 	n.mu.Lock()
-	v := n.guard.Accept(p.Header, newestOnly(p.Msg))
+	var v Verdict
+	if p.Relayed {
+		var overtaken bool
+		if v, overtaken = n.guard.AcceptRelayed(p.Header, newestOnly(p.Msg)); overtaken {
+			p.Msg = nil
+		}
+	} else {
+		v = n.guard.Accept(p.Header, newestOnly(p.Msg))
+	}
 	n.mu.Unlock()
 	if v != Fresh && v != Adopted {
 		n.count.verdict(v, twoPaths)
 		return v
 	}
 	n.count.Accepted.Add(1)
-	n.deliver(elect.Received{From: p.From, Instance: p.Instance, Seq: p.Seq, Msg: p.Msg})
+	n.deliver(elect.Received{From: p.From, Instance: p.Instance, Seq: p.Seq, Msg: p.Msg, Relayed: p.Relayed})
 	return v
 }

@@ -31,6 +31,8 @@ var messages = map[string]elect.Message{
 	"Request":   elect.Request{},
 	"Reply":     elect.Reply{},
 	"Report":    elect.Report{},
+	"Keep":      elect.Keep{},
+	"Kept":      elect.Kept{},
 }
 
 func messageNames() []string { return slices.Sorted(maps.Keys(messages)) }

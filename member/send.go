@@ -51,7 +51,7 @@ func (s *sender) to(p *peer) []unix.Sockaddr {
 	return addrs
 }
 
-// Send sends one message by every path. It never waits. From the agent's loop
+// Send sends one message by every path, or through the gateway alone. It never waits. From the agent's loop
 // only: its buffers are reused. A peer that is down, a full socket or a missing
 // route is no error here but in Counters: packets get lost.
 func (n *Network) Send(out elect.Outgoing) error {
@@ -70,7 +70,9 @@ func (n *Network) Send(out elect.Outgoing) error {
 	s.body = body
 	n.mu.Lock()
 	h := n.guard.Stamp(p.name, out.Seq)
-	p.keep(out, body)
+	if h.Relayed = out.Relay; !out.Relay {
+		p.keep(out, body)
+	}
 	n.mu.Unlock()
 	return s.send(p, h, body)
 }
@@ -87,6 +89,10 @@ func (s *sender) send(p *peer, h Header, body []byte) error {
 	}
 	b = sealer.seal(append(b, body...))
 	s.buf = b
+	if h.Relayed {
+		s.relay(p)
+		return nil
+	}
 	for i, to := range s.to(p) {
 		if s.outs[i].write(b, to) != nil {
 			n.count.SendErrors.Add(1)
@@ -95,6 +101,18 @@ func (s *sender) send(p *peer, h Header, body []byte) error {
 		}
 	}
 	return nil
+}
+
+// relay sends what has been sealed through the gateway.
+func (s *sender) relay(p *peer) {
+	n := s.n
+	switch {
+	case n.relay == nil:
+	case n.relay(p.name, s.buf) != nil:
+		n.count.RelayErrors.Add(1)
+	default:
+		n.count.Relayed.Add(1)
+	}
 }
 
 // keep remembers a heartbeat or an ask while it is the last packet to the

@@ -14,7 +14,7 @@ import (
 const (
 	lastSIPState    = elect.SIPRefused
 	lastCause       = elect.CauseCheck
-	lastWhy         = elect.WhyAsked
+	lastWhy         = elect.WhyAlone
 	lastRouterState = elect.RouterProven
 	lastRefusal     = elect.RefusedList
 	lastCommand     = elect.CommandFlush

@@ -81,6 +81,9 @@ func exitCode(err error) int {
 	if err == errStopped {
 		return exitStopped
 	}
+	if e, own := errors.AsType[exitError](err); own {
+		return e.code
+	}
 	if _, wrong := errors.AsType[usageError](err); wrong {
 		return exitUsage
 	}

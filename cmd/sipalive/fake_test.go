@@ -13,6 +13,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"sipalive/control"
+	"sipalive/platform"
 )
 
 // journals are the running agents' by the directory of their script.
@@ -49,6 +50,27 @@ func (a fakeAgent) Flush(ctx context.Context) ([]control.FlushResult, error) {
 	return []control.FlushResult{{Node: "pbx1", Action: "memcached 127.0.0.1:11211", OK: true, Took: control.Millis(time.Millisecond)},
 		{Node: "pbx2", Text: "not heard"}}, a.wait(ctx)
 }
+
+// Lock: "busy" is another's for ever, the lease of "late" is as good as over when it is told of, "lost" is lost once it was held.
+func (a fakeAgent) Lock(ctx context.Context, r control.LockRequest, _ uint32, tell func(control.LockLevel)) error {
+	switch r.Name {
+	case "busy":
+		tell(control.LockLevel{ID: 1, Waiting: "held by pbx2"})
+	case "late":
+		tell(control.LockLevel{ID: 1, Epoch: 7, Until: platform.BootNow() + int64(100*time.Millisecond), Margin: 50 * time.Millisecond})
+	default:
+		held := control.LockLevel{ID: 1, Node: "pbx1", Epoch: 7, Until: platform.BootNow() + int64(time.Hour), Margin: 50 * time.Millisecond}
+		tell(held)
+		if r.Name == "lost" {
+			held.Lost = "the lease is lost"
+			tell(held)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (a fakeAgent) EndLock(context.Context, control.LockEnd) error { return nil }
 
 func (a fakeAgent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (string, error) {
 	for _, n := range []int{3, 3, 1} {

@@ -47,6 +47,7 @@ func newRootCommand() *cobra.Command {
 		newFreezeCommand(),
 		newThawCommand(),
 		newRoleCommand(),
+		newLockCommand(),
 		newPlanCommand(),
 		newEventsCommand(),
 		newFlushCommand(),
@@ -65,6 +66,7 @@ func newRootCommand() *cobra.Command {
 		newVersionCommand(),
 		newDemoCommand(),
 		newDemoPBXCommand(),
+		newLockGuardCommand(),
 	)
 	root.SetHelpCommand(newHelpCommand())
 	refuseBareCompletion(root)

@@ -94,6 +94,9 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	endRunaway(self.Name, stderr, log)
 	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents), Version: version}
 	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
+	if parts.Relay, err = agent.RelayLink(c, self); err != nil {
+		return err
+	}
 	closeHost, err := openHost(&parts, file, log)
 	if err != nil {
 		return err
@@ -110,9 +113,17 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
-	parts.Load = func() (agent.File, error) { return loadFile(f) }
-	parts.Network = func(deliver func(elect.Received)) (*member.Network, error) {
-		return member.Start(memberConfig(&parts, file.Keys, deliver))
+	parts.Network = func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error) {
+		m := memberConfig(&parts, file.Keys, deliver)
+		m.Relay = relay
+		return member.Start(m)
+	}
+	parts.Load = func() (agent.File, error) {
+		file, err := loadFile(f)
+		if err == nil {
+			file.Relay, err = agent.RelayLink(file.Config, file.Self)
+		}
+		return file, err
 	}
 	listener, warning, err := control.Listen(f.runDir, c.Control.Group)
 	if err != nil {
@@ -247,11 +258,11 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 }
 
 // watchOf opens what asks the routers and hears rivals.
-func watchOf(p *agent.Parts) func(func(arp.Proof), func(arp.Rival), func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
-	o := arp.WatchOptions{Links: agent.Links(p.Config), Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+func watchOf(p *agent.Parts) func(agent.Hearing) (*arp.Watch, error) {
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
-	return func(onRouter func(arp.Proof), onRival func(arp.Rival), onGateway func(netip.Addr, arp.GatewayState)) (*arp.Watch, error) {
-		o.OnRouter, o.OnRival, o.OnGateway = onRouter, onRival, onGateway
+	return func(h agent.Hearing) (*arp.Watch, error) {
+		o.OnRouter, o.OnRival, o.OnGateway, o.OnEvidence, o.OnSign = h.OnRouter, h.OnRival, h.OnGateway, h.OnEvidence, h.OnSign
 		return arp.OpenWatch(o)
 	}
 }
@@ -275,7 +286,7 @@ func openMachine(p *agent.Parts) error {
 	if err != nil {
 		return err
 	}
-	cfg := agent.ElectConfig(p.Config, p.Self)
+	cfg := agent.ElectConfig(p.Config, p.Self, p.Relay)
 	var ids []elect.VIPID
 	roles := map[elect.VIPID]bool{}
 	for _, v := range cfg.VIPs {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +19,29 @@ func TestIPv6(t *testing.T) {
 	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
 	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
 	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
+	s.scene(t, "two of three die", moves{0, 1}, s.lastOfThree6)
+}
+
+// lastOfThree6: heartbeats go through the gateway by IPv6, so the last node
+// standing knows of the IPv6 VIP's router; of the other it knows nothing.
+func (s *site) lastOfThree6(t *testing.T, _ time.Duration) {
+	s.relayKnown(t)
+	at := lab.Now()
+	s.must(t, s.Cut(s.Node(0)))
+	s.must(t, s.Cut(s.Node(1)))
+	s.hears(t, 1, "pbx3", at)
+	s.state(t, 2, 1, "survivor")
+	s.status(t, 2, "vip1 held by nobody", func(st control.Status) bool {
+		return st.VIPs[0].State == "vacant" && strings.Contains(st.VIPs[0].Reason, "heartbeats do not go through its gateway")
+	})
+	s.must(t, s.Restore(s.Node(0)))
+	s.must(t, s.Restore(s.Node(1)))
+	for v := range s.VIPs {
+		s.state(t, 2, v, "held")
+	}
+	if st := s.status(t, 2, "pbx3's word", func(control.Status) bool { return true }); st.VIPs[1].Holder != "pbx3" {
+		t.Errorf("vip2 is at %s after the others came back", st.VIPs[1].Holder)
+	}
 }
 
 // plannedMove6 moves both VIPs to one node, and the router follows.

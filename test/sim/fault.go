@@ -72,7 +72,12 @@ var faultNames = [faultKinds]string{"cut pair", "cut one way", "isolate", "deaf"
 	"some observers blind", "PBX flaps", "move", "drain", "failback", "stop", "cannot bind", "cannot store", "slow disk", "slow prepare",
 	"prepare fails", "verification fails", "blind for itself", "voter forgets while another is cut off"}
 
-func (k FaultKind) String() string { return faultNames[k] }
+func (k FaultKind) String() string {
+	if k >= faultKinds {
+		return routerFaultNames[k-faultKinds]
+	}
+	return faultNames[k]
+}
 
 func (f Fault) String() string {
 	return fmt.Sprintf("{%s at %s for %s A=%d B=%d set=%b n=%d p=%.2f}", f.Kind, f.At, f.For, f.A, f.B, f.Set, f.N, f.P)
@@ -111,6 +116,9 @@ func (w *World) Apply(f Fault) {
 
 func (w *World) begin(f Fault) func() {
 	a, b := w.Nodes[f.A], w.Nodes[f.B]
+	if f.Kind >= faultKinds {
+		return w.beginRouter(f, a, b)
+	}
 	switch f.Kind {
 	case CutPair:
 		return w.cutAll(func(x, y *Node) bool { return x == a && y == b || x == b && y == a })
@@ -325,7 +333,11 @@ func (w *World) Heal() {
 	slow := w.Net.SlowBy
 	w.Net = Net{Base: w.Net.Base, Jitter: w.Net.Jitter, SlowBy: slow}
 	w.DiskTook = 2 * time.Millisecond
+	if w.Router != nil {
+		w.Router.heal()
+	}
 	for _, n := range w.Nodes {
+		n.walls = 0
 		clear(n.cut)
 		clear(n.loss)
 		clear(n.blind)

@@ -13,11 +13,18 @@ type Judge struct {
 	Violations []string
 	Moves      int // new holders, first ones included
 	Unshared   int // leases judged
+	Obtained   int // locks
+	Kept       int // locks that were kept for a node that was not there
 
 	w     *World
 	vips  []judgedVIP
 	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
 	live  liveness
+
+	forgotten bool // a node lost its memory, last at forgotAt
+	forgotAt  Time
+	// guards are the locks kept for one node, by VIP.
+	guards []guard
 }
 
 type judgedVIP struct {
@@ -38,6 +45,7 @@ type promise struct {
 func (j *Judge) init(w *World) {
 	j.w = w
 	j.vips = make([]judgedVIP, len(w.VIPs))
+	j.guards = make([]guard, len(w.VIPs))
 	j.ghost = make([][]promise, len(w.Nodes))
 	for i := range j.ghost {
 		j.ghost[i] = make([]promise, len(w.VIPs))
@@ -52,24 +60,33 @@ func (j *Judge) violate(format string, args ...any) {
 
 // holds: the kernel of n was told to answer for VIP i. was says whether it did
 // already, grew whether the lease was prolonged.
-func (j *Judge) holds(n *Node, i int, was, grew bool, before elect.Epoch) {
+func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
+	if b.survivor || before.survivor {
+		j.survives(n, i, was, before)
+	}
+	if b.survivor {
+		return
+	}
+	if !was && j.w.Router != nil {
+		j.leasedBeside(n, i)
+	}
 	if !was && n.effective(i) {
 		for _, o := range j.w.Nodes {
-			if o != n && o.effective(i) && (j.w.Fence || !o.unfenced(i)) {
+			if o != n && o.effective(i) && !o.bound[i].survivor && (j.w.Fence || j.w.isLock(i) || !o.unfenced(i)) {
 				j.violate("%s bound by %s (epoch %d) while %s answers for it (epoch %d)", id, n, b.epoch, o, o.bound[i].epoch)
 			}
 		}
 		if v.holder != n || v.epoch != b.epoch {
 			j.acquired(n, i)
 		}
-	} else if b.epoch < before {
-		j.violate("%s: epoch fell from %d to %d at %s", id, before, b.epoch, n)
+	} else if b.epoch < before.epoch {
+		j.violate("%s: epoch fell from %d to %d at %s", id, before.epoch, b.epoch, n)
 	}
 	if b.epoch > v.epoch { // raised
 		v.epoch, v.at = b.epoch, j.w.Now
 	}
-	if grew && n.effective(i) {
+	if (grew || before.survivor) && n.effective(i) {
 		j.leased(n, i)
 	}
 }
@@ -83,12 +100,23 @@ func (j *Judge) acquired(n *Node, i int) {
 	if b.epoch <= v.epoch && !v.lost {
 		j.violate("%s acquired by %s under epoch %d, %s had %d", j.w.VIPs[i].ID, n, b.epoch, v.holder, v.epoch)
 	}
-	if v.holder != n || v.epoch != b.epoch {
+	if g := &j.guards[i]; g.node != nil {
+		if j.w.Now >= g.until {
+			*g = guard{}
+		} else if g.node != n {
+			j.violate("%s obtained by %s while it is kept for %s", j.w.VIPs[i].ID, n, g.node)
+		}
+	}
+	switch {
+	case j.w.isLock(i):
+		j.Obtained++
+	case v.holder != n || v.epoch != b.epoch:
 		j.Moves++
 		v.moves++
 	}
 	if b.epoch > v.epoch {
-		v.epoch, v.lost = b.epoch, false
+		// Who granted it may have lost that by now.
+		v.epoch, v.lost = b.epoch, j.forgotten && j.w.Now < j.forgotAt+Time(n.Config.Lease)
 	}
 	v.holder, v.at = n, j.w.Now
 }
@@ -109,6 +137,7 @@ func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
 const diskWindow = 2 * slowestDisk
 
 func (j *Judge) forgot() {
+	j.forgotten, j.forgotAt = true, j.w.Now
 	for i := range j.vips {
 		if v := &j.vips[i]; j.w.Now < v.at+Time(diskWindow) {
 			v.lost = true
@@ -234,7 +263,7 @@ func (l *liveness) look(w *World) {
 	}
 	l.isGood = good
 	for i := range w.VIPs {
-		if w.holder(i) != nil {
+		if w.holder(i) != nil || w.isLock(i) {
 			l.vacant[i] = w.Now
 			continue
 		}
@@ -275,7 +304,7 @@ func (w *World) healthy() bool {
 	links := make([]uint, len(w.Nodes))
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {
-			if a == b || a.cut[b.Index] == 0 && b.cut[a.Index] == 0 && a.loss[b.Index] < 0.5 && b.loss[a.Index] < 0.5 {
+			if a == b || a.walls+b.walls == 0 && a.cut[b.Index] == 0 && b.cut[a.Index] == 0 && a.loss[b.Index] < 0.5 && b.loss[a.Index] < 0.5 {
 				links[a.Index] |= 1 << b.Index
 			}
 		}

@@ -28,7 +28,7 @@ func (n *Node) transmit(to *Node, h member.Header, msg elect.Message) {
 		copies = 2
 	}
 	for range copies {
-		if n.cut[to.Index] > 0 || w.Net.Loss > 0 && w.Rand.Float64() < w.Net.Loss ||
+		if n.cut[to.Index] > 0 || n.walls > 0 || to.walls > 0 || w.Net.Loss > 0 && w.Rand.Float64() < w.Net.Loss ||
 			n.loss[to.Index] > 0 && w.Rand.Float64() < n.loss[to.Index] {
 			continue
 		}
@@ -60,20 +60,40 @@ func (n *Node) arrive(h member.Header, msg elect.Message) {
 		n.backlog = append(n.backlog, delivery{h: h, msg: msg})
 		return
 	}
-	n.judgePacket(h, msg)
+	n.judgePacket(h, msg, false)
+}
+
+// arriveRelayed takes a packet that came through the gateway.
+func (n *Node) arriveRelayed(h member.Header, msg elect.Message) {
+	switch {
+	case n.Machine == nil:
+	case n.paused:
+		n.backlog = append(n.backlog, delivery{h: h, msg: msg, relayed: true})
+	default:
+		n.judgePacket(h, msg, true)
+	}
 }
 
 // cut2: a packet under way when the cable was pulled does not arrive.
 func (n *Node) cut2(from elect.Node) bool { return n.w.Node(from).cut[n.Index] > 0 }
 
-func (n *Node) judgePacket(h member.Header, msg elect.Message) {
+func (n *Node) judgePacket(h member.Header, msg elect.Message, relayed bool) {
 	if msg == nil {
 		if v, news, owed := n.guard.Greet(h); v == member.Fresh && (news || owed) {
 			n.greet(h.From, owed)
 		}
 		return
 	}
-	switch n.guard.Accept(h, newestOnly(msg)) {
+	verdict, newest := member.Verdict(0), newestOnly(msg)
+	if relayed {
+		var overtaken bool
+		if verdict, overtaken = n.guard.AcceptRelayed(h, newest); overtaken {
+			msg = nil
+		}
+	} else {
+		verdict = n.guard.Accept(h, newest)
+	}
+	switch verdict {
 	case member.Adopted:
 		n.greet(h.From, false)
 	case member.Unproven:
@@ -84,7 +104,7 @@ func (n *Node) judgePacket(h member.Header, msg elect.Message) {
 		n.stale++
 		return
 	}
-	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg})
+	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg, Relayed: relayed})
 }
 
 // greet sends a hello, at most one per peer in 20 ms as the real one does.

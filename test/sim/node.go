@@ -43,9 +43,11 @@ type Node struct {
 	w         *World
 	guard     *member.Guard
 	greeted   []Time
+	walls     int   // more than 0: no agent's packet passes
 	cut       []int // by node index: packets to it are lost
 	loss      []float64
-	bound     []bound // by VIP index
+	bound     []bound  // by VIP index
+	clients   []client // the same, of locks
 	instance  elect.Instance
 	life      int // of the agent: what an earlier life scheduled is void
 	paused    bool
@@ -65,9 +67,10 @@ type Node struct {
 
 // delivery is what reached a frozen agent's sockets and channels.
 type delivery struct {
-	h   member.Header
-	msg elect.Message
-	ev  elect.Event
+	h       member.Header
+	msg     elect.Message
+	ev      elect.Event
+	relayed bool
 }
 
 // bound is what the kernel has of a VIP.
@@ -76,6 +79,8 @@ type bound struct {
 	until elect.Instant
 	epoch elect.Epoch
 	since elect.Instant
+	// survivor: held on evidence, not on a lease.
+	survivor bool
 	// leaving: the kernel has been told to unbind it, and still answers.
 	leaving bool
 	// tried: when a bind was tried last that fails, and by which life of the agent.
@@ -89,7 +94,7 @@ func (n *Node) init(nodes, vips int) {
 	n.blind, n.known, n.looks = make([]bool, nodes), make([]elect.SIPState, nodes), make([]int, nodes)
 	n.over = map[int]elect.SIPState{}
 	n.greeted, n.cut, n.loss = make([]Time, nodes), make([]int, nodes), make([]float64, nodes)
-	n.bound = make([]bound, vips)
+	n.bound, n.clients = make([]bound, vips), make([]client, vips)
 }
 
 func (n *Node) local() elect.Instant {
@@ -110,7 +115,7 @@ func (n *Node) global(t elect.Instant) Time {
 // address stays for as long as nobody removes it.
 func (n *Node) effective(i int) bool {
 	b := &n.bound[i]
-	return b.on && !n.Off && (!n.w.Fence || n.local() < b.until)
+	return b.on && !n.Off && (!n.w.Fence && !n.w.isLock(i) || n.local() < b.until)
 }
 
 // unbindMost is the longest that the kernel takes to unbind.
@@ -139,7 +144,10 @@ func (n *Node) Start() {
 	}
 	for i := range n.bound {
 		b := &n.bound[i]
-		if b.on && !b.leaving && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
+		if n.w.isLock(i) {
+			continue // no agent's business: it ends by itself
+		}
+		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
 		} else if b.on {
 			*b = bound{}
@@ -171,6 +179,7 @@ func (n *Node) Kill() {
 	n.w.Judge.killed(n)
 	n.Machine, n.guard = nil, nil
 	n.life++
+	n.deserted()
 	n.paused, n.backlog, n.wake = false, nil, never
 	n.writing, n.unwritten = false, nil
 }
@@ -234,7 +243,7 @@ func (n *Node) Resume() {
 		case d.ev != nil:
 			n.Step(d.ev)
 		default:
-			n.judgePacket(d.h, d.msg)
+			n.judgePacket(d.h, d.msg, d.relayed)
 		}
 	}
 	n.Step(elect.Tick{})
@@ -312,10 +321,21 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.write()
 	}
 	n.bind(eff.Want, stored)
+	n.bindLocks(eff.Locks, stored)
 	if stored {
 		for _, o := range eff.Send {
 			to := n.w.Node(o.To)
-			n.transmit(to, n.guard.Stamp(o.To, o.Seq), o.Msg)
+			h := n.guard.Stamp(o.To, o.Seq)
+			if !o.Relay {
+				n.transmit(to, h, o.Msg)
+			} else if n.w.Router != nil {
+				n.w.Router.relay(n, to, h, o.Msg)
+			}
+		}
+	}
+	for _, q := range eff.Questions {
+		if n.w.Router != nil {
+			n.w.Router.ask(n, q)
 		}
 	}
 	for _, p := range eff.Prepare {
@@ -333,10 +353,11 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 		n.lookSoon(n.w.Node(p), 2*time.Millisecond)
 	}
 	for _, t := range eff.Transitions {
-		switch t.Kind {
-		case elect.Acquired:
+		switch _, lock := t.VIP.Lock(); {
+		case lock: // nothing but its client runs under it
+		case t.Kind == elect.Acquired:
 			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
-		case elect.ReleaseDue:
+		case t.Kind == elect.ReleaseDue:
 			n.later(time.Millisecond+n.ReleaseTook, elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
 		}
 	}
@@ -386,13 +407,16 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 			was := n.effective(i)
 			grew := d.Until > b.until || !b.on
 			b.leaving = false
+			before := *b
 			if !b.on {
 				b.on, b.since = true, n.local()
 				n.later(bindTook, elect.Bound{VIP: d.VIP, On: true, Err: n.halfBound(i)})
 			}
-			raised := b.epoch
-			b.until, b.epoch = d.Until, d.Epoch
-			n.w.Judge.holds(n, i, was, grew, raised)
+			b.until, b.epoch, b.survivor = d.Until, d.Epoch, d.Survivor
+			if n.w.Router != nil && !d.Survivor && (before.survivor || !before.on) {
+				n.w.Router.announceAll(n, i)
+			}
+			n.w.Judge.holds(n, i, was, grew, before)
 		case b.on && !b.leaving:
 			b.leaving = true
 			n.unbind(i)

@@ -28,6 +28,8 @@ type Result struct {
 	Simulated  time.Duration
 	Moves      int
 	Leases     int
+	Obtained   int // locks
+	Kept       int // promises to keep one that were judged
 	Steps      uint64
 	Vacant     time.Duration // the longest while a majority was well
 	StepRate   float64       // the most per second at one node

@@ -22,6 +22,7 @@ var (
 	singleFlag  = flag.Int("sim.single", 150, "seeds of twelve single faults each")
 	listsFlag   = flag.Int("sim.lists", 300, "seeds of changing voter lists")
 	reloadsFlag = flag.Int("sim.reloads", 50, "seeds of reloaded files")
+	locksFlag   = flag.Int("sim.locks", 30, "seeds of locks")
 	freeFlag    = flag.Duration("sim.free", 24*time.Hour, "time without a fault")
 )
 
@@ -199,6 +200,30 @@ func TestReloads(t *testing.T) {
 		}
 	}
 	fmt.Printf("%s: %d seeds, %.0f simulated hours, %d takeovers\n", t.Name(), *reloadsFlag, all.simulated.Hours(), all.moves)
+}
+
+// TestLocks has clients want, use, lose and keep locks among all faults.
+func TestLocks(t *testing.T) {
+	if *seedFlag != 0 {
+		for _, v := range sim.NewLocks(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {
+			t.Error(v)
+		}
+		return
+	}
+	var all total
+	obtained, kept := 0, 0
+	for seed := *firstFlag; seed < *firstFlag+uint64(*locksFlag); seed++ {
+		r := sim.NewLocks(seed).Run(nil)
+		all.add(r)
+		obtained, kept = obtained+r.Obtained, kept+r.Kept
+		for _, v := range r.Violations {
+			t.Fatalf("seed %d: %s\nreplay: go test ./test/sim -run '^TestLocks$' -v -sim.seed=%d", seed, v, seed)
+		}
+	}
+	fmt.Printf("%s: %d seeds, %.0f simulated hours, %d locks obtained, %d kept\n", t.Name(), *locksFlag, all.simulated.Hours(), obtained, kept)
+	if obtained < 20**locksFlag || kept < *locksFlag {
+		t.Errorf("%d locks obtained and %d kept in %d runs: too few to show anything", obtained, kept, *locksFlag)
+	}
 }
 
 // TestVoterLists changes files in every careless way and expects one holder.

@@ -101,6 +101,10 @@ func Brief(m elect.Message) string {
 		fmt.Fprintf(&b, "reply %s", m.Error)
 	case elect.Report:
 		fmt.Fprintf(&b, "report of %d actions", len(m.Results))
+	case elect.Keep:
+		fmt.Fprintf(&b, "keep %s/%d for %s", m.VIP, m.Epoch, m.For)
+	case elect.Kept:
+		fmt.Fprintf(&b, "kept %s/%d for %s", m.VIP, m.Epoch, m.For)
 	}
 	return b.String()
 }

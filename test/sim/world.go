@@ -6,6 +6,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"sipalive/elect"
@@ -25,6 +26,8 @@ type World struct {
 	Rand  *rand.Rand
 	Net   Net
 	Judge Judge
+
+	Router *Router // nil: the nodes have none
 
 	Fence    bool          // the kernel ends a lease by itself, agent or no agent
 	DiskTook time.Duration // to write Durable
@@ -48,6 +51,7 @@ func New(seed uint64, cfg elect.Config) *World {
 	for i, n := range cfg.Nodes {
 		node := &Node{w: w, Name: n.Name, Index: i, Rate: 1, Offset: elect.Instant(i+1) * 1e12, Config: cfg, wake: never}
 		node.Config.Self = n.Name
+		node.Config.VIPs = slices.DeleteFunc(slices.Clone(cfg.VIPs), func(v elect.VIPConfig) bool { return v.Lock })
 		w.Nodes = append(w.Nodes, node)
 	}
 	for _, n := range w.Nodes {
@@ -156,7 +160,7 @@ func (w *World) Holders(id elect.VIPID) (names []elect.Node) {
 // AllHeld reports whether every VIP has a holder.
 func (w *World) AllHeld() bool {
 	for i := range w.VIPs {
-		if w.holder(i) == nil {
+		if w.holder(i) == nil && !w.isLock(i) {
 			return false
 		}
 	}

@@ -13,8 +13,8 @@ import (
 
 func main() {
 	seeds, err := strconv.ParseUint(os.Args[1], 10, 32)
-	if err != nil || len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: hunt SEEDS")
+	if err != nil || len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: hunt SEEDS leases|survivors")
 		os.Exit(2)
 	}
 	runs := []struct {
@@ -24,9 +24,14 @@ func main() {
 		{"three nodes", func(s uint64) sim.Result { return sim.NewScenario(s, 3, 5*time.Minute).Run(nil) }},
 		{"other sizes", func(s uint64) sim.Result { return sim.NewScenario(s, 0, 5*time.Minute).Run(nil) }},
 		{"voter lists", func(s uint64) sim.Result { return sim.NewLists(s).Run(nil) }},
+		{"locks", func(s uint64) sim.Result { return sim.NewLocks(s).Run(nil) }},
 		{"one fault", func(s uint64) sim.Result {
 			return sim.Single{Scenario: sim.NewScenario(s, []int{3, 3, 4, 5}[s%4], 0), Rounds: 6}.Run(nil)
 		}},
+	}
+	if os.Args[2] == "survivors" {
+		runs = runs[:1]
+		runs[0].name, runs[0].run = "survivors", func(s uint64) sim.Result { return sim.NewSurvivors(s, 0).Run(nil).Result }
 	}
 	for seed := uint64(1); seed <= seeds; seed++ {
 		for _, r := range runs {

@@ -15,6 +15,9 @@ const (
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
+	relay     = "elect/relay.go"
+	survivor  = "elect/survivor.go"
+	lock      = "elect/lock.go"
 )
 
 var bugs = []bug{
@@ -34,7 +37,7 @@ var bugs = []bug{
 	{name: "successor's lease counted from receipt", file: successor, old: "end := rd.at.Add(Usable(m.cfg.Lease))", new: "end := m.now.Add(Usable(m.cfg.Lease))"},
 	{name: "any ready will do", file: successor, old: "rd == nil || rd.nonce == 0 || rd.nonce != r.Nonce", new: "rd == nil", directed: true},
 	{name: "release voted without the vote", file: holder, old: "r.Voted = m.applyRelease(v, r)", new: "m.applyRelease(v, r); r.Voted = true"},
-	{name: "late vote revives a released epoch", file: ask, old: "(v.phase == asking || v.phase == holding) && it.Epoch >= v.first && it.Epoch <= v.epoch", new: "(v.phase == asking || v.phase == holding)"},
+	{name: "late vote revives a released epoch", file: ask, old: "(v.phase == asking || v.phase == holding) && it.Epoch >= max(v.first, v.survival.from) && it.Epoch <= v.epoch", new: "(v.phase == asking || v.phase == holding)"},
 	{name: "votes outlive giving up", file: vip, old: "func (v *vip) voidVotes() { clear(v.votes) }", new: "func (v *vip) voidVotes() {}"},
 	{name: "stale ask revives a grant", file: "member/guard.go", old: "case w.once&bit == 0 && newest:", new: "case w.once&bit == 0 && newest && false:", directed: true, pkg: "./member"},
 	{name: "grants of different length", file: voter, old: "Lease: a.Lease, until: m.now.Add(a.Lease)", new: "Lease: m.cfg.Lease, until: m.now.Add(m.cfg.Lease)"},
@@ -63,10 +66,41 @@ var bugs = []bug{
 	{name: "instance kept over a reboot", file: store, old: "		m.instance = instance\n", new: "		m.instance = 7\n", directed: true},
 	{name: "role handed over before its release actions", file: closing, old: "	if !v.Role {\n", new: "	if true {\n", directed: true},
 	{name: "no lease for the release actions of a sick holder", file: voter, old: " || m.closes(v, asker)", new: "", directed: true},
-	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "if h.Epoch > v.epoch {", new: "if false {", directed: true},
+	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "case h.Epoch > v.epoch:", new: "case false:", directed: true},
 	{name: "release passes a vote over lists", file: voter, old: " || !m.lists.allow(r.Lists)", new: "", directed: true},
+	{name: "survivor beside a voter", file: survivor, old: "			alone = false\n", new: "", directed: true},
+	{name: "survivor without a known relay", file: survivor, old: "if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {", new: "if true {"},
+	{name: "relay learnt from silence", file: relay, old: "		p.relay = false\n", new: "		p.relay = true\n"},
+	{name: "relayed peer not heard", file: relay, old: "return e.Msg != nil && !(beat && m.heardDirectly(p))", new: "return e.Msg != nil && !beat"},
+	{name: "survivor outlives a majority", file: survivor, old: "len(a) != 2 ||", new: "len(a) < 2 ||"},
+	{name: "survivor asks nobody", file: survivor, old: "if m.askAnewFor(v); e.Node != \"\" {", new: "if false {"},
+	{name: "survivor deaf for a while", file: survivor, old: "	m.ownerAsked = 0\n	m.askAnew()\n", new: "	m.ownerAsked = 0\n", directed: true},
+	{name: "survivor without a gateway", file: survivor, old: "case max(s.gateway, s.router).Add(evidence) < m.now:", new: "case false:", directed: true},
+	{name: "survivor beyond its evidence", file: survivor, old: "= 500 * time.Millisecond // how long one answer", new: "= 2 * time.Second // how long one answer"},
+	{name: "evidence from the wrong address", file: survivor, old: "case e.Kind == AskRouter && v.phase == holding:", new: "case v.phase == holding:", directed: true},
+	{name: "survivor stays beside a lease", file: survivor, old: "return h.Survivor == 0 || h.Survivor > v.survival.epoch", new: "return h.Survivor > v.survival.epoch", directed: true},
+	{name: "survivor deaf for signs", file: survivor, old: "	if v.survives() {\n		m.surrender(v)", new: "	if false {\n		m.surrender(v)", directed: true},
+	{name: "lease under the survivor's epoch", file: survivor, old: "v.epoch = max(v.top(), v.survival.epoch) + 1", new: "v.epoch = v.survival.epoch"},
+	{name: "survivor leased without a survey", file: survivor, old: "case s.surveyed == 0 || m.now", new: "case false && m.now", directed: true},
+	{name: "survivor's backoff does not grow", file: survivor, old: "wait := m.backoff() << (n - 1)", new: "wait := m.backoff()", directed: true},
+	{name: "survivors in no order", file: survivor, old: "p.index > m.self.index || v.phase == holding {", new: "true {", directed: true},
+	{name: "survivor announces again", file: survivor, old: "announce := v.survives() && s.router == 0 &&", new: "announce := v.survives() &&", directed: true},
+	{name: "question held back counts", file: survivor, old: "case s.left < s.owner:", new: "case false:", directed: true},
+	{name: "sign of a node for one VIP alone", file: survivor, old: "if m.askAnewFor(v); e.Node != \"\" {", new: "if m.askAnewFor(v); false {", directed: true},
+	{name: "owners asked for too fast", file: survivor, old: "ownerEvery = 125 * time.Millisecond", new: "ownerEvery = 60 * time.Millisecond", directed: true},
+	{name: "survivor by another gateway's relay", file: survivor, old: "	if !v.Relayed {", new: "	if false {", directed: true},
+	{name: "two voters while the list changes", file: survivor, old: "p.heard && p != m.self && !(theirs", new: "false && !(theirs", directed: true},
+	{name: "refused holder outlives the other", file: survivor, old: "p.alive && (r == RefusedNoConfidence || r == RefusedList)", new: "false && r == 0", directed: true},
+	{name: "holder lets go for a survivor", file: "elect/beat.go", old: "case h.Survivor != 0: // it yields when it hears us\n", new: "", directed: true},
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
+	{name: "lock kept before it is on disk", file: lock, old: "return m.stored.Version >= k.version", new: "return true", directed: true},
+	{name: "kept lock granted to another", file: voter, old: "case m.keptFromOthers(v, p) > 0:", new: "case false:"},
+	{name: "kept lock forgotten over a reboot", file: store, old: "	m.restoreKept()\n", new: "	m.durable.Kept = nil\n"},
+	{name: "lock kept by a minority", file: lock, old: "	return n >= m.lists.Active.Majority()\n", new: "	return n >= 1\n", directed: true},
+	{name: "lock obtained while an earlier command runs", file: store, old: "if v.Lock && s.Asked > 0 {", new: "if false {", directed: true},
+	{name: "lock renewed for a client that is gone", file: "elect/beat.go", old: " || v.lock.left {", new: " {", directed: true},
+	{name: "epochs of a forgotten lock forgotten", file: lock, old: "		m.lockFloor = max(m.lockFloor, v.top(), v.asked)\n", new: "", directed: true},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }

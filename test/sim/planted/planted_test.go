@@ -33,7 +33,7 @@ func TestPlantedBugs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := directedTests(t, root, "", "./elect"); *only == "" && out != "not caught" {
+	if out := directedTests(t, root, "", "./elect", "."); *only == "" && out != "not caught" {
 		t.Fatalf("elect's tests fail without a bug: %s", out)
 	}
 	for _, b := range bugs {
@@ -44,7 +44,11 @@ func TestPlantedBugs(t *testing.T) {
 			t.Parallel()
 			overlay := plant(t, root, b)
 			if !b.directed {
-				out := hunt(t, root, overlay)
+				runs := "leases"
+				if b.file == survivor || b.file == relay {
+					runs = "survivors"
+				}
+				out := hunt(t, root, overlay, runs)
 				fmt.Printf("%-50s %s\n", b.name, short(out))
 				if strings.HasPrefix(out, "caught") {
 					return
@@ -52,7 +56,11 @@ func TestPlantedBugs(t *testing.T) {
 				t.Errorf("%s survives %d seeds: a fault is missing in the simulator", b.name, *seeds)
 				return
 			}
-			out := directedTests(t, root, overlay, cmp.Or(b.pkg, "./elect"))
+			run := "."
+			if b.file == survivor {
+				run = survivorTests
+			}
+			out := directedTests(t, root, overlay, cmp.Or(b.pkg, "./elect"), run)
 			fmt.Printf("%-50s %s\n", b.name, out)
 			if !strings.HasPrefix(out, "caught") {
 				t.Errorf("%s survives the directed tests", b.name)
@@ -92,22 +100,25 @@ func plant(t *testing.T, root string, b bug) string {
 	return overlay
 }
 
-func hunt(t *testing.T, root, overlay string) string {
+func hunt(t *testing.T, root, overlay, runs string) string {
 	bin := filepath.Join(filepath.Dir(overlay), "hunt")
 	build := exec.Command("go", "build", "-overlay", overlay, "-o", bin, "./test/sim/hunt")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	out, err := exec.Command(bin, fmt.Sprint(*seeds)).CombinedOutput()
+	out, err := exec.Command(bin, fmt.Sprint(*seeds), runs).CombinedOutput()
 	if _, exited := err.(*exec.ExitError); err != nil && !exited {
 		t.Fatal(err)
 	}
 	return string(out)
 }
 
-func directedTests(t *testing.T, root, overlay, pkg string) string {
-	cmd := exec.Command("go", "test", "-overlay="+overlay, "-count=1", pkg)
+// survivorTests are those of elect's tests that feed a survivor.
+const survivorTests = "Surviv|Sign|Outlive|TwoVoters|Lease"
+
+func directedTests(t *testing.T, root, overlay, pkg, run string) string {
+	cmd := exec.Command("go", "test", "-overlay="+overlay, "-count=1", "-failfast", "-run", run, pkg)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err == nil {

@@ -1,0 +1,320 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"sipalive/control"
+	"sipalive/elect"
+)
+
+// locks are the clients that hold or wait for locks on this node (§4.10). What is in
+// it belongs to the loop; a client's own goroutine only tells it.
+//
+// Per lock one client at a time asks the cluster, in the order they came. The lock is
+// released on the client's word that its command is over, or, without a word, once
+// the lease that it was told last has ended: by then it has killed its command.
+type locks struct {
+	a        *Agent
+	byID     map[elect.VIPID]*lockQueue
+	clients  map[uint64]*lockClient
+	last     uint64 // id given
+	kept     map[string]*keptLock
+	writing  chan struct{}   // the write of the record that was begun last
+	watching context.Context // of run; nil before it
+}
+
+// lockQueue is one lock and who wants it here.
+type lockQueue struct {
+	id      elect.VIPID
+	name    string
+	waiting []*lockClient
+	asking  *lockClient // for whom the machine asks
+	holding *lockClient // whose the lease is that the machine holds; nil: nobody's any more
+	held    bool        // as far as the machine goes
+	owed    bool        // the machine waits for word that what ran is over
+}
+
+// lockClient is one `sipalive lock`.
+type lockClient struct {
+	id    uint64
+	req   control.LockRequest
+	user  string // of Until
+	until elect.Instant
+	over  bool // its own word, or nothing ever ran
+	gone  bool
+	kept  *keptLock
+	level control.LockLevel
+	wake  chan struct{}
+}
+
+func newLocks(a *Agent) *locks {
+	return &locks{a: a, byID: map[elect.VIPID]*lockQueue{}, clients: map[uint64]*lockClient{}, kept: map[string]*keptLock{}}
+}
+
+// Lock answers `sipalive lock`.
+func (a *Agent) Lock(ctx context.Context, r control.LockRequest, uid uint32, tell func(control.LockLevel)) error {
+	c := &lockClient{req: r, over: true, wake: make(chan struct{}, 1)}
+	if r.Keep != 0 {
+		var err error
+		if c.user, err = userName(uid); err != nil {
+			return fmt.Errorf("lock %s --until: %w", r.Name, err)
+		}
+	}
+	if err := a.ask(ctx, func() { a.locks.add(c) }); err != nil {
+		return err
+	}
+	defer func() {
+		// However long the loop takes to hear it: what it does not know it renews.
+		_ = a.ask(context.WithoutCancel(ctx), func() { a.locks.hungUp(c) })
+	}()
+	for {
+		select {
+		case <-c.wake:
+		case <-ctx.Done():
+			return nil
+		case <-a.ended:
+			return errEnded
+		}
+		var now control.LockLevel
+		if err := a.ask(ctx, func() { now = c.level }); err != nil {
+			return err
+		}
+		tell(now)
+	}
+}
+
+// EndLock is the client's word that what it ran is over.
+func (a *Agent) EndLock(ctx context.Context, end control.LockEnd) error {
+	known := false
+	err := a.ask(ctx, func() {
+		c := a.locks.clients[end.ID]
+		if known = c != nil; known {
+			a.locks.end(c, end.Keep)
+		}
+	})
+	if err == nil && !known {
+		err = fmt.Errorf("lock: no client %d here", end.ID)
+	}
+	return err
+}
+
+func (k *locks) queue(id elect.VIPID, name string) *lockQueue {
+	q := k.byID[id]
+	if q == nil {
+		q = &lockQueue{id: id, name: name}
+		k.byID[id] = q
+	}
+	return q
+}
+
+func (k *locks) add(c *lockClient) {
+	k.last++
+	c.id = k.last
+	c.level.ID = c.id
+	k.clients[c.id] = c
+	q := k.queue(elect.LockID(c.req.Name), c.req.Name)
+	q.waiting = append(q.waiting, c)
+	k.next(q)
+	k.explain(q)
+}
+
+// next lets the machine ask for the first in line, unless it does for somebody
+// already, or the lock is kept until this node has recovered.
+func (k *locks) next(q *lockQueue) {
+	if q.asking != nil || k.kept[q.name] != nil {
+		return
+	}
+	if len(q.waiting) == 0 {
+		if !q.held && !q.owed && k.byID[q.id] == q {
+			delete(k.byID, q.id)
+		}
+		return
+	}
+	q.asking, q.waiting = q.waiting[0], q.waiting[1:]
+	k.a.step(elect.LockWanted{VIP: q.id, Keep: time.Duration(q.asking.req.Keep)})
+}
+
+// tell gives a client its newest level; what it has not read yet is void.
+func (c *lockClient) tell(change func(*control.LockLevel)) {
+	before := c.level
+	change(&c.level)
+	if c.level == before {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// want takes the level of every lock from the machine.
+func (k *locks) want(level []elect.HeldLock, stored bool) {
+	for _, l := range level {
+		q := k.byID[l.VIP]
+		switch {
+		case q == nil && l.Hold:
+			name, _ := l.VIP.Lock()
+			q = k.queue(l.VIP, name) // nobody's: it is left to end
+			fallthrough
+		case q != nil && l.Hold:
+			if !q.held {
+				q.held, q.owed, q.holding = true, true, q.asking
+			}
+			if stored && q.holding != nil && !q.holding.gone {
+				k.give(q, q.holding, l)
+			}
+		case q != nil && q.held:
+			q.held = false
+			if c := q.holding; c != nil && !c.over {
+				c.tell(func(l *control.LockLevel) { l.Lost = "the lease is lost" })
+				time.AfterFunc(time.Duration(c.until-k.a.Now()), func() { k.later(func() { k.settle(q) }) })
+			}
+			k.settle(q)
+		}
+		if q != nil {
+			k.explain(q)
+		}
+	}
+}
+
+// give tells the client of a lease, or of its renewal.
+func (k *locks) give(q *lockQueue, c *lockClient, l elect.HeldLock) {
+	now := k.a.Now()
+	switch {
+	case c.level.Lost != "":
+		return
+	case !c.over && now >= c.until:
+		// It has killed its command by now, though the machine was granted more.
+		c.tell(func(l *control.LockLevel) { l.Lost = "the agent was too late to renew the lease" })
+		return
+	case c.req.Keep != 0 && !k.ready(q, c, l):
+		return
+	}
+	c.over, c.until = false, l.Until
+	margin := elect.Margin(k.a.Config().Timing.Lease)
+	c.tell(func(v *control.LockLevel) {
+		*v = control.LockLevel{ID: c.id, Node: k.a.Self.Name, Epoch: uint64(l.Epoch), Until: int64(l.Until), Margin: margin}
+	})
+}
+
+// end takes a client's word that its command is over.
+func (k *locks) end(c *lockClient, keep bool) {
+	c.over = true
+	k.leave(c, keep)
+}
+
+// hungUp takes a client that is gone without a word. Where it was told of a lease its
+// command may run on for a moment, at most until the end of that.
+func (k *locks) hungUp(c *lockClient) {
+	if k.clients[c.id] != nil {
+		k.leave(c, !c.over)
+	}
+}
+
+func (k *locks) leave(c *lockClient, keep bool) {
+	delete(k.clients, c.id)
+	c.gone = true
+	q := k.queue(elect.LockID(c.req.Name), c.req.Name)
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *lockClient) bool { return w == c })
+	if q.asking == c {
+		q.asking = nil
+		ev := elect.Event(elect.LockDone{VIP: q.id})
+		if !c.over || keep && c.kept != nil {
+			ev = elect.LockLeft{VIP: q.id}
+		}
+		k.a.step(ev)
+	}
+	if c.kept != nil {
+		k.parted(c.kept, keep)
+	}
+	k.settle(q)
+	k.next(q)
+}
+
+// settle gives the machine the word that it waits for, as soon as it is true.
+func (k *locks) settle(q *lockQueue) {
+	c := q.holding
+	if q.held || !q.owed || c != nil && !c.over && k.a.Now() < c.until {
+		return
+	}
+	q.owed, q.holding = false, nil
+	lost := c != nil && q.asking == c && !c.over
+	switch {
+	case lost:
+		q.asking = nil
+	case c != nil && c.kept != nil && !c.gone: // nothing ever ran: it is asked for anew
+		k.forget(c.kept)
+		c.kept = nil
+	}
+	k.later(func() {
+		if lost {
+			k.a.step(elect.LockLeft{VIP: q.id})
+		}
+		k.a.step(elect.Bound{VIP: q.id})
+		k.next(q)
+	})
+}
+
+// later lets the loop run f after the step that it is in.
+func (k *locks) later(f func()) {
+	go func() { _ = k.a.ask(context.Background(), f) }() // fails only where the loop has ended
+}
+
+// explain tells who waits why.
+func (k *locks) explain(q *lockQueue) {
+	if len(q.waiting) == 0 && (q.asking == nil || q.asking.level.Epoch != 0) {
+		return
+	}
+	why := "asking for it"
+	for _, s := range k.a.Machine.Locks() {
+		if s.ID != q.id {
+			continue
+		}
+		switch {
+		case s.KeptFor != "" && s.KeptFor != elect.Node(k.a.Self.Name):
+			why = fmt.Sprintf("kept for %s, which has to recover first", s.KeptFor)
+		case s.Holder != "" && s.Holder != elect.Node(k.a.Self.Name):
+			why = fmt.Sprintf("held by %s", s.Holder)
+		}
+	}
+	if k.kept[q.name] != nil {
+		why = "kept until this node has recovered: " + k.kept[q.name].Until
+	}
+	say := func(c *lockClient, why string) { c.tell(func(l *control.LockLevel) { l.Waiting = why }) }
+	if c := q.asking; c != nil && c.level.Epoch == 0 {
+		say(c, why)
+	}
+	for _, c := range q.waiting {
+		if q.held || q.asking != nil && q.asking.level.Epoch != 0 {
+			why = "held by another client of this node"
+		}
+		say(c, why)
+	}
+}
+
+// status is what `sipalive status` shows of the locks in use.
+func (k *locks) status() (all []control.LockStatus) {
+	for _, s := range k.a.Machine.Locks() {
+		name, _ := s.ID.Lock()
+		v := control.LockStatus{Name: name, Holder: string(s.Holder), Epoch: uint64(s.Epoch), KeptFor: string(s.KeptFor)}
+		if s.Holder != "" {
+			v.Since.Time = time.Now().Add(time.Duration(s.Since - k.a.Now()))
+		}
+		if s.KeptFor != "" {
+			v.KeptForMillis = control.Millis(time.Duration(s.KeptUntil - k.a.Now()))
+		}
+		if q := k.byID[s.ID]; q != nil {
+			v.Waiting = len(q.waiting)
+			if q.asking != nil && q.asking != q.holding {
+				v.Waiting++
+			}
+		}
+		all = append(all, v)
+	}
+	slices.SortFunc(all, func(a, b control.LockStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}

@@ -1,0 +1,264 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+	"unicode"
+)
+
+// LockRequest is a client's wish for a lock.
+type LockRequest struct {
+	Name string `json:"name"`
+	// Keep, if not 0, keeps the lock over this node's reboot for so long, until the
+	// shell line Until succeeds there.
+	Keep  Millis `json:"keep_ms,omitempty"`
+	Until string `json:"until,omitempty"`
+}
+
+// LockLevel is what a client is told of its lock; each replaces the one before.
+type LockLevel struct {
+	ID      uint64        `json:"id"`             // of this client
+	Node    string        `json:"node,omitempty"` // this one
+	Waiting string        `json:"waiting,omitempty"`
+	Epoch   uint64        `json:"epoch,omitempty"`  // held, under this one
+	Until   int64         `json:"until,omitempty"`  // end of the lease, in ns of the boot clock
+	Margin  time.Duration `json:"margin,omitempty"` // what ran has to be over so long before
+	Lost    string        `json:"lost,omitempty"`   // why; what runs has to end, and EndLock to follow
+}
+
+// LockEnd is a client's word that what it ran is over.
+type LockEnd struct {
+	ID uint64 `json:"id"`
+	// Keep says that the node is about to be rebooted, or that nobody knows.
+	Keep bool `json:"keep,omitempty"`
+}
+
+// Locker is the part of an Agent that serves locks.
+type Locker interface {
+	// Lock asks for a lock on behalf of a client of that user id, and tells each change
+	// of it until ctx ends. That end alone is a client that died: the lease is left to
+	// end by itself. See EndLock.
+	Lock(ctx context.Context, r LockRequest, uid uint32, tell func(LockLevel)) error
+	EndLock(ctx context.Context, end LockEnd) error
+}
+
+const (
+	maxLockName  = 63
+	maxKeep      = 24 * time.Hour
+	maxUntil     = 2048 // bytes of a shell line
+	maxLockBody  = 8 << 10
+	maxLockWaits = 32 // clients that hold or wait, of maxConns connections
+)
+
+func (r LockRequest) check() error {
+	if err := checkLockName(r.Name); err != nil {
+		return err
+	}
+	keep := time.Duration(r.Keep)
+	switch {
+	case (keep == 0) != (r.Until == ""):
+		return errors.New("lock: keep and until go together")
+	case keep < 0 || keep > maxKeep || keep != 0 && keep < time.Second:
+		return fmt.Errorf("lock: keep %s is not possible (1s to %s)", keep, maxKeep)
+	case len(r.Until) > maxUntil:
+		return fmt.Errorf("lock: until of %d bytes is too long (at most %d)", len(r.Until), maxUntil)
+	}
+	return nil
+}
+
+// checkLockName: as a VIP's or a role's name, but that no file has to have it.
+func checkLockName(name string) error {
+	if name == "" || len(name) > maxLockName {
+		return fmt.Errorf("lock name of %d bytes: has to have 1 to %d", len(name), maxLockName)
+	}
+	for i, r := range name {
+		alnum := r < unicode.MaxASCII && (unicode.IsLetter(r) || unicode.IsDigit(r))
+		if !alnum && (i == 0 || r != '.' && r != '_' && r != '-') {
+			return fmt.Errorf("lock name %q: letters, digits, and after the first one of them . _ - too", oneLine(name))
+		}
+	}
+	return nil
+}
+
+// lock tells a client of its lock, one JSON object per line, until it hangs up.
+func (s *Server) lock(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req LockRequest
+	if err := readLock(w, r, &req); err != nil {
+		return nil, err
+	}
+	if err := req.check(); err != nil {
+		return nil, refuse(http.StatusBadRequest, "%w", err)
+	}
+	uid, known := clientUser(r.Context())
+	if !known {
+		return nil, refuse(http.StatusForbidden, "lock %s: whose client this is cannot be told", req.Name)
+	}
+	select {
+	case s.lockers <- struct{}{}:
+		defer func() { <-s.lockers }()
+	default:
+		return nil, refuse(http.StatusServiceUnavailable, "lock %s: %d clients of this node hold or wait for locks already", req.Name, maxLockWaits)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	rc := http.NewResponseController(w)
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	told := false
+	err := s.agent.Lock(ctx, req, uid, func(l LockLevel) {
+		told = true
+		l.Waiting, l.Lost = oneLine(l.Waiting), oneLine(l.Lost)
+		line, err := encode(l)
+		if err == nil {
+			_ = rc.SetWriteDeadline(time.Now().Add(s.write))
+			if _, err = w.Write(line); err == nil {
+				err = rc.Flush()
+			}
+		}
+		if err != nil {
+			cancel() // nobody reads: as good as gone
+		}
+	})
+	if err != nil && !told {
+		return nil, err
+	}
+	return nil, nil
+}
+
+func (s *Server) unlock(w http.ResponseWriter, r *http.Request) (any, error) {
+	var end LockEnd
+	if err := readLock(w, r, &end); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.ask)
+	defer cancel()
+	if err := s.agent.EndLock(ctx, end); err != nil {
+		return nil, err
+	}
+	return outcome{}, nil
+}
+
+func readLock(w http.ResponseWriter, r *http.Request, doc any) error {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLockBody))
+	if err != nil {
+		return refuse(http.StatusBadRequest, "lock: %w", err)
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(doc); err != nil {
+		return refuse(http.StatusBadRequest, "lock: not one JSON object: %w", err)
+	}
+	return nil
+}
+
+// userKey is where a connection's context has the user at its other end.
+type userKey struct{}
+
+// withUser notes who is at the other end: what a lock's client leaves behind is run
+// as that user.
+func withUser(ctx context.Context, c net.Conn) context.Context {
+	if a, ok := c.RemoteAddr().(peerAddr); ok {
+		return context.WithValue(ctx, userKey{}, a.uid)
+	}
+	return ctx
+}
+
+func clientUser(ctx context.Context) (uint32, bool) {
+	uid, ok := ctx.Value(userKey{}).(uint32)
+	return uid, ok
+}
+
+// peers names each connection's user in its remote address: of the connection
+// itself, others that wrap it show no more than that.
+type peers struct{ net.Listener }
+
+type peerConn struct {
+	net.Conn
+	addr peerAddr
+}
+
+type peerAddr struct {
+	net.Addr
+	uid uint32
+}
+
+func (l peers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	uc, ok := c.(*net.UnixConn)
+	if !ok {
+		return c, nil
+	}
+	raw, err := uc.SyscallConn()
+	if err != nil {
+		return c, nil
+	}
+	var cred *syscall.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}); e != nil || err != nil {
+		return c, nil
+	}
+	return peerConn{c, peerAddr{c.RemoteAddr(), cred.Uid}}, nil
+}
+
+func (c peerConn) RemoteAddr() net.Addr { return c.addr }
+
+// Lock asks for a lock and tells what becomes of it, until ctx ends or the agent
+// goes away; then it returns *NoAgent.
+func (c *Client) Lock(ctx context.Context, r LockRequest, tell func(LockLevel)) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	request, err := encode(r)
+	if err != nil {
+		return err
+	}
+	body, err := c.roundTrip(ctx, http.MethodPost, pathLock, nil, request)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for d := json.NewDecoder(body); ; {
+		var l LockLevel
+		err := d.Decode(&l)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return &NoAgent{c.socket, errors.New("it ended"), adviceLog}
+		case err != nil:
+			return c.noAgent(err)
+		}
+		l.Waiting, l.Lost = oneLine(l.Waiting), oneLine(l.Lost)
+		tell(l)
+	}
+}
+
+// EndLock says that what ran under a lock is over.
+func (c *Client) EndLock(ctx context.Context, end LockEnd) error {
+	request, err := encode(end)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.ask)
+	defer cancel()
+	var out outcome
+	return c.exchange(ctx, http.MethodPost, pathUnlock, nil, request, &out)
+}

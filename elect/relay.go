@@ -1,0 +1,99 @@
+package elect
+
+import (
+	"slices"
+	"time"
+)
+
+// relayEvery is how often a heartbeat goes through the gateway while the peer
+// is heard directly too: to know that the gateway relays needs no more.
+const relayEvery = 200 * time.Millisecond
+
+// probeAgain is what a probe takes that is repeated at once.
+const probeAgain = time.Second
+
+// relaying reports whether this node talks through the gateway at all.
+func (m *Machine) relaying() bool { return m.cfg.Survivor != SurvivorNever }
+
+// heardDirectly reports whether the peer is heard without the gateway's help.
+func (m *Machine) heardDirectly(p *peer) bool {
+	return p.heard && m.now < p.direct.Add(3*m.cfg.Heartbeat/2)
+}
+
+func (m *Machine) relayFresh(p *peer) bool {
+	return p.relayed != 0 && m.now < p.relayed.Add(max(m.silence(p), 10*relayEvery))
+}
+
+// needsRelay reports whether messages to the peer go through the gateway: it is
+// silent otherwise, and heard that way.
+func (m *Machine) needsRelay(p *peer) bool {
+	return m.relaying() && !m.heardDirectly(p) && m.relayFresh(p)
+}
+
+// relayBeat sends the heartbeat through the gateway as well: to learn whether
+// that works while all is well, and to be heard where nothing else passes.
+func (m *Machine) relayBeat(p *peer, b Heartbeat) {
+	if !m.relaying() || m.heardDirectly(p) && m.now < p.relaySent.Add(relayEvery) {
+		return
+	}
+	p.relaySent = m.now
+	m.rememberAsk(p, m.sendBy(true, p, b))
+}
+
+// noteRoute keeps by which way a message came, and reports whether it counts.
+// Of a peer that is heard directly a relayed heartbeat only shows that the
+// gateway relays: it says nothing new.
+func (m *Machine) noteRoute(p *peer, e Received) bool {
+	if !e.Relayed {
+		p.direct = m.now
+		return true
+	}
+	p.relayed = m.now
+	_, beat := e.Msg.(Heartbeat)
+	return e.Msg != nil && !(beat && m.heardDirectly(p))
+}
+
+// relayHeard are the nodes heard through the gateway, for them to know.
+func (m *Machine) relayHeard() (nodes []Node) {
+	for _, p := range m.peers {
+		if p != m.self && m.relayFresh(p) {
+			nodes = append(nodes, p.Name)
+		}
+	}
+	return nodes
+}
+
+// observeRelay learns whether the gateway relays between the peer and us, both
+// ways, as long as the peer is there to tell. What was so when it fell silent is
+// what its silence is judged by (§4.6).
+func (m *Machine) observeRelay(p *peer) {
+	switch {
+	case !m.relaying():
+	case m.relayFresh(p) && slices.Contains(p.beat.Relayed, m.self.Name):
+		p.relay = true
+	case m.heardDirectly(p):
+		p.relay = false
+	}
+	by := m.needsRelay(p)
+	if p.byRelay && !by && m.heardDirectly(p) {
+		p.directAgain = m.now
+		m.eff.Probe = append(m.eff.Probe, p.Name)
+	}
+	p.byRelay = by
+}
+
+// observed is this node's own verdict of a PBX. Where the node is heard through
+// the gateway alone, our probes are cut with everything else that goes directly:
+// their silence says nothing about its PBX, until the way is back and they have
+// been repeated.
+func (m *Machine) observed(p *peer) SIPState {
+	if p == m.self || !p.seen.Doubted() || !p.alive {
+		return p.seen
+	}
+	end := p.directAgain.Add(max(m.cfg.Lease, probeAgain))
+	if p.byRelay || p.directAgain != 0 && m.now < end {
+		m.due(end)
+		return SIPUnknown
+	}
+	return p.seen
+}

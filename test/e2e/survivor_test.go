@@ -1,0 +1,301 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+)
+
+// These tests wait far longer than they work, and what they time they bound
+// generously: so they wait side by side.
+
+// TestSurvivorOfThree: three voters and a gateway that relays (design §4.6).
+func TestSurvivorOfThree(t *testing.T) {
+	t.Parallel()
+	s := start(t, cluster.Options{TOML: calm})
+	s.relayKnown(t)
+	s.scene(t, "isolated port", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.isolate(t, 0)
+		s.splitWithRouter(t, at)
+	})
+	s.scene(t, "every port isolated", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.isolate(t, 0)
+		s.must(t, s.Sever(s.Node(1), s.Node(2)))
+		s.splitWithRouter(t, at)
+	})
+	s.scene(t, "two of three die", moves{1, 1}, func(t *testing.T, at time.Duration) {
+		s.relayKnown(t)
+		s.lastOfThree(t)
+	})
+	s.scene(t, "two of three die, a fifth of the router's frames lost", moves{1, 1}, func(t *testing.T, at time.Duration) {
+		s.relayKnown(t)
+		for _, n := range s.Nodes() {
+			s.must(t, s.LossBetween(n, s.Router(), 20))
+		}
+		s.lastOfThree(t)
+	})
+}
+
+// outwaits is longer than a survivor would wait where survivor_after is 2 s.
+const outwaits = 4 * time.Second
+
+// TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
+// cannot know whether the others live.
+func TestNoSurvivorWithoutRelay(t *testing.T) {
+	t.Parallel()
+	s := start(t, cluster.Options{TOML: calm + "survivor_after = \"2s\"\n"})
+	s.scene(t, "a pair severed", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.must(t, s.Sever(s.Node(0), s.Node(1)))
+		watch(outwaits)
+		s.undisturbed(t, at)
+	})
+	s.scene(t, "isolated port", moves{1, 0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.isolate(t, 0)
+		s.leaves(t, 0, at)
+		watch(outwaits) // longer than any survivor would wait
+	})
+	s.scene(t, "every port isolated", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.isolate(t, 0)
+		s.must(t, s.Sever(s.Node(1), s.Node(2)))
+		s.nobody(t, "the gateway is not known to relay to pbx1, pbx2")
+	})
+	s.scene(t, "two of three die", moves{0, 0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.must(t, s.Cut(s.Node(0)))
+		s.must(t, s.Cut(s.Node(1)))
+		s.nobody(t, "the gateway is not known to relay to pbx1, pbx2")
+	})
+}
+
+// TestTwoVoters: two nodes alone, without the gateway's help.
+func TestTwoVoters(t *testing.T) {
+	t.Parallel()
+	s := start(t, cluster.Options{TOML: calm, Nodes: []string{"pbx1", "pbx2"}, VIPs: 1})
+	s.scene(t, "the spare reboots", moves{0}, func(t *testing.T, at time.Duration) {
+		s.noRelay(t)
+		s.must(t, s.Cut(s.Node(1)))
+		s.state(t, 0, 0, "survivor")
+		watch(2 * time.Second)
+		s.must(t, s.Restore(s.Node(1)))
+		s.state(t, 0, 0, "held")
+		s.undisturbed(t, at)
+	})
+	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, _ time.Duration) {
+		s.noRelay(t)
+		at := lab.Now()
+		s.must(t, s.Cut(s.Node(0)))
+		s.taken(t, 0, "pbx2", at, 2300*time.Millisecond)
+		s.must(t, s.Restore(s.Node(0)))
+		s.state(t, 1, 0, "held")
+	})
+	s.scene(t, "severed, the gateway relays", moves{0}, func(t *testing.T, at time.Duration) {
+		s.relayKnown(t)
+		s.must(t, s.Sever(s.Node(0), s.Node(1)))
+		s.splitWithRouter(t, at)
+	})
+	s.scene(t, "severed, the gateway does not relay", moves{0}, s.severedBlind) // counted by itself
+}
+
+// severedBlind: nothing but the router's table tells either that the other
+// lives. The one that takes the VIP turns it, and the other lets go when its
+// answers stop: how long both answer is what the README promises.
+func (s *site) severedBlind(t *testing.T, at time.Duration) {
+	s.noRelay(t)
+	s.planted["pbx1"], s.planted["pbx2"] = true, true // two owners are what is measured
+	s.must(t, s.Sever(s.Node(0), s.Node(1)))
+	s.taken(t, 0, "pbx2", lab.Now(), 2300*time.Millisecond)
+	watch(time.Second)
+	var first, last time.Duration
+	n := 0
+	for _, v := range s.arp.Violations() {
+		if v.Asked >= at {
+			if n++; first == 0 {
+				first = v.Asked
+			}
+			last = v.Asked
+		}
+	}
+	t.Logf("two owners for %v: %d questions answered twice", last-first, n)
+	if d := last - first; d > 1500*time.Millisecond {
+		t.Errorf("two owners for %v, the evidence lasts 500 ms", d)
+	}
+	s.must(t, s.Heal())
+	s.settle(t)
+}
+
+// TestTwoAndWitness: the third vote is a machine that holds nothing.
+func TestTwoAndWitness(t *testing.T) {
+	t.Parallel()
+	s := start(t, cluster.Options{
+		TOML: calm, Nodes: []string{"pbx1", "pbx2", "db1"}, VIPs: 1,
+		Node: func(i int) string {
+			if i == 3 {
+				return "holder = false"
+			}
+			return ""
+		},
+		PBX: func(h *lab.Host) (lab.Spec, bool) {
+			if h.Name == "db1" {
+				return lab.Spec{}, false
+			}
+			return demoPBX(h)
+		},
+	})
+	s.scene(t, "the witness dies", moves{0}, func(t *testing.T, at time.Duration) {
+		s.must(t, s.Cut(s.Node(2)))
+		watch(2 * time.Second)
+		s.undisturbed(t, at)
+	})
+	s.scene(t, "the holder dies", moves{1}, func(t *testing.T, _ time.Duration) {
+		at := lab.Now()
+		s.must(t, s.Cut(s.Node(0)))
+		s.taken(t, 0, "pbx2", at, 700*time.Millisecond)
+	})
+	s.scene(t, "all but one die", moves{0}, func(t *testing.T, at time.Duration) {
+		s.relayKnown(t)
+		s.must(t, s.Cut(s.Node(1)))
+		s.must(t, s.Cut(s.Node(2)))
+		s.state(t, 0, 0, "survivor")
+		if h := s.holder(t, 0); h != "pbx1" {
+			t.Errorf("vip1 is at %q", h)
+		}
+	})
+}
+
+// relayKnown waits until every agent knows that the gateway relays.
+func (s *site) relayKnown(t *testing.T) {
+	t.Helper()
+	for i := range s.Nodes() {
+		s.status(t, i, "the relay known", func(st control.Status) bool {
+			for _, n := range st.Nodes {
+				if n.Name != st.Node && n.Relay != "known" {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
+// noRelay makes the gateway one that passes no agent's packet back, and waits
+// until the agents know.
+func (s *site) noRelay(t *testing.T) {
+	t.Helper()
+	for _, n := range s.Nodes() {
+		s.must(t, s.Block(lab.Match{From: s.Router(), To: n, Protocol: unix.IPPROTO_UDP, Port: 7946}))
+	}
+	for i := range s.Nodes() {
+		s.status(t, i, "the relay unknown", func(st control.Status) bool {
+			for _, n := range st.Nodes {
+				if n.Name != st.Node && n.Relay != "unknown" {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
+// isolate severs a node from all others; the router stays.
+func (s *site) isolate(t *testing.T, node int) {
+	t.Helper()
+	for i, n := range s.Nodes() {
+		if i != node {
+			s.must(t, s.Sever(s.Node(node), n))
+		}
+	}
+}
+
+// splitWithRouter: a split in which the router relays to all is none.
+func (s *site) splitWithRouter(t *testing.T, at time.Duration) {
+	t.Helper()
+	s.status(t, 0, "heard through the gateway", func(st control.Status) bool { return st.Nodes[1].ByRelay && st.Nodes[1].Alive })
+	watch(5 * time.Second) // longer than any survivor would wait
+	s.undisturbed(t, at)
+	s.must(t, s.Heal())
+	agree()
+	s.undisturbed(t, at)
+}
+
+// lastOfThree lets two of three die: the third holds both VIPs, and keeps them
+// when the others come back.
+func (s *site) lastOfThree(t *testing.T) {
+	t.Helper()
+	at := lab.Now()
+	s.must(t, s.Cut(s.Node(0)))
+	s.must(t, s.Cut(s.Node(1)))
+	for v := range s.VIPs {
+		s.taken(t, v, "pbx3", at, 3800*time.Millisecond)
+		s.state(t, 2, v, "survivor")
+	}
+	s.must(t, s.Restore(s.Node(0)))
+	s.must(t, s.Restore(s.Node(1)))
+	for v := range s.VIPs {
+		s.state(t, 2, v, "held")
+		if h := s.holder(t, v); h != "pbx3" {
+			t.Errorf("%s is at %q after the others came back, want pbx3", cluster.VIPName(v), h)
+		}
+	}
+}
+
+// taken waits until the router finds a VIP at a node, says how long that took,
+// and fails where it was sooner than the rules allow.
+func (s *site) taken(t *testing.T, vip int, node string, since, least time.Duration) {
+	t.Helper()
+	await(t, fmt.Sprintf("%s at %s", cluster.VIPName(vip), node), func(context.Context) error {
+		for _, tenure := range s.arp.Tenures(s.VIPs[vip]) {
+			if tenure.Host == node && tenure.To >= since {
+				t.Logf("%s: the router finds it at %s %v after the fault", cluster.VIPName(vip), node, (tenure.From - since).Round(time.Millisecond))
+				if tenure.From-since < least {
+					t.Errorf("%s: taken %v after the fault, want at least %v", cluster.VIPName(vip), tenure.From-since, least)
+				}
+				return nil
+			}
+		}
+		return fmt.Errorf("the router has not seen it there")
+	})
+}
+
+// leaves waits until a VIP is elsewhere.
+func (s *site) leaves(t *testing.T, vip int, since time.Duration) {
+	t.Helper()
+	home := s.home(vip)
+	await(t, "the VIP elsewhere", func(context.Context) error {
+		if h := s.holder(t, vip); h == home || h == "" {
+			return fmt.Errorf("it is at %q", h)
+		}
+		return nil
+	})
+}
+
+// state waits until a node says that a VIP is held so.
+func (s *site) state(t *testing.T, node, vip int, state string) {
+	t.Helper()
+	s.status(t, node, fmt.Sprintf("%s %s", cluster.VIPName(vip), state), func(st control.Status) bool { return st.VIPs[vip].State == state })
+}
+
+// nobody waits until no VIP is held anywhere and the last node says why, and
+// that it stays so.
+func (s *site) nobody(t *testing.T, why string) {
+	t.Helper()
+	s.status(t, 2, "nobody, because "+why, func(st control.Status) bool {
+		return st.VIPs[0].State == "vacant" && strings.Contains(st.VIPs[0].Reason, why)
+	})
+	watch(outwaits)
+	for v := range s.VIPs {
+		if h := s.holder(t, v); h != "" {
+			t.Errorf("%s is held by %s", cluster.VIPName(v), h)
+		}
+	}
+}

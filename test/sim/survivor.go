@@ -1,0 +1,437 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"sipalive/elect"
+)
+
+// The faults around the router (§4.6). A node here is a host on a switch port:
+// what cuts nodes from each other need not cut them from the router.
+const (
+	PortIsolated FaultKind = faultKinds + iota // A reaches the router alone
+	AllIsolated                                // so does every node
+	PairSevered                                // A and B reach everybody but each other
+	SplitKept                                  // Set against the rest, both with the router
+	SplitLost                                  // Set against the rest, which has lost the router
+	HostSilent                                 // A reaches nobody
+	RouterDeaf                                 // for A
+	RouterMute                                 // for A
+	RouterDown
+	RouterLossy // ARP, its answers and what it relays
+	HostDead    // A
+	HostsDead   // Set
+	HostRebooted
+	Firewalled // A's agent hears and is heard by no other, by whatever way; ARP and ping pass
+	routerKindEnd
+)
+
+var routerFaultNames = [routerKindEnd - faultKinds]string{"port isolated", "all ports isolated", "pair severed", "split, both with the router",
+	"split, one without the router", "host silent", "router deaf for a node", "router mute for a node", "router down", "router lossy",
+	"host dead", "hosts dead", "host rebooted", "firewalled"}
+
+func (w *World) beginRouter(f Fault, a, b *Node) func() {
+	r := w.Router
+	only := func(x *Node) bool { return x == a }
+	switch f.Kind {
+	case PortIsolated:
+		return w.cutAll(func(x, y *Node) bool { return x == a || y == a })
+	case AllIsolated:
+		return w.cutAll(func(x, y *Node) bool { return true })
+	case PairSevered:
+		return w.cutAll(func(x, y *Node) bool { return x == a && y == b || x == b && y == a })
+	case SplitKept, SplitLost:
+		undo := w.cutAll(func(x, y *Node) bool { return f.in(x) != f.in(y) })
+		if f.Kind == SplitKept {
+			return undo
+		}
+		off := r.cut(f.in, true, true)
+		return func() { undo(); off() }
+	case HostSilent:
+		undo, off := w.cutAll(func(x, y *Node) bool { return x == a || y == a }), r.cut(only, true, true)
+		return func() { undo(); off() }
+	case RouterDeaf:
+		return r.cut(only, true, false)
+	case RouterMute:
+		return r.cut(only, false, true)
+	case RouterDown:
+		r.Down = true
+		return func() { r.Down = false }
+	case RouterLossy:
+		return w.worsen(&r.Loss, 0.25*f.P)
+	}
+	if f.Kind == Firewalled {
+		a.Wall(true)
+		return func() { a.Wall(false) }
+	}
+	dead := []*Node{a}
+	if f.Kind == HostsDead {
+		dead = nil
+		for _, n := range w.Nodes {
+			if f.in(n) {
+				dead = append(dead, n)
+			}
+		}
+	}
+	for _, n := range dead {
+		n.PowerOff()
+	}
+	return func() {
+		for _, n := range dead {
+			w.At(time.Duration(r.rand.Int64N(int64(2*time.Second))), n.PowerOn)
+		}
+	}
+}
+
+func (r *Router) cut(which func(*Node) bool, up, down bool) func() {
+	by := func(d int) {
+		for _, n := range r.w.Nodes {
+			if which(n) && up {
+				r.up[n.Index] += d
+			}
+			if which(n) && down {
+				r.down[n.Index] += d
+			}
+		}
+	}
+	by(1)
+	return func() { by(-1) }
+}
+
+// survives judges a survivor's steps: how it came to hold, and how its hold
+// became a lease.
+func (j *Judge) survives(n *Node, i int, was bool, before bound) {
+	v, b, r, id := &j.vips[i], &n.bound[i], j.w.Router, j.w.VIPs[i].ID
+	switch {
+	case !b.survivor:
+		r.back++
+		j.w.tracef("%s HOLDS %s epoch %d, again by lease", n, id, b.epoch)
+		if b.epoch <= v.epoch && !v.lost || b.epoch <= before.epoch {
+			j.violate("%s: the lease of %s has epoch %d after %d, and %d as a survivor", id, n, b.epoch, v.epoch, before.epoch)
+		}
+		v.holder, v.at = n, j.w.Now
+	case was && before.survivor:
+	case was:
+		r.inPlace++
+		j.w.tracef("%s SURVIVES with %s epoch %d", n, id, b.epoch)
+		if l := n.Machine.Lists().Active; len(l) != 2 {
+			j.violate("%s: %s outlives a majority of %v", id, n, l)
+		}
+	default:
+		r.taken++
+		j.w.tracef("%s HOLDS %s epoch %d, as a survivor", n, id, b.epoch)
+		j.Moves++
+		v.moves++
+		v.holder, v.at = n, j.w.Now
+		if n.Config.Survivor == elect.SurvivorNever {
+			j.violate("%s: %s survives, and may never", id, n)
+		}
+		for _, o := range j.w.Nodes {
+			// One that the router has seen again this very moment cannot be known yet.
+			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) && j.w.Now > max(r.seen[i][o.Index], r.parted)+Time(r.newly) {
+				j.violate("%s taken by survivor %s while %s has it since %s and the router relays", id, n, o, r.seen[i][o.Index])
+			}
+		}
+	}
+	if end := n.global(b.until); b.survivor && end > j.w.Now+Time(evidenceMost) && end > n.global(before.until) {
+		j.violate("%s: survivor %s holds until %s, further than any evidence", id, n, end)
+	}
+}
+
+// leasedBeside judges a lease that begins while the router sees a survivor: who
+// has come back hears it first.
+func (j *Judge) leasedBeside(n *Node, i int) {
+	r := j.w.Router
+	for _, o := range j.w.Nodes {
+		// Behind a firewall only the announcement reaches it: it yields to that.
+		if o != n && o.bound[i].survivor && n.walls+o.walls == 0 && r.Relays && r.sees(n, i) && r.sees(o, i) &&
+			j.w.Now > max(r.seen[i][o.Index], r.linked[n.Index], r.parted)+Time(r.newly) {
+			j.violate("%s leased to %s while survivor %s has it since %s and the router relays", j.w.VIPs[i].ID, n, o, r.seen[i][o.Index])
+		}
+	}
+}
+
+// evidenceMost is how long an answer of the router may last (§4.6), and the
+// drift of the fastest clock.
+const evidenceMost = 501 * time.Millisecond
+
+// lookEvery of the router's judge.
+const glance = 5 * time.Millisecond
+
+// WatchRouter judges what the router sees: two owners at most for relayed where
+// it relays, for alone where it does not; a survivor only where it points.
+func (w *World) WatchRouter(relayed, alone time.Duration) {
+	r := w.Router
+	r.newly = relayed
+	since := make([]Time, len(w.VIPs))
+	last := make([]Time, len(w.VIPs)*len(w.Nodes))
+	var look func()
+	look = func() {
+		most, kind := relayed, 0
+		if !r.Relays {
+			most, kind = alone, 1
+		}
+		if w.parted() {
+			r.parted = w.Now
+		}
+		for i, n := range w.Nodes {
+			if r.Down || r.up[i] > 0 || r.down[i] > 0 || n.Machine == nil || n.paused {
+				r.linked[i] = w.Now
+			}
+		}
+		for i := range w.VIPs {
+			seen := 0
+			for _, n := range w.Nodes {
+				if r.sees(n, i) {
+					seen++
+				} else {
+					r.seen[i][n.Index] = w.Now
+				}
+				// Held as a survivor for longer than any answer lasts.
+				at := &last[i*len(w.Nodes)+n.Index]
+				if !n.effective(i) || !n.bound[i].survivor {
+					*at = w.Now
+				} else if w.Now > max(*at, r.answered[i][n.Index])+Time(evidenceMost+2*glance) {
+					w.Judge.violate("%s: survivor %s holds though the router has not answered it since %s", w.VIPs[i].ID, n, max(*at, r.answered[i][n.Index]))
+				}
+			}
+			if seen < 2 || r.parted == w.Now {
+				since[i] = 0
+				continue
+			}
+			if since[i] == 0 {
+				since[i] = w.Now
+				r.overlaps[kind]++
+				w.tracef("TWO OWNERS of %s: %v", w.VIPs[i].ID, w.Holders(w.VIPs[i].ID))
+			}
+			d := time.Duration(w.Now - since[i])
+			r.longest[kind] = max(r.longest[kind], d)
+			if d > most {
+				w.Judge.violate("%s: the router sees two owners for %s: %v", w.VIPs[i].ID, d, w.Holders(w.VIPs[i].ID))
+			}
+		}
+		w.At(glance, look)
+	}
+	look()
+}
+
+// Survivors is a run around the router: hosts die, switches split, the router
+// loses frames; in the end all but one node die, and come back.
+type Survivors struct {
+	Scenario
+	Relays bool
+}
+
+// SurvivorResult adds what survivors did.
+type SurvivorResult struct {
+	Result
+	Taken, InPlace, Back int
+	Overlaps             [2]int           // by whether the router relays: it does, it does not
+	Longest              [2]time.Duration // of them
+	Alone                time.Duration    // from the death of all others until the VIPs were held, the longest
+}
+
+// NewSurvivors draws a run from a seed; nodes 0 draws the size as well.
+func NewSurvivors(seed uint64, nodes int) Survivors {
+	r := rand.New(rand.NewPCG(seed, 0x5a1e))
+	if nodes == 0 {
+		nodes = []int{2, 2, 3, 3, 3, 4, 5}[r.IntN(7)]
+	}
+	s := Survivors{Scenario: NewScenario(seed, nodes, 0), Relays: r.IntN(3) > 0}
+	s.Duration, s.NoFence, s.Leases = 5*time.Minute, false, nil
+	s.Config.Survivor, s.Config.SurvivorAfter = elect.SurvivorAuto, 3*time.Second
+	if r.IntN(6) == 0 {
+		s.Config.Survivor = elect.SurvivorAlways
+	}
+	for i := range s.Config.VIPs {
+		s.Config.VIPs[i].Announced, s.Config.VIPs[i].Relayed = !s.Config.VIPs[i].Role, true
+	}
+	kinds := make([]FaultKind, 1+r.IntN(5))
+	others := []FaultKind{Lossy, Freeze, FreezeOften, Crash, CrashLost, CrashStoring, PBXDead, MoveVIP, DrainNode, StopAgent, Deaf, Mute, CutOneWay, Bridge,
+		Straggling, Duplicating}
+	for i := range kinds {
+		if kinds[i] = faultKinds + FaultKind(r.IntN(int(routerKindEnd-faultKinds))); r.IntN(4) == 0 {
+			kinds[i] = others[r.IntN(len(others))]
+		}
+	}
+	T := s.Config.Lease
+	gap := T + time.Duration(r.Int64N(int64(12*time.Second)))
+	for at := 15 * time.Second; at < s.Duration; at += time.Duration(r.Int64N(int64(2 * gap))) {
+		f := randomFault(r, nodes, len(s.Config.VIPs), T, kinds)
+		f.At = at
+		if f.Kind == Lossy {
+			f.P *= 0.5 // 20 % at most: beyond it silence proves little
+		}
+		if r.IntN(2) == 0 {
+			f.For = time.Duration(r.Int64N(int64(15 * time.Second))) // time for a survivor
+		}
+		f.For = min(f.For, s.Duration-at)
+		s.Faults = append(s.Faults, f)
+	}
+	return s
+}
+
+// bounds are how long the router may see two owners, where it relays and where
+// it does not.
+func (s Survivors) bounds() (relayed, alone time.Duration) {
+	// A holder that the router sees again is heard with its next heartbeat or
+	// answers the next question; a few of them may be lost.
+	relayed = 2 * (s.Config.Heartbeat + 125*time.Millisecond)
+	if s.lossy() {
+		relayed *= 4
+	}
+	// Two that do not hear each other: until the announcement of the later one
+	// has moved the router's table, and the other's evidence has ended. One that
+	// was there before announces again within 30 s only.
+	return relayed, 33 * time.Second
+}
+
+func (s Survivors) lossy() bool {
+	return slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Lossy || f.Kind == RouterLossy || f.Kind == Straggling })
+}
+
+// Run runs the faults, heals everything, and lets all but one node die and come
+// back.
+func (s Survivors) Run(trace func(string)) SurvivorResult {
+	w := s.World()
+	w.Trace = trace
+	r := w.AddRouter(s.Relays, s.Seed)
+	w.tracef("%s, router relays %v, survivor %d", s.Scenario, s.Relays, s.Config.Survivor)
+	w.Start()
+	w.Watch(s.Bound())
+	w.WatchRouter(s.bounds())
+	for _, f := range s.Faults {
+		w.Apply(f)
+	}
+	stop := func() bool { return len(w.Judge.Violations) > 0 }
+	res := SurvivorResult{}
+	if !w.RunUntil(s.Duration+time.Second, stop) {
+		if s.afterwards(w, stop); !stop() {
+			res.Alone = s.lastOne(w, stop)
+		}
+	}
+	if !s.Relays && s.Config.Survivor == elect.SurvivorAuto && votersOf(s.Config) > 2 && r.taken+r.inPlace+r.overlaps[1] > 0 {
+		w.Judge.violate("%d survivors, %d times two owners, though the router does not relay", r.taken+r.inPlace, r.overlaps[1])
+	}
+	res.Result = Result{Violations: w.Judge.Violations, Simulated: time.Duration(w.Now), Moves: w.Judge.Moves, Leases: w.Judge.Unshared,
+		Steps: w.Steps, Vacant: w.Judge.live.Longest, StepRate: w.Judge.live.stepsMost}
+	res.Taken, res.InPlace, res.Back, res.Overlaps, res.Longest = r.taken, r.inPlace, r.back, r.overlaps, r.longest
+	return res
+}
+
+func votersOf(c elect.Config) (n int) {
+	for _, c := range c.Nodes {
+		if c.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+// lastOne lets every node but one die at once. That one has to hold every VIP
+// soon, if the rules allow it, and to keep them when the others come back.
+func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
+	r := w.Router
+	last := w.Nodes[r.rand.IntN(len(w.Nodes))]
+	for !last.Config.Nodes[last.Index].Holder {
+		last = w.Nodes[r.rand.IntN(len(w.Nodes))]
+	}
+	died := w.Now
+	w.tracef("ALL DIE but %s", last)
+	for _, n := range w.Nodes {
+		if n != last {
+			n.PowerOff()
+		}
+	}
+	may := s.Relays || s.Config.Survivor == elect.SurvivorAlways || votersOf(s.Config) == 2 && last.Config.Nodes[last.Index].Voter
+	held := func() bool {
+		if w.Now < died+Time(2*s.longest()) {
+			return false // it may still be the lease from before
+		}
+		for i, v := range w.VIPs {
+			if !v.Role && !r.sees(last, i) {
+				return false
+			}
+		}
+		return true
+	}
+	most := 2*s.longest() + max(s.Config.SurvivorAfter, s.asking(w)) + 2*time.Second
+	if !may {
+		if w.RunUntil(30*time.Second, func() bool { return stop() || w.Router.taken+w.Router.inPlace > 0 }) {
+			return 0
+		}
+	} else if !w.RunUntil(most, func() bool { return stop() || held() }) {
+		w.Judge.violate("%s, the last one, does not hold every VIP %s after the others died", last, most)
+		return 0
+	}
+	took := time.Duration(w.Now - died)
+	if w.RunUntil(10*time.Second, stop) {
+		return took
+	}
+	moves, back := w.Judge.Moves, r.back
+	w.tracef("ALL RETURN")
+	for _, n := range w.Nodes {
+		if n != last {
+			w.At(time.Duration(r.rand.Int64N(int64(3*time.Second))), n.PowerOn)
+		}
+	}
+	if w.RunUntil(s.Bound()+s.Config.Exclude, stop) {
+		return took
+	}
+	for i, v := range w.VIPs {
+		if h := w.holder(i); h == nil || h.bound[i].survivor {
+			w.Judge.violate("%s is not held by lease after all returned", v.ID)
+		}
+	}
+	if n := w.Judge.Moves - moves; may && n > len(roles(w.VIPs)) {
+		w.Judge.violate("%d moves when the others came back: %d holds became leases", n, r.back-back)
+	}
+	return took
+}
+
+// asking is how long a survivor has to ask for owners and to space what it takes.
+func (s Survivors) asking(w *World) time.Duration {
+	n := len(w.VIPs)
+	return time.Duration(max(15, 2*n)+1)*125*time.Millisecond + time.Duration(n)*250*time.Millisecond
+}
+
+func roles(vips []elect.VIPConfig) (out []elect.VIPConfig) {
+	for _, v := range vips {
+		if v.Role {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (s Survivors) String() string {
+	return fmt.Sprintf("%s, router relays %v, survivor %d", s.Scenario, s.Relays, s.Config.Survivor)
+}
+
+// Add counts another run's survivors.
+func (r *SurvivorResult) Add(o SurvivorResult) {
+	r.Taken += o.Taken
+	r.InPlace += o.InPlace
+	r.Back += o.Back
+	r.Alone = max(r.Alone, o.Alone)
+	for i := range o.Overlaps {
+		r.Overlaps[i] += o.Overlaps[i]
+		r.Longest[i] = max(r.Longest[i], o.Longest[i])
+	}
+}
+
+// parted: a node behind a firewall that no agent's packet passes, whose ARP is
+// cut as well, can learn of the other by nothing at all (§4.6 does not hold then).
+func (w *World) parted() bool {
+	for _, a := range w.Nodes {
+		for _, b := range w.Nodes {
+			if a != b && a.walls+b.walls > 0 && a.cut[b.Index]+b.cut[a.Index] > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
