@@ -54,7 +54,8 @@ type Parts struct {
 	Rand        *rand.Rand
 	Now         func() elect.Instant // the boot clock
 
-	MemoryLocked bool // this process's pages stay in memory
+	Version      string // shown on the status page
+	MemoryLocked bool   // this process's pages stay in memory
 }
 
 // Agent is one node's agent.
@@ -174,6 +175,7 @@ func (a *Agent) tasks() []task {
 		{"record", a.recorder.run},
 		{"state directory", a.durables.run},
 		{"control socket", func(ctx context.Context) error { return a.server.Serve(ctx, a.Listener) }},
+		{"status page", a.serveWeb},
 		{"probes", a.probes.run},
 		{"socket notices", a.sockets.run},
 		{"VIP targets", a.vipTargets.run},

@@ -250,7 +250,8 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	out := control.Status{Cluster: c.Cluster, Node: a.Self.Name, Quorum: st.Quorum,
 		Fence: a.Fence.Kind(), FenceMeans: a.Fence.Explain(), FenceWeak: a.Fence.Weak(),
 		Quiet: st.Quiet, Waiting: st.Waiting, AllUnfit: st.AllUnfit, SocketsUnwatched: a.sockets.unwatched(), Counters: a.countersNow()}
-	out.MemoryLocked, out.Locks = a.MemoryLocked, held
+	out.MemoryLocked, out.FailbackAuto, out.Lease = a.MemoryLocked, c.Failback == config.FailbackAuto, control.Millis(c.Timing.Lease)
+	out.Locks = held
 	if out.Scheduling, err = platform.Scheduling(); err != nil {
 		out.Scheduling = "unknown"
 	}
@@ -336,11 +337,11 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 	if l.vip == nil {
 		out.Roles = append(out.Roles, control.RoleStatus{Name: l.name, Holder: string(v.Holder), Epoch: uint64(v.Epoch), Since: since,
-			State: v.State.String(), Reason: v.Reason})
+			State: v.State.String(), Reason: v.Reason, AwayFrom: l.awayFrom(v.Holder)})
 		return
 	}
 	out.VIPs = append(out.VIPs, control.VIPStatus{Name: l.name, Address: l.address.String(), Holder: string(v.Holder), Epoch: uint64(v.Epoch),
-		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason,
+		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason, AwayFrom: l.awayFrom(v.Holder),
 		Unchecked: !v.Checked || !a.Config().SIP.Verify && len(a.Config().SIP.OnVIP(l.name)) == 0,
 		Targets:   targetsStatus(a.vipTargets.of(v.ID))})
 }

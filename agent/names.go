@@ -25,6 +25,7 @@ type lease struct {
 	name    string
 	vip     *config.VIP // nil for a role
 	address netip.Addr  // invalid for a role
+	home    string      // the first node in prefer; empty: none
 	left    bool        // the configuration, by a reload
 	actions []hooks.Action
 }
@@ -33,10 +34,10 @@ func newNames(c *config.Config, before *names) *names {
 	n := &names{byID: map[elect.VIPID]*lease{}, byName: map[string]*lease{}}
 	for i := range c.VIPs {
 		v := &c.VIPs[i]
-		n.leases = append(n.leases, lease{id: vipID(v.Address), name: v.Name, vip: v, address: v.Address, actions: hookActions(v.Actions)})
+		n.leases = append(n.leases, lease{id: vipID(v.Address), name: v.Name, vip: v, address: v.Address, home: first(v.Prefer), actions: hookActions(v.Actions)})
 	}
 	for _, r := range c.Roles {
-		n.leases = append(n.leases, lease{id: elect.RoleID(r.Name), name: r.Name, actions: hookActions(r.Actions)})
+		n.leases = append(n.leases, lease{id: elect.RoleID(r.Name), name: r.Name, home: first(r.Prefer), actions: hookActions(r.Actions)})
 	}
 	for i := range n.leases {
 		l := &n.leases[i]
@@ -53,6 +54,21 @@ func newNames(c *config.Config, before *names) *names {
 		}
 	}
 	return n
+}
+
+func first(prefer []string) string {
+	if len(prefer) == 0 {
+		return ""
+	}
+	return prefer[0]
+}
+
+// awayFrom is its home where another node holds it.
+func (l *lease) awayFrom(holder elect.Node) string {
+	if holder == "" || string(holder) == l.home {
+		return ""
+	}
+	return l.home
 }
 
 // bindsTo is where a VIP's address belongs.

@@ -295,15 +295,19 @@ func kindOf(k elect.TransitionKind) string {
 	return control.KindNode
 }
 
-func (r *recorder) log(t elect.Transition, ev control.Event) {
-	level := slog.LevelInfo
-	switch t.Kind {
+// levelOf is how much a transition is a trouble; docs/alarms.md tells of warnings and errors.
+func levelOf(k elect.TransitionKind) slog.Level {
+	switch k {
 	case elect.Lapsed, elect.Survives, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
 		elect.ConfigDiffers:
-		level = slog.LevelWarn
+		return slog.LevelWarn
 	case elect.AllUnfit, elect.BindFailed:
-		level = slog.LevelError
+		return slog.LevelError
 	}
+	return slog.LevelInfo
+}
+
+func (r *recorder) log(t elect.Transition, ev control.Event) {
 	why, err := ev.Reason, ""
 	switch {
 	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed || t.Kind == elect.ActionFailed:
@@ -328,7 +332,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	if t.Epoch != 0 {
 		attrs = append(attrs, slog.Uint64("epoch", uint64(t.Epoch)))
 	}
-	r.a.Log.LogAttrs(context.Background(), level, t.Kind.String(), attrs...)
+	r.a.Log.LogAttrs(context.Background(), levelOf(t.Kind), t.Kind.String(), attrs...)
 }
 
 // acquired opens the one event of a takeover. Its timeline counts from the

@@ -289,9 +289,11 @@ type Announce struct {
 	Refresh time.Duration // between announcements of a held VIP
 }
 
-// Control is the unix socket.
+// Control is the unix socket, and what people and Prometheus may read over TCP.
 type Control struct {
-	Group string // may use it besides root; "": root only
+	Listen netip.AddrPort // metrics and status page, read-only; invalid: none
+	Public bool           // Listen may be another address than loopback
+	Group  string         // may use the socket besides root; "": root only
 }
 
 // Node returns the node of that name, nil where there is none.

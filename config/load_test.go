@@ -51,7 +51,7 @@ func TestLoadHome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreUnexported(VIP{})}
+	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreUnexported(VIP{})}
 	if diff := cmp.Diff(home(), got, opts); diff != "" {
 		t.Error(diff)
 	}

@@ -230,7 +230,11 @@ func announce(t *table) Announce {
 
 func control(t *table) Control {
 	defer t.done()
-	return Control{Group: t.group("group", "sipalive")}
+	c := Control{Listen: t.listen("listen"), Public: t.boolean("public", false), Group: t.group("group", "sipalive")}
+	if c.Listen.IsValid() && !c.Listen.Addr().IsLoopback() && !c.Public {
+		t.fail("listen", "listen = %q: whoever reaches it could read everything; \"127.0.0.1:%d\", or public = true to allow that", c.Listen, c.Listen.Port())
+	}
+	return c
 }
 
 // oneOf is one of a few words.

@@ -207,3 +207,18 @@ func (t *table) group(key, def string) string {
 	}
 	return s
 }
+
+// listen is IP:port to serve at; "" is none.
+func (t *table) listen(key string) netip.AddrPort {
+	const example = "127.0.0.1:9480"
+	s := t.text(key, "", example)
+	if s == "" {
+		return netip.AddrPort{}
+	}
+	a, err := netip.ParseAddrPort(s)
+	if err != nil || a.Port() == 0 {
+		t.fail(key, "%s = %q: must be IP:port with a port between 1 and 65535 (names are not looked up), e.g. %q", key, s, example)
+		return netip.AddrPort{}
+	}
+	return a
+}

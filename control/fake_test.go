@@ -178,7 +178,7 @@ func troubled() Status {
 		{Name: "pbx2", Address: "192.0.2.12", SIP: "unknown", Why: "silent"},
 		{Name: "büro-3", Address: "2001:db8::13", Alive: true, Fit: true, SIP: "up", Drained: true, ConfigDiffers: true},
 	}
-	st.VIPs[0].Verified = false
+	st.VIPs[0].Verified, st.VIPs[0].AwayFrom = false, "pbx2"
 	st.VIPs = append(st.VIPs,
 		VIPStatus{Name: "vip2", Address: "192.0.2.102", Epoch: 12, State: "vacant", Router: "unknown", Reason: "no majority"},
 		VIPStatus{Name: "vip3", Address: "2001:db8::103", Holder: "pbx1", Epoch: 1, Since: Since{at("03:04:06.000")}, State: "moving", Router: "unknown", Unchecked: true, Reason: "to büro-3:\x1b[31m red\nline"},
@@ -186,6 +186,7 @@ func troubled() Status {
 	st.Roles = []RoleStatus{
 		{Name: "cdr", Holder: "pbx1", Epoch: 3, Since: Since{at("03:04:05.000")}, State: "held", Reason: "pbx1: spare, as preferred"},
 		{Name: "billing", State: "vacant"},
+		{Name: "fax", Holder: "pbx1", Epoch: 2, State: "held", Reason: "pbx1: next in prefer", AwayFrom: "pbx3"},
 	}
 	return st
 }

@@ -119,11 +119,20 @@ func (s *Server) reply(w http.ResponseWriter, code int, doc any) {
 }
 
 func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), s.ask)
+	st, err := s.statusNow(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// statusNow is the agent's status with the server's own counters.
+func (s *Server) statusNow(ctx context.Context) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.ask)
 	defer cancel()
 	st, err := s.agent.Status(ctx)
 	if err != nil {
-		return nil, err
+		return st, err
 	}
 	if st.Counters != nil {
 		st.Counters = maps.Clone(st.Counters)

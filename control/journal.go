@@ -26,10 +26,11 @@ type Journal struct {
 	lastID  uint64
 	changes uint64        // counts additions and updates
 	changed chan struct{} // closed at the next change; nil while nobody waits
+	tally   *tally
 }
 
 // NewJournal keeps up to max events, at least one.
-func NewJournal(max int) *Journal { return &Journal{max: max} }
+func NewJournal(max int) *Journal { return &Journal{max: max, tally: newTally()} }
 
 // Add appends a copy of e and returns its id.
 func (j *Journal) Add(e Event) uint64 {
@@ -41,6 +42,7 @@ func (j *Journal) Add(e Event) uint64 {
 	e.ID = j.lastID
 	j.events = append(j.events, &e)
 	j.bytes += e.size()
+	j.tally.see(nil, &e)
 	j.change(&e)
 	j.forget()
 	return e.ID
@@ -61,6 +63,7 @@ func (j *Journal) Update(id uint64, fn func(*Event)) bool {
 	e.ID = id
 	e.cap()
 	j.bytes += e.size() - (*at).size()
+	j.tally.see(*at, &e)
 	*at = &e
 	j.change(&e)
 	j.forget()

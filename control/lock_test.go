@@ -153,7 +153,7 @@ func TestLocksInStatus(t *testing.T) {
 	st := example()
 	st.Locks = []LockStatus{{Name: "cdr", Holder: "pbx1", Epoch: 4, Waiting: 2}, {Name: "db", KeptFor: "pbx2", KeptForMillis: Millis(14 * time.Minute)}}
 	var b bytes.Buffer
-	if err := WriteStatus(&b, st, time.UTC); err != nil {
+	if err := WriteStatus(&b, st, Look{Location: time.UTC}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"LOCK  HOLDER  EPOCH  SINCE  WAITING HERE  KEPT\n", "cdr   pbx1    4      -      2\n", "db    -       -      -      0             for pbx2, 14m0s at most\n"} {

@@ -10,28 +10,36 @@ import (
 
 const tableTime = "2006-01-02 15:04:05"
 
+// Look is how a status is shown.
+type Look struct {
+	Location *time.Location // of the times
+	Now      time.Time      // what is younger than a day is shown with its age
+	Color    bool           // by the escape sequences of ECMA-48
+}
+
 // WriteStatus writes the status for people: what is unusual first, one line
-// each and marked "!", then every node, VIP and role. Times are shown in loc.
-func WriteStatus(w io.Writer, st Status, loc *time.Location) error {
+// each and marked "!", then every VIP, role and node.
+func WriteStatus(w io.Writer, st Status, look Look) error {
 	quorum := "quorum"
 	if !st.Quorum {
-		quorum = "NO QUORUM"
+		quorum = look.paint(alarming, "NO QUORUM")
 	}
 	var head strings.Builder
 	fmt.Fprintf(&head, "cluster %s, seen from %s: %s, fence %s\n", oneLine(st.Cluster), oneLine(st.Node), quorum, oneLine(st.Fence))
 	for _, line := range st.unusual() {
-		head.WriteString("! " + oneLine(line) + "\n")
+		head.WriteString(look.paint(odd, "! "+oneLine(line)) + "\n")
 	}
 	if _, err := io.WriteString(w, head.String()); err != nil {
 		return err
 	}
-	for _, t := range []*table{st.nodeTable(), st.targetTable(), st.vipTable(loc), st.roleTable(loc), st.lockTable(loc)} {
+	for _, t := range []*table{st.vipTable(look), st.roleTable(look), st.lockTable(look), st.nodeTable(), st.targetTable()} {
 		if len(t.rows) < 2 {
 			continue
 		}
 		if _, err := io.WriteString(w, "\n"); err != nil {
 			return err
 		}
+		t.look = look
 		if err := t.write(w); err != nil {
 			return err
 		}
@@ -83,7 +91,34 @@ func (st Status) unusual() []string {
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
 	}
+	for _, v := range st.VIPs {
+		say(v.AwayFrom != "", "%s is away from %s%s", v.Name, v.AwayFrom, st.wayHome(v.Name, v.AwayFrom))
+	}
+	for _, r := range st.Roles {
+		say(r.AwayFrom != "", "role %s is away from %s%s", r.Name, r.AwayFrom, st.wayHome(r.Name, r.AwayFrom))
+	}
 	return lines
+}
+
+// wayHome is what keeps a VIP or role from its home, or who brings it there.
+func (st Status) wayHome(name, home string) string {
+	for _, n := range st.Nodes {
+		switch {
+		case n.Name != home:
+		case !n.Alive:
+			return ", which is silent"
+		case n.Drained:
+			return ", which is drained"
+		case !n.Fit:
+			return ", which is not fit"
+		case n.HeldDown:
+			return ", which came back lately"
+		}
+	}
+	if st.FailbackAuto {
+		return ": it comes home by itself"
+	}
+	return fmt.Sprintf("; `sipalive failback %s` brings it home", name)
 }
 
 // unrelayed are the live nodes to which the gateway is not known to relay.
@@ -112,25 +147,25 @@ func (st Status) nodeTable() *table {
 	return t
 }
 
-func (st Status) vipTable(loc *time.Location) *table {
+func (st Status) vipTable(look Look) *table {
 	t := &table{}
 	t.add("VIP", "ADDRESS", "HOLDER", "STATE", "EPOCH", "SINCE", "ROUTER", "VERIFIED", "WHY")
 	for _, v := range st.VIPs {
-		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(loc), v.router(), v.verified(), v.Reason)
+		t.add(v.Name, v.Address, v.Holder, v.State, epoch(v.Epoch), v.Since.in(look), v.router(), v.verified(), v.Reason)
 	}
 	return t
 }
 
-func (st Status) roleTable(loc *time.Location) *table {
+func (st Status) roleTable(look Look) *table {
 	t := &table{}
 	t.add("ROLE", "HOLDER", "STATE", "EPOCH", "SINCE", "WHY")
 	for _, r := range st.Roles {
-		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(loc), r.Reason)
+		t.add(r.Name, r.Holder, r.State, epoch(r.Epoch), r.Since.in(look), r.Reason)
 	}
 	return t
 }
 
-func (st Status) lockTable(loc *time.Location) *table {
+func (st Status) lockTable(look Look) *table {
 	t := &table{}
 	t.add("LOCK", "HOLDER", "EPOCH", "SINCE", "WAITING HERE", "KEPT")
 	for _, l := range st.Locks {
@@ -138,7 +173,7 @@ func (st Status) lockTable(loc *time.Location) *table {
 		if l.KeptFor != "" {
 			kept = fmt.Sprintf("for %s, %v at most", l.KeptFor, l.KeptForMillis.round())
 		}
-		t.add(l.Name, l.Holder, epoch(l.Epoch), l.Since.in(loc), strconv.Itoa(l.Waiting), kept)
+		t.add(l.Name, l.Holder, epoch(l.Epoch), l.Since.in(look), strconv.Itoa(l.Waiting), kept)
 	}
 	return t
 }
@@ -164,11 +199,16 @@ func epoch(e uint64) string {
 	return strconv.FormatUint(e, 10)
 }
 
-func (s Since) in(loc *time.Location) string {
+// in is the moment, and its age where that is what one wants to know.
+func (s Since) in(look Look) string {
 	if s.IsZero() {
 		return ""
 	}
-	return s.In(loc).Format(tableTime)
+	moment := s.In(look.Location).Format(tableTime)
+	if age := look.Now.Sub(s.Time); age >= 0 && age < 24*time.Hour {
+		moment += " (" + age.Round(time.Second).String() + ")"
+	}
+	return moment
 }
 
 // WritePlan writes for people who would hold what, and why.

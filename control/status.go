@@ -23,6 +23,9 @@ type Status struct {
 	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
 	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
 
+	FailbackAuto bool   `json:"failback_auto,omitempty"` // what is away comes home by itself
+	Lease        Millis `json:"lease_ms,omitempty"`      // how long one is granted for
+
 	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
 	// dead SIP server is then noticed at the next probe.
 	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
@@ -101,6 +104,7 @@ type VIPStatus struct {
 	Verified bool   `json:"verified"`
 	Reason   string `json:"reason"`
 
+	AwayFrom  string         `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
 	Unchecked bool           `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
 	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on it, where the answering node holds it
 }
@@ -113,6 +117,8 @@ type RoleStatus struct {
 	Since  Since  `json:"since"`
 	State  string `json:"state"`
 	Reason string `json:"reason"`
+
+	AwayFrom string `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
 }
 
 // LockStatus is one lock in use (§4.10).

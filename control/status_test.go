@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -82,10 +83,46 @@ func TestStatusNeverHasNull(t *testing.T) {
 func TestStatusTable(t *testing.T) {
 	for name, st := range map[string]Status{"status-steady.txt": example(), "status-troubled.txt": troubled(), "status-empty.txt": {}} {
 		var b bytes.Buffer
-		if err := WriteStatus(&b, st, time.UTC); err != nil {
+		if err := WriteStatus(&b, st, Look{Location: time.UTC, Now: at("05:00:00.000")}); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, b.Bytes())
+	}
+}
+
+// What is away says how it comes home, or what keeps it.
+func TestWayHome(t *testing.T) {
+	for want, change := range map[string]func(*Status){
+		"vip1 is away from pbx2; `sipalive failback vip1` brings it home": func(*Status) {},
+		"vip1 is away from pbx2, which is silent":                         func(st *Status) { st.Nodes[1].Alive, st.Nodes[1].Drained = false, true },
+		"vip1 is away from pbx2, which is drained":                        func(st *Status) { st.Nodes[1].Drained = true },
+		"vip1 is away from pbx2, which is not fit":                        func(st *Status) { st.Nodes[1].Fit = false },
+		"vip1 is away from pbx2, which came back lately":                  func(st *Status) { st.Nodes[1].HeldDown = true },
+		"vip1 is away from pbx2: it comes home by itself":                 func(st *Status) { st.FailbackAuto = true },
+	} {
+		st := example()
+		st.Nodes = append(st.Nodes, NodeStatus{Name: "pbx2", Alive: true, Fit: true})
+		st.VIPs[0].AwayFrom = "pbx2"
+		change(&st)
+		if got := st.unusual(); len(got) == 0 || got[len(got)-1] != want {
+			t.Errorf("%q, want last %q", got, want)
+		}
+	}
+}
+
+func TestStatusInColor(t *testing.T) {
+	var plain, colored bytes.Buffer
+	look := Look{Location: time.UTC, Now: at("05:00:00.000")}
+	if err := WriteStatus(&plain, troubled(), look); err != nil {
+		t.Fatal(err)
+	}
+	look.Color = true
+	if err := WriteStatus(&colored, troubled(), look); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status-color.txt", colored.Bytes())
+	if got := regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(colored.String(), ""); got != plain.String() {
+		t.Errorf("colours change the text:\n%s", cmp.Diff(plain.String(), got))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 // shown as "-", but for the last column, where it is left out.
 type table struct {
 	rows [][]string
+	look Look
 }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
@@ -28,13 +29,17 @@ func (t *table) write(w io.Writer) error {
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
 		}
 	}
-	for _, row := range t.rows {
+	for n, row := range t.rows {
 		var line strings.Builder
+		gap := 0 // before the next cell, so that no line ends in blanks
 		for i, cell := range row {
-			line.WriteString(cell)
-			line.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
+			if cell != "" {
+				line.WriteString(strings.Repeat(" ", gap) + t.look.paint(t.tone(n, i), cell))
+				gap = 0
+			}
+			gap += widths[i] - utf8.RuneCountInString(cell) + 2
 		}
-		if _, err := io.WriteString(w, strings.TrimRight(line.String(), " ")+"\n"); err != nil {
+		if _, err := io.WriteString(w, line.String()+"\n"); err != nil {
 			return err
 		}
 	}

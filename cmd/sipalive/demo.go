@@ -116,7 +116,7 @@ func (d *demo) begin(ctx context.Context, start time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := control.WriteStatus(d.out, st, time.Local); err != nil {
+	if err := control.WriteStatus(d.out, st, lookOn(d.out)); err != nil {
 		return err
 	}
 	for i := range d.VIPs {

@@ -92,7 +92,7 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 		return err
 	}
 	endRunaway(self.Name, stderr, log)
-	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents)}
+	parts := agent.Parts{Config: c, Self: self, Directory: dir, Log: log, Now: now, Journal: control.NewJournal(control.DefaultEvents), Version: version}
 	parts.MemoryLocked = settleIn(self.Name, f.runDir, log)
 	if parts.Relay, err = agent.RelayLink(c, self); err != nil {
 		return err
@@ -426,20 +426,6 @@ func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) m
 		Peers: agent.Peers(p.Config, p.Self),
 	}
 	return m
-}
-
-// newLog writes to stderr; the journal of systemd dates the lines itself.
-func newLog(w io.Writer) *slog.Logger {
-	opts := &slog.HandlerOptions{}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 // handOverPatience bounds a stop beyond the time the successors need.

@@ -1,0 +1,42 @@
+package control
+
+// tone is how a word is to strike the eye.
+type tone string
+
+// Select graphic rendition (ECMA-48 §8.3.117), of the eight colours that every
+// terminal has and its user may have chosen.
+const (
+	plain    tone = ""
+	heading  tone = "1"
+	good     tone = "32"
+	odd      tone = "33"
+	alarming tone = "31;1"
+)
+
+// tones are the words of a table that strike the eye, by the heading of their column.
+var tones = map[string]map[string]tone{
+	"STATE":    {"held": good, "up": good, "moving": odd, "survivor": odd, "vacant": alarming, "silent": alarming, "refused": alarming, "unhealthy": alarming},
+	"ALIVE":    {"no": alarming},
+	"FIT":      {"no": alarming},
+	"SIP":      {"down": alarming},
+	"DRAINED":  {"yes": odd},
+	"VERIFIED": {"no": alarming},
+	"ROUTER":   {"proven": good, "unproven": alarming},
+}
+
+func (t *table) tone(row, column int) tone {
+	if row == 0 {
+		return heading
+	}
+	if column >= len(t.rows[0]) {
+		return plain
+	}
+	return tones[t.rows[0][column]][t.rows[row][column]]
+}
+
+func (l Look) paint(t tone, word string) string {
+	if !l.Color || t == plain {
+		return word
+	}
+	return "\x1b[" + string(t) + "m" + word + "\x1b[0m"
+}

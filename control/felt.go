@@ -1,0 +1,68 @@
+package control
+
+// Felt is how long at most a phone had nobody to talk to, on a takeover's
+// timeline.
+type Felt struct {
+	From Millis  `json:"from_ms"`
+	To   *Millis `json:"to_ms,omitempty"` // absent while it goes on
+}
+
+// felt is nil where nobody had held the VIP, or nobody can tell.
+//
+// What a crash leaves silent began after the last heartbeat; a sick PBX was
+// silent from when that was noticed; a planned move's old holder answers until it
+// lets go, which is when the new one gets the lease.
+func (e Event) felt() *Felt {
+	if e.Kind != Takeover || e.From == "" {
+		return nil
+	}
+	first := "noticed"
+	switch e.Reason {
+	case "boot":
+		return nil
+	case "crash":
+		first = "last heard"
+	case "move", "drain", "failback", "stop":
+		first = "lease"
+	}
+	from, known := e.mark(first)
+	if !known {
+		if from, known = e.mark("noticed"); !known {
+			return nil
+		}
+	}
+	f := &Felt{From: from}
+	if to, known := e.served(); known {
+		if proven, known := e.mark("router proven"); known {
+			to = max(to, proven) // phones are behind it
+		}
+		f.To = &to
+	}
+	return f
+}
+
+// served is when the VIP answered at its new holder: its SIP answer, or, where
+// that was not asked for, the announcement.
+func (e Event) served() (at Millis, known bool) {
+	if at, known = e.mark("sip answered"); known {
+		return at, true
+	}
+	if e.Outcome != done {
+		return 0, false // it goes on, or nobody knows
+	}
+	for _, name := range []string{"announced", "bound", "lease"} {
+		if at, known = e.mark(name); known {
+			return at, true
+		}
+	}
+	return 0, false
+}
+
+func (e Event) mark(name string) (Millis, bool) {
+	for _, m := range e.Timeline {
+		if m.Mark == name {
+			return m.At, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,195 @@
+package control
+
+import (
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// metric is one metric that is read off a status; docs/metrics.md is its table.
+type metric struct {
+	name, help string
+	labels     []string
+	counter    bool
+	read       func(st Status, tell func(value float64, labels ...string))
+}
+
+func bit(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (m Millis) seconds() float64 { return time.Duration(m).Seconds() }
+
+// one is a metric without labels.
+func one(name, help string, value func(Status) float64) metric {
+	return metric{name: name, help: help, read: func(st Status, tell func(float64, ...string)) { tell(value(st)) }}
+}
+
+// perNode has a value for every node.
+func perNode(name, help string, value func(NodeStatus) float64) metric {
+	return metric{name: name, help: help, labels: []string{"node"}, read: func(st Status, tell func(float64, ...string)) {
+		for _, n := range st.Nodes {
+			tell(value(n), n.Name)
+		}
+	}}
+}
+
+// perVIP has a value for every VIP that value knows one for.
+func perVIP(name, help string, value func(st Status, v VIPStatus) (float64, bool)) metric {
+	return metric{name: name, help: help, labels: []string{"vip"}, read: func(st Status, tell func(float64, ...string)) {
+		for _, v := range st.VIPs {
+			if x, known := value(st, v); known {
+				tell(x, v.Name)
+			}
+		}
+	}}
+}
+
+// perRole has a value for every role.
+func perRole(name, help string, value func(st Status, r RoleStatus) float64) metric {
+	return metric{name: name, help: help, labels: []string{"role"}, read: func(st Status, tell func(float64, ...string)) {
+		for _, r := range st.Roles {
+			tell(value(st, r), r.Name)
+		}
+	}}
+}
+
+// perTarget has values for every SIP listener that this node asks: on is the node
+// or VIP it is on.
+func perTarget(name, help string, labels []string, read func(t TargetStatus, tell func(float64, ...string))) metric {
+	return metric{name: name, help: help, labels: append([]string{"on", "target"}, labels...), read: func(st Status, tell func(float64, ...string)) {
+		each := func(on string, targets []TargetStatus) {
+			for _, t := range targets {
+				read(t, func(x float64, more ...string) { tell(x, append([]string{on, t.Name}, more...)...) })
+			}
+		}
+		for _, n := range st.Nodes {
+			each(n.Name, n.Targets)
+		}
+		for _, v := range st.VIPs {
+			each(v.Name, v.Targets)
+		}
+	}}
+}
+
+// counter is one of the status's counters.
+func counter(key, name, help string) metric {
+	return metric{name: name, help: help, counter: true, read: func(st Status, tell func(float64, ...string)) {
+		if n, known := st.Counters[key]; known {
+			tell(float64(n))
+		}
+	}}
+}
+
+// worst is one of the status's counters that is a time in microseconds.
+func worst(key, name, help string) metric {
+	return metric{name: name, help: help, read: func(st Status, tell func(float64, ...string)) {
+		if us, known := st.Counters[key]; known {
+			tell(float64(us) / 1e6)
+		}
+	}}
+}
+
+// collector reads every metric off one status per scrape.
+type collector struct {
+	status func() (Status, error)
+	descs  []*prometheus.Desc // of metrics, in their order
+}
+
+func newCollector(status func() (Status, error)) *collector {
+	c := &collector{status: status}
+	for _, m := range metrics {
+		c.descs = append(c.descs, prometheus.NewDesc(m.name, m.help, m.labels, nil))
+	}
+	return c
+}
+
+func (c *collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		out <- d
+	}
+}
+
+// Collect makes the scrape fail where the agent does not answer: a target that is
+// down says more than old figures.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	st, err := c.status()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(c.descs[0], err)
+		return
+	}
+	for i, m := range metrics {
+		kind := prometheus.GaugeValue
+		if m.counter {
+			kind = prometheus.CounterValue
+		}
+		m.read(st, func(value float64, labels ...string) {
+			for l := range labels {
+				labels[l] = strings.ToValidUTF8(labels[l], "?")
+			}
+			out <- prometheus.MustNewConstMetric(c.descs[i], kind, value, labels...)
+		})
+	}
+}
+
+// tally counts what the journal is told. Its metrics begin with the agent.
+type tally struct {
+	events    *prometheus.CounterVec
+	takeovers *prometheus.CounterVec
+	failed    *prometheus.CounterVec
+	seconds   *prometheus.HistogramVec
+}
+
+func newTally() *tally {
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	return &tally{
+		events:    vec("sipalive_events_total", "Events of this node, by kind.", "kind"),
+		takeovers: vec("sipalive_takeovers_total", "Takeovers by this node, by why.", "vip", "reason"),
+		failed:    vec("sipalive_takeovers_failed_total", "Takeovers by this node that ended otherwise than well.", "vip", "reason"),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sipalive_takeover_seconds",
+			Help:    "From the need that was noticed to the VIP's SIP answer, or, unverified, its announcement; by this node.",
+			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"reason"}),
+	}
+}
+
+func (t *tally) collectors() []prometheus.Collector {
+	return []prometheus.Collector{t.events, t.takeovers, t.failed, t.seconds}
+}
+
+// see takes in an event: before is what it was, nil for a new one.
+func (t *tally) see(before, e *Event) {
+	if before == nil {
+		t.events.WithLabelValues(e.Kind).Inc()
+		if e.Kind == Takeover {
+			t.takeovers.WithLabelValues(e.VIP, e.Reason).Inc()
+		}
+	}
+	if e.Kind != Takeover || !e.complete() || before != nil && before.complete() {
+		return
+	}
+	if e.Outcome != done {
+		t.failed.WithLabelValues(e.VIP, e.Reason).Inc()
+		return
+	}
+	if at, known := e.served(); known {
+		t.seconds.WithLabelValues(e.Reason).Observe(at.seconds())
+	}
+}
+
+// done is the outcome of a takeover that went well.
+const done = "done"
+
+// newRegistry has every metric of the agent, and those of its process.
+func newRegistry(status func() (Status, error), journal *Journal) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(newCollector(status), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.MustRegister(journal.tally.collectors()...)
+	return r
+}

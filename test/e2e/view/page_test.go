@@ -1,0 +1,164 @@
+package view
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"sipalive/control"
+	"sipalive/test/cluster"
+)
+
+var screens = []screen{
+	{"desk-light", 1200, 900, false, "light"},
+	{"desk-dark", 1200, 900, false, "dark"},
+	{"phone-light", 390, 844, true, "light"},
+	{"phone-dark", 390, 844, true, "dark"},
+}
+
+// TestPage watches a host fall silent on the page of the node that takes its VIP
+// over, in a browser behind the router, where phones are.
+func TestPage(t *testing.T) {
+	c := start(t, actionsOf)
+	site := fmt.Sprintf("http://%s:%d/", c.Node(2).Addr, port)
+	b := openBrowser(t, c.Phone(), site)
+	b.shows("that it is live", `document.querySelector("#link").className === "live"`)
+	b.shows("who holds what", `document.querySelector("[data-vip=vip1] .holder").textContent === "pbx1" &&
+		document.querySelector("[data-vip=vip2] .holder").textContent === "pbx2"`)
+	b.shows("nothing unusual", `document.querySelector("#unusual").innerText === "nothing"`)
+	b.shows("who sees whose PBX", `[...document.querySelectorAll("#views td")].filter((d) => d.innerText === "up").length === 9`)
+
+	if err := c.Cut(c.Node(0)); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("the takeover", `document.querySelector("[data-vip=vip1] .holder").textContent === "pbx3" &&
+		document.querySelector("article[data-takeover] .felt")?.textContent.startsWith("A phone had nobody to talk to for at most ")`)
+	b.shows("what is unusual", `document.querySelector("#unusual").innerText.includes("pbx1 silent") && document.title.startsWith("(")`)
+	b.shows("the whole timeline", `document.querySelector("article[data-takeover] [data-row='sip answered']") && document.querySelector("article[data-takeover] [data-row='router proven']") !== null`)
+	toScale(t, b, c)
+	failedAction(t, b, c)
+	for _, s := range screens {
+		b.on(s)
+		b.shows("all in the width of "+s.name, fmt.Sprintf(`document.documentElement.scrollWidth <= %d && matchMedia("(prefers-color-scheme: %s)").matches`, s.width, s.scheme))
+		var paper string
+		if err := b.eval(`getComputedStyle(document.body).backgroundColor`, &paper); err != nil {
+			t.Fatal(err)
+		}
+		if dark := paper == "rgb(20, 23, 26)"; dark != (s.scheme == "dark") {
+			t.Errorf("%s: the page's ground is %s", s.name, paper)
+		}
+		b.picture(s.name)
+	}
+
+	if err := c.Agent(2).Stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("that its agent is frozen", `document.querySelector("#link").className === "lost" && document.body.classList.contains("stale")`)
+	if err := c.Agent(2).Cont(); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("that it is live again", `document.querySelector("#link").className === "live"`)
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, url := range b.asked {
+		if !strings.HasPrefix(url, site) && url != "about:blank" {
+			t.Errorf("the page asks for %s", url)
+		}
+	}
+	if len(b.asked) < 4 { // page, style, script, feed
+		t.Errorf("only %q was asked for", b.asked)
+	}
+	for _, e := range b.errors {
+		t.Errorf("the page complains: %s", e)
+	}
+}
+
+// vip2's actions: one that takes its time, one that fails and says something odd.
+const odd = `<b id=odd>`
+
+func actionsOf(vip int) string {
+	if vip != 2 {
+		return ""
+	}
+	return `[[vip.action]]
+on = "acquire"
+exec = ["/bin/sleep", "0.2"]
+[[vip.action]]
+on = "acquire"
+exec = ["/bin/sh", "-c", "echo '` + odd + `'; exit 3"]`
+}
+
+// failedAction moves vip2, whose actions show beside the marks; what they print is
+// shown and never taken for HTML.
+func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	if _, err := c.Client(2).Do(ctx, control.Command{Kind: control.Move, VIP: "vip2", Node: "pbx3"}); err != nil {
+		t.Fatal(err)
+	}
+	b.shows("the move and its actions", `(() => { const bars = document.querySelectorAll("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+		return bars.length === 2 && !bars[0].classList.contains("failed") && bars[1].classList.contains("failed") &&
+			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
+	var long float64
+	if err := b.eval(`(() => { const bar = document.querySelector("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {
+		t.Fatal(err)
+	}
+	if long < 0.5 { // 200 ms of a move that takes a few more
+		t.Errorf("an action of 200 ms is drawn over %.2f of the move", long)
+	}
+}
+
+// toScale measures what is drawn: each mark of the takeover where its time is, the
+// silence beside the lease as long as it was.
+func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	events, err := c.Client(2).Events(ctx, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e control.Event
+	for _, ev := range events {
+		if ev.Kind == control.Takeover && ev.VIP == "vip1" {
+			e = ev
+		}
+	}
+	if e.Outcome != "done" || len(e.Timeline) < 6 {
+		t.Fatalf("the takeover is %+v", e)
+	}
+	heard, last := e.Timeline[0], e.Timeline[len(e.Timeline)-1] // the SIP answer or the router's proof
+	if heard.Mark != "last heard" {
+		t.Fatalf("the timeline of a crash is %+v", e.Timeline)
+	}
+	for _, m := range e.Timeline[1:] {
+		var at float64
+		place := fmt.Sprintf(`(() => { const track = document.querySelector('article[data-takeover="%d"] [data-row="%s"]');
+			const dot = track.querySelector(".dot"), t = track.getBoundingClientRect(), d = dot.getBoundingClientRect();
+			return (d.left + d.width / 2 - t.left) / t.width })()`, e.ID, m.Mark)
+		if err := b.eval(place, &at); err != nil {
+			t.Fatal(err)
+		}
+		if want := ms(m.At) / ms(last.At); math.Abs(at-want) > 0.01 {
+			t.Errorf("%s is drawn at %.3f of the track, want %.3f", m.Mark, at, want)
+		}
+	}
+	var widths struct{ Lease, Phone float64 }
+	measure := fmt.Sprintf(`(() => { const width = (row) => document.querySelector('article[data-takeover="%d"] [data-row="' + row + '"] .bar').getBoundingClientRect().width;
+		return { Lease: width("whole lease"), Phone: width("whole silence") } })()`, e.ID)
+	if err := b.eval(measure, &widths); err != nil {
+		t.Fatal(err)
+	}
+	silence := ms(last.At - heard.At)
+	if want, got := silence/1000, widths.Phone/widths.Lease; math.Abs(got-want) > 0.02*want { // the lease is 1 s
+		t.Errorf("the silence is drawn %.3f leases long, want %.3f", got, want)
+	}
+	t.Logf("takeover of a silent host: silence of at most %.0f ms drawn beside a lease of 1000 ms", silence)
+}
+
+// ms is a duration in milliseconds.
+func ms(m control.Millis) float64 { return float64(m) / 1e6 }
