@@ -85,6 +85,7 @@ func (s *site) allBlindPeers(t *testing.T, at time.Duration) {
 }
 
 func (s *site) heartbeatsLostBetweenTwo(t *testing.T, at time.Duration) {
+	s.noRelay(t)
 	s.block(t, heartbeats(s.Node(0), s.Node(1)))
 	s.status(t, 0, "pbx2 not heard", func(st control.Status) bool { return !node(st, "pbx2").Alive })
 	watch(2 * time.Second)
@@ -94,6 +95,7 @@ func (s *site) heartbeatsLostBetweenTwo(t *testing.T, at time.Duration) {
 
 // heartbeatsLostToAll: a PBX that answers keeps no VIP without a majority.
 func (s *site) heartbeatsLostToAll(t *testing.T, at time.Duration) {
+	s.noRelay(t)
 	s.block(t, heartbeats(s.Node(0), s.Node(1)), heartbeats(s.Node(0), s.Node(2)))
 	s.hears(t, 0, "pbx3", at)
 	s.silent(t, 0, at, 2500*time.Millisecond)

@@ -96,10 +96,10 @@ func (s *site) pulledCable(t *testing.T, at time.Duration) {
 	s.comesBack(t, at, s.PlugCable)
 }
 
-// minority: a holder that still reaches the router, but no peer.
+// minority: a holder that still reaches the router, but by it no peer.
 func (s *site) minority(t *testing.T, at time.Duration) {
-	s.must(t, s.Sever(s.Node(0), s.Node(1)))
-	s.must(t, s.Sever(s.Node(0), s.Node(2)))
+	s.noRelay(t)
+	s.isolate(t, 0)
 	s.comesBack(t, at, func(h *lab.Host) error { return s.Heal() })
 }
 
