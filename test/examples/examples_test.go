@@ -108,12 +108,12 @@ func TestFlushFileCache(t *testing.T) {
 }
 
 func TestAssign(t *testing.T) {
-	var path, token, body string
-	answer := http.StatusOK
+	type request struct{ path, token, body string }
+	asked, answers := make(chan request, 1), make(chan int, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, _ := io.ReadAll(r.Body)
-		path, token, body = r.URL.Path, r.Header.Get("Authorization"), string(text)
-		w.WriteHeader(answer)
+		asked <- request{r.URL.Path, r.Header.Get("Authorization"), string(text)}
+		w.WriteHeader(<-answers)
 	}))
 	defer srv.Close()
 	conf := filepath.Join(t.TempDir(), "provider.conf")
@@ -121,13 +121,14 @@ func TestAssign(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := []string{"SIPALIVE_ADDRESS=203.0.113.10"}
+	answers <- http.StatusOK
 	if out, err := run(t, "floating-ip-api/assign", env, conf); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if path != "/v1/floating_ips/203.0.113.10/assign" || token != "Bearer s3cret" || body != `{"server": 4711}` {
-		t.Errorf("asked %s with %s: %s", path, token, body)
+	if got, want := <-asked, (request{"/v1/floating_ips/203.0.113.10/assign", "Bearer s3cret", `{"server": 4711}`}); got != want {
+		t.Errorf("asked %+v, want %+v", got, want)
 	}
-	answer = http.StatusServiceUnavailable
+	answers <- http.StatusServiceUnavailable
 	if out, err := run(t, "floating-ip-api/assign", env, conf); err == nil {
 		t.Errorf("a provider that refuses is no failure: %s", out)
 	}
