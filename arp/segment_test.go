@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"sipalive/platform"
 	"sipalive/platform/nstest"
 )
 
@@ -86,8 +87,13 @@ func (s *segment) open(links ...Link) {
 	if s.announcer, err = New(Options{Refresh: time.Minute}); err != nil {
 		s.t.Fatal(err)
 	}
+	alarms, err := platform.OpenAlarms()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = alarms.Close() })
 	s.watch, err = OpenWatch(WatchOptions{
-		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow,
+		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow, Alarms: alarms,
 		Peers:    map[netip.Addr]string{otherAddr: "pbx2"},
 		OnRouter: func(p Proof) { s.mu.Lock(); s.proofs = append(s.proofs, p); s.mu.Unlock() },
 		OnRival:  func(r Rival) { s.mu.Lock(); s.rivals = append(s.rivals, r); s.mu.Unlock() },
