@@ -178,17 +178,14 @@ func (a *Agent) sipOptions(vip netip.Addr) sipcheck.Options {
 
 // probeAlarm is an alarm of the agent's as probers know the time.
 func (a *Agent) probeAlarm(ring func()) sipcheck.Alarm {
-	return probeAlarm{a.Alarms.New(ring), a.Now}
+	return probeAlarm{a.Alarms.New(ring)}
 }
 
-type probeAlarm struct {
-	*platform.Alarm
-	now func() elect.Instant
-}
+type probeAlarm struct{ *platform.Alarm }
 
 func (p probeAlarm) Set(at time.Time) {
 	in := time.Until(at)
-	p.Alarm.Set(int64(p.now().Add(in)))
+	p.Alarm.Set(platform.BootNow() + int64(in))
 }
 
 func (a *Agent) security() sipcheck.Security {

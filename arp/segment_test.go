@@ -79,6 +79,16 @@ func join(t testing.TB) *segment {
 	return s
 }
 
+func openAlarms(t testing.TB) *platform.Alarms {
+	t.Helper()
+	alarms, err := platform.OpenAlarms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = alarms.Close() })
+	return alarms
+}
+
 // open starts announcer and watch. The VIPs are the kernel's too, as they are
 // for a holder: a router may ask for them.
 func (s *segment) open(links ...Link) {
@@ -87,13 +97,8 @@ func (s *segment) open(links ...Link) {
 	if s.announcer, err = New(Options{Refresh: time.Minute}); err != nil {
 		s.t.Fatal(err)
 	}
-	alarms, err := platform.OpenAlarms()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { _ = alarms.Close() })
 	s.watch, err = OpenWatch(WatchOptions{
-		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow, Alarms: alarms,
+		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow, Alarms: openAlarms(s.t),
 		Peers:    map[netip.Addr]string{otherAddr: "pbx2"},
 		OnRouter: func(p Proof) { s.mu.Lock(); s.proofs = append(s.proofs, p); s.mu.Unlock() },
 		OnRival:  func(r Rival) { s.mu.Lock(); s.rivals = append(s.rivals, r); s.mu.Unlock() },
