@@ -88,7 +88,7 @@ func installed(t *testing.T, r *overlay.Root) {
 		"/etc/sipalive/reference.toml", "/usr/share/man/man8/sipalive.8.gz", "/usr/share/man/man5/sipalive.toml.5.gz",
 		"/usr/share/bash-completion/completions/sipalive", "/usr/share/zsh/vendor-completions/_sipalive",
 		"/usr/share/fish/vendor_completions.d/sipalive.fish", "/usr/share/doc/sipalive/examples/freeswitch/sipalive.toml",
-		"/usr/share/doc/sipalive/copyright"} {
+		"/usr/share/doc/sipalive/docs/alarms.md", "/usr/share/doc/sipalive/copyright"} {
 		if !r.Exists(path) {
 			t.Errorf("%s is not installed", path)
 		}

@@ -105,6 +105,19 @@ func text(e ast.Expr) string {
 	return "…"
 }
 
+// TestWhatToDo: each row says what the alarm means and what to do.
+func TestWhatToDo(t *testing.T) {
+	doc, err := os.ReadFile(root + "docs/alarms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(string(doc), "\n") {
+		if strings.HasPrefix(line, "| ") && !regexp.MustCompile(`^\|( \S[^|]* \|){3}$`).MatchString(line) {
+			t.Errorf("docs/alarms.md:%d: not three filled columns: %s", i+1, line)
+		}
+	}
+}
+
 // TestUnusual: every line that status marks with "!".
 func TestUnusual(t *testing.T) {
 	var lines []string

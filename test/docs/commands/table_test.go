@@ -36,11 +36,12 @@ var table = []row{
 	{begins: "make demo", way: elsewhere, why: "test/e2e, TestDemo"},
 	{begins: "make test", way: elsewhere, why: "this is it"},
 	{begins: "make deb", way: elsewhere, why: "test/deb builds it"},
-	{begins: "apt-get install", way: elsewhere, why: "test/deb installs and upgrades it"},
+	{begins: "apt-get ", way: elsewhere, why: "test/deb installs, upgrades, downgrades, removes and purges it"},
 	{begins: "systemctl", way: elsewhere, why: noSystemd},
 	{begins: "journalctl", way: elsewhere, why: noSystemd + "; cmd/sipalive checks the fields"},
 
 	{begins: "sipalive init", way: alone, before: newFile, want: "On this node:\n  systemctl enable --now sipalive\n", prints: true},
+	{begins: "sipalive version", way: alone, want: "sipalive "},
 	{begins: "sipalive import", way: alone, before: "mkdir -p /etc/keepalived; cp /run/keepalived.conf /etc/keepalived/", after: "grep -q '^cluster' sipalive.toml"},
 	{begins: "nft add rule", way: alone, before: "nft add table inet filter; nft add chain inet filter input '{ type filter hook input priority 0; }'",
 		after: "nft list chain inet filter input | grep -q 7946; nft delete table inet filter"},
@@ -48,6 +49,7 @@ var table = []row{
 	{begins: "install ", way: alone},
 	{begins: "sed -n 's/.*name=\"password\"", way: alone, before: "mkdir -p /etc/freeswitch/autoload_configs; cp /run/event_socket.conf.xml /etc/freeswitch/autoload_configs/",
 		after: "[ \"$(cat /etc/sipalive/freeswitch.password)\" = ClueCon ]; [ $(stat -c %a /etc/sipalive/freeswitch.password) = 600 ]"},
+	{begins: "sipalive keygen > /etc/sipalive/mover.secret", way: alone, after: "[ $(wc -l < /etc/sipalive/mover.secret) = 1 ]; [ $(stat -c %a /etc/sipalive/mover.secret) = 600 ]"},
 	{begins: "usermod -aG sipalive alice", way: alone, before: "groupadd --system sipalive; useradd alice", after: "id -nG alice | grep -qw sipalive"},
 
 	{begins: "sipalive check", way: onNode, want: "nodes: 3, VIPs: 2"},
