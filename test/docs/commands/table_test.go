@@ -49,6 +49,8 @@ var table = []row{
 	{begins: "install ", way: alone},
 	{begins: "sed -n 's/.*name=\"password\"", way: alone, before: "mkdir -p /etc/freeswitch/autoload_configs; cp /run/event_socket.conf.xml /etc/freeswitch/autoload_configs/",
 		after: "[ \"$(cat /etc/sipalive/freeswitch.password)\" = ClueCon ]; [ $(stat -c %a /etc/sipalive/freeswitch.password) = 600 ]"},
+	{begins: "sipalive keygen >> /etc/sipalive/key", way: alone, before: "rm -f /etc/sipalive/key; install -m 600 /dev/null /etc/sipalive/key; sipalive keygen > /etc/sipalive/key",
+		after: "[ $(sort -u /etc/sipalive/key | wc -l) = 2 ]"},
 	{begins: "sipalive keygen > /etc/sipalive/mover.secret", way: alone, after: "[ $(wc -l < /etc/sipalive/mover.secret) = 1 ]; [ $(stat -c %a /etc/sipalive/mover.secret) = 600 ]"},
 	{begins: "usermod -aG sipalive alice", way: alone, before: "groupadd --system sipalive; useradd alice", after: "id -nG alice | grep -qw sipalive"},
 
