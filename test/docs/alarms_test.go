@@ -1,5 +1,6 @@
 // Package docs keeps docs/alarms.md and the lists of docs/events.md true: every alarm of
-// the code is in them, and none that the code does not have.
+// the code is in them, and none that the code does not have. It follows the pages'
+// links, too; test/docs/commands runs their commands.
 package docs
 
 import (
