@@ -27,6 +27,7 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "docs/commands", &binary)) }
 
 const (
+	config   = "/etc/sipalive/sipalive.toml"
 	patience = 30 * time.Second
 	endless  = "2" // seconds after which what never ends is ended
 	flush    = "[[action]]\non = \"flush\"\nexec = [\"/bin/true\"]\n"
@@ -180,7 +181,7 @@ func (m *machine) do(c command, r *row) {
 	at, text := m.lonely, c.text
 	if r.way == onNode {
 		at = m.node
-		text = strings.ReplaceAll(text, "192.0.2.", strings.TrimSuffix(m.Node(0).Addr.String(), "11"))
+		text = strings.NewReplacer("192.0.2.", strings.TrimSuffix(m.Node(0).Addr.String(), "11"), "-c FILE", "-c "+config).Replace(text)
 		m.file()
 	}
 	if r.not != "" && !strings.Contains(text, r.not) {
@@ -242,7 +243,7 @@ func (m *machine) file() {
 		m.t.Fatal(err)
 	}
 	m.Write(m.t, "/etc/sipalive/key", string(key), 0o600)
-	m.Write(m.t, "/etc/sipalive/sipalive.toml", strings.Replace(string(text), filepath.Join(filepath.Dir(m.Config), "key"), "/etc/sipalive/key", 1), 0o644)
+	m.Write(m.t, config, strings.Replace(string(text), filepath.Join(filepath.Dir(m.Config), "key"), "/etc/sipalive/key", 1), 0o644)
 }
 
 // settle waits until the cluster is as the next command finds it: all held at
