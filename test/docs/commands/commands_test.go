@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "docs/commands", &binary))
 const (
 	config   = "/etc/sipalive/sipalive.toml"
 	patience = 30 * time.Second
-	endless  = "2" // seconds after which what never ends is ended
+	endless  = "1" // seconds after which what never ends is ended
 	flush    = "[[action]]\non = \"flush\"\nexec = [\"/bin/true\"]\n"
 )
 
