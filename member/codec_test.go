@@ -52,7 +52,7 @@ func TestEveryFieldIsCarried(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, endpoints); diff != "" {
 				t.Errorf("not carried whole (-sent +received):\n%s", diff)
 			}
 		})
@@ -116,7 +116,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, endpoints); diff != "" {
 			t.Fatalf("-sent +received:\n%s", diff)
 		}
 	})

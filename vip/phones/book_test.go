@@ -1,0 +1,95 @@
+package phones
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+var (
+	vip1 = netip.MustParseAddr("192.0.2.101")
+	vip2 = netip.MustParseAddr("192.0.2.102")
+)
+
+func phone(i int) Connection {
+	return Connection{Phone: netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 5060), Port: 5060, Seq: uint32(i), Ack: 1}
+}
+
+func phones(from, to int) (all []Connection) {
+	for i := from; i < to; i++ {
+		all = append(all, phone(i))
+	}
+	return all
+}
+
+func (b *Book) expect(t *testing.T, vip netip.Addr, want []Connection) {
+	t.Helper()
+	byPhone := cmpopts.SortSlices(func(x, y Connection) bool { return x.Phone.Compare(y.Phone) < 0 })
+	if diff := cmp.Diff(want, b.Take(vip), byPhone, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", vip, diff)
+	}
+}
+
+func TestBookKeepsTheNewestOfEachVIP(t *testing.T) {
+	b := NewBook()
+	b.Hear(vip1, phones(0, 3), 0)
+	b.Hear(vip2, phones(5, 6), 0)
+	newer := phone(1)
+	newer.Seq = 99
+	b.Hear(vip1, []Connection{newer}, time.Second)
+	b.expect(t, vip1, []Connection{phone(0), newer, phone(2)})
+	b.expect(t, vip1, nil) // taken once
+	b.expect(t, vip2, phones(5, 6))
+	if b.size != 0 {
+		t.Errorf("%d connections counted in an empty book", b.size)
+	}
+}
+
+// Silence of a whole holder forgets nothing, its silence about a phone does.
+func TestBookAgesAgainstTheHolder(t *testing.T) {
+	b := NewBook()
+	b.Hear(vip1, phones(0, 2), 0)
+	b.Hear(vip1, phones(1, 2), Stale)
+	b.Hear(vip2, phones(7, 9), time.Hour)
+	b.expect(t, vip1, phones(0, 2))
+	b.Hear(vip1, phones(0, 2), 2*time.Hour)
+	b.Hear(vip1, phones(1, 2), 2*time.Hour+Stale)
+	b.Hear(vip1, nil, 2*time.Hour+Stale+1)
+	b.expect(t, vip1, phones(1, 2))
+}
+
+func TestBookIsBounded(t *testing.T) {
+	b := NewBook()
+	b.Hear(vip1, phones(0, Most+10), 0)
+	if n := len(b.pages[vip1].entries); n != Most {
+		t.Errorf("%d connections of one VIP kept, bound %d", n, Most)
+	}
+	// Those who come in the place of the stale ones find room.
+	b.Hear(vip1, phones(Most+10, Most+20), Stale+1)
+	b.expect(t, vip1, phones(Most+10, Most+20))
+	for i := range MostOfAll/Most + 2 {
+		b.Hear(netip.MustParseAddr(fmt.Sprint("192.0.2.", i)), phones(0, Most), 0)
+	}
+	if b.size != MostOfAll {
+		t.Errorf("%d connections of all kept, bound %d", b.size, MostOfAll)
+	}
+}
+
+func TestKeepalive(t *testing.T) {
+	for _, vip := range []netip.Addr{vip1, netip.MustParseAddr("2001:db8::101")} {
+		c := Connection{Phone: netip.AddrPortFrom(vip.Next(), 40000), Port: 5061, Seq: 0x01020304, Ack: 0x05060708}
+		b := keepalive(vip, c)
+		want := []byte{5061 >> 8, 5061 & 0xff, 40000 >> 8, 40000 & 0xff, 1, 2, 3, 3, 5, 6, 7, 8, 0x50, 0x10, 4, 0, b[16], b[17], 0, 0}
+		if !slices.Equal(b[:], want) {
+			t.Errorf("%x, want %x", b, want)
+		}
+		if sum := checksum(vip, c.Phone.Addr(), b[:]); sum != 0 {
+			t.Errorf("%s: the sum over the segment and its own checksum is %#x, not 0", vip, sum)
+		}
+	}
+}

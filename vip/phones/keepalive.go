@@ -1,0 +1,104 @@
+package phones
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Waker sends keepalives in one VIP's name.
+type Waker struct {
+	vip netip.Addr
+	fd  int
+}
+
+// segmentLen: a TCP header without options.
+const segmentLen = 20
+
+// OpenWaker needs CAP_NET_RAW, and the VIP bound on this host.
+func OpenWaker(vip netip.Addr) (*Waker, error) {
+	family := unix.AF_INET
+	if vip.Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, fmt.Errorf("open a raw TCP socket: %w (needs CAP_NET_RAW)", err)
+	}
+	w := &Waker{vip, fd}
+	if err := w.prepare(); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return w, nil
+}
+
+// prepare makes the socket deaf, or it would get a copy of all that comes for the
+// VIP, and has the kernel choose routes for the VIP's packets.
+func (w *Waker) prepare() error {
+	refuse := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
+	if err := unix.SetsockoptSockFprog(w.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &refuse}); err != nil {
+		return fmt.Errorf("attach a filter to a raw TCP socket: %w", err)
+	}
+	if err := unix.Bind(w.fd, sockaddr(w.vip)); err != nil {
+		return fmt.Errorf("bind a raw TCP socket to %s: %w (is it bound on this host?)", w.vip, err)
+	}
+	return nil
+}
+
+// Wake sends one keepalive and does not wait.
+func (w *Waker) Wake(c Connection) error {
+	b := keepalive(w.vip, c)
+	if err := unix.Sendto(w.fd, b[:], 0, sockaddr(c.Phone.Addr())); err != nil {
+		return fmt.Errorf("send a keepalive from %s to %s: %w", w.vip, c.Phone, err)
+	}
+	return nil
+}
+
+// Close gives the socket back.
+func (w *Waker) Close() { _ = unix.Close(w.fd) }
+
+// keepalive is the probe of RFC 9293 §3.8.4: a number that the phone has
+// acknowledged, so that it is outside its window and has to be answered (§3.10.7.4);
+// the answer finds no connection here, and the kernel resets it with the number the
+// phone itself has named (§3.5.2). The connection tracking of a NAT on the way takes
+// numbers a whole window old (Linux: nf_conntrack_proto_tcp.c, tcp_in_window); where
+// they are not known, a phone without such a NAT answers to any.
+func keepalive(vip netip.Addr, c Connection) (b [segmentLen]byte) {
+	const (
+		headerWords = segmentLen / 4 << 4
+		flagACK     = 1 << 4
+		window      = 1024
+	)
+	binary.BigEndian.PutUint16(b[0:], c.Port)
+	binary.BigEndian.PutUint16(b[2:], c.Phone.Port())
+	binary.BigEndian.PutUint32(b[4:], c.Seq-1)
+	binary.BigEndian.PutUint32(b[8:], c.Ack)
+	b[12], b[13] = headerWords, flagACK
+	binary.BigEndian.PutUint16(b[14:], window)
+	binary.BigEndian.PutUint16(b[16:], checksum(vip, c.Phone.Addr(), b[:]))
+	return b
+}
+
+// checksum is RFC 9293 §3.1's, over the pseudo header too (IPv6: RFC 8200 §8.1).
+func checksum(from, to netip.Addr, segment []byte) uint16 {
+	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
+	for _, part := range [][]byte{from.AsSlice(), to.AsSlice(), segment} {
+		for i := 0; i+1 < len(part); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(part[i:]))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+func sockaddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
+}
