@@ -286,6 +286,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
 		b.forget(ap)
+		b.a.phones.taken(ap.address.IP)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}

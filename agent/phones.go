@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sipalive/elect"
+	"sipalive/vip/phones"
+)
+
+const (
+	// phonesEvery is how often a holder lists its phones: who has connected since is
+	// not woken.
+	phonesEvery = 2 * time.Second
+	// A few messages at a time, so that a thousand phones crowd no heartbeat out of a
+	// socket's buffer.
+	sharesAtOnce = 4
+	sharePause   = 20 * time.Millisecond
+	// wakesAtOnce each wakePause, 1000 a second: each is a phone that connects, with
+	// TLS mostly, and registers.
+	wakesAtOnce = 10
+	wakePause   = 10 * time.Millisecond
+)
+
+// wakeAfter is when after a takeover each phone gets its keepalive: again, since it,
+// the answer or the reset may be lost, or the router late. More than 500 ms apart: a
+// Linux phone answers no sooner (tcp_invalid_ratelimit). A phone that is connected
+// again has another port, or shrugs it off.
+var wakeAfter = []time.Duration{0, 600 * time.Millisecond, 1500 * time.Millisecond, 4 * time.Second, 10 * time.Second}
+
+// phoneBook has phones that are connected by TCP hear of a takeover (§5.5): it tells
+// the other nodes of those on the VIPs held here, keeps what they tell, and wakes
+// them when a VIP is taken. All of it is beside the loop.
+type phoneBook struct {
+	a      *Agent
+	wakes  chan netip.Addr
+	mu     sync.Mutex
+	book   *phones.Book
+	shared atomic.Uint64
+	woken  atomic.Uint64
+	errors atomic.Uint64
+}
+
+func newPhoneBook(a *Agent) *phoneBook {
+	return &phoneBook{a: a, book: phones.NewBook(), wakes: make(chan netip.Addr, 256)}
+}
+
+// run lists and wakes until ctx ends.
+func (b *phoneBook) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { b.share(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case vip := <-b.wakes:
+			wg.Go(func() { b.wake(ctx, vip) })
+		}
+	}
+}
+
+// share tells the other nodes of the phones here, round after round.
+func (b *phoneBook) share(ctx context.Context) {
+	numbers, err := phones.OpenNumbers()
+	if err != nil {
+		b.a.recorder.warn("read the sequence numbers of TCP connections", err)
+	} else {
+		defer numbers.Close()
+	}
+	said := ""
+	for pause(ctx, phonesEvery) {
+		if err := b.round(ctx, numbers); err != nil && said != err.Error() {
+			said = err.Error()
+			b.a.recorder.warn("list the phones connected by TCP", err)
+		}
+	}
+}
+
+// round tells of every VIP that is held here, of one without phones too: what is
+// known of others ages by that.
+func (b *phoneBook) round(ctx context.Context, numbers *phones.Numbers) error {
+	held := b.held()
+	if len(held) == 0 {
+		return nil
+	}
+	all, err := phones.List(held)
+	if err != nil {
+		return err
+	}
+	sent := 0
+	for _, vip := range held {
+		of := all[vip]
+		if numbers != nil {
+			if err = numbers.Fill(vip, of); err != nil {
+				return err
+			}
+		}
+		for first := 0; first == 0 || first < len(of); first += elect.MaxConnections {
+			part := of[first:min(first+elect.MaxConnections, len(of))]
+			b.a.report(elect.Share{Connections: elect.Connections{VIP: vipID(vip), Items: toElect(part)}})
+			b.shared.Add(uint64(len(part)))
+			if sent++; sent%sharesAtOnce == 0 && !pause(ctx, sharePause) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (b *phoneBook) held() (vips []netip.Addr) {
+	for _, l := range b.a.names().leases {
+		if l.vip != nil && b.a.Ends.Ahead(l.address) {
+			vips = append(vips, l.address)
+		}
+	}
+	return vips
+}
+
+// hear takes what another node says of the phones on a VIP it holds.
+func (b *phoneBook) hear(m elect.Connections) {
+	l := b.a.names().byID[m.VIP]
+	if l == nil || l.vip == nil || l.left {
+		return
+	}
+	connections := make([]phones.Connection, 0, len(m.Items))
+	for _, c := range m.Items {
+		connections = append(connections, phones.Connection(c))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.book.Hear(l.address, connections, time.Duration(b.a.Now()))
+}
+
+func toElect(connections []phones.Connection) (items []elect.Connection) {
+	for _, c := range connections {
+		items = append(items, elect.Connection(c))
+	}
+	return items
+}
+
+// taken has the phones on a VIP woken, which has been bound and announced.
+func (b *phoneBook) taken(vip netip.Addr) {
+	select {
+	case b.wakes <- vip:
+	default: // more takeovers than a file has VIPs: their phones notice by themselves
+	}
+}
+
+// wake sends the keepalives while the VIP is held here.
+func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
+	b.mu.Lock()
+	connections := b.book.Take(vip)
+	b.mu.Unlock()
+	if len(connections) == 0 {
+		return
+	}
+	w, err := phones.OpenWaker(vip)
+	if err != nil {
+		b.a.recorder.warn("wake the phones connected by TCP", err)
+		return
+	}
+	defer w.Close()
+	began := b.a.Now()
+	for _, after := range wakeAfter {
+		if !pause(ctx, time.Duration(began.Add(after)-b.a.Now())) {
+			return
+		}
+		for i, c := range connections {
+			if i > 0 && i%wakesAtOnce == 0 && !pause(ctx, wakePause) {
+				return
+			}
+			if !b.a.Ends.Ahead(vip) {
+				return
+			}
+			if w.Wake(c) != nil {
+				b.errors.Add(1)
+			} else {
+				b.woken.Add(1)
+			}
+		}
+	}
+}
+
+// pause waits and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+func (b *phoneBook) addPhoneCounters(c map[string]uint64) {
+	c["phones_shared"], c["phones_woken"], c["phones_wake_errors"] = b.shared.Load(), b.woken.Load(), b.errors.Load()
+}
