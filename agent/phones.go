@@ -25,11 +25,20 @@ const (
 	wakePause   = 10 * time.Millisecond
 )
 
-// wakeAfter is when after a takeover each phone gets its keepalive: again, since it,
-// the answer or the reset may be lost, or the router late. More than 500 ms apart: a
-// Linux phone answers no sooner (tcp_invalid_ratelimit). A phone that is connected
-// again has another port, or shrugs it off.
-var wakeAfter = []time.Duration{0, 600 * time.Millisecond, 1500 * time.Millisecond, 4 * time.Second, 10 * time.Second}
+// wakeRounds are when after a takeover each phone is woken: again, since keepalive,
+// answer or reset may be lost, or the router late. More than 500 ms apart: a Linux
+// phone answers no sooner (tcp_invalid_ratelimit). A phone that is connected again
+// has another port, or shrugs it off.
+var wakeRounds = []struct {
+	after time.Duration
+	send  func(*phones.Waker, phones.Connection) error
+}{
+	{0, (*phones.Waker).Wake},
+	{600 * time.Millisecond, (*phones.Waker).Wake},
+	{1300 * time.Millisecond, (*phones.Waker).Reset}, // who is left drops keepalives
+	{4 * time.Second, (*phones.Waker).Wake},
+	{10 * time.Second, (*phones.Waker).Reset},
+}
 
 // phoneBook has phones that are connected by TCP hear of a takeover (§5.5): it tells
 // the other nodes of those on the VIPs held here, keeps what they tell, and wakes
@@ -165,8 +174,8 @@ func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
 	}
 	defer w.Close()
 	began := b.a.Now()
-	for _, after := range wakeAfter {
-		if !pause(ctx, time.Duration(began.Add(after)-b.a.Now())) {
+	for _, round := range wakeRounds {
+		if !pause(ctx, time.Duration(began.Add(round.after)-b.a.Now())) {
 			return
 		}
 		for i, c := range connections {
@@ -176,7 +185,7 @@ func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
 			if !b.a.Ends.Ahead(vip) {
 				return
 			}
-			if w.Wake(c) != nil {
+			if round.send(w, c) != nil {
 				b.errors.Add(1)
 			} else {
 				b.woken.Add(1)

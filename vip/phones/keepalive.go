@@ -49,10 +49,19 @@ func (w *Waker) prepare() error {
 }
 
 // Wake sends one keepalive and does not wait.
-func (w *Waker) Wake(c Connection) error {
-	b := keepalive(w.vip, c)
-	if err := unix.Sendto(w.fd, b[:], 0, sockaddr(c.Phone.Addr())); err != nil {
-		return fmt.Errorf("send a keepalive from %s to %s: %w", w.vip, c.Phone, err)
+func (w *Waker) Wake(c Connection) error { return w.send(c, keepalive(w.vip, c)) }
+
+// Reset sends a reset, where the numbers are known, and does not wait.
+func (w *Waker) Reset(c Connection) error {
+	if c.Seq == 0 && c.Ack == 0 {
+		return nil
+	}
+	return w.send(c, reset(w.vip, c))
+}
+
+func (w *Waker) send(c Connection, segment [segmentLen]byte) error {
+	if err := unix.Sendto(w.fd, segment[:], 0, sockaddr(c.Phone.Addr())); err != nil {
+		return fmt.Errorf("wake %s for %s: %w", c.Phone, w.vip, err)
 	}
 	return nil
 }
@@ -66,17 +75,33 @@ func (w *Waker) Close() { _ = unix.Close(w.fd) }
 // phone itself has named (§3.5.2). The connection tracking of a NAT on the way takes
 // numbers a whole window old (Linux: nf_conntrack_proto_tcp.c, tcp_in_window); where
 // they are not known, a phone without such a NAT answers to any.
-func keepalive(vip netip.Addr, c Connection) (b [segmentLen]byte) {
+func keepalive(vip netip.Addr, c Connection) [segmentLen]byte {
+	return segment(vip, c, c.Seq-1, flagACK)
+}
+
+// reset is for a phone whose stack drops a keepalive because it lacks the timestamps
+// that the connection has (RFC 7323 §3.2), which a reset may lack. It counts only
+// where nothing was said since the number was read (RFC 9293 §3.5.3), and so is no
+// substitute.
+func reset(vip netip.Addr, c Connection) [segmentLen]byte {
+	return segment(vip, c, c.Seq, flagRST|flagACK)
+}
+
+const (
+	flagRST = 1 << 2
+	flagACK = 1 << 4
+)
+
+func segment(vip netip.Addr, c Connection, seq uint32, flags byte) (b [segmentLen]byte) {
 	const (
 		headerWords = segmentLen / 4 << 4
-		flagACK     = 1 << 4
 		window      = 1024
 	)
 	binary.BigEndian.PutUint16(b[0:], c.Port)
 	binary.BigEndian.PutUint16(b[2:], c.Phone.Port())
-	binary.BigEndian.PutUint32(b[4:], c.Seq-1)
+	binary.BigEndian.PutUint32(b[4:], seq)
 	binary.BigEndian.PutUint32(b[8:], c.Ack)
-	b[12], b[13] = headerWords, flagACK
+	b[12], b[13] = headerWords, flags
 	binary.BigEndian.PutUint16(b[14:], window)
 	binary.BigEndian.PutUint16(b[16:], checksum(vip, c.Phone.Addr(), b[:]))
 	return b
