@@ -54,7 +54,7 @@ func OpenNumbers() (*Numbers, error) {
 		p, err := ebpf.NewProgramWithOptions(lookup(tupleLen[family]), ebpf.ProgramOptions{LogDisabled: true})
 		if err != nil {
 			n.Close()
-			return nil, fmt.Errorf("load a program that reads sequence numbers: %w (needs CAP_NET_ADMIN and CAP_BPF)", err)
+			return nil, fmt.Errorf("sequence numbers: %w (needs CAP_NET_ADMIN and CAP_BPF)", err)
 		}
 		n.programs[family] = p
 	}

@@ -37,14 +37,20 @@ func TestPhonesReconnect(t *testing.T) {
 
 	kinds := map[string][]*phone{"direct": s.phones(each, direct), "behind NAT": s.phones(each, natted), "strict about timestamps": s.phones(each, strict)}
 	deafOnes := s.phones(1, deaf)
-	s.told(3*each + 1)
+	s.sippServers()
+	s.sippCalls(direct, natted)
+	s.told(3*each + 3)
 
-	at := lab.Now()
-	died := at
+	died := lab.Now()
 	s.must(s.Cut(s.Node(0)))
 	taken := s.taken("pbx1")
-	t.Logf("taken over %v after the host died", (taken - at).Round(time.Millisecond))
-	s.back(kinds, at, taken)
+	t.Logf("taken over %v after the host died", (taken - died).Round(time.Millisecond))
+	at := s.sippAt(s.holder(), 2)
+	t.Logf("SIPp: both connected again %v after the takeover", (at - taken).Round(time.Millisecond))
+	if at-taken > 2*time.Second {
+		t.Errorf("SIPp was back %v after the takeover, promised within 2 s", at-taken)
+	}
+	s.back(kinds, died, taken)
 
 	s.must(s.Restore(s.Node(0)))
 	s.told(3 * each)
