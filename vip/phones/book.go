@@ -14,9 +14,13 @@ const Stale = 7 * time.Second
 // no clock: each call says when, on one that only goes forward. Not safe for use by
 // several goroutines.
 type Book struct {
-	pages map[netip.Addr]*page
-	size  int
+	pages  map[netip.Addr]*page
+	size   int
+	pruned time.Duration // when it was last looked through for want of room
 }
+
+// pruneEvery: a full book is not looked through for each packet.
+const pruneEvery = time.Second
 
 // page is of one VIP. What a holder says no more of ages against its last word, not
 // against the clock: a holder that is dead for a minute has phones that wait.
@@ -47,7 +51,9 @@ func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration)
 		b.pages[vip] = p
 	}
 	p.heard = max(p.heard, now)
-	b.makeRoom(p, len(connections))
+	if len(p.entries)+len(connections) > Most || b.size+len(connections) > MostOfAll {
+		b.makeRoom(now)
+	}
 	for _, c := range connections {
 		k := key{c.Phone, c.Port}
 		if _, known := p.entries[k]; !known {
@@ -60,15 +66,14 @@ func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration)
 	}
 }
 
-// makeRoom forgets what is stale where n more may not find room otherwise.
-func (b *Book) makeRoom(p *page, n int) {
-	if len(p.entries)+n > Most {
-		b.prune(p)
+// makeRoom forgets what is stale.
+func (b *Book) makeRoom(now time.Duration) {
+	if now-b.pruned < pruneEvery {
+		return
 	}
-	if b.size+n > MostOfAll {
-		for _, other := range b.pages {
-			b.prune(other)
-		}
+	b.pruned = now
+	for _, p := range b.pages {
+		b.prune(p)
 	}
 }
 

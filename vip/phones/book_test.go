@@ -3,7 +3,6 @@ package phones
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -77,29 +76,5 @@ func TestBookIsBounded(t *testing.T) {
 	}
 	if b.size != MostOfAll {
 		t.Errorf("%d connections of all kept, bound %d", b.size, MostOfAll)
-	}
-}
-
-func TestSegments(t *testing.T) {
-	for _, vip := range []netip.Addr{vip1, netip.MustParseAddr("2001:db8::101")} {
-		c := Connection{Phone: netip.AddrPortFrom(vip.Next(), 40000), Port: 5061, Seq: 0x01020304, Ack: 0x05060708}
-		for _, s := range []struct {
-			name    string
-			segment [segmentLen]byte
-			number  byte // the last of the sequence number
-			flags   byte
-		}{
-			{"keepalive", keepalive(vip, c), 3, 0x10},
-			{"reset", reset(vip, c), 4, 0x14},
-		} {
-			b := s.segment
-			want := []byte{5061 >> 8, 5061 & 0xff, 40000 >> 8, 40000 & 0xff, 1, 2, 3, s.number, 5, 6, 7, 8, 0x50, s.flags, 4, 0, b[16], b[17], 0, 0}
-			if !slices.Equal(b[:], want) {
-				t.Errorf("%s: %x, want %x", s.name, b, want)
-			}
-			if sum := checksum(vip, c.Phone.Addr(), b[:]); sum != 0 {
-				t.Errorf("%s of %s: the sum over the segment and its own checksum is %#x, not 0", s.name, vip, sum)
-			}
-		}
 	}
 }
