@@ -286,7 +286,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
 		b.forget(ap)
-		b.a.phones.taken(ap.address.IP)
+		b.a.phones.taken(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
@@ -365,6 +365,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 	if ap.on {
 		b.forget(ap)
+		b.a.phones.left(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {

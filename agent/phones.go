@@ -45,7 +45,8 @@ var wakeRounds = []struct {
 // them when a VIP is taken. All of it is beside the loop.
 type phoneBook struct {
 	a      *Agent
-	wakes  chan netip.Addr
+	wakes  chan netip.Addr // taken
+	lefts  chan netip.Addr // let go
 	mu     sync.Mutex
 	book   *phones.Book
 	shared atomic.Uint64
@@ -54,7 +55,7 @@ type phoneBook struct {
 }
 
 func newPhoneBook(a *Agent) *phoneBook {
-	return &phoneBook{a: a, book: phones.NewBook(), wakes: make(chan netip.Addr, 256)}
+	return &phoneBook{a: a, book: phones.NewBook(), wakes: make(chan netip.Addr, 256), lefts: make(chan netip.Addr, 256)}
 }
 
 // run lists and wakes until ctx ends.
@@ -72,7 +73,8 @@ func (b *phoneBook) run(ctx context.Context) error {
 	}
 }
 
-// share tells the other nodes of the phones here, round after round.
+// share tells the other nodes of the phones here, round after round, and at once of
+// those on a VIP that was let go: the PBX has their connections still.
 func (b *phoneBook) share(ctx context.Context) {
 	numbers, err := phones.OpenNumbers()
 	if err != nil {
@@ -80,28 +82,36 @@ func (b *phoneBook) share(ctx context.Context) {
 	} else {
 		defer numbers.Close()
 	}
+	tick := time.NewTicker(phonesEvery)
+	defer tick.Stop()
 	said := ""
-	for pause(ctx, phonesEvery) {
-		if err := b.round(ctx, numbers); err != nil && said != err.Error() {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case vip := <-b.lefts:
+			err = b.tell(ctx, numbers, []netip.Addr{vip}, true)
+		case <-tick.C:
+			err = b.tell(ctx, numbers, b.held(), false)
+		}
+		if err != nil && said != err.Error() {
 			said = err.Error()
 			b.a.recorder.warn("list the phones connected by TCP", err)
 		}
 	}
 }
 
-// round tells of every VIP that is held here, of one without phones too: what is
-// known of others ages by that.
-func (b *phoneBook) round(ctx context.Context, numbers *phones.Numbers) error {
-	held := b.held()
-	if len(held) == 0 {
+// tell tells of VIPs, of one without phones too: what is known of others ages by that.
+func (b *phoneBook) tell(ctx context.Context, numbers *phones.Numbers, vips []netip.Addr, left bool) error {
+	if len(vips) == 0 {
 		return nil
 	}
-	all, err := phones.List(held)
+	all, err := phones.List(vips)
 	if err != nil {
 		return err
 	}
 	sent := 0
-	for _, vip := range held {
+	for _, vip := range vips {
 		of := all[vip]
 		if numbers != nil {
 			if err = numbers.Fill(vip, of); err != nil {
@@ -110,7 +120,7 @@ func (b *phoneBook) round(ctx context.Context, numbers *phones.Numbers) error {
 		}
 		for first := 0; first == 0 || first < len(of); first += elect.MaxConnections {
 			part := of[first:min(first+elect.MaxConnections, len(of))]
-			b.a.report(elect.Share{Connections: elect.Connections{VIP: vipID(vip), Items: toElect(part)}})
+			b.a.report(elect.Share{Connections: elect.Connections{VIP: vipID(vip), Items: toElect(part)}, Left: left})
 			b.shared.Add(uint64(len(part)))
 			if sent++; sent%sharesAtOnce == 0 && !pause(ctx, sharePause) {
 				return nil
@@ -152,44 +162,59 @@ func toElect(connections []phones.Connection) (items []elect.Connection) {
 }
 
 // taken has the phones on a VIP woken, which has been bound and announced.
-func (b *phoneBook) taken(vip netip.Addr) {
+func (b *phoneBook) taken(ap *applied) { b.hand(b.wakes, ap) }
+
+// left has the next holder told of the phones on a VIP, which has been unbound.
+func (b *phoneBook) left(ap *applied) { b.hand(b.lefts, ap) }
+
+func (b *phoneBook) hand(to chan netip.Addr, ap *applied) {
+	if ap.vip == nil {
+		return
+	}
 	select {
-	case b.wakes <- vip:
-	default: // more takeovers than a file has VIPs: their phones notice by themselves
+	case to <- ap.address.IP:
+	default: // more at once than a file has VIPs: their phones notice by themselves
 	}
 }
 
-// wake sends the keepalives while the VIP is held here.
+// wake sends the keepalives while the VIP is held here. The last holder's last word
+// may come after the first round.
 func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
-	b.mu.Lock()
-	connections := b.book.Take(vip)
-	b.mu.Unlock()
-	if len(connections) == 0 {
-		return
-	}
-	w, err := phones.OpenWaker(vip)
-	if err != nil {
-		b.a.recorder.warn("wake the phones connected by TCP", err)
-		return
-	}
-	defer w.Close()
+	var w *phones.Waker
+	var connections []phones.Connection
 	began := b.a.Now()
 	for _, round := range wakeRounds {
-		if !pause(ctx, time.Duration(began.Add(round.after)-b.a.Now())) {
+		if !pause(ctx, time.Duration(began.Add(round.after)-b.a.Now())) || !b.a.Ends.Ahead(vip) {
 			return
 		}
-		for i, c := range connections {
-			if i > 0 && i%wakesAtOnce == 0 && !pause(ctx, wakePause) {
+		b.mu.Lock()
+		connections = append(connections, b.book.Take(vip)...)
+		b.mu.Unlock()
+		if len(connections) == 0 {
+			continue
+		}
+		if w == nil {
+			var err error
+			if w, err = phones.OpenWaker(vip); err != nil {
+				b.a.recorder.warn("wake the phones connected by TCP", err)
 				return
 			}
-			if !b.a.Ends.Ahead(vip) {
-				return
-			}
-			if round.send(w, c) != nil {
-				b.errors.Add(1)
-			} else {
-				b.woken.Add(1)
-			}
+			defer w.Close()
+		}
+		b.send(ctx, vip, connections, func(c phones.Connection) error { return round.send(w, c) })
+	}
+}
+
+// send goes through all of them while the VIP is held.
+func (b *phoneBook) send(ctx context.Context, vip netip.Addr, connections []phones.Connection, send func(phones.Connection) error) {
+	for i, c := range connections {
+		if i > 0 && i%wakesAtOnce == 0 && !pause(ctx, wakePause) || !b.a.Ends.Ahead(vip) {
+			return
+		}
+		if send(c) != nil {
+			b.errors.Add(1)
+		} else {
+			b.woken.Add(1)
 		}
 	}
 }

@@ -27,13 +27,14 @@ func (Connections) message() {}
 // their machines.
 type Share struct {
 	Connections
+	Left bool // the VIP was held here until now: its next holder has use for the last word
 }
 
 func (Share) event() {}
 
 // onShare sends it to whoever is there to use it.
 func (m *Machine) onShare(e Share) {
-	if v := m.known[e.VIP]; v == nil || !v.serves() {
+	if v := m.known[e.VIP]; v == nil || !v.serves() && !e.Left {
 		return // let go of meanwhile
 	}
 	for _, p := range m.peers {

@@ -14,17 +14,21 @@ import (
 func TestConnectionsAreTheHoldersWord(t *testing.T) {
 	b := newBench(t)
 	told := elect.Connections{VIP: vip1, Items: []elect.Connection{{Phone: netip.MustParseAddrPort("198.51.100.7:40000"), Port: 5060, Seq: 1, Ack: 2}}}
-	share := func(c elect.Connections) (to []elect.Node) {
-		for _, out := range b.step(elect.Share{Connections: c}).Send {
+	say := func(s elect.Share) (to []elect.Node) {
+		for _, out := range b.step(s).Send {
 			if _, is := out.Msg.(elect.Connections); is {
 				to = append(to, out.To)
 			}
 		}
 		return to
 	}
+	share := func(c elect.Connections) []elect.Node { return say(elect.Share{Connections: c}) }
 	b.beat("a", 31)
 	if to := share(told); to != nil {
 		t.Errorf("told %v of phones on a VIP that is not held here", to)
+	}
+	if to := say(elect.Share{Connections: told, Left: true}); len(to) != 1 {
+		t.Errorf("told %v of phones on a VIP that was held here, want a", to)
 	}
 	b.own(t)
 	if to := share(told); len(to) != 1 || to[0] != "a" {

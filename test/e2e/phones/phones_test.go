@@ -57,6 +57,7 @@ func TestPhonesReconnect(t *testing.T) {
 	from := s.holder()
 	to := "pbx1"
 	s.await("pbx1 fit", func(ctx context.Context) error { return s.WaitHeld(ctx, 0, "pbx1", "pbx2", "pbx3") })
+	kinds["connected a moment ago"] = s.phones(each, natted)
 	at = lab.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
