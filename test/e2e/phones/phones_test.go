@@ -25,15 +25,25 @@ func TestPhonesReconnect(t *testing.T) {
 		s.must(s.Phone().Bind(a))
 	}
 	s.nft(s.Router(), fmt.Sprintf(`table ip phones {
-	chain raw { type filter hook prerouting priority raw; ip saddr %[1]s notrack; ip daddr %[1]s notrack; }
-	chain nat { type nat hook postrouting priority srcnat; ip saddr %[2]s masquerade; }
-}`, direct, natted))
+	chain raw {
+		type filter hook prerouting priority raw
+		ip saddr %[1]s notrack
+		ip daddr %[1]s notrack
+	}
+	chain nat {
+		type nat hook postrouting priority srcnat
+		ip saddr %[2]s masquerade
+	}
+}
+`, direct, natted))
 	s.nft(s.Phone(), fmt.Sprintf(`table ip phones {
-	chain in { type filter hook input priority 0;
+	chain in {
+		type filter hook input priority 0
 		ip saddr %[1]s ip daddr %[2]s ip length 40 drop
 		ip saddr %[1]s ip daddr %[3]s ip length 40 tcp flags & rst == 0 drop
 	}
-}`, s.VIPs[0], deaf, strict)) // what has no TCP options: keepalives and resets, or keepalives alone
+}
+`, s.VIPs[0], deaf, strict)) // what has no TCP options: keepalives and resets, or keepalives alone
 
 	kinds := map[string][]*phone{"direct": s.phones(each, direct), "behind NAT": s.phones(each, natted), "strict about timestamps": s.phones(each, strict)}
 	deafOnes := s.phones(1, deaf)
