@@ -47,19 +47,12 @@ func TestPhonesReconnect(t *testing.T) {
 
 	kinds := map[string][]*phone{"direct": s.phones(each, direct), "behind NAT": s.phones(each, natted), "strict about timestamps": s.phones(each, strict)}
 	deafOnes := s.phones(1, deaf)
-	s.sippServers()
-	s.sippCalls(direct, natted)
-	s.told(3*each + 3)
+	s.told(3*each + 1)
 
 	died := lab.Now()
 	s.must(s.Cut(s.Node(0)))
 	taken := s.taken("pbx1")
 	t.Logf("taken over %v after the host died", (taken - died).Round(time.Millisecond))
-	at := s.sippAt(s.holder(), 2)
-	t.Logf("SIPp: both connected again %v after the takeover", (at - taken).Round(time.Millisecond))
-	if at-taken > 2*time.Second {
-		t.Errorf("SIPp was back %v after the takeover, promised within 2 s", at-taken)
-	}
 	s.back(kinds, died, taken)
 
 	s.must(s.Restore(s.Node(0)))
@@ -68,7 +61,7 @@ func TestPhonesReconnect(t *testing.T) {
 	to := "pbx1"
 	s.await("pbx1 fit", func(ctx context.Context) error { return s.WaitHeld(ctx, 0, "pbx1", "pbx2", "pbx3") })
 	kinds["connected a moment ago"] = s.phones(each, natted)
-	at = lab.Now()
+	at := lab.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	out, err := s.Node(0).Run(ctx, binary, "move", "--run-dir", s.RunDir(0), "vip1", to)
