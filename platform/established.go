@@ -62,6 +62,33 @@ func EstablishedTCP(at []netip.Addr, each func(local, remote netip.AddrPort)) er
 	return nil
 }
 
+// DestroyTCP ends one established TCP connection of the calling goroutine's network
+// namespace as a reset would: its owner reads ECONNABORTED. Like
+//
+//	ss -K src LOCAL dst REMOTE
+//
+// That there is none is no error. It needs CAP_NET_ADMIN, and a kernel with
+// CONFIG_INET_DIAG_DESTROY (Linux 4.5).
+func DestroyTCP(local, remote netip.AddrPort) error {
+	request := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	b := make([]byte, inetDiagReqLen)
+	b[0], b[1] = unix.AF_INET, unix.IPPROTO_TCP
+	if local.Addr().Is6() {
+		b[0] = unix.AF_INET6
+	}
+	binary.NativeEndian.PutUint32(b[4:], 1<<tcpEstablished)
+	binary.BigEndian.PutUint16(b[8:], local.Port())
+	binary.BigEndian.PutUint16(b[10:], remote.Port())
+	copy(b[12:28], local.Addr().AsSlice())
+	copy(b[28:44], remote.Addr().AsSlice())
+	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // whatever its cookie is
+	request.AddRawData(b)
+	if _, err := request.Execute(unix.NETLINK_INET_DIAG, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("end the TCP connection of %s with %s: %w (needs CAP_NET_ADMIN)", remote, local, err)
+	}
+	return nil
+}
+
 func parseConnection(b []byte) (local, remote netip.AddrPort, ok bool) {
 	if len(b) < inetDiagMsgLen || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 {
 		return local, remote, false
