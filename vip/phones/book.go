@@ -42,9 +42,9 @@ type entry struct {
 // NewBook makes an empty one.
 func NewBook() *Book { return &Book{pages: map[netip.Addr]*page{}} }
 
-// Hear takes a part, or all, of what a holder says of a VIP. A connection that there
-// is no room for is left out.
-func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration) {
+// Hear takes a part, or all, of what a holder says of a VIP, and gives how many it
+// left out: there is no room for them, or no phone can have such a connection.
+func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration) (refused int) {
 	p := b.pages[vip]
 	if p == nil {
 		p = &page{entries: map[key]entry{}}
@@ -56,14 +56,17 @@ func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration)
 	}
 	for _, c := range connections {
 		k := key{c.Phone, c.Port}
-		if _, known := p.entries[k]; !known {
-			if len(p.entries) >= Most || b.size >= MostOfAll {
-				continue
-			}
+		_, known := p.entries[k]
+		if !c.reachable(vip) || !known && (len(p.entries) >= Most || b.size >= MostOfAll) {
+			refused++
+			continue
+		}
+		if !known {
 			b.size++
 		}
 		p.entries[k] = entry{c, now}
 	}
+	return refused
 }
 
 // makeRoom forgets what is stale.

@@ -62,9 +62,44 @@ func TestBookAgesAgainstTheHolder(t *testing.T) {
 	b.expect(t, vip1, phones(1, 2))
 }
 
+// What no phone can have is left out and counted: a node that lies has no keepalive
+// sent to a group, nor with the wrong family's header.
+func TestBookRefusesWhatIsNoPhone(t *testing.T) {
+	for _, c := range []struct {
+		vip   netip.Addr
+		phone string
+		port  uint16
+	}{
+		{vip1, "198.51.100.7:0", 5060},
+		{vip1, "198.51.100.7:5060", 0},
+		{vip1, "0.0.0.0:5060", 5060},
+		{vip1, "224.0.0.1:5060", 5060},
+		{vip1, "169.254.1.1:5060", 5060},
+		{vip1, "[2001:db8::7]:5060", 5060},
+		{vip1, "[::ffff:198.51.100.7]:5060", 5060},
+		{netip.MustParseAddr("2001:db8::101"), "[::ffff:198.51.100.7]:5060", 5060},
+		{netip.MustParseAddr("2001:db8::101"), "198.51.100.7:5060", 5060},
+		{netip.MustParseAddr("2001:db8::101"), "[ff02::1]:5060", 5060},
+		{netip.MustParseAddr("2001:db8::101"), "[fe80::7]:5060", 5060},
+	} {
+		b := NewBook()
+		no := Connection{Phone: netip.MustParseAddrPort(c.phone), Port: c.port}
+		if n := b.Hear(c.vip, []Connection{no, {}, phone(1)}, 0); c.vip.Is4() && n != 2 || c.vip.Is6() && n != 3 {
+			t.Errorf("%s at %s: %d refused", c.phone, c.vip, n)
+		}
+		if c.vip.Is4() {
+			b.expect(t, c.vip, phones(1, 2))
+		} else {
+			b.expect(t, c.vip, nil)
+		}
+	}
+}
+
 func TestBookIsBounded(t *testing.T) {
 	b := NewBook()
-	b.Hear(vip1, phones(0, Most+10), 0)
+	if n := b.Hear(vip1, phones(0, Most+10), 0); n != 10 {
+		t.Errorf("%d refused, want 10", n)
+	}
 	if n := len(b.pages[vip1].entries); n != Most {
 		t.Errorf("%d connections of one VIP kept, bound %d", n, Most)
 	}

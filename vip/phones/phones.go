@@ -28,14 +28,22 @@ const (
 )
 
 // List tells of the established connections on each of vips, Most of each at most.
-// Phones with a link-local address are left out: it says nothing at another node.
 func List(vips []netip.Addr) (map[netip.Addr][]Connection, error) {
 	all := map[netip.Addr][]Connection{}
 	err := platform.EstablishedTCP(vips, func(local, remote netip.AddrPort) {
-		of := all[local.Addr()]
-		if len(of) < Most && !remote.Addr().IsLinkLocalUnicast() && slices.Contains(vips, local.Addr()) {
-			all[local.Addr()] = append(of, Connection{Phone: remote, Port: local.Port()})
+		of, c := all[local.Addr()], Connection{Phone: remote, Port: local.Port()}
+		if len(of) < Most && slices.Contains(vips, local.Addr()) && c.reachable(local.Addr()) {
+			all[local.Addr()] = append(of, c)
 		}
 	})
 	return all, err
+}
+
+// reachable says whether a keepalive could go from another node of vip to the phone: a
+// link-local address means nothing there, and what is no connection at all comes
+// from a node that lies.
+func (c Connection) reachable(vip netip.Addr) bool {
+	a := c.Phone.Addr()
+	return a.Is4() == vip.Is4() && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLinkLocalUnicast() &&
+		c.Phone.Port() != 0 && c.Port != 0
 }
