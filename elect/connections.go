@@ -9,7 +9,8 @@ type Connections struct {
 	Items []Connection // at most MaxConnections; none: there are none
 }
 
-// MaxConnections is how many one message carries.
+// MaxConnections is how many one message carries. So many of IPv4, or half as many of
+// IPv6, fit into a packet of 1280 bytes.
 const MaxConnections = 64
 
 // Connection is one TCP connection, as its end at the VIP has it.
