@@ -195,7 +195,7 @@ func (a *Agent) tasks() []task {
 // the network may.
 func (a *Agent) deliver(r elect.Received) {
 	if m, of := r.Msg.(elect.Connections); of { // no decision hangs on it
-		a.phones.hear(m)
+		a.phones.take(m)
 		return
 	}
 	select {

@@ -57,7 +57,7 @@ const unbindRetry = 100 * time.Millisecond
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
 		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
-		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 256)}
 	b.takeNames()
 	for id, ap := range b.applied {
 		if ap.vip != nil {
@@ -286,7 +286,6 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
 		}
 		b.forget(ap)
-		b.a.phones.taken(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
 		b.a.report(elect.Bound{VIP: ap.id, On: true})
 	}
@@ -400,6 +399,7 @@ func (b *binder) flushConntrack(ctx context.Context) {
 			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
 				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
 			}
+			b.a.phones.flushed(ip)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"sync"
@@ -15,47 +16,29 @@ const (
 	// phonesEvery is how often a holder lists its phones: who has connected since is
 	// not woken.
 	phonesEvery = 2 * time.Second
-	// A few messages at a time, so that a thousand phones crowd no heartbeat out of a
-	// socket's buffer.
-	sharesAtOnce = 4
-	sharePause   = 20 * time.Millisecond
-	// wakesAtOnce each wakePause, 1000 a second: each is a phone that connects, with
-	// TLS mostly, and registers.
-	wakesAtOnce = 10
-	wakePause   = 10 * time.Millisecond
+	// sharePause is after each message, so that thousands of phones crowd no heartbeat
+	// out of the loop or a socket's buffer.
+	sharePause = 5 * time.Millisecond
 )
-
-// wakeRounds are when after a takeover each phone is woken: again, since keepalive,
-// answer or reset may be lost, or the router late. More than 500 ms apart: a Linux
-// phone answers no sooner (tcp_invalid_ratelimit). A phone that is connected again
-// has another port, or shrugs it off.
-var wakeRounds = []struct {
-	after time.Duration
-	send  func(*phones.Waker, phones.Connection) error
-}{
-	{0, (*phones.Waker).Wake},
-	{600 * time.Millisecond, (*phones.Waker).Wake},
-	{1300 * time.Millisecond, (*phones.Waker).Reset}, // who is left drops keepalives
-	{4 * time.Second, (*phones.Waker).Wake},
-	{10 * time.Second, (*phones.Waker).Reset},
-}
 
 // phoneBook has phones that are connected by TCP hear of a takeover (§5.5): it tells
 // the other nodes of those on the VIPs held here, keeps what they tell, and wakes
 // them when a VIP is taken. All of it is beside the loop.
 type phoneBook struct {
-	a      *Agent
-	wakes  chan netip.Addr // taken
-	lefts  chan netip.Addr // let go
-	mu     sync.Mutex
-	book   *phones.Book
-	shared atomic.Uint64
-	woken  atomic.Uint64
-	errors atomic.Uint64
+	a     *Agent
+	heard chan elect.Connections
+	wakes chan netip.Addr // taken
+	lefts chan netip.Addr // let go
+	mu    sync.Mutex
+	book  *phones.Book
+	pace  sync.Mutex // held over a few keepalives and the pause after them
+
+	shared, refused, woken, errors atomic.Uint64
 }
 
 func newPhoneBook(a *Agent) *phoneBook {
-	return &phoneBook{a: a, book: phones.NewBook(), wakes: make(chan netip.Addr, 256), lefts: make(chan netip.Addr, 256)}
+	return &phoneBook{a: a, book: phones.NewBook(), heard: make(chan elect.Connections, 256),
+		wakes: make(chan netip.Addr, 256), lefts: make(chan netip.Addr, 256)}
 }
 
 // run lists and wakes until ctx ends.
@@ -63,6 +46,7 @@ func (b *phoneBook) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { b.share(ctx) })
+	wg.Go(func() { b.keep(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -110,24 +94,25 @@ func (b *phoneBook) tell(ctx context.Context, numbers *phones.Numbers, vips []ne
 	if err != nil {
 		return err
 	}
-	sent := 0
 	for _, vip := range vips {
 		of := all[vip]
 		if numbers != nil {
-			if err = numbers.Fill(vip, of); err != nil {
+			err = cmp.Or(err, numbers.Fill(vip, of)) // without numbers, some are woken all the same
+		}
+		size := elect.MaxConnections
+		if vip.Is6() {
+			size /= 2 // for the MTU's sake
+		}
+		for first := 0; first == 0 || first < len(of); first += size {
+			part := of[first:min(first+size, len(of))]
+			b.a.report(elect.Share{Connections: elect.Connections{VIP: vipID(vip), Items: toElect(part)}, Left: left})
+			b.shared.Add(uint64(len(part)))
+			if !pause(ctx, sharePause) {
 				return err
 			}
 		}
-		for first := 0; first == 0 || first < len(of); first += elect.MaxConnections {
-			part := of[first:min(first+elect.MaxConnections, len(of))]
-			b.a.report(elect.Share{Connections: elect.Connections{VIP: vipID(vip), Items: toElect(part)}, Left: left})
-			b.shared.Add(uint64(len(part)))
-			if sent++; sent%sharesAtOnce == 0 && !pause(ctx, sharePause) {
-				return nil
-			}
-		}
 	}
-	return nil
+	return err
 }
 
 func (b *phoneBook) held() (vips []netip.Addr) {
@@ -139,10 +124,32 @@ func (b *phoneBook) held() (vips []netip.Addr) {
 	return vips
 }
 
+// take takes a message from the network and does not wait.
+func (b *phoneBook) take(m elect.Connections) {
+	select {
+	case b.heard <- m:
+	default:
+		b.refused.Add(uint64(len(m.Items)))
+	}
+}
+
+// keep writes into the book what was heard.
+func (b *phoneBook) keep(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-b.heard:
+			b.hear(m)
+		}
+	}
+}
+
 // hear takes what another node says of the phones on a VIP it holds.
 func (b *phoneBook) hear(m elect.Connections) {
 	l := b.a.names().byID[m.VIP]
 	if l == nil || l.vip == nil || l.left {
+		b.refused.Add(uint64(len(m.Items)))
 		return
 	}
 	connections := make([]phones.Connection, 0, len(m.Items))
@@ -151,7 +158,7 @@ func (b *phoneBook) hear(m elect.Connections) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.book.Hear(l.address, connections, time.Duration(b.a.Now()))
+	b.refused.Add(uint64(b.book.Hear(l.address, connections, time.Duration(b.a.Now()))))
 }
 
 func toElect(connections []phones.Connection) (items []elect.Connection) {
@@ -161,76 +168,30 @@ func toElect(connections []phones.Connection) (items []elect.Connection) {
 	return items
 }
 
-// taken has the phones on a VIP woken, which has been bound and announced.
-func (b *phoneBook) taken(ap *applied) { b.hand(b.wakes, ap) }
+// flushed has the phones on a VIP woken that has been bound and announced here, and
+// whose connection-tracking entries of before are gone: those of the phones that come
+// back would go with them.
+func (b *phoneBook) flushed(vip netip.Addr) {
+	if b.a.Ends.Ahead(vip) {
+		b.hand(b.wakes, vip)
+	}
+}
 
 // left has the next holder told of the phones on a VIP, which has been unbound.
-func (b *phoneBook) left(ap *applied) { b.hand(b.lefts, ap) }
-
-func (b *phoneBook) hand(to chan netip.Addr, ap *applied) {
-	if ap.vip == nil {
-		return
+func (b *phoneBook) left(ap *applied) {
+	if ap.vip != nil {
+		b.hand(b.lefts, ap.address.IP)
 	}
+}
+
+func (b *phoneBook) hand(to chan netip.Addr, vip netip.Addr) {
 	select {
-	case to <- ap.address.IP:
+	case to <- vip:
 	default: // more at once than a file has VIPs: their phones notice by themselves
 	}
 }
 
-// wake sends the keepalives while the VIP is held here. The last holder's last word
-// may come after the first round.
-func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
-	var w *phones.Waker
-	var connections []phones.Connection
-	began := b.a.Now()
-	for _, round := range wakeRounds {
-		if !pause(ctx, time.Duration(began.Add(round.after)-b.a.Now())) || !b.a.Ends.Ahead(vip) {
-			return
-		}
-		b.mu.Lock()
-		connections = append(connections, b.book.Take(vip)...)
-		b.mu.Unlock()
-		if len(connections) == 0 {
-			continue
-		}
-		if w == nil {
-			var err error
-			if w, err = phones.OpenWaker(vip); err != nil {
-				b.a.recorder.warn("wake the phones connected by TCP", err)
-				return
-			}
-			defer w.Close()
-		}
-		b.send(ctx, vip, connections, func(c phones.Connection) error { return round.send(w, c) })
-	}
-}
-
-// send goes through all of them while the VIP is held.
-func (b *phoneBook) send(ctx context.Context, vip netip.Addr, connections []phones.Connection, send func(phones.Connection) error) {
-	for i, c := range connections {
-		if i > 0 && i%wakesAtOnce == 0 && !pause(ctx, wakePause) || !b.a.Ends.Ahead(vip) {
-			return
-		}
-		if send(c) != nil {
-			b.errors.Add(1)
-		} else {
-			b.woken.Add(1)
-		}
-	}
-}
-
-// pause waits and reports whether ctx goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return ctx.Err() == nil
-	}
-}
-
 func (b *phoneBook) addPhoneCounters(c map[string]uint64) {
-	c["phones_shared"], c["phones_woken"], c["phones_wake_errors"] = b.shared.Load(), b.woken.Load(), b.errors.Load()
+	c["phones_shared"], c["phones_refused"] = b.shared.Load(), b.refused.Load()
+	c["phones_woken"], c["phones_wake_errors"] = b.woken.Load(), b.errors.Load()
 }
