@@ -18,7 +18,7 @@ func TestThousandPhones(t *testing.T) {
 	k := &kind{name: "of a thousand", n: many, from: s.Phone().Addr}
 	all := map[*kind][]*phone{k: s.phones(k)}
 	before, used := s.counters(0), s.cpu(0)
-	const span = 4 * time.Second // in which there is a whole round
+	const span = 3 * time.Second // in which there is a whole round
 	<-time.After(span)
 	used = s.cpu(0) - used
 	now := s.counters(0)

@@ -47,7 +47,7 @@ func TestPhonesReconnect(t *testing.T) {
 	deafOne := s.phones(&kind{name: "deaf", n: 1, from: deaf})[0]
 	s.sippServers()
 	s.sippPhones()
-	s.told(len(kinds)*each + 3)
+	s.told(uint64(len(kinds)*each) + 3)
 
 	died := lab.Now()
 	s.must(s.Cut(s.Node(0)))
@@ -60,7 +60,7 @@ func TestPhonesReconnect(t *testing.T) {
 
 	s.must(s.Restore(s.Node(0)))
 	s.atRest()
-	s.told(len(kinds) * each)
+	s.told(uint64(len(kinds) * each))
 	justNow := &kind{name: "connected a moment ago", n: each, from: natted}
 	all[justNow] = s.phones(justNow)
 	at := lab.Now()
@@ -101,16 +101,23 @@ func (s *site) onTheWay(direct, natted, strict, deaf netip.Addr) {
 `, s.VIPs[0], deaf, strict))
 }
 
-// told waits until the holders have told the others of n phones, in a round that
-// began after now.
-func (s *site) told(n int) {
+// told waits until the holders have told the others of n phones in a round that began
+// after now: after a pause between two.
+func (s *site) told(n uint64) {
 	s.t.Helper()
-	before := s.shared()
+	const pause = 200 * time.Millisecond
+	last, at, paused := s.shared(), lab.Now(), false
 	s.await("the holders' word of their phones", func(context.Context) error {
-		if told := s.shared() - before; told < uint64(2*n) { // one of the rounds may have begun before
-			return fmt.Errorf("%d told of, want %d twice", told, n)
+		now := s.shared()
+		switch {
+		case paused && now-last >= n:
+			return nil
+		case !paused && now != last:
+			last, at = now, lab.Now()
+		case lab.Now()-at > pause:
+			paused = true
 		}
-		return nil
+		return fmt.Errorf("%d told of since %d, want %d", now, last, n)
 	})
 }
 
