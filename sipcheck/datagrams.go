@@ -109,6 +109,7 @@ func (l *datagrams) wait() (arrival, bool) {
 	n, err := s.Read(l.in)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		l.poked = true
+		l.woken.Store(false) // whatever wake was called for is there to be seen by now
 		return arrival{}, false
 	}
 	return arrival{message: l.in[:max(n, 0)], err: err}, true
