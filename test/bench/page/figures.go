@@ -31,18 +31,27 @@ func silenceOf(r Run) time.Duration { return r.Silence }
 func ownersOf(r Run) time.Duration  { return r.TwoOwners }
 func movedOf(r Run) time.Duration   { return r.Moved }
 
-// quantile is the nearest-rank one: of eleven runs the sixth is the median, the
-// eleventh p99.
-func quantile(runs []Run, q float64, of func(Run) time.Duration) time.Duration {
-	var values []time.Duration
+// sorted are the values of runs, in order.
+func sorted(runs []Run, of func(Run) time.Duration) (values []time.Duration) {
 	for _, r := range runs {
 		values = append(values, of(r))
 	}
 	slices.Sort(values)
+	return values
+}
+
+// quantile is the nearest-rank one: of ten runs the tenth is p99.
+func quantile(runs []Run, q float64, of func(Run) time.Duration) time.Duration {
+	values := sorted(runs, of)
 	return values[int(math.Ceil(q*float64(len(values))))-1]
 }
 
-func median(runs []Run, of func(Run) time.Duration) time.Duration { return quantile(runs, 0.5, of) }
+// median of an even number of runs is halfway between the two in the middle.
+func median(runs []Run, of func(Run) time.Duration) time.Duration {
+	values := sorted(runs, of)
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
 
 func worst(runs []Run, of func(Run) time.Duration) time.Duration { return quantile(runs, 1, of) }
 

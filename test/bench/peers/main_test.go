@@ -26,7 +26,7 @@ var (
 	tools    = flag.String("peers.tools", strings.Join(page.Tools, ","), "which tools")
 	settings = flag.String("peers.settings", strings.Join(page.Settings, ","), "which settings")
 	faults   = flag.String("peers.faults", "", "which faults, of the page's names, or steady; default all")
-	runs     = flag.Int("peers.runs", 11, "good runs of each fault")
+	runs     = flag.Int("peers.runs", 10, "good runs of each fault")
 	out      = flag.String("peers.out", root, "the project whose docs are written")
 )
 

@@ -59,7 +59,7 @@ func (s *site) settle() error {
 }
 
 // home has the VIPs go home and waits until they are there, seen from outside, and
-// have been for two heartbeats.
+// have been for a heartbeat.
 func (s *site) home() error {
 	const again = 2 * time.Second // told to go home once more
 	var since, told time.Duration
@@ -79,7 +79,7 @@ func (s *site) home() error {
 		if since == 0 {
 			since = lab.Now()
 		}
-		if lab.Now() < since+max(2*s.heartbeat(), 200*time.Millisecond) {
+		if lab.Now() < since+max(s.heartbeat(), 200*time.Millisecond) {
 			return errors.New("at home since just now")
 		}
 		return nil
