@@ -6,7 +6,7 @@ import (
 )
 
 // shown is how long after a fault a plot of courses goes on.
-var shown = map[string]time.Duration{"default": 5 * time.Second, "100ms": 2500 * time.Millisecond, "50ms": 2500 * time.Millisecond, "10ms": 2500 * time.Millisecond}
+var shown = map[string]time.Duration{"default": 7 * time.Second, "100ms": 2500 * time.Millisecond, "50ms": 2500 * time.Millisecond, "10ms": 2500 * time.Millisecond}
 
 // Courses draws, for one setting, what the phone heard from each fault on: for
 // each tool the run of the median silence. "" where there is none.
@@ -23,16 +23,16 @@ func (f Figures) Courses(setting string) string {
 	s := draw(plotWidth, bottom+30, setting+": silence over time")
 	s.text("title", 12, 22, "Silence over time, "+setting+": what the phone heard after each fault, run of the median silence")
 	legend(s)
-	for d := time.Duration(0); d <= end; d += end / 5 {
+	for d := time.Duration(0); d <= end; d += 500 * time.Millisecond * (1 + end/(5*time.Second)) {
 		s.line("grid", x(d), top, x(d), bottom)
-		s.text("faint mid", x(d), bottom+18, d.String())
+		s.text("faint mid", x(d), bottom+18, tickLabel(d))
 	}
 	for _, r := range rows.list {
 		y := top + r.y
 		if r.title != "" {
-			s.text("", 12, y+12, r.title)
+			s.text("", 12, y+10, r.title)
 		}
-		s.text("faint", 130, y+12, r.tool)
+		s.text("faint", 146, y+10, r.tool)
 		for _, c := range r.run.Course {
 			from, to := max(c.From, 0), min(c.To, end)
 			if to <= from {
@@ -63,7 +63,7 @@ func classOf(who string) string {
 const home = "pbx1"
 
 func legend(s *svg) {
-	at := 130.0
+	at := 146.0
 	for _, l := range []struct{ class, text string }{{"home", "the old holder answers"}, {"nobody", "silence"}, {"other", "another answers"}, {"both", "two owners"}} {
 		height := 11.0
 		if l.class == "both" {

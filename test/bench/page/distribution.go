@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"math"
 	"time"
 )
@@ -42,7 +43,11 @@ func (f Figures) Distribution(fault Fault) string {
 	for _, tick := range []time.Duration{1, 10, 100, 1000, 10000} {
 		d := tick * time.Millisecond
 		s.line("grid", decade(d), top, decade(d), bottom)
-		s.text("faint mid", decade(d), bottom+18, tickLabel(d))
+		label := tickLabel(d)
+		if d == time.Millisecond { // what is shorter is there, too
+			label = "≤ " + label
+		}
+		s.text("faint mid", decade(d), bottom+18, label)
 	}
 	for i, r := range rows {
 		y := top + rowHeight*(float64(i)+0.5)
@@ -59,8 +64,12 @@ func (f Figures) Distribution(fault Fault) string {
 }
 
 func tickLabel(d time.Duration) string {
-	if d == time.Millisecond {
-		return "≤ 1 ms"
+	switch {
+	case d == 0:
+		return "0"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	default:
+		return fmt.Sprintf("%g s", d.Seconds())
 	}
-	return d.String()
 }
