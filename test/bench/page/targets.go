@@ -114,7 +114,7 @@ func (f Figures) oneOwner(setting string) []string {
 // Headline is the README's table: the defaults of each.
 func (f Figures) Headline() string {
 	var rows [][]string
-	for _, name := range []string{"silent-host", "planned-move", "pbx-killed", "agent-frozen", "partition"} {
+	for _, name := range []string{"silent-host", "planned-stop", "planned-move", "pbx-killed", "agent-frozen", "partition"} {
 		row := []string{Faults[faultIndex(name)].Title}
 		for _, t := range Tools {
 			runs, _ := f.of(t, "default", name)
