@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -77,6 +78,9 @@ func (u *Usage) add(pid int, fields []string) error {
 	}
 	for _, t := range threads {
 		stat, err := os.ReadFile(t)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a thread that has just ended
+		}
 		if err != nil {
 			return err
 		}
