@@ -126,7 +126,7 @@ func (r *record) with(name, setting string, do func(*site) error) {
 // cell repeats a fault until enough runs were seen clearly.
 func (r *record) cell(s *site, name, setting, fault string) error {
 	var list []page.Run
-	for good := 0; good < *runs && len(list) < 3**runs; {
+	for good := 0; good < *runs && len(list) < 2**runs; {
 		run, err := s.once(fault)
 		if err != nil {
 			return err
@@ -155,7 +155,7 @@ func (s *site) once(name string) (run page.Run, err error) {
 	}
 	report := s.phone.Report(at-before, to)
 	run.Silence, run.Stall = report.Silence, report.Stall
-	run.Rejected = run.Stall > max(maxStall, run.Silence/100)
+	run.Rejected = s.blind(report)
 	if moved, ok := s.moved(at); ok && moved < to {
 		run.Moved = moved - at
 	}
@@ -181,8 +181,8 @@ func (s *site) ends(f fault, at time.Duration) (to time.Duration, err error) {
 		return lab.Now() - answers, err
 	}
 	err = wait("another holder", func(context.Context) error {
-		if _, ok := s.moved(at); !ok {
-			return errors.New("the phone has heard none")
+		if last, ok := s.phone.Last(); !ok || last.Sent < at || last.Server == s.Node(0).Name {
+			return fmt.Errorf("the phone has heard %q", last.Server)
 		}
 		return nil
 	})

@@ -14,7 +14,7 @@ import (
 
 const (
 	patience = 40 * time.Second      // for what has to come
-	maxStall = 5 * time.Millisecond  // of the observer, or 1 % of the silence
+	maxStall = 5 * time.Millisecond  // of the observer
 	before   = 50 * time.Millisecond // watched before each fault
 	after    = 50 * time.Millisecond // watched after the address has moved
 	atRest   = 15 * time.Second      // measured for the cost

@@ -115,6 +115,18 @@ func (s *site) holders(vip netip.Addr) (list []string, err error) {
 	return list, err
 }
 
+// blind says that the phone was held up too much to be believed: around the
+// silence for more than 5 ms, or 1 % of it, or elsewhere for longer than the
+// silence, so that a longer one could hide there.
+func (s *site) blind(r lab.SIPReport) bool {
+	const around = 100 * time.Millisecond
+	if r.Stall > max(maxStall, r.Silence) {
+		return true
+	}
+	near := s.phone.Report(r.SilenceFrom-around, r.SilenceTo+around)
+	return r.Silence > 0 && near.Stall > max(maxStall, r.Silence/100)
+}
+
 // moved is the time of the phone's first question since a moment that another node
 // than home answered; false if there is none.
 func (s *site) moved(since time.Duration) (time.Duration, bool) {
