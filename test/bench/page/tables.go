@@ -7,7 +7,10 @@ import (
 	"time"
 )
 
-const absent = "–"
+const (
+	absent = "–"
+	enough = 10 // runs; a cell of fewer says so
+)
 
 // Silences is one table per setting: what the phone heard of each fault.
 func (f Figures) Silences() string {
@@ -55,7 +58,11 @@ func (f Figures) silence(tool, setting, fault string) []string {
 	if w := worst(runs, ownersOf); w > median(runs, ownersOf) {
 		owners += " (" + duration(w) + ")"
 	}
-	return []string{"**" + duration(median(runs, silenceOf)) + "**", duration(quantile(runs, 0.99, silenceOf)), moved, owners}
+	middle := "**" + duration(median(runs, silenceOf)) + "**"
+	if len(runs) < enough {
+		middle += fmt.Sprintf(" (%d runs)", len(runs))
+	}
+	return []string{middle, duration(quantile(runs, 0.99, silenceOf)), moved, owners}
 }
 
 // Losses is the table of the minutes with packet loss.
