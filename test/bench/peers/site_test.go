@@ -98,7 +98,7 @@ func (s *site) atHome() error {
 		}
 	}
 	last, ok := s.phone.Last()
-	if !ok || last.Server != s.Node(0).Name || last.Sent < lab.Now()-500*time.Millisecond {
+	if !ok || last.Server != s.Node(0).Name || last.Sent < lab.Now()-50*time.Millisecond {
 		return fmt.Errorf("the phone heard %q at %v, now %v", last.Server, last.Sent, lab.Now())
 	}
 	return nil
@@ -116,15 +116,15 @@ func (s *site) holders(vip netip.Addr) (list []string, err error) {
 }
 
 // blind says that the phone was held up too much to be believed: around the
-// silence for more than 5 ms, or 1 % of it, or elsewhere for longer than the
-// silence, so that a longer one could hide there.
+// silence for more than 5 ms, 1 % of it and 1/50 of a heartbeat, or elsewhere for longer
+// than the silence and 1/10 of a heartbeat, so that a longer one could hide there.
 func (s *site) blind(r lab.SIPReport) bool {
 	const around = 100 * time.Millisecond
-	if r.Stall > max(maxStall, r.Silence) {
+	if r.Stall > max(maxStall, r.Silence, s.heartbeat()/10) {
 		return true
 	}
 	near := s.phone.Report(r.SilenceFrom-around, r.SilenceTo+around)
-	return r.Silence > 0 && near.Stall > max(maxStall, r.Silence/100)
+	return r.Silence > 0 && near.Stall > max(maxStall, r.Silence/100, s.heartbeat()/50)
 }
 
 // moved is the time of the phone's first question since a moment that another node
