@@ -126,8 +126,15 @@ func (r *record) with(name, setting string, do func(*site) error) {
 // cell repeats a fault until enough runs were seen clearly.
 func (r *record) cell(s *site, name, setting, fault string) error {
 	var list []page.Run
-	for good := 0; good < *runs && len(list) < 2**runs; {
+	for good, tries := 0, 0; good < *runs && tries < 2**runs; tries++ {
 		run, err := s.once(fault)
+		if errors.Is(err, errRefused) {
+			fmt.Printf("  %-11s %-8s %-13s %v\n", name, setting, fault, err)
+			if err := s.home(); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -137,8 +144,15 @@ func (r *record) cell(s *site, name, setting, fault string) error {
 			good++
 		}
 	}
+	if len(list) == 0 {
+		return fmt.Errorf("%w, not once", errRefused)
+	}
 	return r.keep(list)
 }
+
+// errRefused: a fault could not be made, a planned move while the address had no
+// holder, say. It is made again.
+var errRefused = errors.New("not begun")
 
 // once makes a fault, with everything at home, and watches until it is so again.
 func (s *site) once(name string) (run page.Run, err error) {
@@ -147,7 +161,7 @@ func (s *site) once(name string) (run page.Run, err error) {
 	run = conditions()
 	at := lab.Now()
 	if err := f.begin(s); err != nil {
-		return run, fmt.Errorf("begin: %w", err)
+		return run, fmt.Errorf("%w: %w", errRefused, err)
 	}
 	to, err := s.ends(f, at)
 	if err != nil {
