@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -145,7 +144,6 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	b.mu.Unlock()
 	if changed {
 		poke(b.wake)
-		runtime.Gosched() // the address first: another thread would have to wake up for it, and packets can wait 0.1 ms
 	}
 }
 
