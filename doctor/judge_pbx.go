@@ -1,0 +1,215 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"sipalive/config"
+)
+
+// sip: what this node finds, and what the others say of every PBX.
+func sip(f *Facts) (out []Finding) {
+	for _, p := range f.Probes {
+		text := fmt.Sprintf("%s: %s: %s", p.Who, p.What, p.Word)
+		if p.Why != "" {
+			text += ": " + strings.ReplaceAll(p.Why, "\n", " ")
+		}
+		if !p.Bad {
+			out = append(out, fine(text))
+			continue
+		}
+		out = append(out, bad(text, "see that the PBX runs, listens there and lets OPTIONS pass (acl, firewall): `sipalive ping` asks once"))
+	}
+	if !f.running() {
+		return out
+	}
+	for _, n := range f.Agent.Status.Nodes {
+		var deaf []string
+		for _, v := range n.Views {
+			if v.From != f.Agent.Status.Node && v.SIP != "up" && v.SIP != "rising" {
+				deaf = append(deaf, v.From+" ("+v.SIP+")")
+			}
+		}
+		if len(deaf) > 0 {
+			out = append(out, bad(fmt.Sprintf("%s: its PBX does not answer %s", n.Name, strings.Join(deaf, ", ")),
+				"let SIP from every node's address pass at "+n.Name+" (acl, fail2ban, firewall): without it a dead PBX is not told from a deaf observer"))
+		}
+	}
+	return out
+}
+
+func eventSocket(f *Facts) []Finding {
+	p := f.PBX
+	switch {
+	case p == nil:
+		return nil
+	case p.PasswdErr != nil:
+		return []Finding{bad(p.PasswdErr.Error(), "chown to the agent's user and chmod 600")}
+	case p.Err != nil && p.Used:
+		return []Finding{bad(fmt.Sprintf("event socket at %s: %v", p.Address, p.Err), "see [freeswitch] in the file: address and password_file; the file's freeswitch actions fail without it")}
+	case p.Err != nil:
+		return []Finding{warn(fmt.Sprintf("event socket at %s: %v", p.Address, p.Err), "set [freeswitch] password_file, if its actions, drain --wait-calls or ready_check are to be used")}
+	}
+	return []Finding{fine("event socket at " + p.Address + ": the password is accepted")}
+}
+
+// nonlocal: a profile on a VIP has to be bound before the VIP is here.
+func nonlocal(f *Facts) (out []Finding) {
+	if f.Nonlocal == nil {
+		return nil
+	}
+	needed := map[string]string{}
+	for _, v := range f.bindable() {
+		profiles := profilesOf(v.Actions)
+		if f.PBX != nil && f.PBX.Sofia != nil {
+			profiles = append(profiles, f.PBX.Sofia.on(v.Address)...)
+		}
+		if len(profiles) == 0 && len(f.Config.SIP.OnVIP(v.Name)) == 0 {
+			continue
+		}
+		version := "ipv4"
+		if v.Address.Is6() {
+			version = "ipv6"
+		}
+		if needed[version] == "" {
+			needed[version] = v.Name
+		}
+	}
+	for _, version := range []string{"ipv4", "ipv6"} {
+		name := "net." + version + ".ip_nonlocal_bind"
+		switch vip := needed[version]; {
+		case vip == "":
+		case f.Nonlocal[version] == "1":
+			out = append(out, fine(name+" = 1: a profile can be bound before its VIP is here"))
+		default:
+			out = append(out, bad(fmt.Sprintf("%s is %s: what listens on %s starts only where the VIP is, a second late at best", name, cmp.Or(f.Nonlocal[version], "not there"), vip),
+				fmt.Sprintf("echo %s = 1 > /etc/sysctl.d/60-sipalive.conf && sysctl --system; then restart the profile", name)))
+		}
+	}
+	return out
+}
+
+// profileWords find the profile in an action: `sofia profile NAME recover` and our
+// own `profile-recover NAME`.
+var profileWords = regexp.MustCompile(`^(?:sofia\s+profile|profile-recover)\s+(\S+)`)
+
+func profilesOf(actions []config.Action) (names []string) {
+	for _, a := range actions {
+		for _, c := range a.FreeSWITCH {
+			if m := profileWords.FindStringSubmatch(strings.TrimSpace(c)); m != nil && !slices.Contains(names, m[1]) {
+				names = append(names, m[1])
+			}
+		}
+	}
+	return names
+}
+
+// traps are what has cost others a night with FreeSWITCH.
+func traps(f *Facts) (out []Finding) {
+	if f.Config == nil {
+		return nil
+	}
+	out = append(out, sharedProfiles(f.Config.VIPs)...)
+	p := f.PBX
+	switch {
+	case p == nil || p.Err != nil:
+		return out
+	case p.SofiaErr != nil:
+		return append(out, warn(fmt.Sprintf("the configuration of its SIP profiles was not read: %v", p.SofiaErr), "see yourself: auto-restart false, one profile for each VIP, no gateway that registers from two nodes"))
+	case p.Sofia == nil:
+		return out
+	}
+	before := len(out)
+	if p.Sofia.AutoRestart {
+		out = append(out, bad("auto-restart is on: FreeSWITCH restarts its profiles whenever an address comes or goes, which hangs up calls at every takeover",
+			`<param name="auto-restart" value="false"/> in global_settings of sofia.conf.xml, then reload mod_sofia when no calls are up`))
+	}
+	out = append(out, f.wrongProfiles()...)
+	out = append(out, f.registering()...)
+	if len(out) == before {
+		out = append(out, fine("auto-restart is off, profiles and gateways are each at one address"))
+	}
+	return out
+}
+
+// sharedProfiles: `recover` takes every call of a profile's name, whatever its VIP.
+func sharedProfiles(vips []config.VIP) (out []Finding) {
+	first := map[string]string{}
+	for _, v := range vips {
+		for _, name := range profilesOf(v.Actions) {
+			if other, taken := first[name]; taken {
+				out = append(out, bad(fmt.Sprintf("%s and %s both name the profile %s: recovering one takes the other's calls", other, v.Name, name), "one profile for each VIP, by one name on every node"))
+				continue
+			}
+			first[name] = v.Name
+		}
+		for _, a := range v.Actions {
+			if slices.ContainsFunc(a.FreeSWITCH, func(c string) bool { return strings.Join(strings.Fields(c), " ") == "sofia recover" }) {
+				out = append(out, bad(v.Name+": `sofia recover` takes the calls of every profile, healthy nodes' included", "`sofia profile NAME recover`, or `profile-recover NAME`"))
+			}
+		}
+	}
+	return out
+}
+
+func (f *Facts) wrongProfiles() (out []Finding) {
+	s := f.PBX.Sofia
+	for _, v := range f.bindable() {
+		on := s.on(v.Address)
+		for _, name := range profilesOf(v.Actions) {
+			switch known := slices.Contains(s.names(), name); {
+			case !known:
+				out = append(out, bad(fmt.Sprintf("%s: its actions name the profile %s, which FreeSWITCH does not have", v.Name, name), "add the profile on this node, or correct the action"))
+			case !slices.Contains(on, name):
+				out = append(out, warn(fmt.Sprintf("%s: its profile %s is not at %s", v.Name, name, v.Address), "set sip-ip of the profile to the VIP: calls are recovered at that address"))
+			}
+		}
+		if len(on) > 1 {
+			out = append(out, warn(fmt.Sprintf("%s: the profiles %s are all at its address", v.Name, strings.Join(on, ", ")), "have the actions recover each of them, or keep one"))
+		}
+	}
+	return out
+}
+
+// registering: a gateway whose hostname is empty is loaded by every node of a
+// FusionPBX cluster, and each registers it from its own address.
+func (f *Facts) registering() (out []Finding) {
+	for _, p := range f.PBX.Sofia.Profiles {
+		if f.isVIP(p.IP) || len(p.Registering) == 0 {
+			continue
+		}
+		out = append(out, warn(fmt.Sprintf("profile %s: the gateways %s register from this node's own address: where every node loads them the last one gets the calls", p.Name, strings.Join(p.Registering, ", ")),
+			"set their Hostname in FusionPBX (empty: every node has them), or put them into the profile of a VIP"))
+	}
+	return out
+}
+
+func (f *Facts) isVIP(ip string) bool {
+	a, err := netip.ParseAddr(ip)
+	return err == nil && slices.ContainsFunc(f.Config.VIPs, func(v config.VIP) bool { return v.Address == a })
+}
+
+func keepers(f *Facts) (out []Finding) {
+	if f.Config == nil {
+		return nil
+	}
+	for _, k := range f.Keepers {
+		text := fmt.Sprintf("%s: %s has its address in %s", k.VIP, k.Program, k.File)
+		switch {
+		case k.VIP == "":
+			out = append(out, warn(k.Program+" runs on this machine", "see that it keeps no VIP of this cluster; `sipalive import` turns its configuration into this one's"))
+		case k.Running:
+			out = append(out, bad(text+": two would keep it", "take it out there; a VIP is sipalive's alone"))
+		default:
+			out = append(out, warn(text+", though it does not run now", "take it out there, before somebody starts it"))
+		}
+	}
+	if len(f.Keepers) == 0 && f.Keepers != nil {
+		out = append(out, fine("nothing else on this machine keeps a VIP"))
+	}
+	return out
+}

@@ -1,0 +1,231 @@
+package doctor
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Ruleset is what `nft -j list ruleset` printed (libnftables-json(5)).
+type Ruleset struct {
+	chains map[string]*chain // by family, table and name
+	sets   map[string][]any  // by family, table and name: elements
+}
+
+type chain struct {
+	Family string   `json:"family"`
+	Table  string   `json:"table"`
+	Name   string   `json:"name"`
+	Type   string   `json:"type"`
+	Hook   string   `json:"hook"`
+	Prio   priority `json:"prio"`
+	Policy string   `json:"policy"`
+	rules  []rule
+}
+
+// priority is a number; by name in some versions, and then the order among the
+// chains of one hook is unknown, which decides nothing: all of them have to accept.
+type priority int
+
+func (p *priority) UnmarshalJSON(raw []byte) error {
+	n, _ := strconv.Atoi(string(raw))
+	*p = priority(n)
+	return nil
+}
+
+type rule struct {
+	Family  string           `json:"family"`
+	Table   string           `json:"table"`
+	Chain   string           `json:"chain"`
+	Handle  int              `json:"handle"`
+	Comment string           `json:"comment"`
+	Expr    []map[string]any `json:"expr"`
+}
+
+type set struct {
+	Family string `json:"family"`
+	Table  string `json:"table"`
+	Name   string `json:"name"`
+	Elem   []any  `json:"elem"`
+}
+
+// ParseRuleset reads the output of `nft -j list ruleset`.
+func ParseRuleset(text []byte) (*Ruleset, error) {
+	var doc struct {
+		Objects []struct {
+			Chain *chain `json:"chain"`
+			Rule  *rule  `json:"rule"`
+			Set   *set   `json:"set"`
+			Map   *set   `json:"map"`
+		} `json:"nftables"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("read the rules of nftables: %w", err)
+	}
+	r := &Ruleset{chains: map[string]*chain{}, sets: map[string][]any{}}
+	for _, o := range doc.Objects {
+		switch {
+		case o.Chain != nil:
+			r.chains[id(o.Chain.Family, o.Chain.Table, o.Chain.Name)] = o.Chain
+		case o.Set != nil:
+			r.sets[id(o.Set.Family, o.Set.Table, o.Set.Name)] = o.Set.Elem
+		case o.Map != nil:
+			r.sets[id(o.Map.Family, o.Map.Table, o.Map.Name)] = o.Map.Elem
+		}
+	}
+	for _, o := range doc.Objects {
+		if o.Rule == nil {
+			continue
+		}
+		if c := r.chains[id(o.Rule.Family, o.Rule.Table, o.Rule.Chain)]; c != nil {
+			c.rules = append(c.rules, *o.Rule)
+		}
+	}
+	return r, nil
+}
+
+func id(family, table, name string) string { return family + " " + table + " " + name }
+
+// Packet is the first of a flow: nothing is known of it by connection tracking.
+type Packet struct {
+	Hooks       []string // of the way it takes: prerouting and input, or output and postrouting
+	In, Out     string   // interfaces
+	From, To    netip.AddrPort
+	Protocol    string // udp or tcp
+	Established bool   // an answer to what this machine sent
+}
+
+// Fate is what becomes of a packet.
+type Fate struct {
+	Dropped bool
+	Sure    bool   // no rule was met whose meaning is not understood here
+	By      string // Dropped: the rule, or the chain whose policy it is
+	List    string // Dropped: the command that shows it
+}
+
+// Fate says what becomes of p. Every chain at its hooks has to accept it.
+func (r *Ruleset) Fate(p Packet) Fate {
+	sure := true
+	for _, c := range r.base(p) {
+		w := walk{r: r, p: p, sure: true}
+		w.chain(c, 0)
+		if w.verdict == "" {
+			w.verdict = cmp.Or(c.Policy, "accept")
+			w.by = fmt.Sprintf("the policy of chain %s in table %s %s", c.Name, c.Family, c.Table)
+			w.at = c
+		}
+		sure = sure && w.sure
+		if w.verdict == "drop" {
+			return Fate{Dropped: true, Sure: sure, By: w.by, List: fmt.Sprintf("nft -a list chain %s %s %s", w.at.Family, w.at.Table, w.at.Name)}
+		}
+	}
+	return Fate{Sure: sure}
+}
+
+// base are the chains that the packet meets, in their order.
+func (r *Ruleset) base(p Packet) (met []*chain) {
+	families := []string{"inet", "ip"}
+	if p.From.Addr().Is6() {
+		families[1] = "ip6"
+	}
+	for _, c := range r.chains {
+		if c.Type != "nat" && slices.Contains(p.Hooks, c.Hook) && slices.Contains(families, c.Family) {
+			met = append(met, c)
+		}
+	}
+	slices.SortFunc(met, func(a, b *chain) int {
+		return cmp.Or(cmp.Compare(slices.Index(p.Hooks, a.Hook), slices.Index(p.Hooks, b.Hook)), cmp.Compare(a.Prio, b.Prio),
+			strings.Compare(a.Table+" "+a.Name, b.Table+" "+b.Name))
+	})
+	return met
+}
+
+// maxDepth is the kernel's: NFT_JUMP_STACK_SIZE.
+const maxDepth = 16
+
+// walk is a packet's way through one base chain.
+type walk struct {
+	r       *Ruleset
+	p       Packet
+	sure    bool
+	verdict string // accept or drop; "": none yet
+	by      string
+	at      *chain
+}
+
+// chain goes through one; a rule that returns ends it.
+func (w *walk) chain(c *chain, depth int) {
+	if depth > maxDepth {
+		w.sure = false
+		return
+	}
+	for _, rule := range c.rules {
+		if w.rule(c, rule, depth) || w.verdict != "" {
+			return
+		}
+	}
+}
+
+// rule reports whether the rest of the chain is left out.
+func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
+	certain := yes
+	for _, e := range rule.Expr {
+		for kind, body := range e {
+			switch kind {
+			case "match":
+				certain = min(certain, w.match(c, body))
+			case "vmap":
+				kind, body = w.look(c, body)
+				if kind == "" {
+					continue
+				}
+				if kind == "?" {
+					w.sure = false
+					continue
+				}
+				if certain == yes {
+					return w.act(c, rule, kind, body, depth)
+				}
+			case "counter", "log", "comment", "mangle", "notrack", "meta":
+			case "accept", "drop", "reject", "return", "jump", "goto":
+				if certain == yes {
+					return w.act(c, rule, kind, body, depth)
+				}
+				// A rule that does nothing but count would be no matter.
+				w.sure = false
+			default: // a limit, or iptables' own matches: it may be so or not
+				certain = min(certain, maybe)
+			}
+			if certain == no {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+func (w *walk) act(c *chain, rule rule, kind string, body any, depth int) (leave bool) {
+	switch kind {
+	case "accept":
+		w.verdict = kind
+	case "drop", "reject":
+		w.verdict, w.at = "drop", c
+		w.by = fmt.Sprintf("rule %d of chain %s in table %s %s (%s)", rule.Handle, c.Name, c.Family, c.Table, cmp.Or(rule.Comment, kind))
+	case "return":
+		return true
+	case "jump", "goto":
+		to, _ := body.(map[string]any)
+		target, _ := to["target"].(string)
+		if next := w.r.chains[id(c.Family, c.Table, target)]; next != nil {
+			w.chain(next, depth+1)
+		} else {
+			w.sure = false
+		}
+		return kind == "goto"
+	}
+	return false
+}
