@@ -47,7 +47,7 @@ func sound(t *testing.T, text string) *Facts {
 		File: "sipalive.toml", Config: c, Keys: 1, Self: c.Node("pbx1"),
 		Links: map[string]Link{"eth0": {Exists: true, Running: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}},
 		Agent: &Agent{PID: 7, Status: control.Status{Node: "pbx1", Quorum: true, Fence: "bpf+lifetime", FenceMeans: "the kernel ends every lease", Scheduling: "rr 95", MemoryLocked: true,
-			Nodes: []control.NodeStatus{{Name: "pbx1", Alive: true}, {Name: "pbx2", Alive: true, Relay: "known"}, {Name: "pbx3", Alive: true, Relay: "known"}},
+			Nodes: []control.NodeStatus{{Name: "pbx1", Alive: true}, {Name: "pbx2", Alive: true, Relay: "known", Answered: 900e6}, {Name: "pbx3", Alive: true, Relay: "known", Answered: 1900e6}},
 			VIPs:  []control.VIPStatus{{Name: "vip1", Holder: "pbx1", State: "held", Router: "proven"}}}},
 		Clock:    &Clock{Source: "tsc", Steered: -12.4, Synced: true},
 		Ports:    []Port{{Node: "pbx2", Address: netip.MustParseAddr("192.0.2.12")}, {Node: "pbx3", Address: netip.MustParseAddr("192.0.2.13")}},
@@ -130,6 +130,8 @@ func TestJudgements(t *testing.T) {
 		"clock not told":           {spoil: func(f *Facts) { f.Drifts[0].Err = errors.New("it answers no ICMP timestamp") }, want: []string{"warning drift: types 13 and 14"}},
 		"gossip blocked":           {spoil: func(f *Facts) { f.Ports[0].TCP = errors.New("no answer") }, want: []string{"warning port: over TCP: no answer"}},
 		"deaf by UDP":              {spoil: func(f *Facts) { status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"} }, want: []string{"error port: pbx2: port 7946 of 192.0.2.12: TCP is open, and no heartbeat"}},
+		"one way":                  {spoil: func(f *Facts) { status(f).Nodes[1].Answered = control.Millis(time.Minute) }, want: []string{"error port: nothing over UDP for 1m0s"}},
+		"no answer yet":            {spoil: func(f *Facts) { status(f).Nodes[1].Answered = 0 }, want: []string{"warning port: ask again"}},
 		"down": {spoil: func(f *Facts) {
 			status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"}
 			f.Ports[0].TCP = errors.New("refused")
@@ -149,7 +151,7 @@ func TestJudgements(t *testing.T) {
 		"no nft":            {spoil: func(f *Facts) { f.Firewall = &Firewall{Err: errors.New("not found")} }, want: []string{"warning firewall: not found"}},
 		"old iptables":      {spoil: func(f *Facts) { f.Firewall.Legacy = []string{"filter"} }, want: []string{"warning firewall: tables filter"}},
 		"relay unknown":     {spoil: func(f *Facts) { status(f).Nodes[2].Relay = "unknown" }, want: []string{"warning relay: pbx3"}},
-		"direct way cut":    {spoil: func(f *Facts) { status(f).Nodes[1].ByRelay = true }, want: []string{"error relay: direct way is cut"}},
+		"direct way cut":    {spoil: func(f *Facts) { status(f).Nodes[1].ByRelay = true }, want: []string{"warning port: heard through the gateway alone", "error relay: direct way is cut"}},
 		"relay not wanted":  {spoil: func(f *Facts) { f.Config.Survivor = config.SurvivorNever; status(f).Nodes[2].Relay = "unknown" }},
 		"router not proven": {spoil: func(f *Facts) { status(f).VIPs[0].Router = "unproven" }, want: []string{"error router: not shown to reach it at pbx1"}},
 		"router unknown":    {spoil: func(f *Facts) { status(f).VIPs[0].Router = "unknown" }, want: []string{"warning router: answers no ping"}},

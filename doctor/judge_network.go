@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"sipalive/config"
 	"sipalive/control"
@@ -25,7 +26,7 @@ func (f *Facts) port(p Port) Finding {
 		if p.TCP != nil {
 			return warn(fmt.Sprintf("%s: its heartbeats are heard, but over TCP: %v", who, p.TCP), open+"; gossip uses TCP")
 		}
-		return fine(who + ": its heartbeats are heard, and TCP is open")
+		return f.both(p, who, open)
 	}
 	switch {
 	case !p.Asked && p.TCP == nil:
@@ -44,6 +45,27 @@ func (f *Facts) port(p Port) Finding {
 		return bad(fmt.Sprintf("%s: no connection: %v", who, p.TCP), start+"; else "+open)
 	}
 	return bad(who+": TCP is open, but nothing is heard over UDP", "compare key files (sha256sum); else "+open)
+}
+
+// answerWithin is three rounds of gossip's pings, one a second, and what a rejoin
+// takes.
+func (f *Facts) answerWithin() time.Duration {
+	return 15*time.Second + 3*time.Duration(len(f.Config.Nodes))*time.Second
+}
+
+// both: what is heard says that the way here is open; an answer, that the way there
+// is, too.
+func (f *Facts) both(p Port, who, open string) Finding {
+	n, _ := f.nodeStatus(p.Node)
+	switch ago := time.Duration(n.Answered); {
+	case n.ByRelay:
+		return warn(who+": heard through the gateway alone", open)
+	case ago == 0:
+		return warn(who+": its heartbeats are heard, but it has answered nothing over UDP since the agent here started", "ask again in half a minute; if it stays so, "+open)
+	case ago > f.answerWithin():
+		return bad(fmt.Sprintf("%s: its heartbeats are heard, but it has answered nothing over UDP for %s", who, ago.Round(time.Second)), open)
+	}
+	return fine(who + ": its heartbeats are heard, it answers over UDP, and TCP is open")
 }
 
 // suspect names the rule here that drops what goes to the node or comes from it.

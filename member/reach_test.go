@@ -10,6 +10,19 @@ import (
 	"sipalive/elect"
 )
 
+// An answer to gossip's ping shows the way there and back.
+func TestAnswered(t *testing.T) {
+	port := freePort(t)
+	cfg := config(1, port)
+	cfg.probe = 50 * time.Millisecond
+	a := start(t, cfg)
+	meetUp(t, a, start(t, config(2, port)))
+	eventually(t, "pbx2 has answered a ping", func() bool { ago, ever := a.Answered("pbx2"); return ever && ago < 5*time.Second })
+	if ago, ever := a.Answered("pbx3"); ever {
+		t.Errorf("a node that is not there answered %s ago", ago)
+	}
+}
+
 // TestReach: what a peer sends by itself, what it answers, and what is sealed with
 // another key are told apart; and whoever asks is no instance of anybody.
 func TestReach(t *testing.T) {
