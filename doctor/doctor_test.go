@@ -213,6 +213,46 @@ func expect(t *testing.T, all []Finding, want []string) {
 	}
 }
 
+// The rule that drops a port stands in the line about the port, too; what is heard
+// nevertheless makes it a warning.
+func TestPortNamesTheRule(t *testing.T) {
+	const rules = `{"nftables": [
+		{"chain": {"family": "inet", "table": "fw", "name": "in", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}},
+		{"rule": {"family": "inet", "table": "fw", "chain": "in", "handle": 5, "expr": [
+			{"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "192.0.2.12"}},
+			{"match": {"op": "==", "left": {"payload": {"protocol": "udp", "field": "dport"}}, "right": 7946}},
+			{"drop": null}]}}]}`
+	r, err := ParseRuleset([]byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := sound(t, file3+recovers)
+	f.Firewall.Rules = r
+	expect(t, Examine(f), []string{"warning firewall: rule 5 of chain in in table inet fw (drop) drops UDP from pbx2 port 7946"})
+	f.Agent.Status.Nodes[1] = control.NodeStatus{Name: "pbx2"}
+	expect(t, Examine(f), []string{
+		"error port: rule 5 of chain in in table inet fw (drop) drops UDP from pbx2 (nft -a list chain inet fw in)",
+		"error firewall: put before it: ip saddr 192.0.2.12 udp dport 7946 accept",
+	})
+}
+
+// A policy behind rules that are not understood here, such as iptables' own matches,
+// is no finding where the packets arrive.
+func TestUncertainRules(t *testing.T) {
+	const rules = `{"nftables": [
+		{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
+		{"rule": {"family": "ip", "table": "filter", "chain": "INPUT", "handle": 5, "expr": [{"xt": {"type": "match", "name": "multiport"}}, {"accept": null}]}}]}`
+	r, err := ParseRuleset([]byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := sound(t, file3+recovers)
+	f.Firewall.Rules = r
+	expect(t, Examine(f), nil)
+	f.Agent.Status.Nodes[1], f.Ports = control.NodeStatus{Name: "pbx2"}, f.Ports[:1]
+	expect(t, Examine(f), []string{"error port: the policy of chain INPUT", "warning firewall: if nothing accepts it before"})
+}
+
 // sofia.xml is what FreeSWITCH's default configuration comes to, cut down.
 func TestParseSofia(t *testing.T) {
 	text, err := os.ReadFile("testdata/sofia.xml")

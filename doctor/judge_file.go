@@ -97,30 +97,30 @@ func interfaces(f *Facts) (out []Finding) {
 func addresses(f *Facts) (out []Finding) {
 	for _, v := range f.bindable() {
 		name := f.interfaceOf(v)
-		l, known := f.Links[name]
-		if !known || !l.Exists {
-			continue
-		}
-		inside := slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(v.Address) })
-		holder, said := f.holderOf(v)
-		switch on, here := f.Bound[v.Address]; {
-		case here && said && holder != f.Self.Name:
-			out = append(out, bad(fmt.Sprintf("%s: %s is on %s here, and %s holds it", v.Name, v.Address, on, cmp.Or(holder, "nobody")),
-				"find who put it there (see keepers) and take it away: ip address del "+v.Address.String()+" dev "+on))
-		case here && !said:
-			out = append(out, bad(fmt.Sprintf("%s: %s is on %s, and no agent runs here that could end it", v.Name, v.Address, on),
-				"take it out of the machine's own network configuration; an agent that starts removes it"))
-		case !inside && v.Announce:
-			out = append(out, warn(fmt.Sprintf("%s: %s is in no subnet of %s (%s)", v.Name, v.Address, name, prefixes(l.Prefixes)),
-				"the router needs a route to it that follows the holder; or correct the address"))
-		default:
-			out = append(out, fine(fmt.Sprintf("%s: %s is in a subnet of %s", v.Name, v.Address, name)))
-		}
-		if !inside && !v.Announce && len(out) > 0 && out[len(out)-1].Level == OK {
-			out[len(out)-1].Text = fmt.Sprintf("%s: %s is moved by actions (announce = false)", v.Name, v.Address)
+		if l, known := f.Links[name]; known && l.Exists {
+			out = append(out, f.address(v, name, l))
 		}
 	}
 	return out
+}
+
+func (f *Facts) address(v config.VIP, name string, l Link) Finding {
+	holder, said := f.holderOf(v)
+	on, here := f.Bound[v.Address]
+	switch {
+	case here && said && holder != f.Self.Name:
+		return bad(fmt.Sprintf("%s: %s is on %s here, and %s holds it", v.Name, v.Address, on, cmp.Or(holder, "nobody")),
+			"find who put it there (see keepers) and take it away: ip address del "+v.Address.String()+" dev "+on)
+	case here && !said:
+		return bad(fmt.Sprintf("%s: %s is on %s, and no agent runs here that could end it", v.Name, v.Address, on),
+			"take it out of the machine's own network configuration; an agent that starts removes it")
+	case slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(v.Address) }):
+		return fine(fmt.Sprintf("%s: %s is in a subnet of %s", v.Name, v.Address, name))
+	case !v.Announce:
+		return fine(fmt.Sprintf("%s: %s is moved by actions (announce = false)", v.Name, v.Address))
+	}
+	return warn(fmt.Sprintf("%s: %s is in no subnet of %s (%s)", v.Name, v.Address, name, prefixes(l.Prefixes)),
+		"the router needs a route to it that follows the holder; or correct the address")
 }
 
 func prefixes(all []netip.Prefix) string {

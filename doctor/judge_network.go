@@ -123,15 +123,15 @@ func firewall(f *Facts) []Finding {
 	if len(w.Legacy) > 0 {
 		out = append(out, warn("rules of the old iptables are loaded too (tables "+strings.Join(w.Legacy, ", ")+"), which are not looked at", "see iptables-legacy-save; better move them to nftables"))
 	}
-	unsure := ""
+	unsure := false
 	dropped := map[string]bool{} // said already: one rule for all nodes is one line
 	for _, p := range f.Ports {
 		for _, way := range f.ways(p) {
 			fate := w.Rules.Fate(way.packet)
 			switch {
 			case !fate.Dropped && fate.Sure:
-			case !fate.Dropped:
-				unsure = way.what
+			case !fate.Dropped || !fate.Sure && f.passes(p):
+				unsure = true
 			case dropped[fate.By]:
 			default:
 				dropped[fate.By] = true
@@ -140,12 +140,17 @@ func firewall(f *Facts) []Finding {
 		}
 	}
 	switch {
-	case unsure != "" && len(dropped) == 0:
+	case unsure && len(dropped) == 0:
 		out = append(out, fine("nftables has no rule that surely drops port "+fmt.Sprint(f.Config.Port)+"; not all that it has are understood here"))
 	case len(dropped) == 0:
 		out = append(out, fine(fmt.Sprintf("nftables lets port %d pass to and from every node", f.Config.Port)))
 	}
 	return out
+}
+
+// passes: what a rule might drop was seen to arrive.
+func (f *Facts) passes(p Port) bool {
+	return p.TCP == nil && (f.heard(p.Node) || p.Heard && p.Answers)
 }
 
 func (f *Facts) drops(p Port, w way, fate Fate) Finding {

@@ -144,6 +144,8 @@ func findNonlocal() map[string]string {
 	return found
 }
 
+const sbinNFT = "/usr/sbin/nft"
+
 // findFirewall has nft print its rules: the one program that knows all of their
 // forms, those of iptables-nft and firewalld included.
 func findFirewall(ctx context.Context) *doctor.Firewall {
@@ -154,11 +156,11 @@ func findFirewall(ctx context.Context) *doctor.Firewall {
 		names, _ := os.ReadFile("/proc/net/" + table) // there if the module is
 		w.Legacy = append(w.Legacy, strings.Fields(string(names))...)
 	}
-	cmd := exec.CommandContext(ctx, "nft", "-j", "list", "ruleset")
-	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if path, err := exec.LookPath("/usr/sbin/nft"); err == nil {
-		cmd.Path, cmd.Err = path, nil
+	nft := "nft"
+	if _, err := os.Stat(sbinNFT); err == nil { // sbin is not in everybody's PATH
+		nft = sbinNFT
 	}
+	cmd := exec.CommandContext(ctx, nft, "-j", "list", "ruleset")
 	text, err := cmd.Output()
 	if err != nil {
 		w.Err = fmt.Errorf("nft -j list ruleset: %w", err)

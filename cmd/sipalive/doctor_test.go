@@ -1,0 +1,62 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"sipalive/config"
+	"sipalive/doctor"
+)
+
+// A VIP that another program would put on the machine is found in each form that
+// Debian has for it; an address that only looks like it, or a comment, is none.
+func TestFindKeepers(t *testing.T) {
+	dir := t.TempDir()
+	all := slices.Clone(hostFiles)
+	for i, k := range all {
+		all[i].files = nil
+		for _, pattern := range k.files {
+			all[i].files = append(all[i].files, dir+pattern)
+		}
+	}
+	all[0].process = "doctor-keeper-none" // whether one runs here is not what is tested
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &config.Config{VIPs: []config.VIP{{Name: "vip1", Address: netip.MustParseAddr("192.0.2.101")}, {Name: "vip6", Address: netip.MustParseAddr("2001:db8::101")}}}
+	write("/etc/keepalived/other.conf", "virtual_ipaddress {\n 192.0.2.10\n ! 192.0.2.101\n}\n# 192.0.2.101\n")
+	write("/etc/network/interfaces", "iface eth0 inet static\n address 192.0.2.1010\n")
+	if found := findKeepers(c, all); found == nil || len(found) > 0 {
+		t.Errorf("nothing keeps a VIP, but %+v", found)
+	}
+	write("/etc/keepalived/keepalived.conf", "virtual_ipaddress {\n 192.0.2.101/24 dev eth0\n}\n")
+	write("/etc/systemd/network/10-eth0.network", "[Network]\nAddress=2001:DB8::101/64\n")
+	write("/etc/NetworkManager/system-connections/eth0.nmconnection", "[ipv4]\naddress1=192.0.2.101/24,192.0.2.1\n")
+	write("/etc/netplan/50-cloud.yaml", "      addresses: [\"192.0.2.11/24\",\"192.0.2.101/32\"]\n")
+	write("/etc/network/interfaces.d/eth0", "up ip addr add 192.0.2.101/32 dev eth0\n")
+	var got []doctor.Keeper
+	for _, k := range findKeepers(c, all) {
+		k.File, k.Running = k.File[len(dir):], false
+		got = append(got, k)
+	}
+	want := []doctor.Keeper{
+		{Program: "keepalived", File: "/etc/keepalived/keepalived.conf", VIP: "vip1"},
+		{Program: "systemd-networkd", File: "/etc/systemd/network/10-eth0.network", VIP: "vip6"},
+		{Program: "NetworkManager", File: "/etc/NetworkManager/system-connections/eth0.nmconnection", VIP: "vip1"},
+		{Program: "netplan", File: "/etc/netplan/50-cloud.yaml", VIP: "vip1"},
+		{Program: "ifupdown", File: "/etc/network/interfaces.d/eth0", VIP: "vip1"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
