@@ -97,9 +97,9 @@ func (s *site) pulledCable(t *testing.T, at time.Duration) {
 }
 
 // minority: a holder that still reaches the router, but by it no peer.
-func (s *site) minority(t *testing.T, at time.Duration) {
+func (s *site) minority(t *testing.T, _ time.Duration) {
 	s.noRelay(t)
-	at = lab.Now()
+	at := lab.Now()
 	s.isolate(t, 0)
 	s.comesBack(t, at, func(h *lab.Host) error { return s.Heal() })
 }
