@@ -250,7 +250,7 @@ func TestUncertainRules(t *testing.T) {
 	f.Firewall.Rules = r
 	expect(t, Examine(f), nil)
 	f.Agent.Status.Nodes[1], f.Ports = control.NodeStatus{Name: "pbx2"}, f.Ports[:1]
-	expect(t, Examine(f), []string{"error port: the policy of chain INPUT", "warning firewall: if nothing accepts it before"})
+	expect(t, Examine(f), []string{"error port: the policy of chain INPUT in table ip filter may drop UDP from pbx2", "warning firewall: if nothing accepts it before"})
 }
 
 // sofia.xml is what FreeSWITCH's default configuration comes to, cut down.

@@ -75,7 +75,7 @@ func (f *Facts) suspect(p Port) string {
 	}
 	for _, way := range f.ways(p) {
 		if fate := f.Firewall.Rules.Fate(way.packet); fate.Dropped {
-			return fmt.Sprintf("; %s drops %s (%s)", fate.By, way.what, fate.List)
+			return fmt.Sprintf("; %s %s %s (%s)", fate.By, map[bool]string{true: "drops", false: "may drop"}[fate.Sure], way.what, fate.List)
 		}
 	}
 	return ""
