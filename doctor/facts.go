@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"net/netip"
-	"time"
 
 	"sipalive/config"
 	"sipalive/control"
@@ -42,7 +41,7 @@ type Link struct {
 type Agent struct {
 	Err     error // none answers
 	Status  control.Status
-	PID     int      // 0: not found out
+	Unseen  bool     // it answers, but its process was not found
 	Missing []string // capabilities that it lacks, of Needed; without an agent: this process lacks
 }
 
@@ -80,8 +79,7 @@ type Firewall struct {
 type Drift struct {
 	Node string
 	PPM  float64
-	Over time.Duration // what was measured for
-	Fine float64       // what the measure may be wrong by, in ppm
+	Fine float64 // what the measure may be wrong by, in ppm
 	Err  error
 }
 

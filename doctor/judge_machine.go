@@ -20,6 +20,9 @@ func capabilities(f *Facts) []Finding {
 		out = append(out, warn(a.Err.Error(), "systemctl start sipalive; what only a running agent knows was not looked at"))
 		who = "this process"
 	}
+	if a.Unseen {
+		return append(out, warn("the agent's process was not found, so nothing is known of its capabilities", "run sipalive doctor as root, where the agent runs"))
+	}
 	var hard []string
 	for _, c := range a.Missing {
 		if c != "CAP_BPF" {

@@ -92,11 +92,10 @@ func id(family, table, name string) string { return family + " " + table + " " +
 
 // Packet is the first of a flow: nothing is known of it by connection tracking.
 type Packet struct {
-	Hooks       []string // of the way it takes: prerouting and input, or output and postrouting
-	In, Out     string   // interfaces
-	From, To    netip.AddrPort
-	Protocol    string // udp or tcp
-	Established bool   // an answer to what this machine sent
+	Hooks    []string // of the way it takes: prerouting and input, or output and postrouting
+	In, Out  string   // interfaces
+	From, To netip.AddrPort
+	Protocol string // udp or tcp
 }
 
 // Fate is what becomes of a packet.

@@ -59,9 +59,6 @@ func (w *walk) field(left any) []string {
 		return w.header(protocol, name)
 	}
 	if ct, of := l["ct"].(map[string]any); of && ct["key"] == "state" {
-		if w.p.Established {
-			return []string{"established"}
-		}
 		return []string{"new"}
 	}
 	meta, _ := l["meta"].(map[string]any)

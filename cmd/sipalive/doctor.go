@@ -142,14 +142,15 @@ func loadChecked(file string) (*config.Config, error) {
 func findAgent(ctx context.Context, runDir string) *doctor.Agent {
 	a := &doctor.Agent{}
 	a.Status, a.Err = control.NewClient(runDir).Status(ctx)
+	pid := 0
 	if a.Err == nil {
-		a.PID = agentProcess(runDir)
+		pid = agentProcess(runDir)
+		a.Unseen = pid == 0
 	}
-	missing, err := platform.MissingCapabilitiesOf(a.PID, doctor.Needed...)
-	if err != nil { // it ended meanwhile
-		a.PID, missing = 0, platform.MissingCapabilities(doctor.Needed...)
+	var err error
+	if a.Missing, err = platform.MissingCapabilitiesOf(pid, doctor.Needed...); err != nil { // it ended meanwhile
+		a.Missing = platform.MissingCapabilities(doctor.Needed...)
 	}
-	a.Missing = missing
 	return a
 }
 

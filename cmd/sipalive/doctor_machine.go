@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sipalive/config"
 	"sipalive/doctor"
 	"sipalive/platform"
 )
@@ -103,7 +102,7 @@ func findLinks(f *doctor.Facts) (map[string]doctor.Link, map[string]netip.Addr) 
 			name = f.Bound[f.Self.Address]
 		}
 		if _, known := links[name]; !known {
-			links[name] = findLink(name, f.Config)
+			links[name] = findLink(name)
 		}
 		gateways[v.Name] = v.Gateway
 		if !v.Gateway.IsValid() && links[name].Exists {
@@ -116,7 +115,7 @@ func findLinks(f *doctor.Facts) (map[string]doctor.Link, map[string]netip.Addr) 
 }
 
 // findLink leaves out the VIPs: an address that is its own subnet is no subnet.
-func findLink(name string, c *config.Config) doctor.Link {
+func findLink(name string) doctor.Link {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
 		return doctor.Link{}

@@ -96,7 +96,7 @@ func findDrifts(ctx context.Context, c *config.Config, self *config.Node) []doct
 		d := &found[i]
 		all.Go(func() {
 			m, err := platform.MeasureClock(ctx, self.Address, c.Node(d.Node).Address, driftOver)
-			d.PPM, d.Fine, d.Over, d.Err = m.PPM, m.Within, driftOver, err
+			d.PPM, d.Fine, d.Err = m.PPM, m.Within, err
 		})
 	}
 	all.Wait()
