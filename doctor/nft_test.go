@@ -1,0 +1,86 @@
+package doctor
+
+import (
+	"net/netip"
+	"os"
+	"testing"
+)
+
+func ruleset(t *testing.T, name string) *Ruleset {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ParseRuleset(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func incoming(protocol, from string, port uint16) Packet {
+	a := netip.MustParseAddr(from)
+	to := netip.MustParseAddr("192.0.2.11")
+	if a.Is6() {
+		to = netip.MustParseAddr("2001:db8::11")
+	}
+	return Packet{Hooks: []string{"prerouting", "input"}, In: "eth0", Protocol: protocol,
+		From: netip.AddrPortFrom(a, 7946), To: netip.AddrPortFrom(to, port)}
+}
+
+func outgoing(protocol, on string) Packet {
+	return Packet{Hooks: []string{"output", "postrouting"}, Out: on, Protocol: protocol,
+		From: netip.MustParseAddrPort("192.0.2.11:7946"), To: netip.MustParseAddrPort("192.0.2.12:7946")}
+}
+
+// The rules stand in testdata/filter.nft as people write them, and in filter.json as
+// nft 1.0.6 prints them.
+func TestFate(t *testing.T) {
+	r := ruleset(t, "filter.json")
+	const in = "nft -a list chain inet filter input"
+	for name, test := range map[string]struct {
+		packet Packet
+		want   Fate
+	}{
+		"accepted by an anonymous set":   {incoming("udp", "192.0.2.12", 7946), Fate{Sure: true}},
+		"rejected by a prefix":           {incoming("udp", "192.0.2.99", 7946), Fate{true, true, "rule 14 of chain input in table inet filter (reject)", in}},
+		"dropped in a chain jumped to":   {incoming("udp", "192.0.2.7", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
+		"a prefix in a named set":        {incoming("udp", "10.1.2.3", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
+		"dropped by the policy":          {incoming("udp", "198.51.100.1", 7946), Fate{true, true, "the policy of chain input in table inet filter", in}},
+		"a range of ports":               {incoming("udp", "198.51.100.1", 5085), Fate{Sure: true}},
+		"a limit may let it pass":        {incoming("tcp", "198.51.100.1", 22), Fate{true, false, "the policy of chain input in table inet filter", in}},
+		"past a verdict map, IPv6":       {incoming("udp", "2001:db8::7", 7946), Fate{true, true, "rule 4 of chain six in table ip6 other (no cluster here)", "nft -a list chain ip6 other six"}},
+		"out by an interface that is it": {outgoing("udp", "eth0"), Fate{Sure: true}},
+		"out by another":                 {outgoing("udp", "eth1"), Fate{true, true, "rule 16 of chain output in table inet filter (drop)", "nft -a list chain inet filter output"}},
+	} {
+		if got := r.Fate(test.packet); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
+func TestNoRulesDropNothing(t *testing.T) {
+	r, err := ParseRuleset([]byte(`{"nftables": [{"metainfo": {"version": "1.0.6"}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Fate(incoming("udp", "192.0.2.12", 7946)); got != (Fate{Sure: true}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What no version of nft prints ends in no panic, and in no certainty.
+func FuzzRuleset(f *testing.F) {
+	text, err := os.ReadFile("testdata/filter.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if r, err := ParseRuleset(text); err == nil {
+			r.Fate(incoming("udp", "192.0.2.12", 7946))
+			r.Fate(outgoing("tcp", "eth0"))
+		}
+	})
+}
