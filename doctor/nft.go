@@ -143,14 +143,20 @@ func (r *Ruleset) base(p Packet) (met []*chain) {
 	return met
 }
 
-// maxDepth is the kernel's: NFT_JUMP_STACK_SIZE.
-const maxDepth = 16
+const (
+	// maxDepth is the kernel's: NFT_JUMP_STACK_SIZE.
+	maxDepth = 16
+	// maxSteps is beyond what a packet should have to bear; chains that jump to each
+	// other, which the kernel refuses, never end.
+	maxSteps = 100_000
+)
 
 // walk is a packet's way through one base chain.
 type walk struct {
 	r       *Ruleset
 	p       Packet
 	sure    bool
+	steps   int
 	verdict string // accept or drop; "": none yet
 	by      string
 	at      *chain
@@ -163,6 +169,10 @@ func (w *walk) chain(c *chain, depth int) {
 		return
 	}
 	for _, rule := range c.rules {
+		if w.steps++; w.steps > maxSteps {
+			w.sure = false
+			return
+		}
 		if w.rule(c, rule, depth) || w.verdict != "" {
 			return
 		}

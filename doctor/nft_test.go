@@ -70,6 +70,19 @@ func TestNoRulesDropNothing(t *testing.T) {
 	}
 }
 
+// Chains that jump to each other end, without certainty.
+func TestJumpsEnd(t *testing.T) {
+	const jump = `{"rule": {"family": "ip", "table": "t", "chain": "a", "handle": 2, "expr": [{"jump": {"target": "a"}}]}}`
+	r, err := ParseRuleset([]byte(`{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "a", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}},` +
+		jump + "," + jump + "," + jump + "," + jump + "]}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.Fate(incoming("udp", "192.0.2.12", 7946)); got != (Fate{}) {
+		t.Errorf("%+v, want no certainty", got)
+	}
+}
+
 // What no version of nft prints ends in no panic, and in no certainty.
 func FuzzRuleset(f *testing.F) {
 	text, err := os.ReadFile("testdata/filter.json")
