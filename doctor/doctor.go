@@ -27,15 +27,15 @@ func warn(text, do string) Finding { return Finding{Level: Warning, Text: text, 
 
 func bad(text, do string) Finding { return Finding{Level: Error, Text: text, Do: do} }
 
-// Check is one question. What it asks of is nil where it could not be gathered:
+// check is one question. What it asks of is nil where it could not be gathered:
 // then it has nothing to say, and another check says why.
-type Check struct {
-	Name  string
+type check struct {
+	name  string
 	judge func(*Facts) []Finding
 }
 
 // checks are all, in the order of the report: each stands on those before it.
-var checks = []Check{
+var checks = []check{
 	{"file", file},
 	{"key", key},
 	{"node", node},
@@ -57,19 +57,11 @@ var checks = []Check{
 	{"keepers", keepers},
 }
 
-// Names are the names of all checks, in the order of the report.
-func Names() (names []string) {
-	for _, c := range checks {
-		names = append(names, c.Name)
-	}
-	return names
-}
-
 // Examine judges all facts. The order is that of the checks.
 func Examine(f *Facts) (all []Finding) {
 	for _, c := range checks {
 		for _, found := range c.judge(f) {
-			found.Check = c.Name
+			found.Check = c.name
 			all = append(all, found)
 		}
 	}
