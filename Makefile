@@ -55,7 +55,7 @@ WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING)
 test: tools
 	$(GO) test -parallel 8 -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
 	$(GO) test -p 1 -timeout 25m $(TIMED)
-	$(GO) test -v -count 1 -timeout 25m $(SIM)
+	$(GO) test -v -count 1 -timeout 25m $(SIM) -sim.sizes 20 -sim.single 75 -sim.lists 150 -sim.reloads 25
 	chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(COMPUTING) & computing=$$!; \
 	$(GO) test -v -count 1 -p 1 -timeout 25m $(WAITING); waited=$$?; \
 	wait $$computing && exit $$waited
@@ -72,13 +72,10 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-# The race detector needs cgo. What runs the binary, which has none, is left out,
-# as is the model, which is no Go; the simulator is one goroutine per seed, so a
-# few hours of it do.
-RACED = $(shell $(GO) list ./... | grep -v -e /test/e2e -e /test/bench -e /test/chaos -e /test/deb -e /test/model -e /test/sim)
+# The race detector needs cgo. Only the rooms: what is in test/ runs the binary,
+# which has none, or is one goroutine per seed.
 race: tools
-	CGO_ENABLED=1 $(GO) test -race -vet=off -parallel 8 -timeout 25m $(RACED)
-	CGO_ENABLED=1 $(GO) test -race -vet=off -timeout 25m ./test/sim -sim.hours 4 -sim.sizes 1 -sim.single 4 -sim.lists 4 -sim.reloads 3 -sim.locks 2 -sim.free 1h
+	CGO_ENABLED=1 $(GO) test -race -vet=off -parallel 8 -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
 
 # Random faults against three real agents, judged from outside; -chaos.seed=N
 # replays.
