@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"sipalive/config"
 	"sipalive/doctor"
+	"sipalive/eventsocket/recorded"
 )
 
 // A VIP that another program would put on the machine is found in each form that
@@ -58,5 +60,34 @@ func TestFindKeepers(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// What a real FreeSWITCH says to a wrong password, and a password that all may read.
+func TestFindPBX(t *testing.T) {
+	steps := recorded.Load(t, "auth-wrong-password.txt")
+	word := ""
+	for _, step := range steps {
+		if text, is := strings.CutPrefix(step.Client, "auth "); is {
+			word = strings.TrimSpace(text)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(word+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &config.Config{FreeSWITCH: config.FreeSWITCH{Address: recorded.Serve(t, recorded.Play(steps, false)), PasswordFile: file, ReadyCheck: true}}
+	p := findPBX(t.Context(), c, &config.Node{Holder: true})
+	if p == nil || p.Err == nil || !strings.Contains(p.Err.Error(), "the password is not accepted") || p.PasswdErr != nil || p.Sofia != nil || !p.Used {
+		t.Errorf("a wrong password: %+v", p)
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if p := findPBX(t.Context(), c, &config.Node{Holder: true}); p.PasswdErr == nil || !strings.Contains(p.PasswdErr.Error(), "mode 0644") {
+		t.Errorf("a password for all: %+v", p)
+	}
+	if p := findPBX(t.Context(), c, &config.Node{}); p != nil {
+		t.Errorf("a witness has no PBX: %+v", p)
 	}
 }
