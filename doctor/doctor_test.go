@@ -141,6 +141,7 @@ func TestJudgements(t *testing.T) {
 		"asked, other key":          {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Foreign = true }, want: []string{away, "error port: another key"}},
 		"asked, it sends nothing":   {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Answers = true }, want: []string{away, "error port: sends nothing by itself"}},
 		"asked, it does not answer": {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Heard = true }, want: []string{away, "error port: does not answer over UDP"}},
+		"port taken":                {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Asked = false }, want: []string{away, "warning port: its port is taken"}},
 		"asked, TCP alone":          {spoil: func(f *Facts) { noAgent(f) }, want: []string{away, "error port: nothing is heard over UDP"}},
 		"asked, UDP alone": {spoil: func(f *Facts) {
 			noAgent(f)

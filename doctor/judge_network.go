@@ -29,6 +29,9 @@ func (f *Facts) port(p Port) Finding {
 		return f.both(p, who, open)
 	}
 	switch {
+	case !p.Asked && p.TCP == nil && !f.running():
+		return warn(who+": TCP is open; over UDP it was not asked, since no agent answers here but its port is taken",
+			fmt.Sprintf("see what has it: ss -ulnp sport = :%d; an agent that is ending is gone in a moment: ask again", f.Config.Port))
 	case !p.Asked && p.TCP == nil:
 		return bad(who+": TCP is open, and no heartbeat is heard", "compare key files (sha256sum) and cluster names; else "+open)
 	case p.Asked && p.Foreign && !p.Heard:
