@@ -64,7 +64,7 @@ var bugs = []bug{
 	{name: "barred not stored", file: store, old: "s := RuntimeVIP{Barred: v.barred, GivenUp", new: "s := RuntimeVIP{GivenUp", directed: true},
 	{name: "release without instance", file: voter, old: "g.Holder != r.Holder || g.Instance != r.Instance ||", new: "g.Holder != r.Holder ||", directed: true},
 	{name: "instance kept over a reboot", file: store, old: "		m.instance = instance\n", new: "		m.instance = 7\n", directed: true},
-	{name: "role handed over before its release actions", file: closing, old: "	if !v.Role {\n", new: "	if true {\n", directed: true},
+	{name: "role handed over before its release actions", file: closing, old: "	if !v.Role || v.Lock {\n", new: "	if true {\n", directed: true},
 	{name: "no lease for the release actions of a sick holder", file: voter, old: " || m.closes(v, asker)", new: "", directed: true},
 	{name: "higher epoch seen is ignored", file: "elect/beat.go", old: "case h.Epoch > v.epoch:", new: "case false:", directed: true},
 	{name: "release passes a vote over lists", file: voter, old: " || !m.lists.allow(r.Lists)", new: "", directed: true},
