@@ -209,7 +209,7 @@ func (k *locks) watch(ctx context.Context, r *keptLock, rebooted bool) {
 // lock tells of a lock.
 func (r *recorder) lock(name string, e elect.Epoch, text string) {
 	r.post(func() {
-		r.a.Log.Info("lock "+name+": "+text, "node", r.a.Self.Name, "epoch", uint64(e))
+		r.a.Log.Info(control.KindLock, "node", r.a.Self.Name, "vip", name, "epoch", uint64(e), "reason", text)
 		r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindLock, VIP: name, Epoch: uint64(e), Text: text})
 	})
 }

@@ -107,21 +107,11 @@ func (c *Client) Follow(ctx context.Context, n int, show func(Event) error) erro
 		return err
 	}
 	defer body.Close()
-	for d := json.NewDecoder(body); ; {
-		var e Event
-		err := d.Decode(&e)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return &NoAgent{c.socket, errors.New("it ended, or dropped a reader that was too slow"), "follow again once it runs"}
-		case err != nil:
-			return c.noAgent(err)
-		}
-		if err := show(e); err != nil {
-			return err
-		}
+	gone := &NoAgent{c.socket, errors.New("it ended, or dropped a reader that was too slow"), "follow again once it runs"}
+	if err := readLines(ctx, c, body, gone, show); err != ctx.Err() {
+		return err
 	}
+	return nil
 }
 
 // Do has the agent carry out a command and returns its outcome in words.

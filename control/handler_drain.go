@@ -48,35 +48,14 @@ func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, erro
 	if err != nil || calls < 0 || calls > maxCalls {
 		return nil, refuse(http.StatusBadRequest, "drain: max_calls has to be a number from 0 to %d", maxCalls)
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	rc := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	tell := func(l drainLine) {
-		line, err := encode(l)
-		if err == nil {
-			_ = rc.SetWriteDeadline(time.Now().Add(s.write))
-			if _, err = w.Write(line); err == nil {
-				err = rc.Flush()
-			}
-		}
-		if err != nil {
-			cancel() // nobody reads: as good as gone
-		}
-	}
-	text, err := s.agent.DrainQuietly(ctx, WaitCalls{time.Duration(millis) * time.Millisecond, calls}, func(p CallsLeft) { tell(drainLine{CallsLeft: &p}) })
+	ctx, out := s.lines(w, r)
+	defer out.end()
+	text, err := s.agent.DrainQuietly(ctx, WaitCalls{time.Duration(millis) * time.Millisecond, calls}, func(p CallsLeft) { writeLines(out, drainLine{CallsLeft: &p}) })
 	last := drainLine{Outcome: &text}
 	if err != nil {
 		last.Error = oneLine(err.Error())
 	}
-	tell(last)
+	writeLines(out, last)
 	return nil, nil
 }
 

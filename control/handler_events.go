@@ -31,50 +31,22 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// follow writes until the client is gone, too slow, or the server ends.
+// follow writes until the answer is over.
 func (s *Server) follow(w http.ResponseWriter, r *http.Request, n int) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	rc := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	ctx, out := s.lines(w, r)
+	defer out.end()
 	f := follower{patience: s.patience}
 	events, since := s.journal.last(n)
-	for {
+	for ctx.Err() == nil {
 		now := time.Now()
 		show := f.see(now, events)
 		late, next := f.due(now)
-		if err := s.tell(w, rc, append(show, late...)); err != nil {
-			return
-		}
+		writeLines(out, append(show, late...)...)
 		wait, stop := ctx, context.CancelFunc(func() {})
 		if next > 0 {
 			wait, stop = context.WithTimeout(ctx, next)
 		}
 		events, since, _ = s.journal.wait(wait, since)
 		stop()
-		if ctx.Err() != nil {
-			return
-		}
 	}
-}
-
-func (s *Server) tell(w http.ResponseWriter, rc *http.ResponseController, events []Event) error {
-	rc.SetWriteDeadline(time.Now().Add(s.write))
-	for _, e := range events {
-		line, err := encode(e)
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(line); err != nil {
-			return err
-		}
-	}
-	return rc.Flush()
 }

@@ -107,31 +107,13 @@ func (s *Server) lock(w http.ResponseWriter, r *http.Request) (any, error) {
 	default:
 		return nil, refuse(http.StatusServiceUnavailable, "lock %s: %d clients of this node hold or wait for locks already", req.Name, maxLockWaits)
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	go func() {
-		select {
-		case <-s.closing:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	rc := http.NewResponseController(w)
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	ctx, out := s.lines(w, r)
+	defer out.end()
 	told := false
 	err := s.agent.Lock(ctx, req, uid, func(l LockLevel) {
 		told = true
 		l.Waiting, l.Lost = oneLine(l.Waiting), oneLine(l.Lost)
-		line, err := encode(l)
-		if err == nil {
-			_ = rc.SetWriteDeadline(time.Now().Add(s.write))
-			if _, err = w.Write(line); err == nil {
-				err = rc.Flush()
-			}
-		}
-		if err != nil {
-			cancel() // nobody reads: as good as gone
-		}
+		writeLines(out, l)
 	})
 	if err != nil && !told {
 		return nil, err
@@ -235,20 +217,11 @@ func (c *Client) Lock(ctx context.Context, r LockRequest, tell func(LockLevel)) 
 		return err
 	}
 	defer body.Close()
-	for d := json.NewDecoder(body); ; {
-		var l LockLevel
-		err := d.Decode(&l)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-			return &NoAgent{c.socket, errors.New("it ended"), adviceLog}
-		case err != nil:
-			return c.noAgent(err)
-		}
+	return readLines(ctx, c, body, &NoAgent{c.socket, errors.New("it ended"), adviceLog}, func(l LockLevel) error {
 		l.Waiting, l.Lost = oneLine(l.Waiting), oneLine(l.Lost)
 		tell(l)
-	}
+		return nil
+	})
 }
 
 // EndLock says that what ran under a lock is over.

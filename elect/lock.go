@@ -110,8 +110,9 @@ type KeptLock struct {
 	version uint64  // of the durable record that has it first
 }
 
-// lock is a lock by its identity, known from now on; nil where there are too many.
-func (m *Machine) lock(id VIPID) *vip {
+// leased is the VIP, role or lock of that identity, a lock known from now on; nil
+// where this node has no such one, or too many locks.
+func (m *Machine) leased(id VIPID) *vip {
 	if v := m.known[id]; v != nil {
 		return v
 	}
@@ -139,17 +140,8 @@ func (m *Machine) countLocks() (n int) {
 	return n
 }
 
-// leased is the VIP, role or lock that a message is about; nil where this node has
-// no such one.
-func (m *Machine) leased(id VIPID) *vip {
-	if v := m.known[id]; v != nil {
-		return v
-	}
-	return m.lock(id)
-}
-
 func (m *Machine) onLockWanted(e LockWanted) {
-	if v := m.lock(e.VIP); v != nil && v.Lock {
+	if v := m.leased(e.VIP); v != nil && v.Lock {
 		v.lock.wanted, v.lock.keep, v.lock.keepers = true, min(e.Keep, MaxKeep), nil
 	}
 }

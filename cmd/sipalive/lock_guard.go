@@ -251,8 +251,9 @@ func readOrders(from io.Reader, to chan<- order) {
 }
 
 // holdUntil returns when the command has exited, or has been killed because its time
-// is over: SIGTERM four margins before the end of the lease, SIGKILL two. It looks often instead of trusting one timer: those stand still while the
-// machine sleeps, and the lease does not.
+// is over: SIGTERM at askBefore, SIGKILL at killBefore. It looks often instead of
+// trusting one timer: those stand still while the machine sleeps, and the lease does
+// not.
 func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) (lost bool) {
 	look := time.NewTicker(guardLook)
 	defer look.Stop()

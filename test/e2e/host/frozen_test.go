@@ -77,6 +77,18 @@ func (c *claims) of(v vipAt, mac string, since time.Duration) (n int) {
 	return n
 }
 
+// takenFromPBX1 waits until another node holds vip1.
+func (s *site) takenFromPBX1() {
+	s.t.Helper()
+	s.await("vip1 elsewhere", func(ctx context.Context) error {
+		h, err := s.holder(ctx, 1, vip1)
+		if err == nil && (h == "pbx1" || h == "") {
+			err = fmt.Errorf("it is at %q", h)
+		}
+		return err
+	})
+}
+
 // TestFrozen: an agent that stood still for longer than its lease finds that
 // out before it does anything: no announcement, no action, no address.
 func TestFrozen(t *testing.T) {
@@ -101,13 +113,7 @@ func TestFrozen(t *testing.T) {
 			return nil
 		})
 		must(t, s.Agent(0).Stop())
-		s.await("vip1 elsewhere", func(ctx context.Context) error {
-			h, err := s.holder(ctx, 1, vip1)
-			if err == nil && (h == "pbx1" || h == "") {
-				err = fmt.Errorf("it is at %q", h)
-			}
-			return err
-		})
+		s.takenFromPBX1()
 		time.Sleep(lease / 2)
 		had := strings.Join(names(t, marks, "pbx1-"), " ")
 		resumed := lab.Now()
@@ -193,13 +199,7 @@ func TestFrozenAmidActions(t *testing.T) {
 		epoch := move("pbx1")
 		mark(fmt.Sprintf("pbx1-first-%d", epoch))
 		must(t, s.Agent(0).Stop())
-		s.await("vip1 elsewhere", func(ctx context.Context) error {
-			h, err := s.holder(ctx, 1, vip1)
-			if err == nil && (h == "pbx1" || h == "") {
-				err = fmt.Errorf("it is at %q", h)
-			}
-			return err
-		})
+		s.takenFromPBX1()
 		must(t, os.Remove(gate))
 		mark(fmt.Sprintf("pbx1-first-%d-end", epoch))
 		must(t, s.Agent(0).Cont())
