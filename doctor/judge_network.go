@@ -100,13 +100,13 @@ func (f *Facts) ways(p Port) (all []way) {
 			from = netip.AddrPortFrom(p.Address, anyPort)
 		}
 		all = append(all, way{fmt.Sprintf("%s from %s", strings.ToUpper(protocol), p.Node),
-			Packet{Hooks: []string{"prerouting", "input"}, In: on, From: from, To: to, Protocol: protocol}})
+			Packet{On: on, From: from, To: to, Protocol: protocol}})
 		from, to = here, there
 		if protocol == "tcp" {
 			from = netip.AddrPortFrom(f.Self.Address, anyPort)
 		}
 		all = append(all, way{fmt.Sprintf("%s to %s", strings.ToUpper(protocol), p.Node),
-			Packet{Hooks: []string{"output", "postrouting"}, Out: on, From: from, To: to, Protocol: protocol}})
+			Packet{Leaving: true, On: on, From: from, To: to, Protocol: protocol}})
 	}
 	return all
 }
@@ -168,7 +168,7 @@ func (f *Facts) drops(p Port, w way, fate Fate) Finding {
 
 func (f *Facts) accepting(p Packet) string {
 	family, side, a := "ip", "saddr", p.From.Addr()
-	if p.Out != "" {
+	if p.Leaving {
 		side, a = "daddr", p.To.Addr()
 	}
 	if a.Is6() {

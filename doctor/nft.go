@@ -24,7 +24,20 @@ type chain struct {
 	Hook   string   `json:"hook"`
 	Prio   priority `json:"prio"`
 	Policy string   `json:"policy"`
+	Dev    devices  `json:"dev"` // of a chain of netdev; nft 1.0.6 does not print it
 	rules  []rule
+}
+
+// devices are one name, or several.
+type devices []string
+
+func (d *devices) UnmarshalJSON(raw []byte) error {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		*d = devices{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(d))
 }
 
 // priority is a number; by name in some versions, and then the order among the
@@ -92,10 +105,18 @@ func id(family, table, name string) string { return family + " " + table + " " +
 
 // Packet is the first of a flow: nothing is known of it by connection tracking.
 type Packet struct {
-	Hooks    []string // of the way it takes: prerouting and input, or output and postrouting
-	In, Out  string   // interfaces
+	Leaving  bool   // this machine sends it; else it arrives
+	On       string // the interface
 	From, To netip.AddrPort
 	Protocol string // udp or tcp
+}
+
+// hooks are those that it passes, in their order.
+func (p Packet) hooks() []string {
+	if p.Leaving {
+		return []string{"output", "postrouting", "egress"}
+	}
+	return []string{"ingress", "prerouting", "input"}
 }
 
 // Fate is what becomes of a packet.
@@ -106,9 +127,10 @@ type Fate struct {
 	List    string // Dropped: the command that shows it
 }
 
-// Fate says what becomes of p. Every chain at its hooks has to accept it.
+// Fate says what becomes of p. Every chain at its hooks has to accept it: one that
+// surely drops it decides, whatever the others do.
 func (r *Ruleset) Fate(p Packet) Fate {
-	sure := true
+	all := Fate{Sure: true}
 	for _, c := range r.base(p) {
 		w := walk{r: r, p: p, sure: true}
 		w.chain(c, 0)
@@ -117,27 +139,34 @@ func (r *Ruleset) Fate(p Packet) Fate {
 			w.by = fmt.Sprintf("the policy of chain %s in table %s %s", c.Name, c.Family, c.Table)
 			w.at = c
 		}
-		sure = sure && w.sure
-		if w.verdict == "drop" {
-			return Fate{Dropped: true, Sure: sure, By: w.by, List: fmt.Sprintf("nft -a list chain %s %s %s", w.at.Family, w.at.Table, w.at.Name)}
+		if w.verdict == "drop" && c.Family == "netdev" && len(c.Dev) == 0 {
+			w.sure = false // it may be another interface's
+		}
+		all.Sure = all.Sure && w.sure
+		if w.verdict == "drop" && (w.sure || !all.Dropped) {
+			all.Dropped, all.By, all.List = true, w.by, fmt.Sprintf("nft -a list chain %s %s %s", w.at.Family, w.at.Table, w.at.Name)
+			if all.Sure = w.sure; all.Sure {
+				return all
+			}
 		}
 	}
-	return Fate{Sure: sure}
+	return all
 }
 
 // base are the chains that the packet meets, in their order.
 func (r *Ruleset) base(p Packet) (met []*chain) {
-	families := []string{"inet", "ip"}
+	families, hooks := []string{"netdev", "inet", "ip"}, p.hooks()
 	if p.From.Addr().Is6() {
-		families[1] = "ip6"
+		families[2] = "ip6"
 	}
 	for _, c := range r.chains {
-		if c.Type != "nat" && slices.Contains(p.Hooks, c.Hook) && slices.Contains(families, c.Family) {
+		here := len(c.Dev) == 0 || slices.Contains(c.Dev, p.On)
+		if c.Type != "nat" && here && slices.Contains(hooks, c.Hook) && slices.Contains(families, c.Family) {
 			met = append(met, c)
 		}
 	}
 	slices.SortFunc(met, func(a, b *chain) int {
-		return cmp.Or(cmp.Compare(slices.Index(p.Hooks, a.Hook), slices.Index(p.Hooks, b.Hook)), cmp.Compare(a.Prio, b.Prio),
+		return cmp.Or(cmp.Compare(slices.Index(hooks, a.Hook), slices.Index(hooks, b.Hook)), cmp.Compare(a.Prio, b.Prio),
 			strings.Compare(a.Table+" "+a.Name, b.Table+" "+b.Name))
 	})
 	return met
@@ -206,8 +235,11 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 				}
 				// A rule that does nothing but count would be no matter.
 				w.sure = false
-			default: // a limit, or iptables' own matches: it may be so or not
+			case "limit", "xt": // it may be so or not
 				certain = min(certain, maybe)
+				w.sure = w.sure && !isTarget(kind, body)
+			default: // queue and synproxy, and what nft has learned since: it may drop
+				certain, w.sure = min(certain, maybe), false
 			}
 			if certain == no {
 				return false
@@ -215,6 +247,13 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 		}
 	}
 	return false
+}
+
+// isTarget: iptables' own REJECT, NFQUEUE and so on are a rule's end, its matches
+// are not.
+func isTarget(kind string, body any) bool {
+	xt, _ := body.(map[string]any)
+	return kind == "xt" && xt["type"] != "match"
 }
 
 func (w *walk) act(c *chain, rule rule, kind string, body any, depth int) (leave bool) {

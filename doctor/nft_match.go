@@ -46,7 +46,8 @@ func (w *walk) match(c *chain, body any) answer {
 	return maybe
 }
 
-// otherFamily is the value of a header that the packet has not.
+// otherFamily is the value of what the packet has not: a rule that asks for it does
+// not match, whatever its operator.
 const otherFamily = "\x00"
 
 // field is what a rule's left side is for the packet: one value, or several any of
@@ -63,10 +64,11 @@ func (w *walk) field(left any) []string {
 	}
 	meta, _ := l["meta"].(map[string]any)
 	switch meta["key"] {
-	case "iifname", "iif":
-		return []string{w.p.In}
-	case "oifname", "oif":
-		return []string{w.p.Out}
+	case "iifname", "iif", "oifname", "oif":
+		if strings.HasPrefix(meta["key"].(string), "o") != w.p.Leaving {
+			return []string{otherFamily} // what arrives leaves by none
+		}
+		return []string{w.p.On}
 	case "l4proto":
 		return []string{w.p.Protocol, map[string]string{"udp": "17", "tcp": "6"}[w.p.Protocol]}
 	case "nfproto", "protocol":

@@ -25,12 +25,12 @@ func incoming(protocol, from string, port uint16) Packet {
 	if a.Is6() {
 		to = netip.MustParseAddr("2001:db8::11")
 	}
-	return Packet{Hooks: []string{"prerouting", "input"}, In: "eth0", Protocol: protocol,
+	return Packet{On: "eth0", Protocol: protocol,
 		From: netip.AddrPortFrom(a, 7946), To: netip.AddrPortFrom(to, port)}
 }
 
 func outgoing(protocol, on string) Packet {
-	return Packet{Hooks: []string{"output", "postrouting"}, Out: on, Protocol: protocol,
+	return Packet{Leaving: true, On: on, Protocol: protocol,
 		From: netip.MustParseAddrPort("192.0.2.11:7946"), To: netip.MustParseAddrPort("192.0.2.12:7946")}
 }
 
@@ -43,16 +43,17 @@ func TestFate(t *testing.T) {
 		packet Packet
 		want   Fate
 	}{
-		"accepted by an anonymous set":   {incoming("udp", "192.0.2.12", 7946), Fate{Sure: true}},
-		"rejected by a prefix":           {incoming("udp", "192.0.2.99", 7946), Fate{true, true, "rule 14 of chain input in table inet filter (reject)", in}},
-		"dropped in a chain jumped to":   {incoming("udp", "192.0.2.7", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
-		"a prefix in a named set":        {incoming("udp", "10.1.2.3", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
-		"dropped by the policy":          {incoming("udp", "198.51.100.1", 7946), Fate{true, true, "the policy of chain input in table inet filter", in}},
-		"a range of ports":               {incoming("udp", "198.51.100.1", 5085), Fate{Sure: true}},
-		"a limit may let it pass":        {incoming("tcp", "198.51.100.1", 22), Fate{true, false, "the policy of chain input in table inet filter", in}},
-		"past a verdict map, IPv6":       {incoming("udp", "2001:db8::7", 7946), Fate{true, true, "rule 4 of chain six in table ip6 other (no cluster here)", "nft -a list chain ip6 other six"}},
-		"out by an interface that is it": {outgoing("udp", "eth0"), Fate{Sure: true}},
-		"out by another":                 {outgoing("udp", "eth1"), Fate{true, true, "rule 16 of chain output in table inet filter (drop)", "nft -a list chain inet filter output"}},
+		"accepted by an anonymous set":                {incoming("udp", "192.0.2.12", 7946), Fate{Sure: true}},
+		"rejected by a prefix":                        {incoming("udp", "192.0.2.99", 7946), Fate{true, true, "rule 14 of chain input in table inet filter (reject)", in}},
+		"dropped in a chain jumped to":                {incoming("udp", "192.0.2.7", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
+		"a prefix in a named set":                     {incoming("udp", "10.1.2.3", 7946), Fate{true, true, "rule 6 of chain base in table inet filter (drop)", "nft -a list chain inet filter base"}},
+		"dropped by the policy":                       {incoming("udp", "198.51.100.1", 7946), Fate{true, true, "the policy of chain input in table inet filter", in}},
+		"a range of ports":                            {incoming("udp", "198.51.100.1", 5085), Fate{Sure: true}},
+		"a limit may let it pass":                     {incoming("tcp", "198.51.100.1", 22), Fate{true, false, "the policy of chain input in table inet filter", in}},
+		"past a verdict map, IPv6":                    {incoming("udp", "2001:db8::7", 7946), Fate{true, true, "rule 4 of chain six in table ip6 other (no cluster here)", "nft -a list chain ip6 other six"}},
+		"out by an interface that is it":              {outgoing("udp", "eth0"), Fate{Sure: true}},
+		"at ingress, of a device that is not printed": {incoming("udp", "192.0.2.66", 7946), Fate{true, true, "rule 14 of chain input in table inet filter (reject)", in}},
+		"out by another":                              {outgoing("udp", "eth1"), Fate{true, true, "rule 17 of chain output in table inet filter (drop)", "nft -a list chain inet filter output"}},
 	} {
 		if got := r.Fate(test.packet); got != test.want {
 			t.Errorf("%s: %+v, want %+v", name, got, test.want)
@@ -67,6 +68,40 @@ func TestNoRulesDropNothing(t *testing.T) {
 	}
 	if got := r.Fate(incoming("udp", "192.0.2.12", 7946)); got != (Fate{Sure: true}) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// chainWith is a rule set of one base chain.
+func chainWith(t *testing.T, family, more, rules string) *Ruleset {
+	t.Helper()
+	r, err := ParseRuleset([]byte(`{"nftables": [{"chain": {"family": "` + family + `", "table": "t", "name": "c", "type": "filter", "prio": 0` + more + `}}, ` +
+		`{"rule": {"family": "` + family + `", "table": "t", "chain": "c", "handle": 2, "expr": [` + rules + `]}}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// What drops before the hooks of the IP layer is seen, of the device alone that it is
+// for; what may drop and is not understood makes an acceptance uncertain.
+func TestDropsElsewhere(t *testing.T) {
+	const by, list = "rule 2 of chain c in table netdev t (drop)", "nft -a list chain netdev t c"
+	for name, test := range map[string]struct {
+		rules *Ruleset
+		want  Fate
+	}{
+		"at ingress":                     {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth0"`, `{"drop": null}`), Fate{true, true, by, list}},
+		"at ingress of several":          {chainWith(t, "netdev", `, "hook": "ingress", "dev": ["eth0", "eth1"]`, `{"drop": null}`), Fate{true, true, by, list}},
+		"at ingress of another":          {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth1"`, `{"drop": null}`), Fate{Sure: true}},
+		"at ingress of who knows":        {chainWith(t, "netdev", `, "hook": "ingress"`, `{"drop": null}`), Fate{true, false, by, list}},
+		"at egress, for what arrives":    {chainWith(t, "netdev", `, "hook": "egress", "dev": "eth0"`, `{"drop": null}`), Fate{Sure: true}},
+		"to a program's queue":           {chainWith(t, "ip", `, "hook": "input"`, `{"queue": {"num": 0}}`), Fate{}},
+		"a target of iptables":           {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "target", "name": "REJECT"}}`), Fate{}},
+		"a match of iptables, no target": {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "match", "name": "comment"}}`), Fate{Sure: true}},
+	} {
+		if got := test.rules.Fate(incoming("udp", "192.0.2.12", 7946)); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
 	}
 }
 
