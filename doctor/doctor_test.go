@@ -46,8 +46,8 @@ func sound(t *testing.T, text string) *Facts {
 	f := &Facts{
 		File: "sipalive.toml", Config: c, Keys: 1, Self: c.Node("pbx1"),
 		Links: map[string]Link{"eth0": {Exists: true, Running: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}},
-		Agent: &Agent{Status: control.Status{Node: "pbx1", Quorum: true, Fence: "bpf+lifetime", FenceMeans: "the kernel ends every lease", Scheduling: "rr 95", MemoryLocked: true,
-			Nodes: []control.NodeStatus{{Name: "pbx1", Alive: true}, {Name: "pbx2", Alive: true, Relay: "known", Answered: 900e6}, {Name: "pbx3", Alive: true, Relay: "known", Answered: 1900e6}},
+		Agent: &Agent{Status: control.Status{Cluster: "c", Node: "pbx1", Quorum: true, Fence: "bpf+lifetime", FenceMeans: "the kernel ends every lease", Scheduling: "rr 95", MemoryLocked: true,
+			Nodes: []control.NodeStatus{{Name: "pbx1", Alive: true, Views: []control.View{{From: "pbx1", SIP: "up"}, {From: "pbx2", SIP: "up"}}}, {Name: "pbx2", Alive: true, Relay: "known", Answered: 900e6}, {Name: "pbx3", Alive: true, Relay: "known", Answered: 1900e6}},
 			VIPs:  []control.VIPStatus{{Name: "vip1", Holder: "pbx1", State: "held", Router: "proven"}}}},
 		Clock:    &Clock{Source: "tsc", Steered: -12.4, Synced: true},
 		Ports:    []Port{{Node: "pbx2", Address: netip.MustParseAddr("192.0.2.12")}, {Node: "pbx3", Address: netip.MustParseAddr("192.0.2.13")}},
@@ -92,16 +92,28 @@ func TestJudgements(t *testing.T) {
 		f.Ports = f.Ports[:1]
 		f.Ports[0].Asked = true
 	}
+	untaken := func(f *Facts, err error) {
+		noAgent(f)
+		f.Ports[0].Asked, f.Ports[0].AskErr = false, err
+	}
+	// A VIP that another listener than FreeSWITCH serves.
+	target := func(f *Facts, served bool) {
+		f.Config.VIPs[0].Actions, f.PBX, f.Nonlocal["ipv4"] = nil, nil, "0"
+		f.Config.SIP.Targets = append(f.Config.SIP.Targets, config.Target{Name: "vip1", On: "vip1", Transport: "udp", Port: 5060})
+		f.Served = map[string]bool{"vip1": served}
+	}
 	const away = "warning capabilities: ask the agent"
 	for name, test := range map[string]struct {
 		spoil func(*Facts)
 		want  []string // "level check: a part of text or do"
 	}{
-		"a file that is wrong": {spoil: func(f *Facts) { *f = Facts{FileErr: errors.New("x.toml:3: unknown key")} }, want: []string{"error file: unknown key"}},
-		"another file there":   {spoil: func(f *Facts) { status(f).Nodes[1].ConfigDiffers = true }, want: []string{"warning file: pbx2 runs another"}},
-		"two voters":           {spoil: func(f *Facts) { f.Config.Nodes[2].Voter = false }, want: []string{"warning file: two voters"}},
-		"open key":             {spoil: func(f *Facts) { f.KeyErr = errors.New("k: mode 0644 lets others at the key; chmod 600") }, want: []string{"error key: chmod 600"}},
-		"keys in change":       {spoil: func(f *Facts) { f.Keys = 2 }, want: []string{"warning key: 2 keys"}},
+		"a file that is wrong":    {spoil: func(f *Facts) { *f = Facts{FileErr: errors.New("x.toml:3: unknown key")} }, want: []string{"error file: unknown key"}},
+		"another file there":      {spoil: func(f *Facts) { status(f).Nodes[1].ConfigDiffers = true }, want: []string{"warning file: pbx2 runs another"}},
+		"another cluster's agent": {spoil: func(f *Facts) { status(f).Cluster = "d" }, want: []string{"error file: is pbx1 of cluster d"}},
+		"another node's agent":    {spoil: func(f *Facts) { status(f).Node = "pbx2" }, want: []string{"error file: is pbx2 of cluster c"}},
+		"two voters":              {spoil: func(f *Facts) { f.Config.Nodes[2].Voter = false }, want: []string{"warning file: two voters"}},
+		"open key":                {spoil: func(f *Facts) { f.KeyErr = errors.New("k: mode 0644 lets others at the key; chmod 600") }, want: []string{"error key: chmod 600"}},
+		"keys in change":          {spoil: func(f *Facts) { f.Keys = 2 }, want: []string{"warning key: 2 keys"}},
 		"no node here": {spoil: func(f *Facts) {
 			*f = Facts{File: "x", Config: f.Config, Keys: 1, SelfErr: errors.New("no node has an address of this machine")}
 		},
@@ -113,7 +125,8 @@ func TestJudgements(t *testing.T) {
 			f.Links["eth0"] = Link{Exists: true, Running: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/28")}}
 		}, want: []string{"warning address: in no subnet of eth0 (192.0.2.0/28)"}},
 		"bound beside the holder":  {spoil: func(f *Facts) { status(f).VIPs[0].Holder = "pbx2" }, want: []string{"error address: pbx2 holds it"}},
-		"bound and nobody":         {spoil: func(f *Facts) { status(f).VIPs[0].Holder = "" }, want: []string{"error address: nobody holds it"}},
+		"held and not bound":       {spoil: func(f *Facts) { delete(f.Bound, netip.MustParseAddr("192.0.2.101")) }, want: []string{"error address: is not on this machine"}},
+		"bound and nobody":         {spoil: func(f *Facts) { status(f).VIPs[0].Holder = "" }, want: []string{"error address: nobody holds it", "warning router: nobody holds it"}},
 		"no raw sockets":           {spoil: func(f *Facts) { f.Agent.Missing = []string{"CAP_NET_RAW"} }, want: []string{"error capabilities: the agent lacks CAP_NET_RAW"}},
 		"no process":               {spoil: func(f *Facts) { f.Agent.Unseen = true }, want: []string{"warning capabilities: was not found"}},
 		"no bpf":                   {spoil: func(f *Facts) { f.Agent.Missing = []string{"CAP_BPF"} }, want: []string{"warning capabilities: CAP_BPF"}},
@@ -121,6 +134,8 @@ func TestJudgements(t *testing.T) {
 		"fence weak":               {spoil: func(f *Facts) { status(f).Fence, status(f).FenceWeak = "lifetime", true }, want: []string{"warning fence: fence lifetime"}},
 		"boot clock stands":        {spoil: func(f *Facts) { f.Clock.Stalled = true }, want: []string{"error clock: does not advance"}},
 		"clock of interrupts":      {spoil: func(f *Facts) { f.Clock.Source = "jiffies" }, want: []string{"error clock: jiffies"}},
+		"clock source not told":    {spoil: func(f *Facts) { f.Clock.Source = "" }, want: []string{"warning clock: on the host"}},
+		"clock not told, adjtimex": {spoil: func(f *Facts) { f.Clock.Err = errors.New("operation not permitted") }, want: []string{"warning clock: was not told: operation not permitted"}},
 		"clock steered hard":       {spoil: func(f *Facts) { f.Clock.Steered = -900 }, want: []string{"warning clock: -900 ppm"}},
 		"no time daemon":           {spoil: func(f *Facts) { f.Clock.Synced = false }, want: []string{"warning clock: chrony"}},
 		"normal policy":            {spoil: func(f *Facts) { status(f).Scheduling = "other" }, want: []string{`warning realtime: runs at "other"`}},
@@ -141,8 +156,12 @@ func TestJudgements(t *testing.T) {
 		"asked, other key":          {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Foreign = true }, want: []string{away, "error port: another key"}},
 		"asked, it sends nothing":   {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Answers = true }, want: []string{away, "error port: sends nothing by itself"}},
 		"asked, it does not answer": {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Heard = true }, want: []string{away, "error port: does not answer over UDP"}},
-		"port taken":                {spoil: func(f *Facts) { noAgent(f); f.Ports[0].Asked = false }, want: []string{away, "warning port: its port is taken"}},
-		"asked, TCP alone":          {spoil: func(f *Facts) { noAgent(f) }, want: []string{away, "error port: nothing is heard over UDP"}},
+		"port taken":                {spoil: func(f *Facts) { untaken(f, errors.New("address already in use")) }, want: []string{away, "warning port: it was not asked: address already in use"}},
+		"no key to ask with":        {spoil: func(f *Facts) { untaken(f, nil) }, want: []string{away, "warning port: for want of a key"}},
+		"second path":               {spoil: func(f *Facts) { f.Ports[0].Second = true }},
+		"second path cut": {spoil: func(f *Facts) { f.Ports[0].Second, f.Ports[0].TCP = true, errors.New("no answer") },
+			want: []string{"warning port: the second path: no connection: no answer"}},
+		"asked, TCP alone": {spoil: func(f *Facts) { noAgent(f) }, want: []string{away, "error port: nothing is heard over UDP"}},
 		"asked, UDP alone": {spoil: func(f *Facts) {
 			noAgent(f)
 			p := &f.Ports[0]
@@ -156,12 +175,14 @@ func TestJudgements(t *testing.T) {
 		"direct way cut":    {spoil: func(f *Facts) { status(f).Nodes[1].ByRelay = true }, want: []string{"warning port: heard through the gateway alone", "error relay: direct way is cut"}},
 		"relay not wanted":  {spoil: func(f *Facts) { f.Config.Survivor = config.SurvivorNever; status(f).Nodes[2].Relay = "unknown" }},
 		"router not proven": {spoil: func(f *Facts) { status(f).VIPs[0].Router = "unproven" }, want: []string{"error router: not shown to reach it at pbx1"}},
-		"router unknown":    {spoil: func(f *Facts) { status(f).VIPs[0].Router = "unknown" }, want: []string{"warning router: answers no ping"}},
+		"router unknown":    {spoil: func(f *Facts) { status(f).VIPs[0].Router = "unknown" }, want: []string{"warning router: has answered no ping of pbx1"}},
 		"no gateway":        {spoil: func(f *Facts) { f.Gateways["vip1"] = netip.Addr{} }, want: []string{"warning router: gateway in [[vip]]"}},
 		"PBX dead":          {spoil: func(f *Facts) { f.Probes[0].Bad, f.Probes[0].Word = true, "refused" }, want: []string{"error sip: main, udp:5060: refused"}},
 		"PBX deaf to one": {spoil: func(f *Facts) {
 			status(f).Nodes[0].Views = []control.View{{From: "pbx1", SIP: "up"}, {From: "pbx2", SIP: "silent"}}
 		}, want: []string{"error sip: does not answer pbx2 (silent)"}},
+		"PBX missed one": {spoil: func(f *Facts) { status(f).Nodes[1].Views = []control.View{{From: "pbx3", SIP: "suspect"}} }, want: []string{"warning sip: question of pbx3"}},
+		"PBX not ready":  {spoil: func(f *Facts) { status(f).Nodes[1].Views = []control.View{{From: "pbx2", SIP: "unready"}} }, want: []string{"error sip: as pbx2 knows"}},
 		"wrong password": {spoil: func(f *Facts) { f.PBX.Err = errors.New("the password is not accepted") }, want: []string{"error eventsocket: not accepted"}},
 		"no password, not used": {spoil: func(f *Facts) {
 			f.Config.VIPs[0].Actions = nil
@@ -169,6 +190,8 @@ func TestJudgements(t *testing.T) {
 		}, want: []string{"warning eventsocket: no password"}},
 		"password for all":            {spoil: func(f *Facts) { f.PBX.PasswdErr = errors.New("p: mode 0644") }, want: []string{"error eventsocket: chmod 600"}},
 		"not bound beforehand":        {spoil: func(f *Facts) { f.Nonlocal["ipv4"] = "0" }, want: []string{"error nonlocal: net.ipv4.ip_nonlocal_bind is 0"}},
+		"a target, served nowhere":    {spoil: func(f *Facts) { target(f, false) }, want: []string{"error nonlocal: what listens on vip1"}},
+		"a target, served everywhere": {spoil: func(f *Facts) { target(f, true) }},
 		"auto-restart":                {spoil: func(f *Facts) { f.PBX.Sofia.AutoRestart = true }, want: []string{"error freeswitch: auto-restart is on"}},
 		"profile elsewhere":           {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].IP = "192.0.2.11" }, want: []string{"warning freeswitch: profile vip1 is not at 192.0.2.101"}},
 		"profile missing":             {spoil: func(f *Facts) { f.PBX.Sofia.Profiles = f.PBX.Sofia.Profiles[:1] }, want: []string{"error freeswitch: does not have"}},
@@ -182,6 +205,7 @@ func TestJudgements(t *testing.T) {
 		}, want: []string{"error freeswitch: one profile for each VIP"}},
 		"keepalived too":     {spoil: func(f *Facts) { f.Keepers = []Keeper{{"keepalived", "/etc/keepalived/keepalived.conf", "vip1", true}} }, want: []string{"error keepers: two would keep it"}},
 		"netplan, not run":   {spoil: func(f *Facts) { f.Keepers = []Keeper{{"netplan", "/etc/netplan/1.yaml", "vip1", false}} }, want: []string{"warning keepers: does not run now"}},
+		"files not read":     {spoil: func(f *Facts) { f.Unread = []error{errors.New("open x: permission denied")} }, want: []string{"warning keepers: x: permission denied"}},
 		"keepalived of ours": {spoil: func(f *Facts) { f.Keepers = []Keeper{{Program: "keepalived", Running: true}} }, want: []string{"warning keepers: keepalived runs"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -255,7 +279,8 @@ func TestUncertainRules(t *testing.T) {
 	expect(t, Examine(f), []string{"error port: the policy of chain INPUT in table ip filter may drop UDP from pbx2", "warning firewall: if nothing accepts it before"})
 }
 
-// sofia.xml is what FreeSWITCH's default configuration comes to, cut down.
+// sofia.xml is written by hand, in the form of FreeSWITCH's conf/vanilla once its
+// includes are in: no recording has an answer to xml_locate.
 func TestParseSofia(t *testing.T) {
 	text, err := os.ReadFile("testdata/sofia.xml")
 	if err != nil {

@@ -26,7 +26,9 @@ type Facts struct {
 	Probes   []Probe
 	PBX      *PBX
 	Nonlocal map[string]string // "ipv4" and "ipv6": net.*.ip_nonlocal_bind
+	Served   map[string]bool   // by VIP: its targets are listened to here, whether the VIP is here or not
 	Keepers  []Keeper
+	Unread   []error               // files of other keepers that could not be looked at
 	Bound    map[netip.Addr]string // addresses of this machine: their interface
 }
 
@@ -51,6 +53,7 @@ var Needed = []string{"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"}
 
 // Clock is the kernel's.
 type Clock struct {
+	Err     error   // adjtimex was refused: Steered and Synced say nothing
 	Source  string  // /sys/devices/system/clocksource/clocksource0/current_clocksource
 	Steered float64 // parts per million that the clock is made to run faster (adjtimex)
 	Synced  bool
@@ -61,8 +64,10 @@ type Clock struct {
 type Port struct {
 	Node    string
 	Address netip.Addr
+	Second  bool  // its address2, of which only TCP is asked
 	TCP     error // why no connection to its port is had
 	Asked   bool  // no agent runs here, so its place was taken to listen and to ask
+	AskErr  error // why its place was not to be had
 	Heard   bool  // Asked: a packet of its agent came by itself
 	Foreign bool  // Asked: what came from it is sealed with no key of ours, or for another cluster
 	Answers bool  // Asked: it answered a question over UDP

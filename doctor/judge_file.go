@@ -31,6 +31,10 @@ func file(f *Facts) []Finding {
 		out = append(out, warn("two voters: where they lose each other there is no majority", "add a third node, a witness will do: holder = false"))
 	}
 	if f.running() {
+		if st := f.Agent.Status; st.Cluster != f.Config.Cluster || f.Self != nil && st.Node != f.Self.Name {
+			out = append(out, bad(fmt.Sprintf("the agent that answers here is %s of cluster %s: it runs another file", st.Node, st.Cluster),
+				"give -c the file that it runs, and --run-dir if there are several; `systemctl cat sipalive` shows both"))
+		}
 		for _, n := range f.Agent.Status.Nodes {
 			if n.ConfigDiffers {
 				out = append(out, warn(fmt.Sprintf("%s runs another configuration than this node", n.Name), "copy the file to every node and `sipalive reload` on each"))
@@ -80,7 +84,7 @@ func interfaces(f *Facts) (out []Finding) {
 		return nil
 	}
 	for _, v := range f.bindable() {
-		name := f.interfaceOf(v)
+		name := f.InterfaceOf(v)
 		switch l := f.Links[name]; {
 		case name == "" || !l.Exists:
 			out = append(out, bad(fmt.Sprintf("%s: interface %q is not on this machine", v.Name, name), "see `ip link`; correct interface in [[vip]], or leave it out to use that of the node's address"))
@@ -96,7 +100,7 @@ func interfaces(f *Facts) (out []Finding) {
 // addresses: a VIP in no subnet of its interface is reached only by a route.
 func addresses(f *Facts) (out []Finding) {
 	for _, v := range f.bindable() {
-		name := f.interfaceOf(v)
+		name := f.InterfaceOf(v)
 		if l, known := f.Links[name]; known && l.Exists {
 			out = append(out, f.address(v, name, l))
 		}
@@ -108,6 +112,9 @@ func (f *Facts) address(v config.VIP, name string, l Link) Finding {
 	holder, said := f.holderOf(v)
 	on, here := f.Bound[v.Address]
 	switch {
+	case !here && said && holder == f.Self.Name:
+		return bad(fmt.Sprintf("%s: %s is held by this node, and is not on this machine", v.Name, v.Address),
+			"ask again, since it may just have moved; else `sipalive events` says why it was not bound")
 	case here && said && holder != f.Self.Name:
 		return bad(fmt.Sprintf("%s: %s is on %s here, and %s holds it", v.Name, v.Address, on, cmp.Or(holder, "nobody")),
 			"find who put it there (see keepers) and take it away: ip address del "+v.Address.String()+" dev "+on)
@@ -142,9 +149,9 @@ func (f *Facts) bindable() []config.VIP {
 	return f.Config.VIPs
 }
 
-// interfaceOf is where a VIP is bound: its own interface, or that of the node's
+// InterfaceOf is where a VIP is bound: its own interface, or that of the node's
 // address.
-func (f *Facts) interfaceOf(v config.VIP) string {
+func (f *Facts) InterfaceOf(v config.VIP) string {
 	if v.Interface != "" {
 		return v.Interface
 	}

@@ -78,6 +78,10 @@ func clock(f *Facts) []Finding {
 		return []Finding{bad("the boot clock does not advance with the monotonic one", "this kernel or container is no place for an agent: leases are counted on CLOCK_BOOTTIME")}
 	case slices.Contains([]string{"jiffies", "refined-jiffies"}, c.Source):
 		return []Finding{bad("the clock source is "+c.Source+", which loses time when interrupts are late", "see /sys/devices/system/clocksource/clocksource0/available_clocksource; tsc, kvm-clock, hyperv or acpi_pm will do")}
+	case c.Source == "":
+		return []Finding{warn("the clock source is not to be seen here", "look at /sys/devices/system/clocksource on the host: tsc, kvm-clock, hyperv or acpi_pm will do")}
+	case c.Err != nil:
+		return []Finding{warn(fmt.Sprintf("clock source %s; how it is steered was not told: %v", c.Source, c.Err), "run sipalive doctor where adjtimex(2) is allowed, or see chronyc tracking on the host")}
 	case math.Abs(c.Steered) >= maxSteered:
 		return []Finding{warn(fmt.Sprintf("the clock is steered by %.0f ppm: the machine's own runs wrong by that much", c.Steered), "look after the time daemon (chronyc tracking, ntpq -p), or the hypervisor's clock")}
 	case !c.Synced:
@@ -109,7 +113,7 @@ func drift(f *Facts) (out []Finding) {
 	for _, d := range f.Drifts {
 		switch away := math.Abs(d.PPM); {
 		case d.Err != nil:
-			out = append(out, warn(fmt.Sprintf("%s: its clock was not measured: %v", d.Node, d.Err), "let ICMP timestamps (types 13 and 14) pass between the nodes, or compare the clocks by hand"))
+			out = append(out, warn(fmt.Sprintf("%s: its clock was not measured: %v", d.Node, d.Err), "let ICMP timestamps (types 13 and 14) pass between the nodes; over IPv6 see on both how much the time daemon steers (the line clock)"))
 		case away-d.Fine > ClockBound:
 			out = append(out, bad(fmt.Sprintf("%s: its clock runs %+.0f ppm beside this one (within %.0f): leases may overlap", d.Node, d.PPM, d.Fine),
 				"one of the two clocks is broken, or was set meanwhile: ask again; look after the time daemon and the hypervisor on both"))

@@ -21,6 +21,9 @@ func ports(f *Facts) (out []Finding) {
 func (f *Facts) port(p Port) Finding {
 	who := fmt.Sprintf("%s: port %d of %s", p.Node, f.Config.Port, p.Address)
 	open := fmt.Sprintf("let UDP and TCP port %d pass between the nodes, on %s, here and on the way%s", f.Config.Port, p.Node, f.suspect(p))
+	if p.Second {
+		return second(p, who, open)
+	}
 	start := "start the agent there: systemctl start sipalive; see its log"
 	if f.running() && f.heard(p.Node) {
 		if p.TCP != nil {
@@ -29,9 +32,11 @@ func (f *Facts) port(p Port) Finding {
 		return f.both(p, who, open)
 	}
 	switch {
+	case !p.Asked && p.TCP == nil && !f.running() && p.AskErr == nil:
+		return warn(who+": TCP is open; over UDP it was not asked, for want of a key", "see key")
 	case !p.Asked && p.TCP == nil && !f.running():
-		return warn(who+": TCP is open; over UDP it was not asked, since no agent answers here but its port is taken",
-			fmt.Sprintf("see what has it: ss -ulnp sport = :%d; an agent that is ending is gone in a moment: ask again", f.Config.Port))
+		return warn(fmt.Sprintf("%s: TCP is open; over UDP it was not asked: %v", who, p.AskErr),
+			fmt.Sprintf("see what has the port: ss -ulnp sport = :%d; an agent that is ending is gone in a moment: ask again", f.Config.Port))
 	case !p.Asked && p.TCP == nil:
 		return bad(who+": TCP is open, and no heartbeat is heard", "compare key files (sha256sum) and cluster names; else "+open)
 	case p.Asked && p.Foreign && !p.Heard:
@@ -48,6 +53,15 @@ func (f *Facts) port(p Port) Finding {
 		return bad(fmt.Sprintf("%s: no connection: %v", who, p.TCP), start+"; else "+open)
 	}
 	return bad(who+": TCP is open, but nothing is heard over UDP", "compare key files (sha256sum); else "+open)
+}
+
+// second is the way between the nodes' second addresses. Heartbeats go by both, and do
+// not say by which they came.
+func second(p Port, who, open string) Finding {
+	if p.TCP != nil {
+		return warn(fmt.Sprintf("%s, the second path: no connection: %v", who, p.TCP), open+"; start the agent there, if none runs")
+	}
+	return fine(who + ", the second path: TCP is open; over UDP it is not asked")
 }
 
 // answerWithin is three rounds of gossip's pings, one a second, and what a rejoin
@@ -91,9 +105,13 @@ type way struct {
 
 // ways are the first packets to and from another node.
 func (f *Facts) ways(p Port) (all []way) {
-	here := netip.AddrPortFrom(f.Self.Address, f.Config.Port)
+	own := f.Self.Address
+	if p.Second {
+		own = f.Self.Address2
+	}
+	here := netip.AddrPortFrom(own, f.Config.Port)
 	there := netip.AddrPortFrom(p.Address, f.Config.Port)
-	on := f.Bound[f.Self.Address]
+	on := f.Bound[own]
 	for _, protocol := range []string{"udp", "tcp"} {
 		from, to := there, here
 		if protocol == "tcp" {
@@ -103,7 +121,7 @@ func (f *Facts) ways(p Port) (all []way) {
 			Packet{On: on, From: from, To: to, Protocol: protocol}})
 		from, to = here, there
 		if protocol == "tcp" {
-			from = netip.AddrPortFrom(f.Self.Address, anyPort)
+			from = netip.AddrPortFrom(own, anyPort)
 		}
 		all = append(all, way{fmt.Sprintf("%s to %s", strings.ToUpper(protocol), p.Node),
 			Packet{Leaving: true, On: on, From: from, To: to, Protocol: protocol}})
@@ -224,10 +242,9 @@ func router(f *Facts) (out []Finding) {
 			continue
 		}
 		for _, s := range f.vips() {
-			if s.Name != v.Name || s.Holder == "" {
-				continue
+			if s.Name == v.Name {
+				out = append(out, proof(s))
 			}
-			out = append(out, proof(s))
 		}
 	}
 	return out
@@ -241,6 +258,9 @@ func (f *Facts) vips() []control.VIPStatus {
 }
 
 func proof(s control.VIPStatus) Finding {
+	if s.Holder == "" {
+		return warn(s.Name+": nobody holds it, so no router was asked", "`sipalive status` says why nobody does")
+	}
 	switch s.Router {
 	case "proven":
 		return fine(fmt.Sprintf("%s: the router reaches it at %s", s.Name, s.Holder))
@@ -248,6 +268,6 @@ func proof(s control.VIPStatus) Finding {
 		return bad(fmt.Sprintf("%s: the router was not shown to reach it at %s", s.Name, s.Holder),
 			"look at the router's ARP table and at what keeps it from learning (dynamic ARP inspection, port security, a provider's filter); docs/alarms.md, unreachable")
 	}
-	return warn(fmt.Sprintf("%s: the router answers no ping, so nobody knows whether it reaches %s", s.Name, s.Holder),
-		"let the router answer pings from the nodes, or name one that does: gateway in [[vip]]")
+	return warn(fmt.Sprintf("%s: the router has answered no ping of %s, so nobody knows whether it reaches it there", s.Name, s.Holder),
+		"right after a takeover ask again; else let the router answer pings from the nodes, or name one that does: gateway in [[vip]]")
 }

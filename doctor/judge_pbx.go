@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sipalive/config"
+	"sipalive/control"
 )
 
 // sip: what this node finds, and what the others say of every PBX.
@@ -28,33 +29,60 @@ func sip(f *Facts) (out []Finding) {
 		return out
 	}
 	for _, n := range f.Agent.Status.Nodes {
-		var deaf []string
-		for _, v := range n.Views {
-			if v.From != f.Agent.Status.Node && v.SIP != "up" && v.SIP != "rising" {
-				deaf = append(deaf, v.From+" ("+v.SIP+")")
-			}
-		}
-		if len(deaf) > 0 {
-			out = append(out, bad(fmt.Sprintf("%s: its PBX does not answer %s", n.Name, strings.Join(deaf, ", ")),
-				"let SIP from every node's address pass at "+n.Name+" (acl, fail2ban, firewall): without it a dead PBX is not told from a deaf observer"))
-		}
+		out = append(out, f.views(n)...)
 	}
 	return out
 }
 
-func eventSocket(f *Facts) []Finding {
-	p := f.PBX
-	switch {
-	case p == nil:
-		return nil
-	case p.PasswdErr != nil:
-		return []Finding{bad(p.PasswdErr.Error(), "chown to the agent's user and chmod 600")}
-	case p.Err != nil && p.Used:
-		return []Finding{bad(fmt.Sprintf("event socket at %s: %v", p.Address, p.Err), "see [freeswitch] in the file: address and password_file; the file's freeswitch actions fail without it")}
-	case p.Err != nil:
-		return []Finding{warn(fmt.Sprintf("event socket at %s: %v", p.Address, p.Err), "set [freeswitch] password_file, if its actions, drain --wait-calls or ready_check are to be used")}
+// views are what the other nodes say of one node's PBX. Those that say nothing have
+// not asked yet.
+func (f *Facts) views(n control.NodeStatus) (out []Finding) {
+	var answered, once, deaf, unready []string
+	for _, v := range n.Views {
+		switch {
+		case v.From == f.Agent.Status.Node:
+		case v.SIP == "up" || v.SIP == "rising":
+			answered = append(answered, v.From)
+		case v.SIP == "suspect":
+			once = append(once, v.From)
+		case v.SIP == "unready":
+			unready = append(unready, v.From)
+		default:
+			deaf = append(deaf, v.From+" ("+v.SIP+")")
+		}
 	}
-	return []Finding{fine("event socket at " + p.Address + ": the password is accepted")}
+	if len(answered) > 0 {
+		out = append(out, fine(fmt.Sprintf("%s: its PBX answers %s, as they say", n.Name, strings.Join(answered, ", "))))
+	}
+	if len(once) > 0 {
+		out = append(out, warn(fmt.Sprintf("%s: its PBX left the last question of %s unanswered", n.Name, strings.Join(once, ", ")), "ask again; packets are lost on the way, or the PBX is busy"))
+	}
+	if len(unready) > 0 {
+		out = append(out, bad(fmt.Sprintf("%s: its checks say that it is not ready, as %s knows", n.Name, strings.Join(unready, ", ")), "`sipalive status --json` there shows which check, and its text"))
+	}
+	if len(deaf) > 0 {
+		out = append(out, bad(fmt.Sprintf("%s: its PBX does not answer %s", n.Name, strings.Join(deaf, ", ")),
+			"let SIP from every node's address pass at "+n.Name+" (acl, fail2ban, firewall): without it a dead PBX is not told from a deaf observer"))
+	}
+	return out
+}
+
+func eventSocket(f *Facts) (out []Finding) {
+	p := f.PBX
+	if p == nil {
+		return nil
+	}
+	if p.PasswdErr != nil {
+		out = append(out, bad(p.PasswdErr.Error(), "chown to the agent's user and chmod 600"))
+	}
+	failed := fmt.Sprintf("event socket at %s: %v; its profiles and gateways were not looked at", p.Address, p.Err)
+	switch {
+	case p.Err != nil && p.Used:
+		return append(out, bad(failed, "see [freeswitch] in the file: address and password_file; the file's freeswitch actions fail without it"))
+	case p.Err != nil:
+		return append(out, warn(failed, "set [freeswitch] password_file, if its actions, drain --wait-calls or ready_check are to be used"))
+	}
+	return append(out, fine("event socket at "+p.Address+": the password is accepted"))
 }
 
 // nonlocal: a profile on a VIP has to be bound before the VIP is here.
@@ -62,26 +90,29 @@ func nonlocal(f *Facts) (out []Finding) {
 	if f.Nonlocal == nil {
 		return nil
 	}
-	needed := map[string]string{}
+	needed, served := map[string]string{}, map[string]string{}
 	for _, v := range f.bindable() {
 		profiles := profilesOf(v.Actions)
 		if f.PBX != nil && f.PBX.Sofia != nil {
 			profiles = append(profiles, f.PBX.Sofia.on(v.Address)...)
 		}
-		if len(profiles) == 0 && len(f.Config.SIP.OnVIP(v.Name)) == 0 {
-			continue
-		}
 		version := "ipv4"
 		if v.Address.Is6() {
 			version = "ipv6"
 		}
-		if needed[version] == "" {
-			needed[version] = v.Name
+		switch {
+		case len(profiles) == 0 && len(f.Config.SIP.OnVIP(v.Name)) == 0:
+		case len(profiles) == 0 && f.Served[v.Name]:
+			served[version] = cmp.Or(served[version], v.Name)
+		default:
+			needed[version] = cmp.Or(needed[version], v.Name)
 		}
 	}
 	for _, version := range []string{"ipv4", "ipv6"} {
 		name := "net." + version + ".ip_nonlocal_bind"
 		switch vip := needed[version]; {
+		case vip == "" && served[version] != "":
+			out = append(out, fine(fmt.Sprintf("%s is not needed: what listens for %s does so wherever the VIP is", name, served[version])))
 		case vip == "":
 		case f.Nonlocal[version] == "1":
 			out = append(out, fine(name+" = 1: a profile can be bound before its VIP is here"))
@@ -208,7 +239,10 @@ func keepers(f *Facts) (out []Finding) {
 			out = append(out, warn(text+", though it does not run now", "take it out there, before somebody starts it"))
 		}
 	}
-	if len(f.Keepers) == 0 && f.Keepers != nil {
+	for _, err := range f.Unread {
+		out = append(out, warn(fmt.Sprintf("not looked at: %v", err), "run sipalive doctor as root"))
+	}
+	if len(f.Keepers)+len(f.Unread) == 0 && f.Keepers != nil {
 		out = append(out, fine("nothing else on this machine keeps a VIP"))
 	}
 	return out

@@ -39,6 +39,9 @@ var errNoStamp = errors.New("it answers no ICMP timestamp")
 // timestamps (RFC 792), and compares what went by there with CLOCK_BOOTTIME here. A
 // clock that is set meanwhile shows as a large rate. IPv4 only; needs CAP_NET_RAW.
 func MeasureClock(ctx context.Context, from, of netip.Addr, over time.Duration) (ClockRate, error) {
+	if !of.Is4() {
+		return ClockRate{}, errors.New("ICMPv6 has no timestamps")
+	}
 	conn, err := net.ListenIP("ip4:icmp", &net.IPAddr{IP: from.AsSlice()})
 	if err != nil {
 		return ClockRate{}, fmt.Errorf("ask %s for its time: %w (needs CAP_NET_RAW)", of, err)

@@ -107,8 +107,7 @@ func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
 	keys, err := config.LoadKeyring(f.Config.KeyFile)
 	f.Keys, f.KeyErr = len(keys), err
 	f.Clock = findClock()
-	f.Keepers = findKeepers(f.Config, hostFiles)
-	f.Bound = findBound()
+	f.Keepers, f.Unread = findKeepers(f.Config, hostFiles)
 	local, err := platform.LocalAddresses()
 	if err == nil {
 		f.Self, err = f.Config.Self(d.node, local)
@@ -117,7 +116,9 @@ func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
 		return f
 	}
 	f.Agent = findAgent(ctx, *d.runDir)
-	f.Links, f.Gateways = findLinks(f)
+	f.Bound = findBound() // after the agent was asked who holds what
+	f.Links = findLinks(f)
+	f.Gateways = findGateways(f)
 	f.Firewall = findFirewall(ctx)
 	// What waits for others is waited for together.
 	together(
@@ -127,6 +128,7 @@ func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
 		func() { f.PBX = findPBX(ctx, f.Config, f.Self) },
 	)
 	f.Nonlocal = findNonlocal()
+	f.Served = findServed(f)
 	return f
 }
 

@@ -56,11 +56,9 @@ const (
 func findClock() *doctor.Clock {
 	source, _ := os.ReadFile(clockSource) // not to be seen in every container
 	c := &doctor.Clock{Source: strings.TrimSpace(string(source))}
-	if c.Source == "" {
-		c.Source = "unknown"
-	}
 	var x unix.Timex
-	if state, err := unix.Adjtimex(&x); err == nil {
+	state, err := unix.Adjtimex(&x)
+	if c.Err = err; err == nil {
 		c.Steered = float64(x.Freq)/frequencyUnit + float64(x.Tick-usualTick)*tickPPM
 		c.Synced = state != unix.TIME_ERROR && x.Status&unix.STA_UNSYNC == 0
 	}
@@ -88,30 +86,38 @@ func findBound() map[netip.Addr]string {
 	return bound
 }
 
-// findLinks looks at the interfaces of the VIPs and at who routes there.
-func findLinks(f *doctor.Facts) (map[string]doctor.Link, map[string]netip.Addr) {
-	links, gateways := map[string]doctor.Link{}, map[string]netip.Addr{}
-	routes, err := platform.OpenRoutes()
-	if err != nil {
-		return links, gateways
-	}
-	defer routes.Close()
+// findLinks looks at the interfaces of the VIPs.
+func findLinks(f *doctor.Facts) map[string]doctor.Link {
+	links := map[string]doctor.Link{}
 	for _, v := range f.Config.VIPs {
-		name := v.Interface
-		if name == "" {
-			name = f.Bound[f.Self.Address]
-		}
-		if _, known := links[name]; !known {
+		if name := f.InterfaceOf(v); !links[name].Exists {
 			links[name] = findLink(name)
 		}
-		gateways[v.Name] = v.Gateway
-		if !v.Gateway.IsValid() && links[name].Exists {
+	}
+	return links
+}
+
+// findGateways looks who routes on the interfaces of the VIPs; of one that is not
+// there, nothing.
+func findGateways(f *doctor.Facts) map[string]netip.Addr {
+	routes, err := platform.OpenRoutes()
+	if err != nil {
+		return nil
+	}
+	defer routes.Close()
+	gateways := map[string]netip.Addr{}
+	for _, v := range f.Config.VIPs {
+		name := f.InterfaceOf(v)
+		switch {
+		case v.Gateway.IsValid():
+			gateways[v.Name] = v.Gateway
+		case f.Links[name].Exists:
 			if hop, err := routes.NextHop(name, v.Address.Is6()); err == nil {
 				gateways[v.Name] = hop
 			}
 		}
 	}
-	return links, gateways
+	return gateways
 }
 
 // findLink leaves out the VIPs: an address that is its own subnet is no subnet.

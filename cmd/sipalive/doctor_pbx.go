@@ -44,6 +44,26 @@ func usesFreeSWITCH(c *config.Config) bool {
 		slices.ContainsFunc(c.Roles, func(r config.Role) bool { return uses(r.Actions) })
 }
 
+// findServed tells for each VIP whether what serves its targets waits here already,
+// on all addresses or on the VIP before that is here.
+func findServed(f *doctor.Facts) map[string]bool {
+	served := map[string]bool{}
+	all, err := platform.Listeners()
+	if err != nil {
+		return served
+	}
+	for _, v := range f.Config.VIPs {
+		_, here := f.Bound[v.Address]
+		served[v.Name] = !slices.ContainsFunc(f.Config.SIP.OnVIP(v.Name), func(t config.Target) bool {
+			return !slices.ContainsFunc(all, func(l platform.Listener) bool {
+				at := l.Local.Addr()
+				return l.Local.Port() == t.Port && (l.Network == "udp") == (t.Transport == "udp") && (at.IsUnspecified() || at == v.Address && !here)
+			})
+		})
+	}
+	return served
+}
+
 func runsFreeSWITCH() bool {
 	all, err := platform.Listeners("freeswitch")
 	return err == nil && len(all) > 0

@@ -24,28 +24,38 @@ func findPorts(ctx context.Context, c *config.Config, self *config.Node, keys []
 	defer cancel()
 	var found []doctor.Port
 	for _, n := range c.Nodes {
-		if n.Name != self.Name {
-			found = append(found, doctor.Port{Node: n.Name, Address: n.Address})
+		if n.Name == self.Name {
+			continue
+		}
+		found = append(found, doctor.Port{Node: n.Name, Address: n.Address})
+		if n.Address2.IsValid() && self.Address2.IsValid() {
+			found = append(found, doctor.Port{Node: n.Name, Address: n.Address2, Second: true})
 		}
 	}
 	var reached map[elect.Node]member.Reached
+	var askErr error
 	asked := false
 	var all sync.WaitGroup
 	if len(keys) > 0 && len(found) > 0 {
 		all.Go(func() {
-			var err error
-			reached, err = member.Reach(ctx, member.Config{Cluster: c.Cluster, Keys: keys, Port: c.Port,
+			reached, askErr = member.Reach(ctx, member.Config{Cluster: c.Cluster, Keys: keys, Port: c.Port,
 				Self: elect.Node(self.Name), SelfAddress: self.Address, Peers: agent.Peers(c, self)})
-			asked = err == nil
+			asked = askErr == nil
 		})
 	}
 	for i := range found {
-		all.Go(func() { found[i].TCP = connects(ctx, self.Address, netip.AddrPortFrom(found[i].Address, c.Port)) })
+		from := self.Address
+		if found[i].Second {
+			from = self.Address2
+		}
+		all.Go(func() { found[i].TCP = connects(ctx, from, netip.AddrPortFrom(found[i].Address, c.Port)) })
 	}
 	all.Wait()
 	for i := range found {
-		r := reached[elect.Node(found[i].Node)]
-		found[i].Asked, found[i].Heard, found[i].Foreign, found[i].Answers = asked, r.Heard, r.Foreign, r.Answers
+		if p := &found[i]; !p.Second {
+			r := reached[elect.Node(p.Node)]
+			p.Asked, p.AskErr, p.Heard, p.Foreign, p.Answers = asked, askErr, r.Heard, r.Foreign, r.Answers
+		}
 	}
 	return found
 }
@@ -87,7 +97,7 @@ func findProbes(ctx context.Context, c *config.Config, self *config.Node, local 
 func findDrifts(ctx context.Context, c *config.Config, self *config.Node) []doctor.Drift {
 	var found []doctor.Drift
 	for _, n := range c.Nodes {
-		if n.Name != self.Name && n.Address.Is4() { // ICMPv6 has no timestamps
+		if n.Name != self.Name {
 			found = append(found, doctor.Drift{Node: n.Name})
 		}
 	}

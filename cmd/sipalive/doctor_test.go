@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,16 +41,23 @@ func TestFindKeepers(t *testing.T) {
 	c := &config.Config{VIPs: []config.VIP{{Name: "vip1", Address: netip.MustParseAddr("192.0.2.101")}, {Name: "vip6", Address: netip.MustParseAddr("2001:db8::101")}}}
 	write("/etc/keepalived/other.conf", "virtual_ipaddress {\n 192.0.2.10\n ! 192.0.2.101\n}\n# 192.0.2.101\n")
 	write("/etc/network/interfaces", "iface eth0 inet static\n address 192.0.2.1010\n")
-	if found := findKeepers(c, all); found == nil || len(found) > 0 {
-		t.Errorf("nothing keeps a VIP, but %+v", found)
+	if found, unread := findKeepers(c, all); found == nil || len(found) > 0 || len(unread) > 0 {
+		t.Errorf("nothing keeps a VIP, but %+v, %v", found, unread)
 	}
 	write("/etc/keepalived/keepalived.conf", "virtual_ipaddress {\n 192.0.2.101/24 dev eth0\n}\n")
 	write("/etc/systemd/network/10-eth0.network", "[Network]\nAddress=2001:DB8::101/64\n")
 	write("/etc/NetworkManager/system-connections/eth0.nmconnection", "[ipv4]\naddress1=192.0.2.101/24,192.0.2.1\n")
 	write("/etc/netplan/50-cloud.yaml", "      addresses: [\"192.0.2.11/24\",\"192.0.2.101/32\"]\n")
 	write("/etc/network/interfaces.d/eth0", "up ip addr add 192.0.2.101/32 dev eth0\n")
+	if err := os.Symlink("loop.yaml", filepath.Join(dir, "/etc/netplan/loop.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	found, unread := findKeepers(c, all)
+	if len(unread) != 1 || !strings.Contains(unread[0].Error(), "/etc/netplan/loop.yaml") {
+		t.Errorf("what cannot be read is %v", unread)
+	}
 	var got []doctor.Keeper
-	for _, k := range findKeepers(c, all) {
+	for _, k := range found {
 		k.File, k.Running = k.File[len(dir):], false
 		got = append(got, k)
 	}
@@ -89,5 +99,53 @@ func TestFindPBX(t *testing.T) {
 	}
 	if p := findPBX(t.Context(), c, &config.Node{}); p != nil {
 		t.Errorf("a witness has no PBX: %+v", p)
+	}
+}
+
+// Behind a real login, the profiles as the doctor's room has them.
+func TestFindPBXReadsProfiles(t *testing.T) {
+	text, err := os.ReadFile("../../doctor/testdata/sofia.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := recorded.Load(t, "auth-ok-status.txt")[:3]
+	answer := fmt.Sprintf("Content-Type: api/response\nContent-Length: %d\n\n%s", len(text), text)
+	steps := append(login, recorded.Step{Client: "api xml_locate configuration configuration name sofia.conf\n\n"}, recorded.Step{Server: answer})
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("ClueCon\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := &config.Config{FreeSWITCH: config.FreeSWITCH{Address: recorded.Serve(t, recorded.Play(steps, false)), PasswordFile: file, ReadyCheck: true}}
+	p := findPBX(t.Context(), c, &config.Node{Holder: true})
+	if p == nil || p.Err != nil || p.PasswdErr != nil || p.SofiaErr != nil || p.Sofia == nil || len(p.Sofia.Profiles) != 2 || p.Sofia.AutoRestart {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A listener on all addresses serves a VIP that is not here; one on another address
+// does not.
+func TestFindServed(t *testing.T) {
+	all, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Close()
+	one, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	target := func(vip string, at net.PacketConn, transport string) config.Target {
+		return config.Target{On: vip, Transport: transport, Port: netip.MustParseAddrPort(at.LocalAddr().String()).Port()}
+	}
+	vip := func(name string) config.VIP {
+		return config.VIP{Name: name, Address: netip.MustParseAddr("192.0.2.101")}
+	}
+	f := &doctor.Facts{Config: &config.Config{
+		VIPs: []config.VIP{vip("everywhere"), vip("elsewhere"), vip("tcp")},
+		SIP:  config.SIP{Targets: []config.Target{target("everywhere", all, "udp"), target("elsewhere", one, "udp"), target("tcp", all, "tcp")}},
+	}}
+	if got, want := findServed(f), map[string]bool{"everywhere": true, "elsewhere": false, "tcp": false}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
