@@ -82,7 +82,7 @@ func (f *Facts) both(p Port, who, open string) Finding {
 	case ago > f.answerWithin():
 		return bad(fmt.Sprintf("%s: its heartbeats are heard, but it has answered nothing over UDP for %s", who, ago.Round(time.Second)), open)
 	}
-	return fine(who + ": its heartbeats are heard, it answers over UDP, and TCP is open")
+	return fine(fmt.Sprintf("%s: its heartbeats are heard, it answered over UDP %s ago, and TCP is open", who, time.Duration(n.Answered).Round(100*time.Millisecond)))
 }
 
 // suspect names the rule here that drops what goes to the node or comes from it.

@@ -1,5 +1,6 @@
-// Package doctor asks `sipalive doctor` on the nodes of a cluster that is sound, and of
-// one whose firewall drops the agents' port.
+// Package doctor asks `sipalive doctor` on the nodes of a cluster: one with which
+// nothing is wrong, others whose firewall drops the agents' port, that have no agent or
+// another key.
 package doctor
 
 import (
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,13 +31,38 @@ func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/doctor", &binary)) }
 // patience bounds every wait for something that has to come.
 const patience = 30 * time.Second
 
+// site is a cluster, and a scene's own test.
 type site struct {
 	*cluster.Cluster
 	t *testing.T
 }
 
+// scene is one node's trouble: what it takes, which file is asked with, and what has to
+// be said.
+type scene struct {
+	name    string
+	node    int
+	prepare func(s *site) (undo func())
+	file    func(s *site) string
+	judge   func(s *site, found []doctor.Finding)
+}
+
+// The scenes of a round are of different nodes, so that all are asked at once: a visit
+// takes four seconds, most of them for the clocks.
+var rounds = [][]scene{
+	{
+		{name: "sound", node: 0, prepare: settled, judge: sound},
+		{name: "dropped on the way in", node: 1, prepare: (*site).dropIn, judge: droppedIn},
+		{name: "dropped on the way out", node: 2, prepare: (*site).dropOut, judge: droppedOut},
+	},
+	{
+		{name: "without an agent, dropped", node: 0, prepare: (*site).stopAndDrop, judge: without},
+		{name: "another key", node: 3, prepare: func(s *site) func() { s.stop(3); return nil }, file: (*site).otherKey, judge: anotherKey},
+	},
+}
+
 func TestDoctor(t *testing.T) {
-	c, err := cluster.Start(cluster.Options{Binary: binary})
+	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1", "pbx2", "pbx3", "pbx4"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,48 +71,71 @@ func TestDoctor(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	s := &site{c, t}
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	if err := c.WaitHeld(ctx, 0, "pbx1", "pbx2", "pbx3"); err != nil {
+	if err := c.WaitHeld(ctx, 0, "pbx1", "pbx2", "pbx3", "pbx4"); err != nil {
 		t.Fatal(err)
 	}
-	for _, scene := range []struct {
-		name string
-		play func()
-	}{
-		{"sound", s.sound}, {"dropped on the way in", s.droppedIn}, {"dropped on the way out", s.droppedOut},
-		{"without an agent", s.without}, {"without an agent, dropped", s.withoutDropped}, {"another key", s.anotherKey},
-	} {
-		t.Run(scene.name, func(t *testing.T) {
-			s.t = t
-			scene.play()
+	for _, scenes := range rounds {
+		(&site{c, t}).round(scenes)
+	}
+}
+
+// round prepares all scenes, asks all at once, and judges each by itself.
+func (s *site) round(scenes []scene) {
+	for _, sc := range scenes {
+		if undo := sc.prepare(s); undo != nil {
+			defer undo()
+		}
+	}
+	visits := make([]visit, len(scenes))
+	var all sync.WaitGroup
+	for i, sc := range scenes {
+		file := s.Config
+		if sc.file != nil {
+			file = sc.file(s)
+		}
+		all.Go(func() { visits[i] = s.ask(sc.node, file) })
+	}
+	all.Wait()
+	for i, sc := range scenes {
+		s.t.Run(sc.name, func(t *testing.T) {
+			t.Logf("%s\n%s", s.Node(sc.node).Name, visits[i].text)
+			if visits[i].err != nil {
+				t.Fatal(visits[i].err)
+			}
+			sc.judge(&site{s.Cluster, t}, visits[i].found)
 		})
 	}
 }
 
-// ask runs it on the first node. The exit code has to be what the findings say.
-func (s *site) ask(file string) (found []doctor.Finding) {
-	s.t.Helper()
-	ctx, cancel := cluster.Deadline(patience)
-	defer cancel()
-	out, err := s.Node(0).Run(ctx, binary, "doctor", "-c", file, "--run-dir", s.RunDir(0), "--json")
-	d := json.NewDecoder(strings.NewReader(out))
-	for d.More() {
-		var f doctor.Finding
-		if err := d.Decode(&f); err != nil {
-			s.t.Fatalf("%v in\n%s", err, out)
-		}
-		found = append(found, f)
-	}
-	if wrong := doctor.Worst(found) == doctor.Error; len(found) == 0 || wrong != (err != nil) {
-		s.t.Fatalf("errors: %t, exit: %v\n%s", wrong, err, out)
-	}
-	s.t.Logf("%s", out)
-	return found
+// visit is one run of doctor.
+type visit struct {
+	found []doctor.Finding
+	text  string
+	err   error
 }
 
-// says asserts that a check found that, in the first of its lines that has the words.
+// ask runs it on a node. The exit code has to be what the findings say.
+func (s *site) ask(node int, file string) (v visit) {
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	out, exit := s.Node(node).Run(ctx, binary, "doctor", "-c", file, "--run-dir", s.RunDir(node), "--json")
+	v.text = out
+	for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+		var f doctor.Finding
+		if v.err = d.Decode(&f); v.err != nil {
+			return v
+		}
+		v.found = append(v.found, f)
+	}
+	if wrong := doctor.Worst(v.found) == doctor.Error; len(v.found) == 0 || wrong != (exit != nil) {
+		v.err = fmt.Errorf("errors: %t, exit: %v", wrong, exit)
+	}
+	return v
+}
+
+// says asserts that a check found that, in one of its lines that has the words.
 func (s *site) says(found []doctor.Finding, level doctor.Level, check string, words ...string) {
 	s.t.Helper()
 	if !slices.ContainsFunc(found, func(f doctor.Finding) bool {
@@ -96,71 +146,93 @@ func (s *site) says(found []doctor.Finding, level doctor.Level, check string, wo
 	}
 }
 
-func (s *site) sound() {
-	s.wait("pbx2 and pbx3 answer pbx1", func(st control.Status) bool {
-		return st.Nodes[1].Answered > 0 && st.Nodes[2].Answered > 0
+func settled(s *site) func() {
+	s.wait(0, "the others answer pbx1, by the gateway too, and the router follows", func(st control.Status) bool {
+		for _, n := range st.Nodes[1:] {
+			if n.Answered == 0 || n.Relay != "known" || len(n.Views) < len(st.Nodes) {
+				return false
+			}
+		}
+		return st.VIPs[0].Router == "proven" && st.VIPs[1].Router == "proven"
 	})
-	s.wait("the router is shown to follow", func(st control.Status) bool { return st.VIPs[0].Router == "proven" })
-	found := s.ask(s.Config)
+	return nil
+}
+
+func sound(s *site, found []doctor.Finding) {
 	for _, f := range found {
 		if f.Level == doctor.Error {
 			s.t.Errorf("nothing is wrong, but %+v", f)
 		}
 	}
-	for _, node := range []string{"pbx2", "pbx3"} {
-		s.says(found, doctor.OK, "port", node, "it answers over UDP, and TCP is open")
+	for _, node := range []string{"pbx2", "pbx3", "pbx4"} {
+		s.says(found, doctor.OK, "port", node, "it answered over UDP", "and TCP is open")
 		s.says(found, doctor.OK, "drift", node)
+		s.says(found, doctor.OK, "relay", node, "the gateway relays")
 		s.says(found, doctor.OK, "sip", "node "+node, "200 OK")
+		s.says(found, doctor.OK, "sip", "pbx1: its PBX answers", node)
 	}
-	s.says(found, doctor.OK, "firewall", "lets port 7946 pass")
+	for _, vip := range []string{"vip1", "vip2"} {
+		s.says(found, doctor.OK, "interface", vip, "eth0 is up")
+		s.says(found, doctor.OK, "address", vip, "in a subnet of eth0")
+		s.says(found, doctor.OK, "router", vip)
+	}
+	s.says(found, doctor.OK, "file", "cluster demo")
+	s.says(found, doctor.OK, "key", "one key")
+	s.says(found, doctor.OK, "node", "this is pbx1")
 	s.says(found, doctor.OK, "capabilities", "the agent has")
-	s.says(found, doctor.OK, "router", "vip1")
-	s.says(found, doctor.OK, "address", "vip1")
+	s.says(found, doctor.OK, "fence", "bpf")
+	s.says(found, doctor.Warning, "realtime", "CPUSchedulingPolicy=rr") // the lab starts it as a plain process
+	s.says(found, doctor.OK, "firewall", "lets port 7946 pass")
+	s.says(found, doctor.OK, "keepers", "nothing else")
 }
 
-func (s *site) droppedIn() {
-	undo := s.rule("input", "ip saddr "+s.Node(1).Addr.String()+" udp dport 7946 drop")
-	s.wait("pbx2 is not heard", func(st control.Status) bool { return !st.Nodes[1].Alive })
-	found := s.ask(s.Config)
-	s.says(found, doctor.Error, "port", "pbx2", "TCP is open, and no heartbeat is heard", "rule ", "of chain guard in table inet sipa")
-	s.says(found, doctor.Error, "firewall", "of chain guard in table inet sipa", "drops UDP from pbx2 port 7946")
-	s.says(found, doctor.OK, "port", "pbx3")
-	undo()
-	s.wait("pbx2 is heard", func(st control.Status) bool { return st.Nodes[1].Alive })
+func (s *site) dropIn() func() {
+	undo := s.rule(1, "input", "ip saddr "+s.Node(2).Addr.String()+" udp dport 7946 drop")
+	s.wait(1, "pbx3 is not heard", func(st control.Status) bool { return !st.Nodes[2].Alive })
+	return undo
 }
 
-func (s *site) droppedOut() {
-	undo := s.rule("output", "ip daddr "+s.Node(2).Addr.String()+" udp dport 7946 reject")
-	defer undo()
-	s.says(s.ask(s.Config), doctor.Warning, "firewall", "of chain guard in table inet sipa", "drops UDP to pbx3 port 7946")
+func droppedIn(s *site, found []doctor.Finding) {
+	s.says(found, doctor.Error, "port", "pbx3", "TCP is open, and no heartbeat is heard", "rule ", "of chain guard in table inet sipa")
+	s.says(found, doctor.Error, "firewall", "of chain guard in table inet sipa", "drops UDP from pbx3 port 7946")
+	s.says(found, doctor.OK, "port", "pbx1")
 }
 
-func (s *site) without() {
+func (s *site) dropOut() func() {
+	return s.rule(2, "output", "ip daddr "+s.Node(1).Addr.String()+" udp dport 7946 reject")
+}
+
+func droppedOut(s *site, found []doctor.Finding) {
+	s.says(found, doctor.Warning, "firewall", "of chain guard in table inet sipa", "drops UDP to pbx2 port 7946")
+}
+
+// stop ends a node's agent as an operator does. Its control socket is gone before its
+// port is free, so its process is waited for; it exits with 10.
+func (s *site) stop(node int) {
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	if _, err := s.Client(0).Do(ctx, control.Command{Kind: control.Stop}); err != nil {
+	if _, err := s.Client(node).Do(ctx, control.Command{Kind: control.Stop}); err != nil {
 		s.t.Fatal(err)
 	}
-	// It exits with 10; its control socket is gone before its port is free.
-	if _ = s.Agent(0).Wait(ctx); ctx.Err() != nil {
+	if _ = s.Agent(node).Wait(ctx); ctx.Err() != nil {
 		s.t.Fatalf("the agent has not ended: %v", ctx.Err())
 	}
-	found := s.ask(s.Config)
-	for _, node := range []string{"pbx2", "pbx3"} {
-		s.says(found, doctor.OK, "port", node, "reached over UDP and TCP, and it reaches this node")
-	}
+}
+
+func (s *site) stopAndDrop() func() {
+	s.stop(0)
+	return s.rule(0, "input", "ip saddr "+s.Node(1).Addr.String()+" udp dport 7946 drop")
+}
+
+func without(s *site, found []doctor.Finding) {
+	s.says(found, doctor.Error, "port", "pbx2", "TCP is open, but nothing is heard over UDP", "of chain guard in table inet sipa")
+	s.says(found, doctor.OK, "port", "pbx3", "reached over UDP and TCP, and it reaches this node")
+	s.says(found, doctor.Error, "port", "pbx4") // nobody is there, or another visitor with a key of its own
 	s.says(found, doctor.Warning, "capabilities", "systemctl start sipalive")
 }
 
-func (s *site) withoutDropped() {
-	undo := s.rule("input", "ip saddr "+s.Node(1).Addr.String()+" udp dport 7946 drop")
-	defer undo()
-	found := s.ask(s.Config)
-	s.says(found, doctor.Error, "port", "pbx2", "TCP is open, but nothing is heard over UDP", "of chain guard in table inet sipa")
-	s.says(found, doctor.OK, "port", "pbx3")
-}
-
-func (s *site) anotherKey() {
+// otherKey is the cluster's file with a key of its own.
+func (s *site) otherKey() string {
 	text, err := os.ReadFile(s.Config)
 	if err != nil {
 		s.t.Fatal(err)
@@ -178,32 +250,36 @@ func (s *site) anotherKey() {
 	if err := os.WriteFile(key, []byte(strings.Repeat("A", 43)+"=\n"), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	s.says(s.ask(file), doctor.Error, "port", "pbx2", "sealed with another key")
+	return file
 }
 
-// rule loads one at a hook of the first node, and returns what takes it away.
-func (s *site) rule(hook, rule string) (undo func()) {
+func anotherKey(s *site, found []doctor.Finding) {
+	s.says(found, doctor.Error, "port", "pbx2", "sealed with another key")
+}
+
+// rule loads one at a hook of a node, and returns what takes it away.
+func (s *site) rule(node int, hook, rule string) (undo func()) {
 	s.t.Helper()
-	s.nft(fmt.Sprintf("table inet sipa { chain guard { type filter hook %s priority 0; policy accept; %s; }; }", hook, rule))
-	return func() { s.nft("delete table inet sipa") }
+	s.nft(node, fmt.Sprintf("table inet sipa { chain guard { type filter hook %s priority 0; policy accept; %s; }; }", hook, rule))
+	return func() { s.nft(node, "delete table inet sipa") }
 }
 
-func (s *site) nft(text string) {
+func (s *site) nft(node int, text string) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	if out, err := s.Node(0).Run(ctx, "/usr/sbin/nft", text); err != nil {
+	if out, err := s.Node(node).Run(ctx, "/usr/sbin/nft", text); err != nil {
 		s.t.Fatalf("nft %s: %v\n%s", text, err, out)
 	}
 }
 
-// wait polls the first node's status.
-func (s *site) wait(what string, ok func(control.Status) bool) {
+// wait polls a node's status.
+func (s *site) wait(node int, what string, ok func(control.Status) bool) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
 	if err := lab.WaitFor(ctx, what, func() error {
-		st, err := s.Client(0).Status(context.WithoutCancel(ctx))
+		st, err := s.Client(node).Status(context.WithoutCancel(ctx))
 		if err == nil && !ok(st) {
 			err = fmt.Errorf("nodes %+v", st.Nodes)
 		}
