@@ -97,10 +97,10 @@ func TestJudgements(t *testing.T) {
 		f.Ports[0].Asked, f.Ports[0].AskErr = false, err
 	}
 	// A VIP that another listener than FreeSWITCH serves.
-	target := func(f *Facts, served bool) {
+	target := func(f *Facts, served Served) {
 		f.Config.VIPs[0].Actions, f.PBX, f.Nonlocal["ipv4"] = nil, nil, "0"
 		f.Config.SIP.Targets = append(f.Config.SIP.Targets, config.Target{Name: "vip1", On: "vip1", Transport: "udp", Port: 5060})
-		f.Served = map[string]bool{"vip1": served}
+		f.Served = map[string]Served{"vip1": served}
 	}
 	const away = "warning capabilities: ask the agent"
 	for name, test := range map[string]struct {
@@ -190,8 +190,10 @@ func TestJudgements(t *testing.T) {
 		}, want: []string{"warning eventsocket: no password"}},
 		"password for all":            {spoil: func(f *Facts) { f.PBX.PasswdErr = errors.New("p: mode 0644") }, want: []string{"error eventsocket: chmod 600"}},
 		"not bound beforehand":        {spoil: func(f *Facts) { f.Nonlocal["ipv4"] = "0" }, want: []string{"error nonlocal: net.ipv4.ip_nonlocal_bind is 0"}},
-		"a target, served nowhere":    {spoil: func(f *Facts) { target(f, false) }, want: []string{"error nonlocal: what listens on vip1"}},
-		"a target, served everywhere": {spoil: func(f *Facts) { target(f, true) }},
+		"a target, served nowhere":    {spoil: func(f *Facts) { target(f, Unserved) }, want: []string{"error nonlocal: what listens on vip1"}},
+		"a target, served beforehand": {spoil: func(f *Facts) { target(f, Beforehand) }},
+		"a target, served on all":     {spoil: func(f *Facts) { target(f, Wildcard) }, want: []string{"warning nonlocal: vip1: what serves it here listens on all addresses"}},
+		"the same, verified":          {spoil: func(f *Facts) { target(f, Wildcard); status(f).VIPs[0].Verified = true }},
 		"auto-restart":                {spoil: func(f *Facts) { f.PBX.Sofia.AutoRestart = true }, want: []string{"error freeswitch: auto-restart is on"}},
 		"profile elsewhere":           {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].IP = "192.0.2.11" }, want: []string{"warning freeswitch: profile vip1 is not at 192.0.2.101"}},
 		"profile missing":             {spoil: func(f *Facts) { f.PBX.Sofia.Profiles = f.PBX.Sofia.Profiles[:1] }, want: []string{"error freeswitch: does not have"}},

@@ -26,7 +26,7 @@ type Facts struct {
 	Probes   []Probe
 	PBX      *PBX
 	Nonlocal map[string]string // "ipv4" and "ipv6": net.*.ip_nonlocal_bind
-	Served   map[string]bool   // by VIP: its targets are listened to here, whether the VIP is here or not
+	Served   map[string]Served // by VIP: how its targets are listened to here
 	Keepers  []Keeper
 	Unread   []error               // files of other keepers that could not be looked at
 	Bound    map[netip.Addr]string // addresses of this machine: their interface
@@ -103,6 +103,17 @@ type PBX struct {
 	Address   string
 	PasswdErr error // the password file lets others read it
 }
+
+// Served is how something listens here for a VIP.
+type Served int
+
+// Over UDP, what listens on all addresses may answer from another one than was asked:
+// Kamailio does (measured), and a phone hears nothing.
+const (
+	Unserved   Served = iota
+	Wildcard          // over UDP on all addresses
+	Beforehand        // on the VIP before it is here, or over TCP on all addresses
+)
 
 // Keeper is something else that puts a VIP on this machine.
 type Keeper struct {

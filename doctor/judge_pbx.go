@@ -90,7 +90,7 @@ func nonlocal(f *Facts) (out []Finding) {
 	if f.Nonlocal == nil {
 		return nil
 	}
-	needed, served := map[string]string{}, map[string]string{}
+	needed, served := map[string]string{}, map[string]string{} // the first VIP of each version
 	for _, v := range f.bindable() {
 		profiles := profilesOf(v.Actions)
 		if f.PBX != nil && f.PBX.Sofia != nil {
@@ -102,8 +102,10 @@ func nonlocal(f *Facts) (out []Finding) {
 		}
 		switch {
 		case len(profiles) == 0 && len(f.Config.SIP.OnVIP(v.Name)) == 0:
-		case len(profiles) == 0 && f.Served[v.Name]:
+		case len(profiles) == 0 && f.Served[v.Name] == Beforehand:
 			served[version] = cmp.Or(served[version], v.Name)
+		case len(profiles) == 0 && f.Served[v.Name] == Wildcard:
+			out = append(out, f.wildcard(v))
 		default:
 			needed[version] = cmp.Or(needed[version], v.Name)
 		}
@@ -122,6 +124,18 @@ func nonlocal(f *Facts) (out []Finding) {
 		}
 	}
 	return out
+}
+
+// wildcard: whether what listens on all addresses answers from the one that was asked
+// is known where the VIP was verified.
+func (f *Facts) wildcard(v config.VIP) Finding {
+	for _, s := range f.vips() {
+		if s.Name == v.Name && s.Verified {
+			return fine(fmt.Sprintf("%s: what listens on all addresses answers from it, as %s has shown", v.Name, s.Holder))
+		}
+	}
+	return warn(fmt.Sprintf("%s: what serves it here listens on all addresses, and may answer from another one than was asked", v.Name),
+		"see that `sipalive status` calls it verified where it is held; else let the PBX listen on the VIP itself (Kamailio: listen=udp:"+v.Address.String()+":5060 and ip_free_bind=1)")
 }
 
 // profileWords find the profile in an action: `sofia profile NAME recover` and our

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 
@@ -44,24 +45,39 @@ func usesFreeSWITCH(c *config.Config) bool {
 		slices.ContainsFunc(c.Roles, func(r config.Role) bool { return uses(r.Actions) })
 }
 
-// findServed tells for each VIP whether what serves its targets waits here already,
-// on all addresses or on the VIP before that is here.
-func findServed(f *doctor.Facts) map[string]bool {
-	served := map[string]bool{}
+// findServed looks for what serves the targets on each VIP; the worst of them counts.
+func findServed(f *doctor.Facts) map[string]doctor.Served {
+	served := map[string]doctor.Served{}
 	all, err := platform.Listeners()
 	if err != nil {
 		return served
 	}
 	for _, v := range f.Config.VIPs {
 		_, here := f.Bound[v.Address]
-		served[v.Name] = !slices.ContainsFunc(f.Config.SIP.OnVIP(v.Name), func(t config.Target) bool {
-			return !slices.ContainsFunc(all, func(l platform.Listener) bool {
-				at := l.Local.Addr()
-				return l.Local.Port() == t.Port && (l.Network == "udp") == (t.Transport == "udp") && (at.IsUnspecified() || at == v.Address && !here)
-			})
-		})
+		for i, t := range f.Config.SIP.OnVIP(v.Name) {
+			if by := listens(all, t, v.Address, here); i == 0 || by < served[v.Name] {
+				served[v.Name] = by
+			}
+		}
 	}
 	return served
+}
+
+// listens: what listens on a VIP that is here may have waited for it.
+func listens(all []platform.Listener, t config.Target, vip netip.Addr, here bool) (best doctor.Served) {
+	for _, l := range all {
+		udp := l.Network == "udp"
+		if l.Local.Port() != t.Port || udp != (t.Transport == "udp") {
+			continue
+		}
+		switch at := l.Local.Addr(); {
+		case at == vip && !here, at.IsUnspecified() && !udp:
+			return doctor.Beforehand
+		case at.IsUnspecified():
+			best = doctor.Wildcard
+		}
+	}
+	return best
 }
 
 func runsFreeSWITCH() bool {

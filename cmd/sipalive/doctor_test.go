@@ -122,8 +122,8 @@ func TestFindPBXReadsProfiles(t *testing.T) {
 	}
 }
 
-// A listener on all addresses serves a VIP that is not here; one on another address
-// does not.
+// A listener on all addresses serves a VIP that is not here, over UDP with the doubt
+// about its answers; one on another address does not.
 func TestFindServed(t *testing.T) {
 	all, err := net.ListenPacket("udp4", "0.0.0.0:0")
 	if err != nil {
@@ -135,17 +135,24 @@ func TestFindServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer one.Close()
-	target := func(vip string, at net.PacketConn, transport string) config.Target {
-		return config.Target{On: vip, Transport: transport, Port: netip.MustParseAddrPort(at.LocalAddr().String()).Port()}
+	tcp, err := net.Listen("tcp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close()
+	target := func(vip string, at net.Addr, transport string) config.Target {
+		return config.Target{On: vip, Transport: transport, Port: netip.MustParseAddrPort(at.String()).Port()}
 	}
 	vip := func(name string) config.VIP {
 		return config.VIP{Name: name, Address: netip.MustParseAddr("192.0.2.101")}
 	}
 	f := &doctor.Facts{Config: &config.Config{
-		VIPs: []config.VIP{vip("everywhere"), vip("elsewhere"), vip("tcp")},
-		SIP:  config.SIP{Targets: []config.Target{target("everywhere", all, "udp"), target("elsewhere", one, "udp"), target("tcp", all, "tcp")}},
+		VIPs: []config.VIP{vip("everywhere"), vip("elsewhere"), vip("tcp"), vip("both"), {Name: "it", Address: netip.MustParseAddr("127.0.0.1")}},
+		SIP: config.SIP{Targets: []config.Target{target("everywhere", all.LocalAddr(), "udp"), target("elsewhere", one.LocalAddr(), "udp"),
+			target("tcp", tcp.Addr(), "tls"), target("both", all.LocalAddr(), "udp"), target("both", all.LocalAddr(), "tcp"), target("it", one.LocalAddr(), "udp")}},
 	}}
-	if got, want := findServed(f), map[string]bool{"everywhere": true, "elsewhere": false, "tcp": false}; !maps.Equal(got, want) {
+	want := map[string]doctor.Served{"everywhere": doctor.Wildcard, "elsewhere": doctor.Unserved, "tcp": doctor.Beforehand, "both": doctor.Unserved, "it": doctor.Beforehand}
+	if got := findServed(f); !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
