@@ -83,14 +83,22 @@ func (d *diary) table() string {
 		sum := time.Duration(0)
 		for _, s := range p.steps {
 			sum += s.took
-			command := s.command
-			if command != "" {
-				command = "`" + strings.ReplaceAll(command, "|", `\|`) + "`"
-			}
-			fmt.Fprintf(&b, "| %s | %s | %.1f s | %.1f s |\n", command, s.what, s.took.Seconds(), sum.Seconds())
+			fmt.Fprintf(&b, "| %s | %s | %.1f s | %.1f s |\n", cell(s.command), s.what, s.took.Seconds(), sum.Seconds())
 		}
 	}
 	return b.String()
+}
+
+// cell is the beginning of a command: the page has all of it.
+func cell(command string) string {
+	const room = 48
+	switch {
+	case command == "":
+		return ""
+	case len(command) > room:
+		command = command[:room] + " ..."
+	}
+	return "`" + command + "`"
 }
 
 var block = regexp.MustCompile(`(?s)(<!-- figures: newcomer -->\n).*?(<!-- end -->\n)`)

@@ -46,7 +46,7 @@ func TestNewcomer(t *testing.T) {
 	d.part("From the package to three nodes")
 	s.install(d)
 	s.configure(d)
-	d.note("cluster", "until every VIP is held, and the PBX answers on it", s.settle)
+	d.note(d.says(page, "sipalive status"), "**a cluster of three**: every VIP is held where it is at home, its PBX answers, the router follows", s.settle)
 	cluster := d.total()
 	s.look(d)
 
