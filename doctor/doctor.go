@@ -41,6 +41,7 @@ var checks = []check{
 	{"node", node},
 	{"interface", interfaces},
 	{"address", addresses},
+	{"agent", agent},
 	{"capabilities", capabilities},
 	{"fence", fence},
 	{"clock", clock},

@@ -102,7 +102,7 @@ func TestJudgements(t *testing.T) {
 		f.Config.SIP.Targets = append(f.Config.SIP.Targets, config.Target{Name: "vip1", On: "vip1", Transport: "udp", Port: 5060})
 		f.Served = map[string]Served{"vip1": served}
 	}
-	const away = "warning capabilities: ask the agent"
+	const away = "warning agent: ask the agent"
 	for name, test := range map[string]struct {
 		spoil func(*Facts)
 		want  []string // "level check: a part of text or do"
@@ -128,6 +128,8 @@ func TestJudgements(t *testing.T) {
 		"held and not bound":       {spoil: func(f *Facts) { delete(f.Bound, netip.MustParseAddr("192.0.2.101")) }, want: []string{"error address: is not on this machine"}},
 		"bound and nobody":         {spoil: func(f *Facts) { status(f).VIPs[0].Holder = "" }, want: []string{"error address: nobody holds it", "warning router: nobody holds it"}},
 		"no raw sockets":           {spoil: func(f *Facts) { f.Agent.Missing = []string{"CAP_NET_RAW"} }, want: []string{"error capabilities: the agent lacks CAP_NET_RAW"}},
+		"waiting for nodes":        {spoil: func(f *Facts) { status(f).Waiting = "pbx3 was never heard" }, want: []string{"warning agent: not taken yet: pbx3 was never heard"}},
+		"no majority":              {spoil: func(f *Facts) { status(f).Quorum = false }, want: []string{"error agent: no majority of voters"}},
 		"no process":               {spoil: func(f *Facts) { f.Agent.Unseen = true }, want: []string{"warning capabilities: was not found"}},
 		"no bpf":                   {spoil: func(f *Facts) { f.Agent.Missing = []string{"CAP_BPF"} }, want: []string{"warning capabilities: CAP_BPF"}},
 		"fence off":                {spoil: func(f *Facts) { f.Config.Fence = config.FenceNone }, want: []string{`error fence: fence = "none"`}},

@@ -9,19 +9,31 @@ import (
 	"sipalive/config"
 )
 
+func agent(f *Facts) []Finding {
+	switch {
+	case f.Agent == nil:
+		return nil
+	case f.Agent.Err != nil:
+		return []Finding{warn(f.Agent.Err.Error(), "systemctl start sipalive; what only a running agent knows was not looked at")}
+	case f.Agent.Status.Waiting != "":
+		return []Finding{warn("the voter list of the file is not taken yet: "+f.Agent.Status.Waiting, "start the nodes that it waits for; `sipalive adopt` only where no other list can be in use")}
+	case !f.Agent.Status.Quorum:
+		return []Finding{bad("the agent here hears no majority of voters", "see port; `sipalive status` names those that it does not hear")}
+	}
+	return []Finding{fine("the agent here answers, and hears a majority of voters")}
+}
+
 func capabilities(f *Facts) []Finding {
 	a := f.Agent
 	if a == nil {
 		return nil
 	}
-	var out []Finding
 	who := "the agent"
 	if a.Err != nil {
-		out = append(out, warn(a.Err.Error(), "systemctl start sipalive; what only a running agent knows was not looked at"))
 		who = "this process"
 	}
 	if a.Unseen {
-		return append(out, warn("the agent's process was not found, so nothing is known of its capabilities", "run sipalive doctor as root, where the agent runs"))
+		return []Finding{warn("the agent's process was not found, so nothing is known of its capabilities", "run sipalive doctor as root, where the agent runs")}
 	}
 	var hard []string
 	for _, c := range a.Missing {
@@ -31,13 +43,13 @@ func capabilities(f *Facts) []Finding {
 	}
 	switch {
 	case len(hard) > 0 && a.Err != nil:
-		return append(out, warn(fmt.Sprintf("%s lacks %s, so it cannot tell what the agent would have", who, strings.Join(hard, " and ")), "run sipalive doctor as root"))
+		return []Finding{warn(fmt.Sprintf("%s lacks %s, so it cannot tell what the agent would have", who, strings.Join(hard, " and ")), "run sipalive doctor as root")}
 	case len(hard) > 0:
-		return append(out, bad(fmt.Sprintf("%s lacks %s", who, strings.Join(hard, " and ")), "start it from its unit: systemctl start sipalive; a drop-in must not narrow CapabilityBoundingSet="))
+		return []Finding{bad(fmt.Sprintf("%s lacks %s", who, strings.Join(hard, " and ")), "start it from its unit: systemctl start sipalive; a drop-in must not narrow CapabilityBoundingSet=")}
 	case len(a.Missing) > 0:
-		return append(out, warn(who+" lacks CAP_BPF: the fence is made of lifetimes alone", "add CAP_BPF to CapabilityBoundingSet= of the unit, or to the container's capabilities"))
+		return []Finding{warn(who+" lacks CAP_BPF: the fence is made of lifetimes alone", "add CAP_BPF to CapabilityBoundingSet= of the unit, or to the container's capabilities")}
 	}
-	return append(out, fine(who+" has "+strings.Join(Needed, ", ")))
+	return []Finding{fine(who + " has " + strings.Join(Needed, ", "))}
 }
 
 func fence(f *Facts) []Finding {

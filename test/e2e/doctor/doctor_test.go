@@ -179,6 +179,7 @@ func sound(s *site, found []doctor.Finding) {
 	s.says(found, doctor.OK, "file", "cluster demo")
 	s.says(found, doctor.OK, "key", "one key")
 	s.says(found, doctor.OK, "node", "this is pbx1")
+	s.says(found, doctor.OK, "agent", "hears a majority")
 	s.says(found, doctor.OK, "capabilities", "the agent has")
 	s.says(found, doctor.OK, "fence", "bpf")
 	s.says(found, doctor.Warning, "realtime", "CPUSchedulingPolicy=rr") // the lab starts it as a plain process
@@ -228,7 +229,7 @@ func without(s *site, found []doctor.Finding) {
 	s.says(found, doctor.Error, "port", "pbx2", "TCP is open, but nothing is heard over UDP", "of chain guard in table inet sipa")
 	s.says(found, doctor.OK, "port", "pbx3", "reached over UDP and TCP, and it reaches this node")
 	s.says(found, doctor.Error, "port", "pbx4") // nobody is there, or another visitor with a key of its own
-	s.says(found, doctor.Warning, "capabilities", "systemctl start sipalive")
+	s.says(found, doctor.Warning, "agent", "systemctl start sipalive")
 }
 
 // otherKey is the cluster's file with a key of its own.
