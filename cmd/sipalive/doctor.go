@@ -144,15 +144,14 @@ func loadChecked(file string) (*config.Config, error) {
 func findAgent(ctx context.Context, runDir string) *doctor.Agent {
 	a := &doctor.Agent{}
 	a.Status, a.Err = control.NewClient(runDir).Status(ctx)
-	pid := 0
-	if a.Err == nil {
-		pid = agentProcess(runDir)
-		a.Unseen = pid == 0
-	}
-	var err error
-	if a.Missing, err = platform.MissingCapabilitiesOf(pid, doctor.Needed...); err != nil { // it ended meanwhile
+	if a.Err != nil {
 		a.Missing = platform.MissingCapabilities(doctor.Needed...)
+		return a
 	}
+	pid := agentProcess(runDir)
+	var err error
+	a.Missing, err = platform.MissingCapabilitiesOf(pid, doctor.Needed...)
+	a.Unseen = pid == 0 || err != nil // it ended meanwhile
 	return a
 }
 

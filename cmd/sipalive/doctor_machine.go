@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -167,6 +168,9 @@ func findFirewall(ctx context.Context) *doctor.Firewall {
 	}
 	cmd := exec.CommandContext(ctx, nft, "-j", "list", "ruleset")
 	text, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		err = errors.New(strings.TrimSpace(string(exit.Stderr)))
+	}
 	if err != nil {
 		w.Err = fmt.Errorf("nft -j list ruleset: %w", err)
 		return w

@@ -34,11 +34,11 @@ type site struct {
 const patience = 30 * time.Second
 
 func newSite(t *testing.T, deb string) *site {
-	l := inOwnMounts(t, func() (*lab.Lab, error) {
+	l := outside(t, func() (*lab.Lab, error) {
 		return lab.New(lab.Options{Prefix: "newc", Subnet: netip.MustParsePrefix("192.0.2.0/24")})
 	})
 	end := func() {
-		inOwnMounts(t, func() (any, error) { return nil, l.Close() })
+		outside(t, func() (any, error) { return nil, l.Close() })
 	}
 	t.Cleanup(end)
 	s := &site{t: t}
@@ -57,8 +57,8 @@ func newSite(t *testing.T, deb string) *site {
 	return s
 }
 
-// inOwnMounts runs f outside of this goroutine's mounts, where `ip netns` looks.
-func inOwnMounts[T any](t *testing.T, f func() (T, error)) T {
+// outside runs f outside of this goroutine's mounts, where `ip netns` looks.
+func outside[T any](t *testing.T, f func() (T, error)) T {
 	t.Helper()
 	type result struct {
 		v   T
@@ -71,8 +71,7 @@ func inOwnMounts[T any](t *testing.T, f func() (T, error)) T {
 	}()
 	r := <-done
 	if r.err != nil {
-		t.Error(r.err)
-		t.FailNow()
+		t.Fatal(r.err)
 	}
 	return r.v
 }
