@@ -195,6 +195,7 @@ func TestJudgements(t *testing.T) {
 		"a target, served nowhere":    {spoil: func(f *Facts) { target(f, Unserved) }, want: []string{"error nonlocal: what listens on vip1"}},
 		"a target, served beforehand": {spoil: func(f *Facts) { target(f, Beforehand) }},
 		"a target, served on all":     {spoil: func(f *Facts) { target(f, Wildcard) }, want: []string{"warning nonlocal: vip1: what serves it here listens on all addresses"}},
+		"a target, served on the VIP": {spoil: func(f *Facts) { target(f, Present) }, want: []string{"warning nonlocal: vip1: it is here"}},
 		"the same, verified":          {spoil: func(f *Facts) { target(f, Wildcard); status(f).VIPs[0].Verified = true }},
 		"auto-restart":                {spoil: func(f *Facts) { f.PBX.Sofia.AutoRestart = true }, want: []string{"error freeswitch: auto-restart is on"}},
 		"profile elsewhere":           {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].IP = "192.0.2.11" }, want: []string{"warning freeswitch: profile vip1 is not at 192.0.2.101"}},

@@ -112,6 +112,7 @@ type Served int
 const (
 	Unserved   Served = iota
 	Wildcard          // over UDP on all addresses
+	Present           // on the VIP, which is here: it may have waited for it
 	Beforehand        // on the VIP before it is here, or over TCP on all addresses
 )
 

@@ -106,6 +106,9 @@ func nonlocal(f *Facts) (out []Finding) {
 			served[version] = cmp.Or(served[version], v.Name)
 		case len(profiles) == 0 && f.Served[v.Name] == Wildcard:
 			out = append(out, f.wildcard(v))
+		case len(profiles) == 0 && f.Served[v.Name] == Present && f.Nonlocal[version] != "1":
+			out = append(out, warn(fmt.Sprintf("%s: it is here, so that nobody sees whether what serves it starts without it", v.Name),
+				"run sipalive doctor on a node that does not hold it, too; or set net."+version+".ip_nonlocal_bind = 1"))
 		default:
 			needed[version] = cmp.Or(needed[version], v.Name)
 		}

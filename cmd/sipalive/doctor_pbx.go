@@ -63,7 +63,7 @@ func findServed(f *doctor.Facts) map[string]doctor.Served {
 	return served
 }
 
-// listens: what listens on a VIP that is here may have waited for it.
+// listens is the best that listens for a target on a VIP.
 func listens(all []platform.Listener, t config.Target, vip netip.Addr, here bool) (best doctor.Served) {
 	for _, l := range all {
 		udp := l.Network == "udp"
@@ -73,8 +73,10 @@ func listens(all []platform.Listener, t config.Target, vip netip.Addr, here bool
 		switch at := l.Local.Addr(); {
 		case at == vip && !here, at.IsUnspecified() && !udp:
 			return doctor.Beforehand
+		case at == vip:
+			best = doctor.Present
 		case at.IsUnspecified():
-			best = doctor.Wildcard
+			best = max(best, doctor.Wildcard)
 		}
 	}
 	return best

@@ -14,6 +14,7 @@ import (
 	"sipalive/config"
 	"sipalive/doctor"
 	"sipalive/eventsocket/recorded"
+	"sipalive/platform"
 )
 
 // A VIP that another program would put on the machine is found in each form that
@@ -146,8 +147,12 @@ func TestFindServed(t *testing.T) {
 	vip := func(name string) config.VIP {
 		return config.VIP{Name: name, Address: netip.MustParseAddr("192.0.2.101")}
 	}
+	local := netip.MustParseAddr("127.0.0.1")
+	if got := listens([]platform.Listener{{Network: "udp", Local: netip.AddrPortFrom(local, 5060)}}, config.Target{Transport: "udp", Port: 5060}, local, true); got != doctor.Present {
+		t.Errorf("on a VIP that is here: %v", got)
+	}
 	f := &doctor.Facts{Config: &config.Config{
-		VIPs: []config.VIP{vip("everywhere"), vip("elsewhere"), vip("tcp"), vip("both"), {Name: "it", Address: netip.MustParseAddr("127.0.0.1")}},
+		VIPs: []config.VIP{vip("everywhere"), vip("elsewhere"), vip("tcp"), vip("both"), {Name: "it", Address: local}},
 		SIP: config.SIP{Targets: []config.Target{target("everywhere", all.LocalAddr(), "udp"), target("elsewhere", one.LocalAddr(), "udp"),
 			target("tcp", tcp.Addr(), "tls"), target("both", all.LocalAddr(), "udp"), target("both", all.LocalAddr(), "tcp"), target("it", one.LocalAddr(), "udp")}},
 	}}
