@@ -91,7 +91,7 @@ func (d *diary) table() string {
 
 // cell is the beginning of a command: the page has all of it.
 func cell(command string) string {
-	const room = 48
+	const room = 72
 	switch {
 	case command == "":
 		return ""
