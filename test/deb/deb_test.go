@@ -84,7 +84,7 @@ func installed(t *testing.T, r *overlay.Root) {
 	if out := r.Run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.0.0") {
 		t.Errorf("version says %s", out)
 	}
-	for _, path := range []string{"/usr/lib/systemd/system/sipalive.service", "/usr/lib/systemd/system/sipalive-hooks.service",
+	for _, path := range []string{"/usr/share/doc/sipalive/docs/alarms.md", "/usr/lib/systemd/system/sipalive.service", "/usr/lib/systemd/system/sipalive-hooks.service",
 		"/etc/sipalive/reference.toml", "/usr/share/man/man8/sipalive.8.gz", "/usr/share/man/man5/sipalive.toml.5.gz",
 		"/usr/share/bash-completion/completions/sipalive", "/usr/share/zsh/vendor-completions/_sipalive",
 		"/usr/share/fish/vendor_completions.d/sipalive.fish", "/usr/share/doc/sipalive/examples/freeswitch/sipalive.toml",
