@@ -271,6 +271,9 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 		s.Why = "not heard"
 	}
 	s.ByRelay = n.ByRelay
+	if ago, ever := a.network.Answered(n.Name); ever {
+		s.Answered = control.Millis(max(ago, time.Millisecond)) // 0 is none
+	}
 	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
 	}

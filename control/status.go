@@ -47,6 +47,7 @@ type NodeStatus struct {
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
 	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
 	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
+	Answered      Millis `json:"answered_ms,omitempty"`    // how long ago it answered the answering node over UDP: the agents' port is open both ways
 
 	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
 	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included

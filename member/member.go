@@ -21,6 +21,7 @@ type Network struct {
 	transport *transport
 	list      *memberlist.Memberlist
 	log       *gossipLog
+	pings     pings
 	count     *counts
 	deliver   func(elect.Received)
 	relay     func(elect.Node, []byte) error

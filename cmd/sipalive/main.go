@@ -58,6 +58,7 @@ func newRootCommand() *cobra.Command {
 		newPingCommand(),
 		newProbeCommand(),
 		newCheckCommand(),
+		newDoctorCommand(),
 		newKeygenCommand(),
 		newInitCommand(),
 		newImportCommand(),

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"eventsocket": {},
 	"platform":    {},
 	"keepalived":  {},
+	"doctor":      {"config", "control"},
 }
 
 // pure is what elect must never see: its time and its luck come from outside.
