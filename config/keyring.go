@@ -8,44 +8,63 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"sipalive/keyring"
 )
 
 const (
-	keySize    = 32      // AES-256, memberlist's longest
+	keySize    = keyring.KeySize
 	maxKeyFile = 1 << 16 // bytes; a keyring of more than a thousand keys is none
+
+	// newKeyMark is the line before the key that a rotation brings in, until it is alone.
+	newKeyMark = "# new, by sipalive key rotate"
+	// rotating tells people who find the file in the middle of it.
+	rotating = "# sipalive key rotate has not ended: the first key seals, all open. Run it again to finish it."
 )
 
 // LoadKeyring reads the keys of the gossip's encryption: one base64 key of 32
 // bytes per line, the first one sends, all receive. Empty lines and lines that
 // begin with # are skipped. The file must be regular and closed to group and
 // others (no bit of 0077). No error quotes the file's contents.
-func LoadKeyring(path string) ([][]byte, error) {
+func LoadKeyring(path string) (keyring.Ring, error) {
 	data, err := readSecret(path)
 	if err != nil {
-		return nil, err
+		return keyring.Ring{}, err
 	}
-	var keys [][]byte
+	ring, err := parseKeyring(path, string(data))
+	if err != nil {
+		return keyring.Ring{}, err
+	}
+	return ring, nil
+}
+
+func parseKeyring(path, data string) (ring keyring.Ring, err error) {
 	var lines []int
-	for i, line := range strings.Split(string(data), "\n") {
+	marked := false
+	for i, line := range strings.Split(data, "\n") {
 		text := strings.TrimSpace(line)
 		if text == "" || text[0] == '#' {
+			marked = marked || text == newKeyMark
 			continue
 		}
 		key, err := base64.StdEncoding.Strict().DecodeString(text)
 		if err != nil || len(key) != keySize {
-			return nil, &Error{File: path, Line: i + 1, Text: "not a key of 32 bytes in base64; make one with `sipalive keygen`"}
+			return ring, &Error{File: path, Line: i + 1, Text: "not a key of 32 bytes in base64; make one with `sipalive keygen`"}
 		}
-		for j, other := range keys {
+		for j, other := range ring.Keys {
 			if bytes.Equal(key, other) {
-				return nil, &Error{File: path, Line: i + 1, Text: fmt.Sprintf("the same key as on line %d; leave one out", lines[j])}
+				return ring, &Error{File: path, Line: i + 1, Text: fmt.Sprintf("the same key as on line %d; leave one out", lines[j])}
 			}
 		}
-		keys, lines = append(keys, key), append(lines, i+1)
+		if marked {
+			ring.New, marked = keyring.IDOf(key), false
+		}
+		ring.Keys, lines = append(ring.Keys, key), append(lines, i+1)
 	}
-	if len(keys) == 0 {
-		return nil, &Error{File: path, Text: "holds no key; make one with `sipalive keygen`"}
+	if len(ring.Keys) == 0 {
+		return ring, &Error{File: path, Text: "holds no key; make one with `sipalive keygen`"}
 	}
-	return keys, nil
+	return ring, nil
 }
 
 // readSecret asks the open file for its mode, so that it is the mode of what

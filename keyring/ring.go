@@ -1,0 +1,160 @@
+// Package keyring knows which keys seal and open the agents' packets, and how the
+// cluster changes them while it runs (§4.11). Pure: time, randomness, files and the
+// network come from outside.
+package keyring
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+const (
+	// KeySize is AES-256's, memberlist's longest.
+	KeySize = 32
+	// MaxKeys bounds a ring that is rotated: each rotation that was given up may
+	// leave a key behind until the next one has ended.
+	MaxKeys = 8
+)
+
+// ID names a key and gives nothing of it away: the first bytes of its SHA-256.
+type ID [8]byte
+
+// IDOf is a key's name.
+func IDOf(key []byte) ID {
+	sum := sha256.Sum256(key)
+	return ID(sum[:8])
+}
+
+// String is what people see of it: the first four bytes in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:4]) }
+
+// Ring is one node's keys.
+type Ring struct {
+	Keys [][]byte // the first one seals, all open
+	New  ID       // the key that a rotation brings in and that is not alone yet; zero: none
+}
+
+// View is what a node tells of its ring.
+type View struct {
+	IDs []ID
+	New ID
+}
+
+// View is what may be told of the ring.
+func (r Ring) View() View {
+	v := View{New: r.New}
+	for _, k := range r.Keys {
+		v.IDs = append(v.IDs, IDOf(k))
+	}
+	return v
+}
+
+// Equal reports whether two rings have the same keys in the same order, and the
+// same new one.
+func (r Ring) Equal(other Ring) bool {
+	return r.New == other.New && slices.EqualFunc(r.Keys, other.Keys, bytes.Equal)
+}
+
+// Digest tells one view from another.
+func (v View) Digest() uint64 {
+	h := sha256.New()
+	h.Write(v.New[:])
+	for _, id := range v.IDs {
+		h.Write(id[:])
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// Stage is how far a ring is with a new key.
+type Stage uint8
+
+// The stages, in their order. Two nodes of neighbouring stages open each other's
+// packets, two others do not.
+const (
+	Lacks   Stage = iota
+	Accepts       // opens with it, seals with another
+	Seals         // seals with it, opens with others too
+	Alone         // has no other
+)
+
+func (s Stage) String() string {
+	return [...]string{"lacks the new key", "accepts the new key", "seals with the new key", "dropped the old key"}[min(s, Alone)]
+}
+
+// Stage is how far the ring is with key id.
+func (v View) Stage(id ID) Stage {
+	switch {
+	case !slices.Contains(v.IDs, id):
+		return Lacks
+	case v.IDs[0] != id:
+		return Accepts
+	case len(v.IDs) > 1 || v.New == id:
+		return Seals
+	}
+	return Alone
+}
+
+// Order asks a node to bring its ring to a stage of a new key.
+type Order struct {
+	From uint64 // the digest of the view that it was given for
+	To   Stage
+	New  ID
+	Key  []byte // the new key itself; to Accepts alone
+}
+
+var (
+	errChanged = errors.New("its keys are others than a moment ago: another rotation, or a reload")
+	errOrder   = errors.New("not a step of a rotation")
+)
+
+// Apply is the ring after an order: the ring itself where it is there, or further, already.
+func (r Ring) Apply(o Order) (Ring, error) {
+	v := r.View()
+	at := v.Stage(o.New)
+	switch {
+	case at >= o.To:
+		return r, nil
+	case v.Digest() != o.From:
+		return r, errChanged
+	case o.To == Accepts && at == Lacks:
+		return r.accept(o)
+	case o.To == Seals && at == Accepts:
+		next := Ring{New: o.New}
+		for i, id := range v.IDs {
+			if id == o.New {
+				next.Keys = append([][]byte{r.Keys[i]}, next.Keys...)
+			} else {
+				next.Keys = append(next.Keys, r.Keys[i])
+			}
+		}
+		return next, nil
+	case o.To == Alone && at == Seals:
+		return Ring{Keys: r.Keys[:1:1]}, nil
+	}
+	return r, errOrder
+}
+
+func (r Ring) accept(o Order) (Ring, error) {
+	switch {
+	case len(o.Key) != KeySize || IDOf(o.Key) != o.New:
+		return r, errOrder
+	case len(r.Keys) >= MaxKeys:
+		return r, fmt.Errorf("has %d keys already (leave in its key file only those in use, and sipalive reload)", len(r.Keys))
+	}
+	return Ring{Keys: append(slices.Clone(r.Keys), o.Key), New: o.New}, nil
+}
+
+// key is the key of that name; nil: the ring has none.
+func (r Ring) key(id ID) []byte {
+	for _, k := range r.Keys {
+		if IDOf(k) == id {
+			return k
+		}
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package keyring
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	repeatAfter = 100 * time.Millisecond // an Ask without an answer is repeated
+	// Silence of a node ends a rotation: at its beginning soon, nothing is changed
+	// yet; later it may be a restart of its agent.
+	askPatience  = 3 * time.Second
+	stepPatience = 15 * time.Second
+)
+
+// Rotation brings a new key to every node and takes the old one away, in three steps,
+// each only once every node has confirmed the one before. It may be given up, or
+// die, at any moment: every two nodes then open each other's packets, and another
+// one finishes it. Times are of any clock that goes on.
+type Rotation struct {
+	own    Ring
+	nodes  []string // all, this one included
+	fresh  []byte   // the new key, unless one is half-way in already
+	grace  time.Duration
+	random func() uint64
+
+	key   []byte
+	id    ID
+	step  Stage         // what is being brought about; Lacks: the nodes are asked
+	from  time.Duration // since when
+	asks  map[string]*asked
+	lines []Line
+	err   error
+	done  bool
+}
+
+// asked is what is known of one node.
+type asked struct {
+	question  uint64
+	challenge uint64
+	view      View
+	reached   bool // the step
+	last      time.Duration
+}
+
+// Line is one node's step.
+type Line struct {
+	Node string
+	To   Stage
+	ID   ID
+}
+
+// Out is a question to a node, which may be this one.
+type Out struct {
+	Node string
+	Ask  Ask
+}
+
+// NewRotation begins at now. own is this node's ring; grace is how long a packet may be under
+// way: the old key is dropped no sooner after the last node has ceased to seal with it.
+func NewRotation(now time.Duration, own Ring, nodes []string, fresh []byte, grace time.Duration, random func() uint64) *Rotation {
+	r := &Rotation{own: own, nodes: nodes, fresh: fresh, grace: grace, random: random, asks: map[string]*asked{}}
+	for _, n := range nodes {
+		r.asks[n] = &asked{}
+	}
+	r.begin(now, Lacks)
+	return r
+}
+
+func (r *Rotation) begin(now time.Duration, step Stage) {
+	r.step, r.from = step, now
+	if step == Alone {
+		r.from += r.grace
+	}
+	for _, n := range r.nodes {
+		a := r.asks[n]
+		a.question, a.reached, a.last = r.random(), false, r.from-repeatAfter
+	}
+}
+
+// Due is what to send now, and when to ask again at the latest.
+func (r *Rotation) Due(now time.Duration) (out []Out, next time.Duration) {
+	if r.Ended() {
+		return nil, now
+	}
+	next = r.from + r.patience()
+	if now >= next {
+		r.err = r.silent()
+		return nil, now
+	}
+	for _, n := range r.nodes {
+		a := r.asks[n]
+		if a.reached {
+			continue
+		}
+		if now-a.last >= repeatAfter {
+			a.last = now
+			out = append(out, Out{n, r.ask(a)})
+		}
+		next = min(next, a.last+repeatAfter)
+	}
+	return out, next
+}
+
+func (r *Rotation) patience() time.Duration {
+	if r.step == Lacks {
+		return askPatience
+	}
+	return stepPatience
+}
+
+// ask is the same until it is answered. An order whose challenge is no longer the
+// node's (its agent was restarted) is answered with the one that is.
+func (r *Rotation) ask(a *asked) Ask {
+	q := Ask{Question: a.question, Try: r.step == Lacks}
+	if r.step != Lacks {
+		q.Challenge = a.challenge
+		q.Order = &Order{From: a.view.Digest(), To: r.step, New: r.id}
+		if r.step == Accepts {
+			q.Order.Key = r.key
+		}
+	}
+	return q
+}
+
+// Hear takes a node's answer.
+func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
+	a := r.asks[node]
+	if a == nil || r.Ended() || t.Question != a.question || a.reached {
+		return
+	}
+	known, again := a.view, a.challenge != t.Challenge
+	a.challenge, a.view = t.Challenge, t.View
+	switch {
+	case t.Err != "":
+		r.err = fmt.Errorf("%s: %s", node, t.Err)
+	case len(t.View.IDs) == 0:
+		r.err = fmt.Errorf("%s: tells of no key", node)
+	case r.step == Lacks:
+		a.reached = true
+	case t.View.Stage(r.id) >= r.step:
+		a.reached = true
+		r.lines = append(r.lines, Line{node, r.step, r.id})
+	case t.View.Digest() != known.Digest():
+		r.err = fmt.Errorf("%s: %w", node, errChanged)
+	case again:
+		a.last = now - repeatAfter // the order is due
+	}
+	if r.err == nil && r.all() {
+		r.advance(now)
+	}
+}
+
+func (r *Rotation) all() bool {
+	for _, a := range r.asks {
+		if !a.reached {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Rotation) advance(now time.Duration) {
+	switch r.step {
+	case Lacks:
+		if r.err = r.apart(); r.err == nil {
+			r.decide()
+			r.begin(now, Accepts)
+		}
+	case Alone:
+		r.done = true
+	default:
+		r.begin(now, r.step+1)
+	}
+}
+
+// apart finds two nodes that do not open each other's packets: what keeps them apart
+// has to end first.
+func (r *Rotation) apart() error {
+	for _, n := range r.nodes {
+		for _, other := range r.nodes {
+			if !slices.Contains(r.asks[other].view.IDs, r.asks[n].view.IDs[0]) {
+				return fmt.Errorf("%s does not accept the key that %s seals with (give both the same key file, and sipalive reload)", other, n)
+			}
+		}
+	}
+	return nil
+}
+
+// decide picks the new key: the one that is half-way in, if this node has it, else the
+// fresh one. Nobody seals with a new key that this node lacks, since it would have
+// had to confirm it first; such a key goes with the old one.
+func (r *Rotation) decide() {
+	r.key = r.fresh
+	if k := r.own.key(r.own.New); k != nil {
+		r.key = k
+	} else if len(r.own.Keys) == 1 {
+		for _, a := range r.asks { // another one has not dropped the old key yet
+			if a.view.New == IDOf(r.own.Keys[0]) {
+				r.key = r.own.Keys[0]
+			}
+		}
+	}
+	r.id = IDOf(r.key)
+}
+
+func (r *Rotation) silent() error {
+	var missing []string
+	for _, n := range r.nodes {
+		if !r.asks[n].reached {
+			missing = append(missing, n)
+		}
+	}
+	names := strings.Join(missing, ", ")
+	if r.step == Lacks {
+		return fmt.Errorf("%s: no answer within %s; nothing was changed (start the agent there, or go on --without it, and give it the key file by hand)", names, askPatience)
+	}
+	return fmt.Errorf("%s: did not confirm within %s that it %s", names, stepPatience, r.step)
+}
+
+// Lines are the steps that were confirmed since the last call, in their order.
+func (r *Rotation) Lines() []Line {
+	lines := r.lines
+	r.lines = nil
+	return lines
+}
+
+// New is the new key's name, zero until it is decided on.
+func (r *Rotation) New() ID { return r.id }
+
+// Changed reports whether a node may have been told to change anything.
+func (r *Rotation) Changed() bool { return r.step > Lacks }
+
+// Ended reports whether there is nothing more to do.
+func (r *Rotation) Ended() bool { return r.done || r.err != nil }
+
+// Err is why it ended before its end; nil: it did not.
+func (r *Rotation) Err() error { return r.err }
