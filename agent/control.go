@@ -261,6 +261,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	for _, v := range st.VIPs {
 		a.addVIP(&out, v)
 	}
+	a.keys.addTo(&out)
 	return out, nil
 }
 

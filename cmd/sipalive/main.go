@@ -59,6 +59,7 @@ func newRootCommand() *cobra.Command {
 		newProbeCommand(),
 		newCheckCommand(),
 		newKeygenCommand(),
+		newKeyCommand(),
 		newInitCommand(),
 		newImportCommand(),
 		newReferenceCommand(),
