@@ -15,8 +15,8 @@ import (
 )
 
 // keyGrace is how long after the last node has ceased to seal with a key packets
-// sealed with it may arrive: as long as one of gossip's streams lasts.
-const keyGrace = 2 * time.Second
+// sealed with it may arrive: longer than any is under way where leases are renewed.
+const keyGrace = time.Second
 
 var errRotating = errors.New("another rotation is driven by this node (wait for its end)")
 
@@ -72,7 +72,9 @@ func (a *Agent) rotates(ctx context.Context, without []string) (nodes []string, 
 		switch {
 		case out && n.Alive:
 			return nil, fmt.Errorf("without %s: it is heard, and would be cut off (stop its agent first, or let it take part)", name)
-		case !out && n.Alive && !n.SameConfig:
+		case !out && !n.Alive:
+			return nil, fmt.Errorf("%s is not heard; nothing was changed (start its agent; or leave it out by --without %[1]s, and give it the key file by hand)", name)
+		case !out && !n.SameConfig:
 			return nil, fmt.Errorf("%s runs another configuration, which may have other nodes (the same file everywhere, and sipalive reload)", name)
 		case !out:
 			nodes = append(nodes, name)
