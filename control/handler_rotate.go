@@ -12,7 +12,7 @@ import (
 // KeyStep is one step of one node in a key rotation.
 type KeyStep struct {
 	Node string `json:"node"`
-	Step string `json:"step"` // accepts the new key, seals with the new key, dropped the old key
+	Step string `json:"step"` // accepts the new key, seals with the new key, dropped every key but
 	Key  string `json:"key"`  // the new one's name
 }
 

@@ -83,7 +83,7 @@ const (
 )
 
 func (s Stage) String() string {
-	return [...]string{"lacks the new key", "accepts the new key", "seals with the new key", "dropped the old key"}[min(s, Alone)]
+	return [...]string{"lacks the new key", "accepts the new key", "seals with the new key", "dropped every key but"}[min(s, Alone)]
 }
 
 // Stage is how far the ring is with key id.

@@ -217,7 +217,7 @@ func (r *Rotation) silent() error {
 	if r.step == Lacks {
 		return fmt.Errorf("%s: no answer within %s; nothing was changed (start the agent there, or go on --without it, and give it the key file by hand)", names, askPatience)
 	}
-	return fmt.Errorf("%s: did not confirm within %s that it %s", names, stepPatience, r.step)
+	return fmt.Errorf("%s: did not confirm within %s that it %s %s", names, stepPatience, r.step, r.id)
 }
 
 // Lines are the steps that were confirmed since the last call, in their order.

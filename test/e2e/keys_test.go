@@ -94,7 +94,7 @@ func (s *site) rotateUnderLoad(t *testing.T, at time.Duration) {
 	if len(lines) != 10 {
 		t.Errorf("%d lines, want one per step and node and the outcome:\n%s", len(lines), c.out)
 	}
-	for i, step := range []string{"accepts the new key", "seals with the new key", "dropped the old key"} {
+	for i, step := range []string{"accepts the new key", "seals with the new key", "dropped every key but"} {
 		for _, l := range lines[min(3*i, len(lines)):min(3*i+3, len(lines))] {
 			matches(t, "key rotate", l, `^pbx[123] `+step+` [0-9a-f]{8}$`)
 		}
