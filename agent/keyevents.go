@@ -18,12 +18,15 @@ func (r *recorder) keyEvent(text string) {
 // keyChanged tells of one step of a rotation that this node has made.
 func (r *recorder) keyChanged(asked elect.Node, before, after keyring.Ring) {
 	r.post(func() {
-		what := "key rotated"
-		text := fmt.Sprintf("%s: from %s to %s", what, before.View().IDs[len(before.Keys)-1], after.View().IDs[0])
-		if id := after.New; id != (keyring.ID{}) {
-			what = after.View().Stage(id).String()
-			text = fmt.Sprintf("%s: %s", what, id)
+		was, is := before.View(), after.View()
+		what, id := keyring.Seals.String(), is[0]
+		switch {
+		case len(is) > len(was):
+			what, id = keyring.Accepts.String(), is[len(is)-1]
+		case len(is) == 1:
+			what = "key rotated"
 		}
+		text := fmt.Sprintf("%s: %s", what, id)
 		r.a.Log.Info(what, "node", r.a.Self.Name, "peer", string(asked), "reason", text)
 		r.keyEvent(fmt.Sprintf("%s (asked by %s)", text, asked))
 	})

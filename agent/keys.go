@@ -18,7 +18,7 @@ import (
 
 const (
 	// keysEvery is how often the peers are asked for their keys, for display.
-	keysEvery = 2 * time.Second
+	keysEvery = time.Second
 	// unknownAfter packets of a peer that no key opens, none that one does in between,
 	// its key is called unknown.
 	unknownAfter = 3
@@ -121,7 +121,7 @@ func (x *keys) put(next keyring.Ring) error {
 	if err := config.StoreKeyring(x.a.Config().KeyFile, x.keeper.Ring(), next); err != nil {
 		return err
 	}
-	return x.a.network.Rekey(next.Keys)
+	return x.a.network.Rekey(next)
 }
 
 // replace takes the ring of a file that was reloaded; under Agent.reloading.
@@ -203,11 +203,11 @@ func (x *keys) standsStill() {
 	ring := *x.current.Load()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if ring.New == (keyring.ID{}) || x.rotation != nil || x.told || time.Since(x.changed) < unfinishedAfter {
+	if len(ring) < 2 || x.rotation != nil || x.told || time.Since(x.changed) < unfinishedAfter {
 		return
 	}
 	x.told = true
-	x.a.recorder.keyStandsStill(fmt.Sprintf("%s %s: %s", x.a.Self.Name, ring.View().Stage(ring.New), ring.New))
+	x.a.recorder.keyStandsStill(fmt.Sprintf("%s %s", x.a.Self.Name, ring.View()))
 }
 
 // addTo puts into a status what is known of everybody's keys.
@@ -216,19 +216,19 @@ func (x *keys) addTo(st *control.Status) {
 	defer x.mu.Unlock()
 	for i := range st.Nodes {
 		n := &st.Nodes[i]
-		v, known := x.views[elect.Node(n.Name)], n.Alive
+		v := x.views[elect.Node(n.Name)]
 		if n.Name == x.a.Self.Name {
 			v = x.current.Load().View()
 		}
 		n.UnknownKey = x.unknown[elect.Node(n.Name)]
-		if !known || len(v.IDs) == 0 {
+		if !n.Alive {
 			continue
 		}
-		for _, id := range v.IDs {
+		for _, id := range v {
 			n.Keys = append(n.Keys, id.String())
 		}
-		if v.New != (keyring.ID{}) {
-			st.KeyRotation = append(st.KeyRotation, fmt.Sprintf("%s %s %s", n.Name, v.Stage(v.New), v.New))
+		if len(v) > 1 {
+			st.KeyRotation = append(st.KeyRotation, fmt.Sprintf("%s %s", n.Name, v))
 		}
 	}
 }

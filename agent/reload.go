@@ -111,7 +111,7 @@ func (a *Agent) take(f File) error {
 	if err != nil {
 		return err
 	}
-	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys.Keys); err != nil {
+	if err := a.network.Reconfigure(Peers(f.Config, a.Self), f.Keys); err != nil {
 		return errors.Join(err, unfence())
 	}
 	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}, f.Relay})

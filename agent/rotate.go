@@ -34,10 +34,9 @@ func (a *Agent) RotateKey(ctx context.Context, without []string, progress func(c
 		return "", fmt.Errorf("key rotate: %w", err)
 	}
 	defer end()
-	own := *a.keys.current.Load()
 	fresh := make([]byte, keyring.KeySize)
 	crand.Read(fresh) // never fails: crypto/rand ends the process instead
-	r := keyring.NewRotation(time.Duration(a.Now()), own, nodes, fresh, keyGrace, randomWord)
+	r := keyring.NewRotation(time.Duration(a.Now()), nodes, fresh, keyGrace, randomWord)
 	err = a.keys.drive(ctx, r, tells, progress)
 	switch {
 	case err != nil && r.Changed():
@@ -107,7 +106,7 @@ func (x *keys) drive(ctx context.Context, r *keyring.Rotation, tells <-chan keyM
 			x.send(elect.Node(o.Node), o.Ask)
 		}
 		for _, l := range r.Lines() {
-			progress(control.KeyStep{Node: l.Node, Step: l.To.String(), Key: l.ID.String()})
+			progress(control.KeyStep{Node: l.Node, Step: l.To.String(), Key: r.New().String()})
 		}
 		if r.Ended() {
 			return r.Err()

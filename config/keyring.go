@@ -15,11 +15,6 @@ import (
 const (
 	keySize    = keyring.KeySize
 	maxKeyFile = 1 << 16 // bytes; a keyring of more than a thousand keys is none
-
-	// newKeyMark is the line before the key that a rotation brings in, until it is alone.
-	newKeyMark = "# new, by sipalive key rotate"
-	// rotating tells people who find the file in the middle of it.
-	rotating = "# sipalive key rotate has not ended: the first key seals, all open. Run it again to finish it."
 )
 
 // LoadKeyring reads the keys of the gossip's encryption: one base64 key of 32
@@ -29,42 +24,30 @@ const (
 func LoadKeyring(path string) (keyring.Ring, error) {
 	data, err := readSecret(path)
 	if err != nil {
-		return keyring.Ring{}, err
+		return nil, err
 	}
-	ring, err := parseKeyring(path, string(data))
-	if err != nil {
-		return keyring.Ring{}, err
-	}
-	return ring, nil
-}
-
-func parseKeyring(path, data string) (ring keyring.Ring, err error) {
+	var keys keyring.Ring
 	var lines []int
-	marked := false
-	for i, line := range strings.Split(data, "\n") {
+	for i, line := range strings.Split(string(data), "\n") {
 		text := strings.TrimSpace(line)
 		if text == "" || text[0] == '#' {
-			marked = marked || text == newKeyMark
 			continue
 		}
 		key, err := base64.StdEncoding.Strict().DecodeString(text)
 		if err != nil || len(key) != keySize {
-			return ring, &Error{File: path, Line: i + 1, Text: "not a key of 32 bytes in base64; make one with `sipalive keygen`"}
+			return nil, &Error{File: path, Line: i + 1, Text: "not a key of 32 bytes in base64; make one with `sipalive keygen`"}
 		}
-		for j, other := range ring.Keys {
+		for j, other := range keys {
 			if bytes.Equal(key, other) {
-				return ring, &Error{File: path, Line: i + 1, Text: fmt.Sprintf("the same key as on line %d; leave one out", lines[j])}
+				return nil, &Error{File: path, Line: i + 1, Text: fmt.Sprintf("the same key as on line %d; leave one out", lines[j])}
 			}
 		}
-		if marked {
-			ring.New, marked = keyring.IDOf(key), false
-		}
-		ring.Keys, lines = append(ring.Keys, key), append(lines, i+1)
+		keys, lines = append(keys, key), append(lines, i+1)
 	}
-	if len(ring.Keys) == 0 {
-		return ring, &Error{File: path, Text: "holds no key; make one with `sipalive keygen`"}
+	if len(keys) == 0 {
+		return nil, &Error{File: path, Text: "holds no key; make one with `sipalive keygen`"}
 	}
-	return ring, nil
+	return keys, nil
 }
 
 // readSecret asks the open file for its mode, so that it is the mode of what

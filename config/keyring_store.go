@@ -12,6 +12,9 @@ import (
 	"sipalive/keyring"
 )
 
+// rotating tells people who find the file in the middle of a rotation.
+const rotating = "# sipalive key rotate has not ended: the first key seals, all open. Run it again to finish it."
+
 // StoreKeyring replaces the key file in one step, with the owner and mode that it had,
 // and returns once that is on disk: whoever comes up after a power cut finds the one
 // ring or the other. was is what has to be in it: keys that an operator has put there
@@ -109,13 +112,10 @@ func fillKeyFile(f *os.File, like os.FileInfo, text string) error {
 // it too.
 func formatKeyring(ring keyring.Ring) string {
 	var b strings.Builder
-	if ring.New != (keyring.ID{}) {
+	if len(ring) > 1 {
 		b.WriteString(rotating + "\n")
 	}
-	for _, k := range ring.Keys {
-		if keyring.IDOf(k) == ring.New {
-			b.WriteString(newKeyMark + "\n")
-		}
+	for _, k := range ring {
 		b.WriteString(base64.StdEncoding.EncodeToString(k) + "\n")
 	}
 	return b.String()

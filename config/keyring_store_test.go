@@ -13,7 +13,7 @@ import (
 
 func ringOf(bytesOf ...byte) (r keyring.Ring) {
 	for _, b := range bytesOf {
-		r.Keys = append(r.Keys, bytes.Repeat([]byte{b}, keySize))
+		r = append(r, bytes.Repeat([]byte{b}, keySize))
 	}
 	return r
 }
@@ -28,11 +28,7 @@ func TestStoreKeyring(t *testing.T) {
 		}
 	}
 	was := ringOf(1)
-	coming := ringOf(1, 2)
-	coming.New = keyring.IDOf(coming.Keys[1])
-	going := ringOf(2, 1)
-	going.New = coming.New
-	for _, next := range []keyring.Ring{coming, going, ringOf(2)} {
+	for _, next := range []keyring.Ring{ringOf(1, 2), ringOf(2, 1), ringOf(2)} {
 		if err := TryKeyring(path, was); err != nil {
 			t.Fatal(err)
 		}

@@ -39,8 +39,7 @@ func TestKeyring(t *testing.T) {
 	one, two := fixedKey(t, 1), fixedKey(t, 2)
 	text := "# new key first\r\n\r\n  " + two + "\t\r\n\n" + one
 	for _, mode := range []fs.FileMode{0o600, 0o400, 0o700} {
-		ring, err := LoadKeyring(keyFile(t, mode, text))
-		keys := ring.Keys
+		keys, err := LoadKeyring(keyFile(t, mode, text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +73,7 @@ func TestKeyringRefused(t *testing.T) {
 	} {
 		path := keyFile(t, c.mode, c.text)
 		keys, err := LoadKeyring(path)
-		if err == nil || keys.Keys != nil || err.Error() != path+c.want {
+		if err == nil || keys != nil || err.Error() != path+c.want {
 			t.Errorf("%s: got  %v\nwant %s%s", name, err, path, c.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), key)) {
@@ -109,8 +108,8 @@ func TestGenerateKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if keys, err := LoadKeyring(keyFile(t, 0o600, one+"\n"+two+"\n")); err != nil || len(keys.Keys) != 2 {
-		t.Errorf("%d keys, %v", len(keys.Keys), err)
+	if keys, err := LoadKeyring(keyFile(t, 0o600, one+"\n"+two+"\n")); err != nil || len(keys) != 2 {
+		t.Errorf("%d keys, %v", len(keys), err)
 	}
 	key, err := GenerateKey(strings.NewReader("too short"))
 	if key != "" || !errors.Is(err, io.ErrUnexpectedEOF) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 const (
@@ -33,41 +34,43 @@ func IDOf(key []byte) ID {
 // String is what people see of it: the first four bytes in hexadecimal.
 func (id ID) String() string { return hex.EncodeToString(id[:4]) }
 
-// Ring is one node's keys.
-type Ring struct {
-	Keys [][]byte // the first one seals, all open
-	New  ID       // the key that a rotation brings in and that is not alone yet; zero: none
-}
+// Ring is one node's keys: the first one seals, all open.
+type Ring [][]byte
 
-// View is what a node tells of its ring.
-type View struct {
-	IDs []ID
-	New ID
-}
+// View is what may be told of a ring: its keys' names.
+type View []ID
 
 // View is what may be told of the ring.
 func (r Ring) View() View {
-	v := View{New: r.New}
-	for _, k := range r.Keys {
-		v.IDs = append(v.IDs, IDOf(k))
+	var v View
+	for _, k := range r {
+		v = append(v, IDOf(k))
 	}
 	return v
 }
 
-// Equal reports whether two rings have the same keys in the same order, and the
-// same new one.
-func (r Ring) Equal(other Ring) bool {
-	return r.New == other.New && slices.EqualFunc(r.Keys, other.Keys, bytes.Equal)
-}
+// Equal reports whether two rings have the same keys in the same order.
+func (r Ring) Equal(other Ring) bool { return slices.EqualFunc(r, other, bytes.Equal) }
 
 // Digest tells one view from another.
 func (v View) Digest() uint64 {
 	h := sha256.New()
-	h.Write(v.New[:])
-	for _, id := range v.IDs {
+	for _, id := range v {
 		h.Write(id[:])
 	}
 	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+// String says what the keys are for.
+func (v View) String() string {
+	var names []string
+	for _, id := range v {
+		names = append(names, id.String())
+	}
+	if len(v) < 2 {
+		return strings.Join(names, "")
+	}
+	return fmt.Sprintf("seals with %s, opens with %s too", names[0], strings.Join(names[1:], ", "))
 }
 
 // Stage is how far a ring is with a new key.
@@ -89,11 +92,11 @@ func (s Stage) String() string {
 // Stage is how far the ring is with key id.
 func (v View) Stage(id ID) Stage {
 	switch {
-	case !slices.Contains(v.IDs, id):
+	case !slices.Contains(v, id):
 		return Lacks
-	case v.IDs[0] != id:
+	case v[0] != id:
 		return Accepts
-	case len(v.IDs) > 1 || v.New == id:
+	case len(v) > 1:
 		return Seals
 	}
 	return Alone
@@ -124,17 +127,10 @@ func (r Ring) Apply(o Order) (Ring, error) {
 	case o.To == Accepts && at == Lacks:
 		return r.accept(o)
 	case o.To == Seals && at == Accepts:
-		next := Ring{New: o.New}
-		for i, id := range v.IDs {
-			if id == o.New {
-				next.Keys = append([][]byte{r.Keys[i]}, next.Keys...)
-			} else {
-				next.Keys = append(next.Keys, r.Keys[i])
-			}
-		}
-		return next, nil
+		i := slices.Index(v, o.New)
+		return append(Ring{r[i]}, slices.Delete(slices.Clone(r), i, i+1)...), nil
 	case o.To == Alone && at == Seals:
-		return Ring{Keys: r.Keys[:1:1]}, nil
+		return Ring{r[0]}, nil
 	}
 	return r, errOrder
 }
@@ -143,18 +139,8 @@ func (r Ring) accept(o Order) (Ring, error) {
 	switch {
 	case len(o.Key) != KeySize || IDOf(o.Key) != o.New:
 		return r, errOrder
-	case len(r.Keys) >= MaxKeys:
-		return r, fmt.Errorf("has %d keys already (leave in its key file only those in use, and sipalive reload)", len(r.Keys))
+	case len(r) >= MaxKeys:
+		return r, fmt.Errorf("has %d keys already (leave in its key file only those in use, and sipalive reload)", len(r))
 	}
-	return Ring{Keys: append(slices.Clone(r.Keys), o.Key), New: o.New}, nil
-}
-
-// key is the key of that name; nil: the ring has none.
-func (r Ring) key(id ID) []byte {
-	for _, k := range r.Keys {
-		if IDOf(k) == id {
-			return k
-		}
-	}
-	return nil
+	return append(slices.Clone(r), o.Key), nil
 }

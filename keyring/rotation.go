@@ -17,17 +17,16 @@ const (
 
 // Rotation brings a new key to every node and takes the old one away, in three steps,
 // each only once every node has confirmed the one before. It may be given up, or
-// die, at any moment: every two nodes then open each other's packets, and another
-// one finishes it. Times are of any clock that goes on.
+// die, at any moment: every two nodes then open each other's packets. Another one, of
+// any node and with another new key, leaves nothing of it. Times are of any clock that
+// goes on.
 type Rotation struct {
-	own    Ring
 	nodes  []string // all, this one included
-	fresh  []byte   // the new key, unless one is half-way in already
+	key    []byte   // the new one
+	id     ID
 	grace  time.Duration
 	random func() uint64
 
-	key   []byte
-	id    ID
 	step  Stage         // what is being brought about; Lacks: the nodes are asked
 	from  time.Duration // since when
 	asks  map[string]*asked
@@ -49,7 +48,6 @@ type asked struct {
 type Line struct {
 	Node string
 	To   Stage
-	ID   ID
 }
 
 // Out is a question to a node, which may be this one.
@@ -58,10 +56,10 @@ type Out struct {
 	Ask  Ask
 }
 
-// NewRotation begins at now. own is this node's ring; grace is how long a packet may be under
-// way: the old key is dropped no sooner after the last node has ceased to seal with it.
-func NewRotation(now time.Duration, own Ring, nodes []string, fresh []byte, grace time.Duration, random func() uint64) *Rotation {
-	r := &Rotation{own: own, nodes: nodes, fresh: fresh, grace: grace, random: random, asks: map[string]*asked{}}
+// NewRotation begins at now. grace is how long a packet may be under way: the old key
+// is dropped no sooner after the last node has ceased to seal with it.
+func NewRotation(now time.Duration, nodes []string, key []byte, grace time.Duration, random func() uint64) *Rotation {
+	r := &Rotation{nodes: nodes, key: key, id: IDOf(key), grace: grace, random: random, asks: map[string]*asked{}}
 	for _, n := range nodes {
 		r.asks[n] = &asked{}
 	}
@@ -136,13 +134,13 @@ func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
 	switch {
 	case t.Err != "":
 		r.err = fmt.Errorf("%s: %s", node, t.Err)
-	case len(t.View.IDs) == 0:
+	case len(t.View) == 0:
 		r.err = fmt.Errorf("%s: tells of no key", node)
 	case r.step == Lacks:
 		a.reached = true
 	case t.View.Stage(r.id) >= r.step:
 		a.reached = true
-		r.lines = append(r.lines, Line{node, r.step, r.id})
+		r.lines = append(r.lines, Line{node, r.step})
 	case t.View.Digest() != known.Digest():
 		r.err = fmt.Errorf("%s: %w", node, errChanged)
 	case again:
@@ -166,7 +164,6 @@ func (r *Rotation) advance(now time.Duration) {
 	switch r.step {
 	case Lacks:
 		if r.err = r.apart(); r.err == nil {
-			r.decide()
 			r.begin(now, Accepts)
 		}
 	case Alone:
@@ -181,29 +178,12 @@ func (r *Rotation) advance(now time.Duration) {
 func (r *Rotation) apart() error {
 	for _, n := range r.nodes {
 		for _, other := range r.nodes {
-			if !slices.Contains(r.asks[other].view.IDs, r.asks[n].view.IDs[0]) {
+			if !slices.Contains(r.asks[other].view, r.asks[n].view[0]) {
 				return fmt.Errorf("%s does not accept the key that %s seals with (give both the same key file, and sipalive reload)", other, n)
 			}
 		}
 	}
 	return nil
-}
-
-// decide picks the new key: the one that is half-way in, if this node has it, else the
-// fresh one. Nobody seals with a new key that this node lacks, since it would have
-// had to confirm it first; such a key goes with the old one.
-func (r *Rotation) decide() {
-	r.key = r.fresh
-	if k := r.own.key(r.own.New); k != nil {
-		r.key = k
-	} else if len(r.own.Keys) == 1 {
-		for _, a := range r.asks { // another one has not dropped the old key yet
-			if a.view.New == IDOf(r.own.Keys[0]) {
-				r.key = r.own.Keys[0]
-			}
-		}
-	}
-	r.id = IDOf(r.key)
 }
 
 func (r *Rotation) silent() error {
@@ -227,7 +207,7 @@ func (r *Rotation) Lines() []Line {
 	return lines
 }
 
-// New is the new key's name, zero until it is decided on.
+// New is the new key's name.
 func (r *Rotation) New() ID { return r.id }
 
 // Changed reports whether a node may have been told to change anything.

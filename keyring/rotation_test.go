@@ -24,6 +24,7 @@ type world struct {
 	now   time.Duration
 	queue agenda
 	order int
+	keys  byte
 	nodes []*machine
 	loss  int // in a hundred
 	runs  map[string]*Rotation
@@ -106,13 +107,13 @@ func (w *world) chat() {
 		if from.down {
 			continue
 		}
-		sealed := from.keeper.Ring().View().IDs[0]
+		sealed := from.keeper.Ring().View()[0]
 		for _, to := range w.nodes {
 			if to == from {
 				continue
 			}
 			w.after(w.delay(), func() {
-				if !to.down && !slices.Contains(to.keeper.Ring().View().IDs, sealed) {
+				if !to.down && !slices.Contains(to.keeper.Ring().View(), sealed) {
 					w.t.Errorf("%v: %s cannot open a packet of %s", w.now, to.name, from.name)
 				}
 			})
@@ -160,7 +161,7 @@ func (w *world) rotate(at string, nodes ...string) *Rotation {
 			nodes = append(nodes, n.name)
 		}
 	}
-	r := NewRotation(w.now, m.keeper.Ring(), nodes, keyOf(byte(w.rnd.IntN(100))+100), grace, w.rnd.Uint64)
+	r := NewRotation(w.now, nodes, w.fresh(), grace, w.rnd.Uint64)
 	w.runs[at] = r
 	life := m.keeper
 	var step func()
@@ -178,6 +179,12 @@ func (w *world) rotate(at string, nodes ...string) *Rotation {
 	}
 	step()
 	return r
+}
+
+// fresh is a key that nobody has had yet.
+func (w *world) fresh() []byte {
+	w.keys++
+	return keyOf(100 + w.keys)
 }
 
 // deliver carries a question there and its answer back, each of them perhaps twice or never.
@@ -210,7 +217,7 @@ func keyOf(b byte) []byte {
 
 func rings(n int) (out []Ring) {
 	for range n {
-		out = append(out, Ring{Keys: [][]byte{keyOf(1)}})
+		out = append(out, Ring{keyOf(1)})
 	}
 	return out
 }
@@ -220,11 +227,11 @@ func (w *world) rotated(why string) {
 	w.t.Helper()
 	first := w.nodes[0].file
 	for _, m := range w.nodes {
-		if len(m.file.Keys) != 1 || !m.file.Equal(first) || !m.keeper.Ring().Equal(first) || m.file.New != (ID{}) {
+		if len(m.file) != 1 || !m.file.Equal(first) || !m.keeper.Ring().Equal(first) {
 			w.t.Errorf("%s: %s ends with %v", why, m.name, m.file.View())
 		}
 	}
-	if IDOf(first.Keys[0]) == IDOf(keyOf(1)) {
+	if IDOf(first[0]) == IDOf(keyOf(1)) {
 		w.t.Errorf("%s: the old key is still in use", why)
 	}
 }
@@ -262,7 +269,7 @@ func TestRestartsAndLosses(t *testing.T) {
 					w := newWorld(t, seed, rings(3)...)
 					w.loss = 20
 					m := w.nodes[victim]
-					m.crash = func(next Ring) bool { return next.View().Stage(newest(next)) == stage }
+					m.crash = func(next Ring) bool { return next.View().Stage(IDOf(keyOf(101))) == stage }
 					m.away = 300 * time.Millisecond
 					if away { // for longer than anybody waits
 						m.away = 40 * time.Second
@@ -291,14 +298,6 @@ func TestRestartsAndLosses(t *testing.T) {
 	}
 }
 
-// newest is the key that a ring is on its way to.
-func newest(r Ring) ID {
-	if r.New != (ID{}) {
-		return r.New
-	}
-	return IDOf(r.Keys[0])
-}
-
 // TestPowerCut: the whole cluster goes down at any moment of a rotation and comes up
 // on its files: everybody hears everybody, and the rotation can be finished.
 func TestPowerCut(t *testing.T) {
@@ -323,8 +322,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestTwoAtOnce: two operators on two nodes. Both bring in the same key, or one of them
-// is told no, or both are; what they leave behind works and can be finished.
+// TestTwoAtOnce: two operators on two nodes. One is told no, or both are, or one comes
+// right after the other; what they leave behind works and can be finished.
 func TestTwoAtOnce(t *testing.T) {
 	both := 0
 	for seed := range uint64(100) {
@@ -376,11 +375,9 @@ func TestSilentNode(t *testing.T) {
 // do not hear each other is left alone.
 func TestRefusals(t *testing.T) {
 	w := newWorld(t, 1, rings(2)...)
-	w.nodes[1].keeper = NewKeeper(Ring{Keys: [][]byte{keyOf(1), keyOf(2)}}, w.rnd.Uint64)
-	w.nodes[0].keeper = NewKeeper(Ring{Keys: [][]byte{keyOf(1)}}, w.rnd.Uint64)
-	full := Ring{}
+	var full Ring
 	for i := range byte(MaxKeys) {
-		full.Keys = append(full.Keys, keyOf(i+1))
+		full = append(full, keyOf(i+1))
 	}
 	w.nodes[1].keeper.Replace(full)
 	r := w.rotate("pbx1")
@@ -388,15 +385,15 @@ func TestRefusals(t *testing.T) {
 	if r.Err() == nil || !strings.HasPrefix(r.Err().Error(), "pbx2: has 8 keys already") {
 		t.Errorf("%v", r.Err())
 	}
-	apart := NewRotation(0, rings(1)[0], []string{"pbx1", "pbx2"}, keyOf(9), grace, w.rnd.Uint64)
+	apart := NewRotation(0, []string{"pbx1", "pbx2"}, keyOf(9), grace, w.rnd.Uint64)
 	out, _ := apart.Due(0)
 	for i, o := range out {
-		apart.Hear(0, o.Node, Tell{Question: o.Ask.Question, Challenge: 5, View: Ring{Keys: [][]byte{keyOf(byte(i + 1))}}.View()})
+		apart.Hear(0, o.Node, Tell{Question: o.Ask.Question, Challenge: 5, View: Ring{keyOf(byte(i + 1))}.View()})
 	}
 	if err := apart.Err(); err == nil || !strings.HasPrefix(err.Error(), "pbx2 does not accept the key that pbx1 seals with") || apart.Changed() {
 		t.Errorf("%v", err)
 	}
-	sick := NewRotation(0, rings(1)[0], []string{"pbx1"}, keyOf(9), grace, w.rnd.Uint64)
+	sick := NewRotation(0, []string{"pbx1"}, keyOf(9), grace, w.rnd.Uint64)
 	out, _ = sick.Due(0)
 	k := NewKeeper(rings(1)[0], w.rnd.Uint64)
 	sick.Hear(0, "pbx1", k.Hear("pbx1", out[0].Ask, nil, func() error { return fmt.Errorf("/etc/sipalive/key: read-only file system") }))
@@ -425,7 +422,7 @@ func TestRecordedOrder(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	k.Replace(rings(1)[0]) // as if it had been undone: the recording must not do it again
-	if k.Hear("pbx2", order, put, nil); puts != 1 || len(k.Ring().Keys) != 1 {
+	if k.Hear("pbx2", order, put, nil); puts != 1 || len(k.Ring()) != 1 {
 		t.Error("a recorded order counts again")
 	}
 }
@@ -434,7 +431,7 @@ func TestRecordedOrder(t *testing.T) {
 func TestOrders(t *testing.T) {
 	o, n := keyOf(1), keyOf(2)
 	id := IDOf(n)
-	all := map[Stage]Ring{Lacks: {Keys: [][]byte{o}}, Accepts: {Keys: [][]byte{o, n}, New: id}, Seals: {Keys: [][]byte{n, o}, New: id}, Alone: {Keys: [][]byte{n}}}
+	all := map[Stage]Ring{Lacks: {o}, Accepts: {o, n}, Seals: {n, o}, Alone: {n}}
 	for at, ring := range all {
 		if got := ring.View().Stage(id); got != at {
 			t.Fatalf("%v is %s", ring.View(), got)

@@ -67,10 +67,9 @@ func (c *coder) keysAsk(a *keyring.Ask) {
 func (c *coder) keysTell(t *keyring.Tell) {
 	word(c, &t.Question)
 	word(c, &t.Challenge)
-	for i := range list(c, &t.View.IDs, keyring.MaxKeys) {
-		c.keyID(&t.View.IDs[i])
+	for i := range list(c, (*[]keyring.ID)(&t.View), keyring.MaxKeys) {
+		c.keyID(&t.View[i])
 	}
-	c.keyID(&t.View.New)
 	c.text(&t.Err)
 }
 

@@ -24,7 +24,7 @@ func aboutKeys() map[string]keyring.Message {
 		"seal":     order(keyring.Seals, nil),
 		"drop":     order(keyring.Alone, nil),
 		"tell": keyring.Tell{Question: 5, Challenge: 6, Err: "/etc/sipalive/key: read-only file system",
-			View: keyring.Ring{Keys: [][]byte{key, otherKey}, New: keyring.IDOf(otherKey)}.View()},
+			View: keyring.Ring{key, otherKey}.View()},
 	}
 }
 
@@ -57,7 +57,7 @@ func TestKeysAreCarried(t *testing.T) {
 		"short key":  keyring.Ask{Order: &keyring.Order{To: keyring.Accepts, Key: []byte{1, 2, 3}}},
 		"no stage":   keyring.Ask{Order: &keyring.Order{}},
 		"beyond":     keyring.Ask{Order: &keyring.Order{To: keyring.Alone + 1}},
-		"many names": keyring.Tell{View: keyring.View{IDs: make([]keyring.ID, keyring.MaxKeys+1)}},
+		"many names": keyring.Tell{View: make(keyring.View, keyring.MaxKeys+1)},
 	} {
 		if _, err := Encode(nil, Packet{Header: h, Keys: m}); err == nil {
 			t.Errorf("%s is encoded", name)

@@ -38,7 +38,8 @@ No packet is refused meanwhile and nothing moves. One line per node and step.
 Every node has to answer, and is named if it does not. A node that is down may be
 left out by --without; it has to be given the key file of another one by hand
 before its agent starts. Interrupted, or stopped by a node that fell silent, the
-cluster goes on as it is; run it again, on any node, to finish it.`,
+cluster goes on as it is; run it again, on any node: that run's key takes the place
+of all others.`,
 		Args:                  arguments(""),
 		DisableFlagsInUseLine: true,
 	}

@@ -116,7 +116,7 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	}
 	parts.Keyring = file.Keys
 	parts.Network = func(deliver func(elect.Received), onKeys func(elect.Node, keyring.Message), relay func(elect.Node, []byte) error) (*member.Network, error) {
-		m := memberConfig(&parts, file.Keys.Keys, deliver)
+		m := memberConfig(&parts, file.Keys, deliver)
 		m.OnKeys, m.Relay = onKeys, relay
 		return member.Start(m)
 	}
