@@ -131,6 +131,8 @@ var metrics = []metric{
 	counter("member_unproven", "sipalive_member_unproven_total", "Packets dropped: an agent's new life, not proven fresh yet."),
 	counter("member_self", "sipalive_member_self_total", "Packets dropped: our own."),
 	counter("member_hellos", "sipalive_member_hellos_total", "Greetings, which exchange nonces."),
+	counter("member_keys", "sipalive_member_keys_total", "Messages about keys."),
+	counter("member_keys_dropped", "sipalive_member_keys_dropped_total", "Questions about keys dropped: too many, or played back."),
 	counter("member_gossip", "sipalive_member_gossip_total", "Packets of gossip."),
 	counter("member_gossip_dropped", "sipalive_member_gossip_dropped_total", "Packets of gossip dropped."),
 	counter("member_gossip_errors", "sipalive_member_gossip_errors_total", "Complaints of the gossip library."),

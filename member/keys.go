@@ -130,8 +130,10 @@ func (r *receiver) keys(p Packet, from *peer) {
 	case v != 0:
 		n.count.verdict(v, false)
 	case wanted:
-		n.count.Hellos.Add(1)
+		n.count.Keys.Add(1)
 		n.onKeys(p.From, p.Keys)
+	default:
+		n.count.KeysDropped.Add(1)
 	}
 }
 
