@@ -125,7 +125,10 @@ func (x *keyed) order(t *testing.T, to keyring.Stage, key []byte) keyring.Tell {
 	now := x.ask(t, keyring.Ask{})
 	o := &keyring.Order{From: now.View.Digest(), To: to, New: keyring.IDOf(someKey(2))}
 	if to == keyring.Accepts {
-		o.Key = key
+		var err error
+		if o.Key, err = keyring.Wrap(key, now.Public, randomWord); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return x.ask(t, keyring.Ask{Challenge: now.Challenge, Order: o})
 }

@@ -1,5 +1,7 @@
 package keyring
 
+import "crypto/ecdh"
+
 // Message is what nodes tell each other about their keys, sealed as all they say.
 type Message interface{ message() }
 
@@ -15,6 +17,7 @@ type Ask struct {
 type Tell struct {
 	Question  uint64
 	Challenge uint64 // never 0; another one after each order
+	Public    Public // for a key that the next order brings; another one with each challenge
 	View      View
 	Err       string // why an order was not carried out, or could not be
 }
@@ -27,13 +30,13 @@ func (Tell) message() {}
 // answered with what is so now.
 type Keeper struct {
 	ring       Ring
-	challenges map[string]uint64 // by who asks
+	challenges map[string]challenge // by who asks
 	random     func() uint64
 }
 
 // NewKeeper keeps ring. random gives challenges nobody can guess.
 func NewKeeper(ring Ring, random func() uint64) *Keeper {
-	return &Keeper{ring: ring, challenges: map[string]uint64{}, random: random}
+	return &Keeper{ring: ring, challenges: map[string]challenge{}, random: random}
 }
 
 // Ring is the ring as it is now.
@@ -48,21 +51,23 @@ func (k *Keeper) Replace(r Ring) { k.ring = r }
 func (k *Keeper) Hear(from string, a Ask, put func(Ring) error, try func() error) Tell {
 	var err error
 	switch {
-	case a.Order != nil && a.Challenge == k.challenge(from):
+	case a.Order != nil && a.Challenge == k.challenge(from).word:
+		private := k.challenge(from).private
 		delete(k.challenges, from)
-		err = k.obey(*a.Order, put)
+		err = k.obey(*a.Order, private, put)
 	case a.Order == nil && a.Try:
 		err = try()
 	}
-	t := Tell{Question: a.Question, Challenge: k.challenge(from), View: k.ring.View()}
+	c := k.challenge(from)
+	t := Tell{Question: a.Question, Challenge: c.word, Public: c.public, View: k.ring.View()}
 	if err != nil {
 		t.Err = err.Error()
 	}
 	return t
 }
 
-func (k *Keeper) obey(o Order, put func(Ring) error) error {
-	next, err := k.ring.Apply(o)
+func (k *Keeper) obey(o Order, private *ecdh.PrivateKey, put func(Ring) error) error {
+	next, err := k.ring.Apply(o, func(w Wrapped) ([]byte, error) { return unwrap(private, w) })
 	if err != nil || next.Equal(k.ring) {
 		return err
 	}
@@ -73,10 +78,22 @@ func (k *Keeper) obey(o Order, put func(Ring) error) error {
 	return nil
 }
 
+// challenge is what makes one order fresh, and opens the key that it brings.
+type challenge struct {
+	word    uint64
+	private *ecdh.PrivateKey
+	public  Public
+}
+
 // challenge is what from's next order has to bring.
-func (k *Keeper) challenge(from string) uint64 {
-	for k.challenges[from] == 0 {
-		k.challenges[from] = k.random()
+func (k *Keeper) challenge(from string) challenge {
+	c, known := k.challenges[from]
+	if !known {
+		for c.word == 0 {
+			c.word = k.random()
+		}
+		c.private, c.public = newPrivate(k.random)
+		k.challenges[from] = c
 	}
-	return k.challenges[from]
+	return c
 }

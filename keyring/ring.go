@@ -102,12 +102,23 @@ func (v View) Stage(id ID) Stage {
 	return Alone
 }
 
+// after is the view once it is at the stage after its own.
+func (v View) after(to Stage, id ID) View {
+	switch to {
+	case Accepts:
+		return append(slices.Clone(v), id)
+	case Seals:
+		return append(View{id}, slices.DeleteFunc(slices.Clone(v), func(other ID) bool { return other == id })...)
+	}
+	return View{id}
+}
+
 // Order asks a node to bring its ring to a stage of a new key.
 type Order struct {
 	From uint64 // the digest of the view that it was given for
 	To   Stage
 	New  ID
-	Key  []byte // the new key itself; to Accepts alone
+	Key  Wrapped // the new key itself; to Accepts alone
 }
 
 var (
@@ -115,8 +126,9 @@ var (
 	errOrder   = errors.New("not a step of a rotation")
 )
 
-// Apply is the ring after an order: the ring itself where it is there, or further, already.
-func (r Ring) Apply(o Order) (Ring, error) {
+// Apply is the ring after an order: the ring itself where it is there, or further,
+// already. open opens the new key.
+func (r Ring) Apply(o Order, open func(Wrapped) ([]byte, error)) (Ring, error) {
 	v := r.View()
 	at := v.Stage(o.New)
 	switch {
@@ -125,7 +137,7 @@ func (r Ring) Apply(o Order) (Ring, error) {
 	case v.Digest() != o.From:
 		return r, errChanged
 	case o.To == Accepts && at == Lacks:
-		return r.accept(o)
+		return r.accept(o, open)
 	case o.To == Seals && at == Accepts:
 		i := slices.Index(v, o.New)
 		return append(Ring{r[i]}, slices.Delete(slices.Clone(r), i, i+1)...), nil
@@ -135,12 +147,16 @@ func (r Ring) Apply(o Order) (Ring, error) {
 	return r, errOrder
 }
 
-func (r Ring) accept(o Order) (Ring, error) {
-	switch {
-	case len(o.Key) != KeySize || IDOf(o.Key) != o.New:
-		return r, errOrder
-	case len(r) >= MaxKeys:
+func (r Ring) accept(o Order, open func(Wrapped) ([]byte, error)) (Ring, error) {
+	if len(r) >= MaxKeys {
 		return r, fmt.Errorf("has %d keys already (leave in its key file only those in use, and sipalive reload)", len(r))
 	}
-	return append(slices.Clone(r), o.Key), nil
+	key, err := open(o.Key)
+	if err == nil && IDOf(key) != o.New {
+		err = errOrder
+	}
+	if err != nil {
+		return r, err
+	}
+	return append(slices.Clone(r), key), nil
 }

@@ -39,6 +39,7 @@ type Rotation struct {
 type asked struct {
 	question  uint64
 	challenge uint64
+	public    Public
 	view      View
 	reached   bool // the step
 	last      time.Duration
@@ -95,7 +96,12 @@ func (r *Rotation) Due(now time.Duration) (out []Out, next time.Duration) {
 		}
 		if now-a.last >= repeatAfter {
 			a.last = now
-			out = append(out, Out{n, r.ask(a)})
+			q, err := r.ask(a)
+			if err != nil {
+				r.err = fmt.Errorf("%s: %w", n, err)
+				return nil, now
+			}
+			out = append(out, Out{n, q})
 		}
 		next = min(next, a.last+repeatAfter)
 	}
@@ -109,18 +115,18 @@ func (r *Rotation) patience() time.Duration {
 	return stepPatience
 }
 
-// ask is the same until it is answered. An order whose challenge is no longer the
+// ask asks the same until it is answered. An order whose challenge is no longer the
 // node's (its agent was restarted) is answered with the one that is.
-func (r *Rotation) ask(a *asked) Ask {
-	q := Ask{Question: a.question, Try: r.step == Lacks}
+func (r *Rotation) ask(a *asked) (q Ask, err error) {
+	q = Ask{Question: a.question, Try: r.step == Lacks}
 	if r.step != Lacks {
 		q.Challenge = a.challenge
 		q.Order = &Order{From: a.view.Digest(), To: r.step, New: r.id}
 		if r.step == Accepts {
-			q.Order.Key = r.key
+			q.Order.Key, err = Wrap(r.key, a.public, r.random)
 		}
 	}
-	return q
+	return q, err
 }
 
 // Hear takes a node's answer.
@@ -129,19 +135,21 @@ func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
 	if a == nil || r.Ended() || t.Question != a.question || a.reached {
 		return
 	}
-	known, again := a.view, a.challenge != t.Challenge
-	a.challenge, a.view = t.Challenge, t.View
-	switch {
+	again := a.challenge != t.Challenge
+	a.challenge, a.public = t.Challenge, t.Public
+	switch is := t.View.Digest(); {
 	case t.Err != "":
 		r.err = fmt.Errorf("%s: %s", node, t.Err)
 	case len(t.View) == 0:
 		r.err = fmt.Errorf("%s: tells of no key", node)
 	case r.step == Lacks:
-		a.reached = true
-	case t.View.Stage(r.id) >= r.step:
-		a.reached = true
+		a.view, a.reached = t.View, true
+	case is == a.view.after(r.step, r.id).Digest():
+		a.view, a.reached = t.View, true
 		r.lines = append(r.lines, Line{node, r.step})
-	case t.View.Digest() != known.Digest():
+	case is != a.view.Digest():
+		// Another rotation has been here: if this one took no notice, each might drop a
+		// key on one node that the other has just made another node seal with.
 		r.err = fmt.Errorf("%s: %w", node, errChanged)
 	case again:
 		a.last = now - repeatAfter // the order is due

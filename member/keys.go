@@ -58,38 +58,29 @@ func (c *coder) keysAsk(a *keyring.Ask) {
 	o := a.Order
 	word(c, &o.From)
 	enum(c, &o.To, keyring.Accepts, keyring.Alone)
-	c.keyID(&o.New)
+	c.fixed(o.New[:])
 	if o.To == keyring.Accepts {
-		c.key(&o.Key)
+		c.fixed(o.Key.From[:])
+		c.fixed(o.Key.Sealed[:])
 	}
 }
 
 func (c *coder) keysTell(t *keyring.Tell) {
 	word(c, &t.Question)
 	word(c, &t.Challenge)
+	c.fixed(t.Public[:])
 	for i := range list(c, (*[]keyring.ID)(&t.View), keyring.MaxKeys) {
-		c.keyID(&t.View[i])
+		c.fixed(t.View[i][:])
 	}
 	c.text(&t.Err)
 }
 
-func (c *coder) keyID(id *keyring.ID) {
-	if !c.decoding {
-		c.b = append(c.b, id[:]...)
-	} else if b := c.take(len(id)); b != nil {
-		*id = keyring.ID(b)
-	}
-}
-
-func (c *coder) key(k *[]byte) {
-	if !c.decoding && len(*k) != keyring.KeySize {
-		c.fail("not a key")
-		return
-	}
-	if !c.decoding {
-		c.b = append(c.b, *k...)
-	} else if b := c.take(keyring.KeySize); b != nil {
-		*k = append([]byte(nil), b...)
+// fixed carries as many bytes as v has.
+func (c *coder) fixed(v []byte) {
+	if c.decoding {
+		copy(v, c.take(len(v)))
+	} else {
+		c.b = append(c.b, v...)
 	}
 }
 

@@ -14,16 +14,16 @@ import (
 
 // aboutKeys are messages with every field set, and with few.
 func aboutKeys() map[string]keyring.Message {
-	order := func(to keyring.Stage, key []byte) keyring.Ask {
+	order := func(to keyring.Stage, key keyring.Wrapped) keyring.Ask {
 		return keyring.Ask{Question: 1 << 60, Challenge: 7, Order: &keyring.Order{From: 1 << 63, To: to, New: keyring.IDOf(otherKey), Key: key}}
 	}
 	return map[string]keyring.Message{
 		"question": keyring.Ask{Question: 5},
 		"try":      keyring.Ask{Question: 5, Try: true},
-		"accept":   order(keyring.Accepts, otherKey),
-		"seal":     order(keyring.Seals, nil),
-		"drop":     order(keyring.Alone, nil),
-		"tell": keyring.Tell{Question: 5, Challenge: 6, Err: "/etc/sipalive/key: read-only file system",
+		"accept":   order(keyring.Accepts, keyring.Wrapped{From: keyring.Public{1, 31: 2}, Sealed: [48]byte{3, 47: 4}}),
+		"seal":     order(keyring.Seals, keyring.Wrapped{}),
+		"drop":     order(keyring.Alone, keyring.Wrapped{}),
+		"tell": keyring.Tell{Question: 5, Challenge: 6, Public: keyring.Public{5, 31: 6}, Err: "/etc/sipalive/key: read-only file system",
 			View: keyring.Ring{key, otherKey}.View()},
 	}
 }
@@ -54,7 +54,6 @@ func TestKeysAreCarried(t *testing.T) {
 		}
 	}
 	for name, m := range map[string]keyring.Message{
-		"short key":  keyring.Ask{Order: &keyring.Order{To: keyring.Accepts, Key: []byte{1, 2, 3}}},
 		"no stage":   keyring.Ask{Order: &keyring.Order{}},
 		"beyond":     keyring.Ask{Order: &keyring.Order{To: keyring.Alone + 1}},
 		"many names": keyring.Tell{View: make(keyring.View, keyring.MaxKeys+1)},
