@@ -110,7 +110,7 @@ func (x *keys) answer(from elect.Node, ask keyring.Ask) {
 	}
 	if from == elect.Node(x.a.Self.Name) {
 		x.tell(from, t)
-	} else if x.a.network.SendKeys(from, t) != nil {
+	} else if x.a.network.SendKeys(from, t, ask.Try || ask.Order != nil) != nil {
 		x.a.stats.sendErrors.Add(1)
 	}
 }
@@ -165,7 +165,7 @@ func (x *keys) askAll() {
 	x.asked = questions
 	x.mu.Unlock()
 	for to, q := range questions {
-		if x.a.network.SendKeys(to, keyring.Ask{Question: q}) != nil {
+		if x.a.network.SendKeys(to, keyring.Ask{Question: q}, false) != nil {
 			x.a.stats.sendErrors.Add(1)
 		}
 	}

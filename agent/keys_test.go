@@ -101,7 +101,7 @@ func (x *keyed) ask(t *testing.T, a keyring.Ask) keyring.Tell {
 	t.Helper()
 	a.Question = randomWord()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-		if err := x.peer.SendKeys("pbx1", a); err != nil {
+		if err := x.peer.SendKeys("pbx1", a, false); err != nil {
 			t.Fatal(err)
 		}
 		for again := time.After(100 * time.Millisecond); again != nil; {

@@ -127,7 +127,7 @@ func (x *keys) drive(ctx context.Context, r *keyring.Rotation, tells <-chan keyM
 func (x *keys) send(to elect.Node, ask keyring.Ask) {
 	if to == elect.Node(x.a.Self.Name) {
 		x.hear(to, ask)
-	} else if x.a.network.SendKeys(to, ask) != nil {
+	} else if x.a.network.SendKeys(to, ask, true) != nil {
 		x.a.stats.sendErrors.Add(1)
 	}
 }

@@ -17,7 +17,7 @@ const grace = time.Second
 
 // A rotation that took no notice of another one dropped, in the 19th run, a key that
 // the other had just made a node seal with.
-var twoAtOnce = flag.Int("keyring.two", 400, "runs of two rotations at once")
+var twoAtOnce = flag.Int("keyring.two", 150, "runs of two rotations at once")
 
 // underWay is the longest that a packet of the simulated network takes.
 const underWay = 900 * time.Millisecond

@@ -84,9 +84,10 @@ func (c *coder) fixed(v []byte) {
 	}
 }
 
-// SendKeys sends a peer something about keys, by every path and through the gateway,
-// sealed as every packet is. It never waits, and is safe for concurrent use.
-func (n *Network) SendKeys(to elect.Node, m keyring.Message) error {
+// SendKeys sends a peer something about keys, by every path, and through the gateway if
+// relay says so, sealed as every packet is. It never waits, and is safe for concurrent
+// use.
+func (n *Network) SendKeys(to elect.Node, m keyring.Message, relay bool) error {
 	p := n.directory().peers[to]
 	if p == nil {
 		return fmt.Errorf("send to node %q: not a configured peer", to)
@@ -97,6 +98,9 @@ func (n *Network) SendKeys(to elect.Node, m keyring.Message) error {
 		return err
 	}
 	for _, relayed := range []bool{false, true} {
+		if relayed && !relay {
+			break
+		}
 		n.mu.Lock()
 		h := n.guard.Stamp(p.name, 0)
 		n.mu.Unlock()

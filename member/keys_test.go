@@ -84,7 +84,7 @@ func TestKeysArrive(t *testing.T) {
 	b, heard := startKeys(t, config(2, port))
 	for name, m := range aboutKeys() {
 		eventually(t, name+" is heard", func() bool { // not at once: there is a limit
-			if err := a.SendKeys(b.self, m); err != nil {
+			if err := a.SendKeys(b.self, m, false); err != nil {
 				t.Fatal(err)
 			}
 			select {
@@ -95,7 +95,7 @@ func TestKeysArrive(t *testing.T) {
 			}
 		})
 	}
-	if err := a.SendKeys("pbx9", keyring.Ask{}); err == nil {
+	if err := a.SendKeys("pbx9", keyring.Ask{}, true); err == nil {
 		t.Error("sent to a stranger")
 	}
 }
@@ -209,5 +209,31 @@ func TestNothingIsRefusedWhileKeysChange(t *testing.T) {
 		if c := n.Counters(); c.WrongKey > 0 || c.Garbage > 0 || c.Accepted < 500 {
 			t.Errorf("%s: %+v", n.self, c)
 		}
+	}
+}
+
+// TestKeysThroughTheGateway: only where that is asked for, and as good as direct.
+func TestKeysThroughTheGateway(t *testing.T) {
+	port := freePort(t)
+	cfg := config(1, port)
+	relayed := make(chan []byte, 10)
+	cfg.Relay = func(_ elect.Node, datagram []byte) error { relayed <- bytes.Clone(datagram); return nil }
+	cfg.Peers[0].Address = addr(100) // the direct way leads nowhere
+	a, _ := startKeys(t, cfg)
+	b, heard := startKeys(t, config(2, port))
+	for _, relay := range []bool{false, true} {
+		if err := a.SendKeys(b.self, keyring.Ask{Question: 5}, relay); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := <-relayed
+	if len(relayed) > 0 {
+		t.Error("relayed unasked")
+	}
+	if _, err := a.transport.paths[0].udp.WriteToUDPAddrPort(d, b.transport.paths[0].local); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-heard; got.from != a.self || got.m != (keyring.Ask{Question: 5}) {
+		t.Errorf("%+v", got)
 	}
 }
