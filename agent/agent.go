@@ -76,6 +76,7 @@ type Agent struct {
 	actions    *actions
 	locks      *locks
 	keys       *keys
+	phones     *phoneBook
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -121,6 +122,7 @@ func New(p Parts) *Agent {
 	a.actions = newActions(a)
 	a.locks = newLocks(a)
 	a.keys = newKeys(a)
+	a.phones = newPhoneBook(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -188,6 +190,7 @@ func (a *Agent) tasks() []task {
 		{"actions", a.actions.run},
 		{"locks", a.locks.run},
 		{"keys", a.keys.run},
+		{"phones", a.phones.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks
@@ -196,6 +199,10 @@ func (a *Agent) tasks() []task {
 // deliver takes a fresh message from the network; a full queue loses it, as
 // the network may.
 func (a *Agent) deliver(r elect.Received) {
+	if m, of := r.Msg.(elect.Connections); of { // no decision hangs on it
+		a.phones.take(m)
+		return
+	}
 	select {
 	case a.packets <- r:
 	default:

@@ -66,8 +66,10 @@ const (
 	kindReport    = 11
 	kindKeep      = 12
 	kindKept      = 13
-	kindKeysAsk   = 14
-	kindKeysTell  = 15
+
+	kindConnections = 14
+	kindKeysAsk     = 15
+	kindKeysTell    = 16
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out

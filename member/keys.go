@@ -58,25 +58,25 @@ func (c *coder) keysAsk(a *keyring.Ask) {
 	o := a.Order
 	word(c, &o.From)
 	enum(c, &o.To, keyring.Accepts, keyring.Alone)
-	c.fixed(o.New[:])
+	c.bytes(o.New[:])
 	if o.To == keyring.Accepts {
-		c.fixed(o.Key.From[:])
-		c.fixed(o.Key.Sealed[:])
+		c.bytes(o.Key.From[:])
+		c.bytes(o.Key.Sealed[:])
 	}
 }
 
 func (c *coder) keysTell(t *keyring.Tell) {
 	word(c, &t.Question)
 	word(c, &t.Challenge)
-	c.fixed(t.Public[:])
+	c.bytes(t.Public[:])
 	for i := range list(c, (*[]keyring.ID)(&t.View), keyring.MaxKeys) {
-		c.fixed(t.View[i][:])
+		c.bytes(t.View[i][:])
 	}
 	c.text(&t.Err)
 }
 
-// fixed carries as many bytes as v has.
-func (c *coder) fixed(v []byte) {
+// bytes carries as many bytes as v has.
+func (c *coder) bytes(v []byte) {
 	if c.decoding {
 		copy(v, c.take(len(v)))
 	} else {
