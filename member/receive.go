@@ -53,12 +53,16 @@ func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 		n.count.WrongLabel.Add(1)
 	case err == errWrongKey:
 		n.count.WrongKey.Add(1)
+		owner.wrongKey.Add(1)
 	case err != nil || len(plain) == 0:
 		n.count.Garbage.Add(1)
-	case plain[0] != userMessage:
-		n.transport.pass(b, source)
 	default:
-		r.message(plain[1:], d, owner)
+		owner.opened.Add(1)
+		if plain[0] != userMessage {
+			n.transport.pass(b, source)
+		} else {
+			r.message(plain[1:], d, owner)
+		}
 	}
 }
 
@@ -76,6 +80,8 @@ func (r *receiver) message(b []byte, d *directory, owner *peer) {
 		n.count.UnknownSender.Add(1)
 	case sender != owner:
 		n.count.WrongSource.Add(1)
+	case p.Keys != nil:
+		r.keys(p, owner)
 	case p.Msg == nil:
 		r.hello(p.Header, owner)
 	default:

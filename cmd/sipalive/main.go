@@ -60,6 +60,7 @@ func newRootCommand() *cobra.Command {
 		newCheckCommand(),
 		newDoctorCommand(),
 		newKeygenCommand(),
+		newKeyCommand(),
 		newInitCommand(),
 		newImportCommand(),
 		newReferenceCommand(),

@@ -33,6 +33,7 @@ type Options struct {
 	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
 	Ours   []netip.Addr                       // VIPs of a test's own file
+	Keys   bool                               // every node has a key file of its own: KeyFile
 	Aside  []string                           // interfaces that a test changes by its own hand
 }
 
@@ -140,8 +141,17 @@ func (c *Cluster) writeConfig() error {
 		return err
 	}
 	keyFile := filepath.Join(c.dir, "key")
-	if err := os.WriteFile(keyFile, []byte(key+"\n"), 0o600); err != nil {
-		return err
+	files := []string{keyFile}
+	if c.opts.Keys {
+		keyFile, files = "/proc/self/cwd/key", nil // one configuration for all: each agent has a directory of its own
+		for i := range c.opts.Nodes {
+			files = append(files, c.KeyFile(i))
+		}
+	}
+	for _, f := range files {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(f), 0o755), os.WriteFile(f, []byte(key+"\n"), 0o600)); err != nil {
+			return err
+		}
 	}
 	c.Config = filepath.Join(c.dir, "sipalive.toml")
 	return os.WriteFile(c.Config, []byte(c.toml(keyFile)), 0o644)
@@ -177,10 +187,16 @@ func (c *Cluster) toml(keyFile string) string {
 // RunDir is a node's runtime directory.
 func (c *Cluster) RunDir(i int) string { return filepath.Join(c.dir, "run-"+c.opts.Nodes[i]) }
 
+// KeyFile is a node's own key file, where it has one: Options.Keys.
+func (c *Cluster) KeyFile(i int) string { return filepath.Join(c.dir, "keys-"+c.opts.Nodes[i], "key") }
+
 // StartAgent starts a node's agent.
 func (c *Cluster) StartAgent(i int) (err error) {
 	h := c.Node(i)
 	spec := lab.Spec{Name: "agent-" + h.Name, Path: c.opts.Binary, Args: []string{"run", "-c", c.Config, "--run-dir", c.RunDir(i)}}
+	if c.opts.Keys {
+		spec.Dir = filepath.Dir(c.KeyFile(i))
+	}
 	if c.opts.Agent != nil {
 		spec = c.opts.Agent(spec)
 	}

@@ -18,6 +18,8 @@ const (
 	relay     = "elect/relay.go"
 	survivor  = "elect/survivor.go"
 	lock      = "elect/lock.go"
+	rotation  = "keyring/rotation.go"
+	keeper    = "keyring/keeper.go"
 )
 
 var bugs = []bug{
@@ -108,4 +110,13 @@ var bugs = []bug{
 	{name: "connections of an earlier hold left", file: "agent/wakes.go", old: "			b.endStale(vip, to)\n", new: "", directed: true, pkg: "./agent"},
 	{name: "phones woken without a lease", file: "agent/wakes.go", old: "b.a.Now())) || !b.a.Ends.Ahead(vip) {", new: "b.a.Now())) {", directed: true, pkg: "./agent"},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
+	{name: "new key seals before all accept it", file: rotation, old: "r.err == nil && r.all()", new: "r.err == nil && (r.step == Accepts || r.all())", directed: true, pkg: "./keyring"},
+	{name: "old key dropped before all have ceased to seal with it", file: rotation, old: "r.err == nil && r.all()", new: "r.err == nil && (r.step == Seals || r.all())", directed: true, pkg: "./keyring"},
+	{name: "old key dropped while packets are under way", file: rotation, old: "r.from += r.grace", new: "r.from += 0", directed: true, pkg: "./keyring"},
+	{name: "keys of nodes that do not hear each other", file: rotation, old: "r.err = r.apart(); r.err == nil", new: "r.err == nil", directed: true, pkg: "./keyring"},
+	{name: "another rotation not noticed", file: rotation, old: "case is == a.view.after(r.step, r.id).Digest():", new: "case t.View.Stage(r.id) >= r.step:", directed: true, pkg: "./keyring"},
+	{name: "order counts twice", file: keeper, old: "		delete(k.challenges, from)\n", new: "		_ = from\n", directed: true, pkg: "./keyring"},
+	{name: "order without its challenge", file: keeper, old: "a.Order != nil && a.Challenge == k.challenge(from).word", new: "a.Order != nil", directed: true, pkg: "./keyring"},
+	{name: "order for another ring", file: "keyring/ring.go", old: "case v.Digest() != o.From:", new: "case false:", directed: true, pkg: "./keyring"},
+	{name: "dropped key opens gossip", file: "member/directory.go", old: "if !contains(keys, old) {", new: "if false {", directed: true, pkg: "./member"},
 }
