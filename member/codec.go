@@ -34,7 +34,7 @@ type Header struct {
 // bounds stays far below them.
 const (
 	magic   = 0x53
-	version = 3
+	version = 4
 
 	maxName   = 63
 	maxVIPID  = 96  // a role's identity is its name with a prefix
