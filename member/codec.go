@@ -89,11 +89,13 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 // Decode reads one packet. It is strict: anything out of bounds, not in its
 // shortest form or left over is an error, so that every accepted packet has
 // exactly one encoding. The packet shares no memory with b.
-func Decode(b []byte) (Packet, error) {
+func Decode(b []byte) (Packet, error) { return (*reader)(nil).decode(b) }
+
+func (r *reader) decode(b []byte) (Packet, error) {
 	if len(b) > maxPacket {
 		return Packet{}, errors.New("decode packet: too long")
 	}
-	c := coder{b: b, decoding: true}
+	c := coder{b: b, decoding: true, known: r}
 	var p Packet
 	c.header(&p.Header)
 	p.Msg = c.decodeBody()
