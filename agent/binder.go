@@ -32,6 +32,7 @@ type binder struct {
 	devices           chan struct{} // some appeared or changed: fence them
 	unheard           atomic.Bool   // neighbours may have missed us: announce what is held once more
 	again             bool          // this round announces what is held already
+	view              *vip.View     // of a round that has many addresses to look after; else nil
 	applied           map[elect.VIPID]*applied
 	flush             chan netip.Addr // connection tracking, off the fast path
 }
@@ -218,6 +219,7 @@ func (b *binder) apply(repair bool) elect.Instant {
 		b.manage()
 		repair = true // what came into the configuration may be bound by somebody
 	}
+	b.look(level, repair)
 	next := now.Add(time.Hour)
 	for _, d := range level {
 		ap := b.applied[d.VIP]
@@ -240,6 +242,20 @@ func (b *binder) apply(repair bool) elect.Instant {
 	}
 	b.forgetLeft(level)
 	return next
+}
+
+// look reads the kernel's table once for a round that would otherwise read it for
+// each address. One VIP that is taken does not wait for it.
+func (b *binder) look(level []elect.Desired, repair bool) {
+	taken := 0
+	for _, d := range level {
+		if ap := b.applied[d.VIP]; ap != nil && d.Hold && !ap.on {
+			taken++
+		}
+	}
+	if b.view = nil; repair || taken > 1 {
+		b.view, _ = b.a.Table.View() // without it each looks for itself, and says what is wrong
+	}
 }
 
 // hold binds and announces; held already, it only puts right what somebody
@@ -343,7 +359,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	b.mu.Lock()
 	owed := b.owed[ap.id]
 	b.mu.Unlock()
-	if !ap.on && !owed && !repair {
+	if !ap.on && !owed && (!repair || ap.vip == nil || b.view.Absent(ap.address.IP)) {
 		return
 	}
 	if b.a.Now() < ap.retryAt {
@@ -402,6 +418,20 @@ func (b *binder) flushConntrack(ctx context.Context) {
 	}
 }
 
+// expected: an address of IPv4 that is held here has come, or got another lifetime,
+// in its place and shape. That was the binder, and every second it renews as many as
+// are held.
+func (b *binder) expected(c platform.AddressChange) bool {
+	if !c.Added || !c.Address.Addr().Is4() || !c.Address.IsSingleIP() {
+		return false
+	}
+	l := b.a.names().byID[vipID(c.Address.Addr())]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.levelOf(vipID(c.Address.Addr()))
+	return l != nil && l.vip != nil && l.vip.Interface == c.Interface && d != nil && d.Hold && b.a.Now() < d.Until
+}
+
 // watch wakes the binder when somebody changed one of our addresses or an
 // interface: what is held is put back, what is not held is taken away.
 func (b *binder) watch(ctx context.Context) error {
@@ -410,7 +440,7 @@ func (b *binder) watch(ctx context.Context) error {
 		return err
 	}
 	for c := range changes {
-		ours := b.a.names().isOurs(c.Address.Addr())
+		ours := b.a.names().isOurs(c.Address.Addr()) && !b.expected(c)
 		if c.Resync || c.Link != nil {
 			b.poke(b.devices)
 		}
