@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -34,7 +35,8 @@ type binder struct {
 	again             bool          // this round announces what is held already
 	view              *vip.View     // of a round that has many addresses to look after; else nil
 	applied           map[elect.VIPID]*applied
-	flush             chan netip.Addr // connection tracking, off the fast path
+	stale             map[netip.Addr]bool // whose connections are tracked still; off the fast path
+	flush             chan struct{}
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -58,7 +60,7 @@ const unbindRetry = 100 * time.Millisecond
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
 		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
-		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, stale: map[netip.Addr]bool{}, flush: make(chan struct{}, 1)}
 	b.takeNames()
 	for id, ap := range b.applied {
 		if ap.vip != nil {
@@ -395,10 +397,10 @@ func (b *binder) forget(ap *applied) {
 	if ap.vip == nil {
 		return
 	}
-	select {
-	case b.flush <- ap.address.IP:
-	default: // the kernel times the entries out by itself
-	}
+	b.mu.Lock()
+	b.stale[ap.address.IP] = true
+	b.mu.Unlock()
+	b.poke(b.flush)
 }
 
 // flushConntrack removes the connection-tracking entries of addresses that came
@@ -409,11 +411,22 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case ip := <-b.flush:
-			_ = b.a.Conntrack.Manage([]vip.Address{{IP: ip}}) // it may have come, or left, by a reload
-			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
-				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
-			}
+		case <-b.flush:
+		}
+		b.mu.Lock()
+		ips := slices.Collect(maps.Keys(b.stale))
+		clear(b.stale)
+		b.mu.Unlock()
+		if len(ips) == 0 {
+			continue
+		}
+		var managed []vip.Address
+		for _, ip := range ips {
+			managed = append(managed, vip.Address{IP: ip})
+		}
+		_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
+		if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
+			b.a.recorder.warn("flush connection tracking", err)
 		}
 	}
 }

@@ -89,9 +89,10 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 // Decode reads one packet. It is strict: anything out of bounds, not in its
 // shortest form or left over is an error, so that every accepted packet has
 // exactly one encoding. The packet shares no memory with b.
-func Decode(b []byte) (Packet, error) { return (*reader)(nil).decode(b) }
+func Decode(b []byte) (Packet, error) { return (*Reader)(nil).Decode(b) }
 
-func (r *reader) decode(b []byte) (Packet, error) {
+// Decode is the package's, with a memory.
+func (r *Reader) Decode(b []byte) (Packet, error) {
 	if len(b) > maxPacket {
 		return Packet{}, errors.New("decode packet: too long")
 	}

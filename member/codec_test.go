@@ -210,9 +210,9 @@ func TestEncodeAllocatesNothing(t *testing.T) {
 // TestDecodeAllocatesLittle: of a heartbeat only what is its own, for a receiver
 // that has heard one like it: the message, and one slice for what is held.
 func TestDecodeAllocatesLittle(t *testing.T) {
-	buf, r := mustEncode(t, home()), newReader()
+	buf, r := mustEncode(t, home()), NewReader()
 	if n := testing.AllocsPerRun(100, func() {
-		if _, err := r.decode(buf); err != nil {
+		if _, err := r.Decode(buf); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 3 {
@@ -223,7 +223,7 @@ func TestDecodeAllocatesLittle(t *testing.T) {
 // TestReaderRemembers: packets read by one reader say what each says alone, and
 // nothing of a packet is written by the next.
 func TestReaderRemembers(t *testing.T) {
-	r := newReader()
+	r := NewReader()
 	var kept, want []Packet
 	for i := range 3 * remembered {
 		p := home()
@@ -232,7 +232,7 @@ func TestReaderRemembers(t *testing.T) {
 		h.Lists = elect.Lists{File: voters, Active: voters[:1+i%3]}
 		h.Holds = []elect.Hold{{VIP: elect.VIPID(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()), Epoch: elect.Epoch(i)}}
 		p.Msg = h
-		got, err := r.decode(mustEncode(t, p))
+		got, err := r.Decode(mustEncode(t, p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,10 +258,10 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	buf, r := mustEncode(b, home()), newReader()
+	buf, r := mustEncode(b, home()), NewReader()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.decode(buf); err != nil {
+		if _, err := r.Decode(buf); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"sipalive/elect"
 )
 
-// reader remembers what nearly every packet says again: names, VIPs and voter
+// A Reader decodes packets and remembers what nearly every packet says again: names, VIPs and voter
 // lists, so that reading a heartbeat leaves the garbage collector little. What it
 // gives out is shared and never written. One goroutine's; nil remembers nothing.
-type reader struct {
+type Reader struct {
 	names   map[string]string
 	vips    map[netip.Addr]elect.VIPID
 	lists   [4]elect.VoterList // the newest ones: a file's and an active one, before and after a change
@@ -22,11 +22,12 @@ type reader struct {
 // less.
 const remembered = 4096
 
-func newReader() *reader {
-	return &reader{names: map[string]string{}, vips: map[netip.Addr]elect.VIPID{}}
+// NewReader makes one that has heard nothing yet.
+func NewReader() *Reader {
+	return &Reader{names: map[string]string{}, vips: map[netip.Addr]elect.VIPID{}}
 }
 
-func (r *reader) name(b []byte) string {
+func (r *Reader) name(b []byte) string {
 	if r == nil {
 		return string(b)
 	}
@@ -41,7 +42,7 @@ func (r *reader) name(b []byte) string {
 	return s
 }
 
-func (r *reader) vip(a netip.Addr) elect.VIPID {
+func (r *Reader) vip(a netip.Addr) elect.VIPID {
 	if r == nil {
 		return elect.VIPID(a.String())
 	}
@@ -57,7 +58,7 @@ func (r *reader) vip(a netip.Addr) elect.VIPID {
 }
 
 // room is where a list of n is read to.
-func (r *reader) room(n uint64) elect.VoterList {
+func (r *Reader) room(n uint64) elect.VoterList {
 	if r == nil {
 		return make(elect.VoterList, n)
 	}
@@ -66,7 +67,7 @@ func (r *reader) room(n uint64) elect.VoterList {
 }
 
 // voters keeps a list that was read to room.
-func (r *reader) voters(l elect.VoterList) elect.VoterList {
+func (r *Reader) voters(l elect.VoterList) elect.VoterList {
 	if r == nil {
 		return l
 	}

@@ -32,7 +32,7 @@ const (
 type coder struct {
 	b        []byte // encoding: written so far; decoding: still to read
 	decoding bool
-	known    *reader
+	known    *Reader
 	err      error
 }
 

@@ -1,0 +1,94 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"sipalive/elect"
+	"sipalive/member"
+)
+
+// Meter is what one node has sent, and what of this machine's time its own work has
+// taken: the election, and the real codec. Encryption, sockets and kernel are not in
+// it.
+type Meter struct {
+	Packets, Bytes uint64 // sent, with member's header, without encryption
+	Heard          uint64
+	Machine, Codec time.Duration
+
+	known  *member.Reader
+	out    []byte
+	in     []byte
+	Failed error // the codec's first
+}
+
+// NewMeter measures with a clock: Machine.Step's time and the codec's.
+func NewMeter() *Meter { return &Meter{known: member.NewReader()} }
+
+func (n *Node) step(ev elect.Event) elect.Effects {
+	if n.Meter == nil {
+		return n.Machine.Step(n.local(), ev)
+	}
+	began := time.Now()
+	eff := n.Machine.Step(n.local(), ev)
+	n.Meter.Machine += time.Since(began)
+	return eff
+}
+
+func (m *Meter) sends(h member.Header, msg elect.Message) {
+	if m == nil {
+		return
+	}
+	began := time.Now()
+	b, err := member.Encode(m.out[:0], member.Packet{Header: h, Msg: msg})
+	m.Codec += time.Since(began)
+	m.out = b
+	m.Packets++
+	m.Bytes += uint64(len(b))
+	m.note(err)
+}
+
+func (m *Meter) hears(h member.Header, msg elect.Message) {
+	if m == nil {
+		return
+	}
+	b, err := member.Encode(m.in[:0], member.Packet{Header: h, Msg: msg}) // the sender's time
+	m.in = b
+	m.note(err)
+	began := time.Now()
+	_, err = m.known.Decode(b)
+	m.Codec += time.Since(began)
+	m.Heard++
+	m.note(err)
+}
+
+func (m *Meter) note(err error) {
+	if m.Failed == nil {
+		m.Failed = err
+	}
+}
+
+// Crowd is a cluster of many nodes at rest, of which the first five are voters; the
+// i-th VIP prefers the i-th node after them. Its nodes' disks hold the list of
+// voters, as after a restart, and it has no router, so nothing goes through one.
+func Crowd(nodes, vips int) *World {
+	cfg := elect.Config{Heartbeat: 200 * time.Millisecond, Lease: time.Second, Settle: time.Second, Stagger: 50 * time.Millisecond, HoldDown: time.Second,
+		Exclude: time.Minute, PrepareTimeout: time.Second}
+	var voters []elect.Node
+	for i := range nodes {
+		c := elect.NodeConfig{Name: elect.Node(fmt.Sprintf("pbx%d", i+1)), Voter: i < 5, Holder: true}
+		cfg.Nodes = append(cfg.Nodes, c)
+		if c.Voter {
+			voters = append(voters, c.Name)
+		}
+	}
+	for i := range vips {
+		id := fmt.Sprintf("192.0.2.%d", 1+i)
+		cfg.VIPs = append(cfg.VIPs, elect.VIPConfig{ID: elect.VIPID(id), Name: id, Weight: 1, Prefer: []elect.Node{cfg.Nodes[(5+i)%nodes].Name}})
+	}
+	w := New(1, cfg)
+	for _, n := range w.Nodes {
+		n.Durable = &elect.Durable{Active: elect.NewVoterList(voters...), LongestLease: cfg.Lease}
+	}
+	return w
+}
