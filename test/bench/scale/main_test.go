@@ -3,6 +3,7 @@ package scale
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -166,6 +167,9 @@ func cpuTime(tb testing.TB, pid int) (sum time.Duration) {
 	}
 	for _, t := range threads {
 		stat, err := os.ReadFile(t)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just ended
+		}
 		must(tb, err)
 		ran, _, _ := strings.Cut(string(stat), " ")
 		ns, err := strconv.ParseInt(ran, 10, 64)

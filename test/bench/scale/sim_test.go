@@ -27,7 +27,6 @@ func BenchmarkSimulatedNodes(b *testing.B) {
 				role string
 				*sim.Node
 			}{{"voter", w.Nodes[0]}, {"holder", w.Nodes[5]}, {"neither", w.Nodes[nodes-1]}}
-			measured[2].Node = w.Nodes[nodes-1]
 			for _, m := range measured {
 				m.Meter = sim.NewMeter()
 			}
@@ -40,7 +39,7 @@ func BenchmarkSimulatedNodes(b *testing.B) {
 			for _, m := range measured {
 				must(b, m.Meter.Failed)
 				packets, bytes := float64(m.Meter.Packets)/seconds, float64(m.Meter.Bytes)/seconds
-				machine, codec := 100*m.Meter.Machine.Seconds()/seconds, 100*m.Meter.Codec.Seconds()/seconds
+				machine, codec := 100*m.Meter.Machine.Total().Seconds()/seconds, 100*m.Meter.Codec.Total().Seconds()/seconds
 				rows = append(rows, []string{fmt.Sprint(nodes), stamp(), load(b), m.role, fmt.Sprintf("%.0f", packets), fmt.Sprintf("%.0f", bytes), fmt.Sprintf("%.3f", machine), fmt.Sprintf("%.3f", codec)})
 				if m.role == "neither" {
 					row = append(row, fmt.Sprintf("%.0f", packets), fmt.Sprintf("%.0f kB", bytes/1000), fmt.Sprintf("%.0f", bytes/packets))
