@@ -198,11 +198,12 @@ func (b *binder) leave() {
 	if b.a.left.Load() {
 		return
 	}
+	b.view, _ = b.a.Table.View()
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)
 			b.silence(ap)
-			_ = b.a.Table.Unbind(ap.address)
+			_ = b.a.Table.UnbindSeeing(b.view, ap.address)
 		}
 	}
 }
@@ -247,15 +248,15 @@ func (b *binder) apply(repair bool) elect.Instant {
 }
 
 // look reads the kernel's table once for a round that would otherwise read it for
-// each address. One VIP that is taken does not wait for it.
+// each address. One VIP that is taken or let go does not wait for it.
 func (b *binder) look(level []elect.Desired, repair bool) {
-	taken := 0
+	changes := 0
 	for _, d := range level {
-		if ap := b.applied[d.VIP]; ap != nil && d.Hold && !ap.on {
-			taken++
+		if ap := b.applied[d.VIP]; ap != nil && (d.Hold && b.a.Now() < d.Until) != ap.on {
+			changes++
 		}
 	}
-	if b.view = nil; repair || taken > 1 {
+	if b.view = nil; repair || changes > 1 {
 		b.view, _ = b.a.Table.View() // without it each looks for itself, and says what is wrong
 	}
 }
@@ -370,7 +371,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 	if ap.vip != nil {
 		b.silence(ap)
-		if err := b.a.Table.Unbind(ap.address); err != nil {
+		if err := b.a.Table.UnbindSeeing(b.view, ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)
 			if ap.stuck != err.Error() { // once, not ten times a second

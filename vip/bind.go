@@ -179,21 +179,28 @@ func (t *Table) settle(e entry, life lifetime) error {
 // Unbind removes a.IP from every interface, whatever its prefix length and
 // whoever bound it. Not bound, it does nothing. The connection-tracking entries
 // of the VIP outlive it: call FlushConntrack, off the fast path.
-func (t *Table) Unbind(a Address) error {
-	if err := t.unbind(a); err != nil {
+func (t *Table) Unbind(a Address) error { return t.UnbindSeeing(nil, a) }
+
+// UnbindSeeing is Unbind without another look for other copies, where the View has
+// shown none.
+func (t *Table) UnbindSeeing(v *View, a Address) error {
+	if err := t.unbind(v, a); err != nil {
 		return fmt.Errorf("unbind %s: %w", a.IP, explain(err))
 	}
 	return nil
 }
 
-func (t *Table) unbind(a Address) error {
+func (t *Table) unbind(v *View, a Address) error {
 	if err := t.check(a); err != nil {
 		return err
 	}
 	// First what is nearly always all there is, without looking. Should it fail,
 	// so will the second try below, and say why.
 	if index, err := platform.InterfaceIndex(t.socket.GetFd(), a.Interface); err == nil {
-		_ = t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
+		err := t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
+		if err == nil && v.only(a.IP, index) {
+			return nil
+		}
 	}
 	all, err := t.list()
 	if err != nil {

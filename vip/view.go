@@ -35,6 +35,11 @@ func (t *Table) View() (*View, error) {
 // Absent reports whether no interface had the address.
 func (v *View) Absent(ip netip.Addr) bool { return v != nil && len(v.entries[ip]) == 0 }
 
+// only: the address was there once, where Bind puts it.
+func (v *View) only(ip netip.Addr, index int) bool {
+	return v != nil && len(v.entries[ip]) == 1 && v.entries[ip][0].index == index && v.entries[ip][0].isHost()
+}
+
 // Settled reports whether the address was as Bind, or where it ends by itself as
 // BindFor, makes it, and nowhere else: then neither would change anything.
 func (v *View) Settled(a Address, ends bool) bool {

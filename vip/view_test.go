@@ -63,3 +63,21 @@ func TestBindSeeing(t *testing.T) {
 	must(t, table.BindForSeeing(v, vip2, 60*time.Second))
 	has(t, ns, loopback, bound1, "eth0 192.0.2.102/32")
 }
+
+// So does Unbind, unless a View has shown one copy alone, where it belongs.
+func TestUnbindSeeing(t *testing.T) {
+	ns, table := host(t)
+	must(t, table.Bind(vip1))
+	must(t, table.Bind(vip2))
+	ns.Add("eth1", vip2.IP.String()+"/32")
+	v, err := table.View()
+	must(t, err)
+	requests, real := 0, table.execute
+	table.execute = func(r *nl.NetlinkRequest, answer uint16) ([][]byte, error) { requests++; return real(r, answer) }
+	must(t, table.UnbindSeeing(v, vip1))
+	if requests != 1 {
+		t.Errorf("%d requests for an address that is there once", requests)
+	}
+	must(t, table.UnbindSeeing(v, vip2))
+	has(t, ns, loopback)
+}

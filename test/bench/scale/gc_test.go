@@ -21,8 +21,7 @@ var collection = regexp.MustCompile(`^gc \d+ @[\d.]+s \d+%: ([\d.]+)\+([\d.]+)\+
 const gcFor = 4 * time.Minute
 
 // BenchmarkGC: how often an idle agent collects its garbage, and for how long it
-// stops for that, by the
-// settings of Go's collector.
+// stops for that, by the settings of Go's collector.
 func BenchmarkGC(b *testing.B) {
 	settings := []string{"GOGC=100", "GOGC=200", "GOGC=400", "GOGC=off GOMEMLIMIT=16MiB"}
 	c := start(b, cluster.Options{Nodes: []string{"pbx1", "pbx2", "pbx3", "pbx4"}, Agent: func(s lab.Spec) lab.Spec {
