@@ -57,7 +57,6 @@ func BenchmarkGC(b *testing.B) {
 			fmt.Sprint(most.Microseconds()), fmt.Sprint(sum.Microseconds()), fmt.Sprint(heap), fmt.Sprintf("%.1f", rss[i])})
 		table = append(table, []string{settings[i], fmt.Sprintf("%.0f", perHour), fmt.Sprintf("%d µs", median.Microseconds()), fmt.Sprintf("%d µs", most.Microseconds()),
 			fmt.Sprintf("%.1f ms", float64(sum.Microseconds())/1000), fmt.Sprintf("%.1f MB", rss[i])})
-		b.ReportMetric(perHour, settings[i]+"-per-hour")
 	}
 	b.ReportMetric(0, "ns/op")
 	publish(b, "scale-gc", header, rows, page.Table([]string{"setting", "collections an hour", "pause, median", "longest", "pauses an hour, all", "RSS"}, table))
