@@ -383,6 +383,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 	if ap.on {
 		b.forget(ap)
+		b.a.phones.left(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {
@@ -428,6 +429,9 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
 		if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
 			b.a.recorder.warn("flush connection tracking", err)
+		}
+		for _, ip := range ips {
+			b.a.phones.flushed(ip)
 		}
 	}
 }
