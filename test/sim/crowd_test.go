@@ -12,11 +12,9 @@ import (
 func TestCrowd(t *testing.T) {
 	perPeer := func(nodes int) (packets, bytes float64) {
 		w := sim.Crowd(nodes, 4)
-		w.Start()
-		if !w.RunUntil(10*time.Second, w.AllHeld) {
+		if !w.Settle(10*time.Second, 2*time.Second) {
 			t.Fatalf("%d nodes: not everything is held", nodes)
 		}
-		w.Run(3 * time.Second)
 		n := w.Nodes[nodes-1] // neither voter nor holder
 		n.Meter = sim.NewMeter()
 		w.Run(2 * time.Second)

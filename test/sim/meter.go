@@ -91,6 +91,19 @@ func (m *Meter) note(err error) {
 	}
 }
 
+// Settle starts every agent and lets time pass, at most limit, until every VIP is
+// held and some more; it looks now and then, for among many nodes that takes long.
+func (w *World) Settle(limit, more time.Duration) bool {
+	w.Start()
+	for end := w.Now + Time(limit); !w.AllHeld(); w.Run(100 * time.Millisecond) {
+		if w.Now > end {
+			return false
+		}
+	}
+	w.Run(more)
+	return true
+}
+
 // Crowd is a cluster of many nodes at rest, of which the first five are voters; the
 // i-th VIP prefers the i-th node after them. Its nodes' disks hold the list of
 // voters, as after a restart, and it has no router, so nothing goes through one.

@@ -18,11 +18,9 @@ func BenchmarkSimulatedNodes(b *testing.B) {
 	for _, nodes := range []int{16, 64, 250, 1000} {
 		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
 			w := sim.Crowd(nodes, 16)
-			w.Start()
-			if !w.RunUntil(10*time.Second, w.AllHeld) {
+			if !w.Settle(10*time.Second, 1500*time.Millisecond) {
 				b.Fatal("not everything is held")
 			}
-			w.Run(1500 * time.Millisecond)
 			measured := []struct {
 				role string
 				*sim.Node
