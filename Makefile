@@ -85,6 +85,7 @@ chaos:
 # The figures of the README, as medians over runs.
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench/scale
 
 clean:
 	rm -rf build

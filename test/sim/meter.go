@@ -93,8 +93,22 @@ func (m *Meter) note(err error) {
 
 // Settle starts every agent and lets time pass, at most limit, until every VIP is
 // held and some more; it looks now and then, for among many nodes that takes long.
+// So does finding out about everybody's PBX, each of which is told to all at once:
+// that is over before the first packet passes.
 func (w *World) Settle(limit, more time.Duration) bool {
+	for _, n := range w.Nodes {
+		n.Wall(true)
+	}
 	w.Start()
+	for _, n := range w.Nodes {
+		for _, p := range w.Nodes {
+			n.known[p.Index] = elect.SIPUp
+			n.Step(elect.Health{Node: p.Name, SIP: elect.SIPUp})
+		}
+	}
+	for _, n := range w.Nodes {
+		n.Wall(false)
+	}
 	for end := w.Now + Time(limit); !w.AllHeld(); w.Run(100 * time.Millisecond) {
 		if w.Now > end {
 			return false

@@ -51,6 +51,6 @@ func BenchmarkSimulatedNodes(b *testing.B) {
 			table = append(table, []string{row[0], row[3], row[4], row[5], row[1], row[2], row[6]})
 			b.ReportMetric(0, "ns/op")
 		})
+		publish(b, "scale-simulated", header, rows, page.Table([]string{"nodes", "packets/s sent by one", "bytes/s", "bytes each", "CPU of a voter", "of a holder", "of neither"}, table))
 	}
-	publish(b, "scale-simulated", header, rows, page.Table([]string{"nodes", "packets/s sent by one", "bytes/s", "bytes each", "CPU of a voter", "of a holder", "of neither"}, table))
 }
