@@ -25,9 +25,7 @@ func BenchmarkVIPs(b *testing.B) {
 	for _, vips := range []int{1, 16, 64, 256} {
 		b.Run(fmt.Sprintf("vips=%d", vips), func(b *testing.B) {
 			all, steady := manyVIPs(b, vips)
-			var last []time.Duration
 			for i, t := range all {
-				last = append(last, t.last)
 				rows = append(rows, []string{fmt.Sprint(vips), fmt.Sprint(i + 1), stamp(), load(b), ms(t.first), ms(t.median), ms(t.last),
 					fmt.Sprintf("%.2f", steady[0].cpu), fmt.Sprintf("%.2f", steady[1].cpu), fmt.Sprintf("%.0f", steady[0].frames), fmt.Sprintf("%.0f", steady[0].bytes), fmt.Sprintf("%.1f", steady[0].mb)})
 			}
