@@ -82,9 +82,15 @@ race: tools
 chaos:
 	$(GO) test -v -count 1 -timeout 25m ./test/chaos
 
-# The figures of the README, as medians over runs.
+# The figures of the README, as medians over runs, and docs/benchmarks.md: side by
+# side with others, which are installed for this alone. 45 minutes; parts with e.g.
+# PEERS='-peers.tools sipalive -peers.settings 100ms -peers.faults silent-host'.
+PEERS ?=
+
+bench: TOOLS += keepalived ucarp sipsak
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 90m ./test/bench/peers $(PEERS)
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench/scale
 
 clean:
