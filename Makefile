@@ -98,6 +98,7 @@ bench: TOOLS += keepalived ucarp sipsak
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 90m ./test/bench/peers $(PEERS)
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench/scale
 
 clean:
 	rm -rf build

@@ -230,8 +230,7 @@ func (b *binder) forgetLeft(level []elect.Desired) {
 	}
 	dropped := false
 	for id, ap := range b.applied {
-		wanted := slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id })
-		if !ap.left || ap.on || b.owed[id] || wanted {
+		if !ap.left || ap.on || b.owed[id] || slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id }) {
 			continue
 		}
 		delete(b.applied, id)

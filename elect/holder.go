@@ -44,8 +44,8 @@ func (m *Machine) renew() {
 }
 
 func (m *Machine) answered(v *vip) (n int) {
-	for _, p := range m.peers {
-		if v.rounds[p.index] && m.lists.Active.Has(p.Name) {
+	for _, p := range m.electorate {
+		if v.rounds[p.index] {
 			n++
 		}
 	}

@@ -1,9 +1,6 @@
 package elect
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // relayEvery is how often a heartbeat goes through the gateway while the peer
 // is heard directly too: to know that the gateway relays needs no more.
@@ -32,12 +29,14 @@ func (m *Machine) needsRelay(p *peer) bool {
 
 // relayBeat sends the heartbeat through the gateway as well: to learn whether
 // that works while all is well, and to be heard where nothing else passes.
-func (m *Machine) relayBeat(p *peer, b Heartbeat) {
+func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 	if !m.relaying() || m.heardDirectly(p) && m.now < p.relaySent.Add(relayEvery) {
 		return
 	}
 	p.relaySent = m.now
-	m.rememberAsk(p, m.sendBy(true, p, b))
+	if seq := m.sendBy(true, p, b); asks {
+		m.rememberAsk(p, seq)
+	}
 }
 
 // noteRoute keeps by which way a message came, and reports whether it counts.
@@ -53,23 +52,13 @@ func (m *Machine) noteRoute(p *peer, e Received) bool {
 	return e.Msg != nil && !(beat && m.heardDirectly(p))
 }
 
-// relayHeard are the nodes heard through the gateway, for them to know.
-func (m *Machine) relayHeard() (nodes []Node) {
-	for _, p := range m.peers {
-		if p != m.self && m.relayFresh(p) {
-			nodes = append(nodes, p.Name)
-		}
-	}
-	return nodes
-}
-
 // observeRelay learns whether the gateway relays between the peer and us, both
 // ways, as long as the peer is there to tell. What was so when it fell silent is
 // what its silence is judged by (§4.6).
 func (m *Machine) observeRelay(p *peer) {
 	switch {
 	case !m.relaying():
-	case m.relayFresh(p) && slices.Contains(p.beat.Relayed, m.self.Name):
+	case m.relayFresh(p) && p.beat.Relayed:
 		p.relay = true
 	case m.heardDirectly(p):
 		p.relay = false

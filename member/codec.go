@@ -36,7 +36,7 @@ type Header struct {
 // bounds stays far below them.
 const (
 	magic   = 0x53
-	version = 3
+	version = 4
 
 	maxName   = 63
 	maxVIPID  = 96  // a role's identity is its name with a prefix
@@ -99,11 +99,14 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 // Decode reads one packet. It is strict: anything out of bounds, not in its
 // shortest form or left over is an error, so that every accepted packet has
 // exactly one encoding. The packet shares no memory with b.
-func Decode(b []byte) (Packet, error) {
+func Decode(b []byte) (Packet, error) { return (*Reader)(nil).Decode(b) }
+
+// Decode is the package's, with a memory.
+func (r *Reader) Decode(b []byte) (Packet, error) {
 	if len(b) > maxPacket {
 		return Packet{}, errors.New("decode packet: too long")
 	}
-	c := coder{b: b, decoding: true}
+	c := coder{b: b, decoding: true, known: r}
 	var p Packet
 	c.header(&p.Header)
 	if p.Keys = c.decodeKeys(); p.Keys == nil {

@@ -11,13 +11,14 @@ import (
 // receiver is the goroutine of one local address.
 type receiver struct {
 	*sender
+	known *Reader
 	plain []byte
 }
 
 // receive reads a socket until it is closed. Hostile input is counted and
 // dropped; nothing of it can end the loop.
 func (n *Network) receive(from *path) {
-	r := &receiver{sender: n.newSender(), plain: make([]byte, 0, 1<<16)}
+	r := &receiver{sender: n.newSender(), known: NewReader(), plain: make([]byte, 0, 1<<16)}
 	buf := make([]byte, 1<<16)
 	for {
 		size, source, err := from.udp.ReadFromUDPAddrPort(buf)
@@ -68,7 +69,7 @@ func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 
 func (r *receiver) message(b []byte, d *directory, owner *peer) {
 	n := r.n
-	p, err := Decode(b)
+	p, err := r.known.Decode(b)
 	if err != nil {
 		n.count.Garbage.Add(1)
 		return

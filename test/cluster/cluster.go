@@ -26,6 +26,8 @@ type Options struct {
 	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
 	Paths  Paths                              // by which the agents hear each other
 	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
+	VIPNet netip.Prefix                       // of IPv4, where the VIPs are: many, behind a route of the router's; default the nodes' own
+	Home   func(i int) int                    // the node, counted from 0, that the i-th VIP prefers, counted from 0
 	TOML   string                             // appended to the top of the file: [timing], [sip] ...
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
 	Node   func(i int) string                 // lines added to the i-th [[node]], counted from 1
@@ -85,8 +87,12 @@ func Start(o Options) (*Cluster, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	c := &Cluster{Lab: l, opts: o, dir: dir, agents: make([]*lab.Process, len(o.Nodes)), pbxes: make([]*lab.Process, len(o.Nodes))}
+	next := o.VIPNet.Addr()
 	for i := range o.VIPs {
-		if o.IPv6 && i%2 == 1 {
+		if o.VIPNet.IsValid() {
+			next = next.Next()
+			c.VIPs = append(c.VIPs, next)
+		} else if o.IPv6 && i%2 == 1 {
 			c.VIPs = append(c.VIPs, l.VIP6(i+1))
 		} else {
 			c.VIPs = append(c.VIPs, l.VIP(i+1))
@@ -110,6 +116,11 @@ func memoryDir() string {
 }
 
 func (c *Cluster) begin() error {
+	if c.opts.VIPNet.IsValid() {
+		if err := c.RouteToSwitch(c.opts.VIPNet); err != nil {
+			return err
+		}
+	}
 	if err := c.writeConfig(); err != nil {
 		return err
 	}
@@ -176,7 +187,11 @@ func (c *Cluster) toml(keyFile string) string {
 		}
 	}
 	for i, v := range c.VIPs {
-		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = \"eth0\"\nprefer = [%q]\n", VIPName(i), v, c.opts.Nodes[i%len(c.opts.Nodes)])
+		home := i % len(c.opts.Nodes)
+		if c.opts.Home != nil {
+			home = c.opts.Home(i)
+		}
+		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = \"eth0\"\nprefer = [%q]\n", VIPName(i), v, c.opts.Nodes[home])
 		if c.opts.VIP != nil {
 			s += c.opts.VIP(i+1) + "\n"
 		}

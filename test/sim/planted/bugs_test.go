@@ -15,6 +15,7 @@ const (
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
+	opinion   = "elect/opinion.go"
 	relay     = "elect/relay.go"
 	survivor  = "elect/survivor.go"
 	lock      = "elect/lock.go"
@@ -54,12 +55,16 @@ var bugs = []bug{
 	{name: "list counts before it is on disk", file: lists, old: "		m.durableDue = true\n	}\n}", new: "		m.durableDue = true\n		m.lists.Active = m.lists.File\n	}\n}", directed: true},
 	{name: "drained holder moves to what cannot bind", file: move, old: "(c == CauseVerify || c == CauseDrain) &&", new: "c == CauseVerify &&", directed: true},
 	{name: "router reached just now counts", file: router, old: "return m.now >= since.Add(reachedFor)", new: "return true", directed: true},
-	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, nil) // nobody", new: "		// nobody", directed: true},
+	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, false, nil) // nobody", new: "		// nobody", directed: true},
 	{name: "successor that reaches no router either", file: move, old: "if m.cutOff(v) && !m.reaches(r.node, v) {", new: "if false {", directed: true},
 	{name: "moves to one whom all doubt", file: move, old: "v.move.cause == CauseSIP && m.doubtedByAll(r.node)", new: "false", directed: true},
 	{name: "freeze forgotten over a restart", file: store, old: "m.frozenUntil = min(r.Runtime.FrozenUntil, m.now.Add(MaxFreeze))", new: "", directed: true},
 	{name: "no grace after a shared sickness", file: fit, old: "return m.now < end", new: "return false"},
-	{name: "silence without company", file: fit, old: "case own == SIPSilent && len(doubted) > 0:", new: "case own == SIPSilent:"},
+	{name: "what a silent node said last counts", file: opinion, old: "if p == m.self || !p.alive {", new: "if p == m.self {", directed: true},
+	{name: "what a node says is counted twice", file: opinion, old: "	m.countViews(p, -1)\n	m.readViews(p, now)", new: "	m.readViews(p, now)", directed: true},
+	{name: "opinions of nodes that have left", file: reconf, old: "	m.recountViews(place)\n", new: "", directed: true},
+	{name: "news taken for nothing new", file: fit, old: "return p.heard && o.SIP == b.SIP &&", new: "return p.heard &&", directed: true},
+	{name: "silence without company", file: fit, old: "case own == SIPSilent && all.doubted > 0:", new: "case own == SIPSilent:"},
 	{name: "higher epoch asked for is forgotten", file: ask, old: "if v.epoch > v.asked {", new: "if false {", directed: true},
 	{name: "epoch given up forgotten over a restart", file: store, old: "v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked", new: "v.barred, v.asked = s.Barred, s.Asked", directed: true},
 	{name: "barred deleted", file: voter, old: "	v.barred = max(v.barred, r.Epoch)\n", new: "", directed: true},
