@@ -89,16 +89,21 @@ func (d *diary) table() string {
 	return b.String()
 }
 
-// cell is the beginning of a command: the page has all of it.
+// cell is the beginning of a command, up to a whole word or flag: the page has all of it.
 func cell(command string) string {
 	const room = 72
-	switch {
-	case command == "":
+	if command == "" {
 		return ""
-	case len(command) > room:
-		command = command[:room] + " ..."
 	}
-	return "`" + command + "`"
+	if len(command) <= room {
+		return "`" + command + "`"
+	}
+	head := command[:room]
+	cut := strings.LastIndex(head, " --")
+	if cut < 0 {
+		cut = strings.LastIndexByte(head, ' ')
+	}
+	return "`" + head[:max(cut, 0)] + "` …"
 }
 
 var block = regexp.MustCompile(`(?s)(<!-- figures: newcomer -->\n).*?(<!-- end -->\n)`)
