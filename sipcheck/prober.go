@@ -61,11 +61,12 @@ type Prober struct {
 	// Run's own from here on.
 	judge    judge
 	flight   flight
-	earlier  []flight  // unanswered so far, with time left
-	nextAt   time.Time // the next regular probe
-	lastUrge time.Time // when hurry was last acted on
-	urgent   bool      // hurry, taken but not yet acted on
-	lastEnd  time.Time // when the end of an idle connection last caused a probe
+	earlier  []flight    // unanswered so far, with time left
+	nextAt   time.Time   // the next regular probe
+	lastUrge time.Time   // when hurry was last acted on
+	urgent   bool        // hurry, taken but not yet acted on
+	missed   []time.Time // when the last Fall probes began, as far as none had a good answer since
+	lastEnd  time.Time   // when the end of an idle connection last caused a probe
 }
 
 // NewProber makes a prober for one target; zero fields of t get the defaults. It
