@@ -15,7 +15,7 @@ import (
 // TestIPv6: nodes that hear each other by IPv6, a VIP of IPv4 and one of IPv6,
 // behind a router with a link-local address.
 func TestIPv6(t *testing.T) {
-	s := start(t, cluster.Options{TOML: seldom, IPv6: true})
+	s := start(t, cluster.Options{TOML: calm, IPv6: true})
 	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
 	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
 	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
