@@ -58,8 +58,12 @@ func start(t *testing.T, o cluster.Options) *site {
 	if s.arp, err = c.ObserveARP(0, ipv4...); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range c.VIPs {
-		phone, err := c.Phone().ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
+	for i, v := range c.VIPs {
+		caller := c.Phone()
+		if on := c.Node(len(c.Nodes()) - 1); on.Addr2.IsValid() && lab.OnManagement(c.VIP(i+1)) == v {
+			caller = on
+		}
+		phone, err := caller.ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -224,7 +224,7 @@ func (s *site) splitWithRouter(t *testing.T, at time.Duration) {
 	watch(5 * time.Second) // longer than any survivor would wait
 	s.undisturbed(t, at)
 	s.must(t, s.Heal())
-	agree()
+	watch(time.Second) // what each last thought of the others' PBXes is void
 	s.undisturbed(t, at)
 }
 
@@ -233,8 +233,8 @@ func (s *site) splitWithRouter(t *testing.T, at time.Duration) {
 func (s *site) lastOfThree(t *testing.T) {
 	t.Helper()
 	at := lab.Now()
-	s.must(t, s.Cut(s.Node(0)))
-	s.must(t, s.Cut(s.Node(1)))
+	s.vanish(t, 0)
+	s.vanish(t, 1)
 	for v := range s.VIPs {
 		s.taken(t, v, "pbx3", at, 3800*time.Millisecond)
 		s.state(t, 2, v, "survivor")
@@ -242,11 +242,28 @@ func (s *site) lastOfThree(t *testing.T) {
 	s.returnTogether(t)
 }
 
+// vanish takes a node off every network, comeBack puts it on again.
+func (s *site) vanish(t *testing.T, node int) {
+	t.Helper()
+	s.must(t, s.Cut(s.Node(node)))
+	if s.Node(node).Addr2.IsValid() {
+		s.must(t, s.CutManagement(s.Node(node)))
+	}
+}
+
+func (s *site) comeBack(t *testing.T, node int) {
+	t.Helper()
+	s.must(t, s.Restore(s.Node(node)))
+	if s.Node(node).Addr2.IsValid() {
+		s.must(t, s.RestoreManagement(s.Node(node)))
+	}
+}
+
 // returnTogether brings pbx1 and pbx2 back to pbx3, which goes on holding.
 func (s *site) returnTogether(t *testing.T) {
 	t.Helper()
-	s.must(t, s.Restore(s.Node(0)))
-	s.must(t, s.Restore(s.Node(1)))
+	s.comeBack(t, 0)
+	s.comeBack(t, 1)
 	for v := range s.VIPs {
 		s.state(t, 2, v, "held")
 	}

@@ -414,7 +414,6 @@ func TestFullDisk(t *testing.T) {
 	s.taken(fault)
 	must(t, s.Agent(0).Cont())
 	s.unbound(0, fault)
-	s.failback(0)
 	s.oneHolder(fault)
 	told := 0
 	for i := range s.Nodes() {
