@@ -279,7 +279,10 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 func (s Survivors) bounds() (relayed, alone time.Duration) {
 	// A holder that the router sees again is heard with its next heartbeat or
 	// answers the next question; a few of them may be lost.
-	relayed = 2 * (s.Config.Heartbeat + 125*time.Millisecond)
+	relayed = 2*(s.Config.Heartbeat+125*time.Millisecond) + glance
+	if slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Firewalled }) {
+		relayed += time.Duration(len(s.Config.VIPs)) * 125 * time.Millisecond // the questions alone, in turn
+	}
 	if s.lossy() {
 		relayed *= 4
 	}

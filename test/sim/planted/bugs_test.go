@@ -98,6 +98,7 @@ var bugs = []bug{
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
+	{name: "quiet voter counts as an answer", file: holder, old: " && v.votes[p.index].refused != RefusedQuiet", new: "", directed: true},
 	{name: "lock kept before it is on disk", file: lock, old: "return m.stored.Version >= k.version", new: "return true", directed: true},
 	{name: "kept lock granted to another", file: voter, old: "case m.keptFromOthers(v, p) > 0:", new: "case false:"},
 	{name: "kept lock forgotten over a reboot", file: store, old: "	m.restoreKept()\n", new: "	m.durable.Kept = nil\n"},
