@@ -109,7 +109,7 @@ func TestTwoVoters(t *testing.T) {
 
 // severedBlind: nothing but the router's table tells either that the other
 // lives. The one that takes the VIP turns it, and the other lets go when its
-// answers stop: how long both answer is what the README promises.
+// answers stop: how long both answer is what docs/last-node.md promises.
 func (s *site) severedBlind(t *testing.T, at time.Duration) {
 	s.noRelay(t)
 	s.planted["pbx1"], s.planted["pbx2"] = true, true // two owners are what is measured
