@@ -36,7 +36,8 @@ type probes struct {
 // verdict is one target's.
 type verdict struct {
 	state elect.SIPState
-	since elect.Instant // as elect.Health has it
+	since elect.Instant // this and last as elect.Health has them
+	last  elect.Instant
 }
 
 // probe is one prober and what it was made for.
@@ -90,7 +91,8 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
 	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid, Deliver: func(r sipcheck.Result) {
-		p.verdictOf(prober, verdict{sipState(r), p.a.Now().Add(-time.Since(r.Since))})
+		at := func(t time.Time) elect.Instant { return p.a.Now().Add(-time.Since(t)) }
+		p.verdictOf(prober, verdict{sipState(r), at(r.Since), at(r.Started)})
 	}})
 	return probe{prober, t, s}
 }
@@ -214,7 +216,7 @@ func (p *probes) tell(node elect.Node) {
 	p.told[node] = v.state
 	p.mu.Unlock()
 	if tell {
-		p.a.report(elect.Health{Node: node, SIP: v.state, Since: v.since})
+		p.a.report(elect.Health{Node: node, SIP: v.state, Since: v.since, Last: v.last})
 	}
 }
 

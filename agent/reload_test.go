@@ -171,8 +171,8 @@ func TestProbesFollow(t *testing.T) {
 		t.Errorf("told %+v", ev)
 	default:
 	}
-	p.verdictOf(after[1].Prober, verdict{elect.SIPRefused, 5})
-	if ev := <-r.a.events; ev != (elect.Health{Node: "pbx1", SIP: elect.SIPRefused, Since: 5}) {
+	p.verdictOf(after[1].Prober, verdict{elect.SIPRefused, 5, 6})
+	if ev := <-r.a.events; ev != (elect.Health{Node: "pbx1", SIP: elect.SIPRefused, Since: 5, Last: 6}) {
 		t.Errorf("told %+v", ev)
 	}
 }

@@ -21,6 +21,7 @@ type Health struct {
 	Node  Node
 	SIP   SIPState
 	Since Instant // when the first of the probes that it rests on began; 0: now
+	Last  Instant // when the last of them began; 0: now
 }
 
 // Bound is what the kernel says of a VIP this node wanted bound or unbound. A

@@ -185,7 +185,7 @@ func (m *Machine) onHealth(e Health) {
 		return
 	}
 	before := m.observed(p)
-	p.seen, p.seenSince = e.SIP, cmp.Or(e.Since, m.now)
+	p.seen, p.seenSince, p.seenLast = e.SIP, cmp.Or(e.Since, m.now), cmp.Or(e.Last, m.now)
 	m.beatNow = m.beatNow || m.observed(p) != before
 }
 

@@ -89,6 +89,7 @@ type peer struct {
 	directSince Instant  // since then it has been heard directly without a break
 	seen        SIPState // our own verdict of its PBX
 	seenSince   Instant  // when the first of the probes that it rests on began
+	seenLast    Instant  // and the last
 
 	alive, fit, differs bool
 	toldFit             bool

@@ -92,11 +92,15 @@ func (m *Machine) observeRelay(p *peer) {
 // observed is this node's own verdict of a PBX. Probes are cut with everything else that
 // goes to a node directly: their silence says something of its PBX only where something
 // else came from the node meanwhile, and nothing once the way was cut, until as many have
-// been repeated as the verdict takes. A refusal has come that way itself.
+// been repeated as the verdict takes; the first of them makes it a suspicion. A refusal
+// has come that way itself.
 func (m *Machine) observed(p *peer) SIPState {
-	cut := p.seenSince < p.directSince || p.direct < p.seenSince && p.seen != SIPRefused
-	if p != m.self && p.seen.Doubted() && cut {
+	switch {
+	case p == m.self || !p.seen.Doubted():
+	case p.direct < p.seenLast && p.seen != SIPRefused, p.seenLast < p.directSince:
 		return SIPUnknown
+	case p.seenSince < p.directSince:
+		return SIPSuspect
 	}
 	return p.seen
 }

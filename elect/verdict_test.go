@@ -52,8 +52,9 @@ func (o *observer) passes(d time.Duration) {
 	}
 }
 
-func (o *observer) sees(s elect.SIPState, since elect.Instant) {
-	o.do(elect.Health{Node: "a", SIP: s, Since: since})
+// sees a verdict whose probes began since then, the last one at last.
+func (o *observer) sees(s elect.SIPState, since elect.Instant, last ...elect.Instant) {
+	o.do(elect.Health{Node: "a", SIP: s, Since: since, Last: append(last, since)[0]})
 }
 
 // What a node was cut off with is told to nobody, until as many probes as the verdict
@@ -80,9 +81,9 @@ func TestVerdictOfWhoWasCutOff(t *testing.T) {
 			t.Errorf("told %s, which rests on probes that were cut", o.told)
 		}
 	}
-	o.sees(elect.SIPSilent, back.Add(-time.Millisecond)) // some of the probes were
-	if o.hears(); o.told != elect.SIPUnknown {
-		t.Errorf("told %s, which rests on probes some of which were cut", o.told)
+	o.sees(elect.SIPSilent, back.Add(-time.Millisecond), back.Add(time.Millisecond)) // some of the probes were
+	if o.hears(); o.told != elect.SIPSuspect {
+		t.Errorf("told %s, want a suspicion: it rests on probes some of which were cut", o.told)
 	}
 	o.sees(elect.SIPSilent, back.Add(time.Millisecond))
 	if o.told != elect.SIPSilent {
@@ -121,10 +122,14 @@ func TestVerdictsTold(t *testing.T) {
 				continue
 			}
 			since := o.now.Add(-time.Duration(rapid.IntRange(0, 9).Draw(rt, "since")) * 100 * time.Millisecond)
-			o.sees(s, since)
+			last := since.Add(time.Duration(rapid.IntRange(0, int(o.now.Sub(since)/(100*time.Millisecond))).Draw(rt, "last")) * 100 * time.Millisecond)
+			o.sees(s, since, last)
 			want := elect.SIPUnknown
-			if restsOn(came, since, s == elect.SIPRefused) {
+			switch refused := s == elect.SIPRefused; {
+			case restsOn(came, since, true) && restsOn(came, last, refused):
 				want = s
+			case restsOn(came, last, refused):
+				want = elect.SIPSuspect
 			}
 			if o.passes(200 * time.Millisecond); o.told != want {
 				rt.Fatalf("told %s, want %s: packets at %v, probes since %d", o.told, want, came, since)
@@ -133,7 +138,7 @@ func TestVerdictsTold(t *testing.T) {
 	})
 }
 
-// restsOn is the rule: since the probes began no packet came directly after a break of
+// restsOn is the rule: since the probe began no packet came directly after a break of
 // 700 ms, and one came at all, or the answer itself.
 func restsOn(came []elect.Instant, since elect.Instant, answered bool) bool {
 	for i, at := range came {

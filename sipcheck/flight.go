@@ -361,19 +361,24 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	}
 }
 
-// restsOn is when the first of the probes began that the verdict now rests on.
+// restsOn is when the first of the probes began that the verdict now rests on. One
+// probe that brings no good answer confirms an earlier silence, and does not renew it.
 func (p *Prober) restsOn(f flight, o Outcome) time.Time {
-	p.missed = append(p.missed, f.started)
-	switch most := p.target.Fall; {
-	case o == Answered:
+	if o == Answered {
 		p.missed = p.missed[:0]
-	case len(p.missed) > most:
+		return f.started
+	}
+	p.missed = append(p.missed, f.started)
+	if most := p.target.Fall; len(p.missed) > most {
 		p.missed = slices.Delete(p.missed, 0, len(p.missed)-most)
 	}
-	if o != PortRefused && p.judge.down() && len(p.missed) > 0 {
-		return p.missed[0]
+	switch {
+	case o == PortRefused, !p.judge.down():
+		p.since = f.started
+	case len(p.missed) == p.target.Fall:
+		p.since = p.missed[0]
 	}
-	return f.started
+	return p.since
 }
 
 // regular is when the probe after one that started then is due.

@@ -66,6 +66,7 @@ type Prober struct {
 	lastUrge time.Time   // when hurry was last acted on
 	urgent   bool        // hurry, taken but not yet acted on
 	missed   []time.Time // when the last Fall probes began, as far as none had a good answer since
+	since    time.Time   // when the first of those began that the verdict rests on
 	lastEnd  time.Time   // when the end of an idle connection last caused a probe
 }
 

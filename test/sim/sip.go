@@ -49,7 +49,7 @@ func (n *Node) lookSoon(p *Node, d time.Duration) {
 		}
 		if s != n.known[p.Index] || s.Doubted() {
 			n.known[p.Index] = s
-			n.Step(elect.Health{Node: p.Name, SIP: s, Since: since})
+			n.Step(elect.Health{Node: p.Name, SIP: s, Since: since, Last: since})
 		}
 	})
 }
