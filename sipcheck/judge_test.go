@@ -84,7 +84,7 @@ func TestWhatAVerdictRestsOn(t *testing.T) {
 	}{
 		{Answered, 0}, {Unanswered, 1}, {Unanswered, 2}, {Unanswered, 1}, {Unanswered, 2}, // silent from the third on
 		{Answered, 5}, {Unanswered, 2}, {Unanswered, 2}, {Unanswered, 6}, // rising, and silent again
-		{PortRefused, 9}, {Unanswered, 9}, {Unanswered, 9}, {PortRefused, 12},
+		{PortRefused, 9}, {Unanswered, 8}, {Unanswered, 9}, {PortRefused, 12},
 		{Answered, 13}, {Answered, 14}, {Answered, 15}, {Unanswered, 16}, // up
 	} {
 		started := begin.Add(time.Duration(i) * time.Second)
