@@ -75,18 +75,19 @@ type Machine struct {
 // peer is a node as seen from here.
 type peer struct {
 	NodeConfig
-	index       int
-	instance    Instance
-	beat        Heartbeat // its last; meaningful once heard
-	heard       bool
-	lastHeard   Instant // of any of its messages, once a heartbeat has been heard
-	beatAt      Instant // of its last heartbeat
-	direct      Instant // the same, of those that came by themselves
-	relayed     Instant // and of those that came through the gateway
-	relay       bool    // the gateway relayed between us when the peer was last heard directly
-	relaySent   Instant
-	byRelay     bool     // heard through the gateway alone
-	directSince Instant  // since then it has been heard directly without a break
+	index     int
+	instance  Instance
+	beat      Heartbeat // its last; meaningful once heard
+	heard     bool
+	lastHeard Instant // of any of its messages, once a heartbeat has been heard
+	beatAt    Instant // of its last heartbeat
+	direct    Instant // the same, of those that came by themselves
+	relayed   Instant // and of those that came through the gateway
+	relay     bool    // the gateway relayed between us when the peer was last heard directly
+	relaySent Instant
+	// byRelay: heard through the gateway alone; directSince: directly, without a break since then.
+	byRelay     bool
+	directSince Instant
 	seen        SIPState // our own verdict of its PBX
 	seenSince   Instant  // when the first of the probes that it rests on began
 	seenLast    Instant  // and the last

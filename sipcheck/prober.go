@@ -61,13 +61,15 @@ type Prober struct {
 	// Run's own from here on.
 	judge    judge
 	flight   flight
-	earlier  []flight    // unanswered so far, with time left
-	nextAt   time.Time   // the next regular probe
-	lastUrge time.Time   // when hurry was last acted on
-	urgent   bool        // hurry, taken but not yet acted on
-	missed   []time.Time // when the last Fall probes began, as far as none had a good answer since
-	since    time.Time   // when the first of those began that the verdict rests on
-	lastEnd  time.Time   // when the end of an idle connection last caused a probe
+	earlier  []flight  // unanswered so far, with time left
+	nextAt   time.Time // the next regular probe
+	lastUrge time.Time // when hurry was last acted on
+	urgent   bool      // hurry, taken but not yet acted on
+	lastEnd  time.Time // when the end of an idle connection last caused a probe
+	// When the last Fall probes began, as far as none had a good answer since, and when
+	// the first of those that the verdict rests on.
+	missed []time.Time
+	since  time.Time
 }
 
 // NewProber makes a prober for one target; zero fields of t get the defaults. It
