@@ -3,7 +3,7 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 BINARY  := build/sipalive
-TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev python3-aiosmtpd curl spin groff-base prometheus chromium-headless-shell
+TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftables systemd dbus procps gcc libc6-dev python3-aiosmtpd curl jq spin groff-base prometheus chromium-headless-shell
 
 export CGO_ENABLED = 0
 

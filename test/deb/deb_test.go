@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sipalive/test/overlay"
 )
 
 // build makes the package in a copy of the source, so that two builds have no
@@ -64,61 +66,61 @@ func TestPackage(t *testing.T) {
 	newer := build(t, filepath.Dir(filepath.Dir(second)), "1.1.0")
 
 	runtime.LockOSThread() // the mount namespace is the thread's, which ends with this goroutine
-	r := newRoot(t)
+	r := overlay.New(t)
 	for name, path := range map[string]string{"/1.0.0.deb": first, "/1.1.0.deb": newer} {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.write(t, "/run"+name, string(content), 0o644)
+		r.Write(t, "/run"+name, string(content), 0o644)
 	}
 	withoutSystemd(t, r)
 	withSystemd(t, r)
 }
 
 // installed looks at what a first installation made.
-func installed(t *testing.T, r *root) {
+func installed(t *testing.T, r *overlay.Root) {
 	t.Helper()
-	if out := r.run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.0.0") {
+	if out := r.Run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.0.0") {
 		t.Errorf("version says %s", out)
 	}
-	for _, path := range []string{"/usr/lib/systemd/system/sipalive.service", "/usr/lib/systemd/system/sipalive-hooks.service",
+	for _, path := range []string{"/usr/share/doc/sipalive/docs/alarms.md", "/usr/lib/systemd/system/sipalive.service", "/usr/lib/systemd/system/sipalive-hooks.service",
 		"/etc/sipalive/reference.toml", "/usr/share/man/man8/sipalive.8.gz", "/usr/share/man/man5/sipalive.toml.5.gz",
 		"/usr/share/bash-completion/completions/sipalive", "/usr/share/zsh/vendor-completions/_sipalive",
 		"/usr/share/fish/vendor_completions.d/sipalive.fish", "/usr/share/doc/sipalive/examples/freeswitch/sipalive.toml",
 		"/usr/share/doc/sipalive/copyright"} {
-		if !r.exists(path) {
+		if !r.Exists(path) {
 			t.Errorf("%s is not installed", path)
 		}
 	}
-	if r.exists("/etc/sipalive/key") {
+	if r.Exists("/etc/sipalive/key") {
 		t.Error("a key is in the package, so every cluster in the world has the same")
 	}
 	// The drop-in names the group that the configuration gives the socket to.
-	group := r.run(t, "getent", "group", "sipalive")
-	if dropIn := r.run(t, "cat", "/usr/lib/systemd/system/sipalive.service.d/group.conf"); !strings.HasPrefix(group, "sipalive:") ||
+	group := r.Run(t, "getent", "group", "sipalive")
+	if dropIn := r.Run(t, "cat", "/usr/lib/systemd/system/sipalive.service.d/group.conf"); !strings.HasPrefix(group, "sipalive:") ||
 		!strings.Contains(dropIn, "\nSupplementaryGroups=sipalive\n") {
 		t.Errorf("group %q, drop-in:\n%s", group, dropIn)
 	}
-	if out := r.run(t, "systemd-analyze", "verify", "sipalive.service", "sipalive-hooks.service"); strings.Contains(out, "sipalive") {
+	if out := r.Run(t, "systemd-analyze", "verify", "sipalive.service", "sipalive-hooks.service"); strings.Contains(out, "sipalive") {
 		t.Errorf("systemd says of the units:\n%s", out)
 	}
-	r.run(t, "sh", "-c", "zcat /usr/share/man/man8/sipalive.8.gz | grep -q '^.SH \"EXIT STATUS\"'")
-	r.run(t, "bash", "-c", "source /usr/share/bash-completion/completions/sipalive && complete -p sipalive")
-	if out := r.run(t, "dpkg", "--verify", "sipalive"); out != "" {
+	r.Run(t, "sh", "-c", "zcat /usr/share/man/man8/sipalive.8.gz | grep -q '^.SH \"EXIT STATUS\"'")
+	r.Run(t, "bash", "-c", "source /usr/share/bash-completion/completions/sipalive && complete -p sipalive")
+	if out := r.Run(t, "dpkg", "--verify", "sipalive"); out != "" {
 		t.Errorf("dpkg --verify: %s", out)
 	}
 }
 
 // used is what an operator and the agent leave on a machine.
-func used(t *testing.T, r *root) {
+func used(t *testing.T, r *overlay.Root) {
 	t.Helper()
-	r.write(t, "/etc/sipalive/key", "secret", 0o600)
-	r.write(t, "/etc/sipalive/sipalive.toml", goodFile, 0o644)
-	r.write(t, "/var/lib/sipalive/epochs", "7", 0o600)
-	r.write(t, "/run/sipalive/votes", "7", 0o600)
-	r.run(t, "mkdir", "-p", "/etc/systemd/system/multi-user.target.wants")
-	r.run(t, "ln", "-s", "/usr/lib/systemd/system/sipalive.service", "/etc/systemd/system/multi-user.target.wants/sipalive.service")
+	r.Write(t, "/etc/sipalive/key", "secret", 0o600)
+	r.Write(t, "/etc/sipalive/sipalive.toml", goodFile, 0o644)
+	r.Write(t, "/var/lib/sipalive/epochs", "7", 0o600)
+	r.Write(t, "/run/sipalive/votes", "7", 0o600)
+	r.Run(t, "mkdir", "-p", "/etc/systemd/system/multi-user.target.wants")
+	r.Run(t, "ln", "-s", "/usr/lib/systemd/system/sipalive.service", "/etc/systemd/system/multi-user.target.wants/sipalive.service")
 }
 
 const goodFile = `cluster = "c"
@@ -129,72 +131,72 @@ address = "192.0.2.1"
 `
 
 // withoutSystemd is a container or a chroot: dpkg alone.
-func withoutSystemd(t *testing.T, r *root) {
-	r.run(t, "dpkg", "-i", "/run/1.0.0.deb")
+func withoutSystemd(t *testing.T, r *overlay.Root) {
+	r.Run(t, "dpkg", "-i", "/run/1.0.0.deb")
 	installed(t, r)
 	used(t, r)
-	r.run(t, "dpkg", "-i", "/run/1.1.0.deb")
-	if out := r.run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.1.0") {
+	r.Run(t, "dpkg", "-i", "/run/1.1.0.deb")
+	if out := r.Run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.1.0") {
 		t.Errorf("after the upgrade version says %s", out)
 	}
-	r.run(t, "dpkg", "--remove", "sipalive")
+	r.Run(t, "dpkg", "--remove", "sipalive")
 	for path, want := range map[string]bool{"/usr/bin/sipalive": false, "/etc/sipalive/key": true, "/etc/sipalive/sipalive.toml": true,
 		"/etc/sipalive/reference.toml": true, "/var/lib/sipalive/epochs": true} {
-		if r.exists(path) != want {
+		if r.Exists(path) != want {
 			t.Errorf("after the removal %s is there: %t", path, !want)
 		}
 	}
 	purged(t, r)
 }
 
-func purged(t *testing.T, r *root) {
+func purged(t *testing.T, r *overlay.Root) {
 	t.Helper()
-	r.run(t, "dpkg", "--purge", "sipalive")
-	if left := r.left(t); len(left) > 0 {
+	r.Run(t, "dpkg", "--purge", "sipalive")
+	if left := r.Left(t); len(left) > 0 {
 		t.Errorf("the purge leaves:\n%s", strings.Join(left, "\n"))
 	}
 	for _, path := range []string{"/run/sipalive", "/run/sipalive-hooks"} {
-		if r.exists(path) {
+		if r.Exists(path) {
 			t.Errorf("the purge leaves %s", path)
 		}
 	}
-	if out, err := r.try("getent", "group", "sipalive"); err == nil {
+	if out, err := r.Try("getent", "group", "sipalive"); err == nil {
 		t.Errorf("the purge leaves the group: %s", out)
 	}
-	if out := r.run(t, "dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"); strings.Contains(out, " sipalive\n") {
+	if out := r.Run(t, "dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"); strings.Contains(out, " sipalive\n") {
 		t.Error("dpkg still knows the package")
 	}
 }
 
 // withSystemd has a systemctl that writes down what it is told. What a restart
 // does to the leases is test/unit's to show.
-func withSystemd(t *testing.T, r *root) {
-	r.write(t, "/usr/local/bin/systemctl", "#!/bin/sh\necho \"$@\" >>/run/told\n", 0o755)
-	r.run(t, "mkdir", "-p", "/run/systemd/system", "/usr/local/bin")
+func withSystemd(t *testing.T, r *overlay.Root) {
+	r.Write(t, "/usr/local/bin/systemctl", "#!/bin/sh\necho \"$@\" >>/run/told\n", 0o755)
+	r.Run(t, "mkdir", "-p", "/run/systemd/system", "/usr/local/bin")
 	told := func(step string, want ...string) {
 		t.Helper()
-		text := r.run(t, "sh", "-c", "touch /run/told; cat /run/told; rm /run/told")
+		text := r.Run(t, "sh", "-c", "touch /run/told; cat /run/told; rm /run/told")
 		got := strings.FieldsFunc(text, func(c rune) bool { return c == '\n' })
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: systemd is told %q, want %q", step, got, want)
 		}
 	}
-	r.run(t, "dpkg", "-i", "/run/1.0.0.deb")
+	r.Run(t, "dpkg", "-i", "/run/1.0.0.deb")
 	told("installation", "daemon-reload")
 	used(t, r)
-	r.run(t, "dpkg", "-i", "/run/1.1.0.deb")
+	r.Run(t, "dpkg", "-i", "/run/1.1.0.deb")
 	told("upgrade", "daemon-reload", "try-restart sipalive-hooks.service", "try-restart sipalive.service")
-	r.write(t, "/etc/sipalive/sipalive.toml", goodFile+"nonsense = 1\n", 0o644)
-	out := r.run(t, "dpkg", "-i", "/run/1.0.0.deb")
+	r.Write(t, "/etc/sipalive/sipalive.toml", goodFile+"nonsense = 1\n", 0o644)
+	out := r.Run(t, "dpkg", "-i", "/run/1.0.0.deb")
 	told("another version with a file that is not good", "daemon-reload")
 	for _, want := range []string{"/etc/sipalive/sipalive.toml:6: ", "not restarted, the old agent goes on"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q:\n%s", want, out)
 		}
 	}
-	r.run(t, "dpkg", "--remove", "sipalive")
+	r.Run(t, "dpkg", "--remove", "sipalive")
 	told("removal", "stop sipalive.service", "stop sipalive-hooks.service", "daemon-reload")
-	r.run(t, "rm", "/usr/local/bin/systemctl")
-	r.run(t, "rmdir", "/run/systemd/system")
+	r.Run(t, "rm", "/usr/local/bin/systemctl")
+	r.Run(t, "rmdir", "/run/systemd/system")
 	purged(t, r)
 }

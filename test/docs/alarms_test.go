@@ -1,5 +1,6 @@
 // Package docs keeps docs/alarms.md and the lists of docs/events.md true: every alarm of
-// the code is in them, and none that the code does not have.
+// the code is in them, and none that the code does not have. It follows the pages'
+// links, too; test/docs/commands runs their commands.
 package docs
 
 import (
@@ -103,6 +104,19 @@ func text(e ast.Expr) string {
 		}
 	}
 	return "…"
+}
+
+// TestWhatToDo: each row says what the alarm means and what to do.
+func TestWhatToDo(t *testing.T) {
+	doc, err := os.ReadFile(root + "docs/alarms.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, line := range strings.Split(string(doc), "\n") {
+		if strings.HasPrefix(line, "| ") && !regexp.MustCompile(`^\|( \S[^|]* \|){3}$`).MatchString(line) {
+			t.Errorf("docs/alarms.md:%d: not three filled columns: %s", i+1, line)
+		}
+	}
 }
 
 // TestUnusual: every line that status marks with "!".

@@ -28,7 +28,7 @@ func TestMarks(t *testing.T) {
 	listed(t, "timeline", marks)
 }
 
-// TestKinds: and every kind of event.
+// TestKinds: and every kind of event, with what to do.
 func TestKinds(t *testing.T) {
 	var kinds []string
 	each(t, "control/event.go", func(n ast.Node) {
@@ -37,6 +37,15 @@ func TestKinds(t *testing.T) {
 		}
 	})
 	listed(t, "kind", kinds)
+	doc, err := os.ReadFile(root + "docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range kinds {
+		if !regexp.MustCompile("(?m)^\\| `" + kind + "` \\|([^|]+\\|){3}$").Match(doc) {
+			t.Errorf("docs/events.md: the row of `%s` has to say where it is seen, what it means and what to do", kind)
+		}
+	}
 }
 
 // listed compares the table under a heading of docs/events.md with what the code says.

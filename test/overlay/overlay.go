@@ -1,4 +1,6 @@
-package deb
+// Package overlay is this machine's file system as programs under test may change
+// it: nothing of it stays.
+package overlay
 
 import (
 	"errors"
@@ -14,13 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// root is this machine's file system seen through an overlay: what a program in
+// Root is this machine's file system seen through an overlay: what a program in
 // it changes lies in changed alone, and is gone with the test.
-type root struct{ path, changed string }
+type Root struct {
+	Path    string // of its /, seen from outside
+	changed string
+}
 
-// newRoot mounts one. The mounts are in a namespace of the thread that makes
+// New mounts one. The mounts are in a namespace of the thread that makes
 // them, so whoever calls it has locked its goroutine to that thread.
-func newRoot(t *testing.T) *root {
+func New(t *testing.T) *Root {
 	t.Helper()
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 		t.Fatalf("a mount namespace of our own: %v (run the tests as root)", err)
@@ -28,7 +33,7 @@ func newRoot(t *testing.T) *root {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "sipalive-deb-")
+	dir, err := os.MkdirTemp("", "sipalive-overlay-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,63 +52,66 @@ func newRoot(t *testing.T) *root {
 		}
 	}
 	mount("tmpfs", dir, "tmpfs", 0, "")
-	r := &root{path: filepath.Join(dir, "root"), changed: filepath.Join(dir, "changed")}
+	r := &Root{Path: filepath.Join(dir, "root"), changed: filepath.Join(dir, "changed")}
 	for _, d := range []string{r.changed, dir + "/work"} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	mount("overlay", r.path, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", r.changed, dir))
+	mount("overlay", r.Path, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", r.changed, dir))
 	// Not the machine's: systemd's directories below decide what the scripts do.
-	mount("tmpfs", r.path+"/run", "tmpfs", 0, "")
-	mount("proc", r.path+"/proc", "proc", 0, "")
+	mount("tmpfs", r.Path+"/run", "tmpfs", 0, "")
+	mount("proc", r.Path+"/proc", "proc", 0, "")
 	// Nor its devices: nothing here may reach what is the machine's.
-	mount("tmpfs", r.path+"/dev", "tmpfs", 0, "")
+	mount("tmpfs", r.Path+"/dev", "tmpfs", 0, "")
 	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} {
-		if err := unix.Mknod(r.path+"/dev/"+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
+		if err := unix.Mknod(r.Path+"/dev/"+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink("/proc/self/fd", r.path+"/dev/fd"); err != nil {
+	if err := os.Symlink("/proc/self/fd", r.Path+"/dev/fd"); err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-// try runs a command in the root.
-func (r *root) try(args ...string) (string, error) {
+// Try runs a command in the root, on the calling thread's network.
+func (r *Root) Try(args ...string) (string, error) {
 	cmd := exec.Command("/usr/bin/env", append([]string{"-i", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "TERM=dumb"}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.path}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.Path}
 	cmd.Dir = "/"
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func (r *root) run(t *testing.T, args ...string) string {
+// Run is Try of what has to succeed.
+func (r *Root) Run(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := r.try(args...)
+	out, err := r.Try(args...)
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return out
 }
 
-func (r *root) write(t *testing.T, path, text string, mode fs.FileMode) {
+// Write writes a file in the root, and makes the directories on the way.
+func (r *Root) Write(t *testing.T, path, text string, mode fs.FileMode) {
 	t.Helper()
-	path = r.path + path
+	path = r.Path + path
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), mode)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (r *root) exists(path string) bool {
-	_, err := os.Lstat(r.path + path)
+// Exists reports whether a path is in the root.
+func (r *Root) Exists(path string) bool {
+	_, err := os.Lstat(r.Path + path)
 	return err == nil
 }
 
-// left are the files and directories that are in the root and not on the
+// Left are the files and directories that are in the root and not on the
 // machine, but for the package manager's own.
-func (r *root) left(t *testing.T) (paths []string) {
+func (r *Root) Left(t *testing.T) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(r.changed, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -1,0 +1,78 @@
+package commands
+
+// A way is where a command is run.
+type way int
+
+const (
+	onNode    way = iota // on pbx1 of a cluster of three, with its addresses, and its file for FILE
+	alone                // on a machine without a cluster, 192.0.2.11
+	elsewhere            // not here: why says which test covers it
+)
+
+// row is what is done with the commands that begin with begins. The first row
+// that fits counts.
+type row struct {
+	begins string
+	way    way
+	before string // shell lines that make what the page takes for granted
+	not    string // what the command says that the lab has otherwise ...
+	but    string // ... and what it has instead
+	after  string // shell lines that put things back
+	want   string // has to be in the output
+	ends   int    // exit code; 124: it goes on until it is ended
+	prints bool   // what the page shows below has to be the output, but for the first line
+	why    string
+}
+
+const (
+	noSystemd = "no systemd here: test/unit is systemd, test/deb reads what it is told"
+	newFile   = "rm -f /etc/sipalive/key /etc/sipalive/sipalive.toml"
+)
+
+// table has every command of the pages. One that fits no row fails the test, and so
+// does a row without a command: give a new command a row that runs it, or that
+// says what else covers it.
+var table = []row{
+	{begins: "make demo", way: elsewhere, why: "test/e2e, TestDemo"},
+	{begins: "make test", way: elsewhere, why: "this is it"},
+	{begins: "make deb", way: elsewhere, why: "test/deb builds it"},
+	{begins: "apt-get ", way: elsewhere, why: "test/deb installs, upgrades, downgrades, removes and purges it"},
+	{begins: "systemctl", way: elsewhere, why: noSystemd},
+	{begins: "journalctl", way: elsewhere, why: noSystemd + "; cmd/sipalive checks the fields"},
+
+	{begins: "sipalive init", way: alone, before: newFile, want: "On this node:\n  systemctl enable --now sipalive\n", prints: true},
+	{begins: "sipalive version", way: alone, want: "sipalive "},
+	{begins: "sipalive import", way: alone, before: "mkdir -p /etc/keepalived; cp /run/keepalived.conf /etc/keepalived/", after: "grep -q '^cluster' sipalive.toml"},
+	{begins: "nft add rule", way: alone, before: "nft add table inet filter; nft add chain inet filter input '{ type filter hook input priority 0; }'",
+		after: "nft list chain inet filter input | grep -q 7946; nft delete table inet filter"},
+	{begins: "sysctl --system", way: alone, not: "--system", but: "-p /etc/sysctl.d/60-sipalive.conf", after: "[ $(cat /proc/sys/net/ipv4/ip_nonlocal_bind) = 1 ]"},
+	{begins: "install ", way: alone},
+	{begins: "sed -n 's/.*name=\"password\"", way: alone, before: "mkdir -p /etc/freeswitch/autoload_configs; cp /run/event_socket.conf.xml /etc/freeswitch/autoload_configs/",
+		after: "[ \"$(cat /etc/sipalive/freeswitch.password)\" = ClueCon ]; [ $(stat -c %a /etc/sipalive/freeswitch.password) = 600 ]"},
+	{begins: "sipalive keygen >> /etc/sipalive/key", way: alone, before: "rm -f /etc/sipalive/key; install -m 600 /dev/null /etc/sipalive/key; sipalive keygen > /etc/sipalive/key",
+		after: "[ $(sort -u /etc/sipalive/key | wc -l) = 2 ]"},
+	{begins: "sipalive keygen > /etc/sipalive/mover.secret", way: alone, after: "[ $(wc -l < /etc/sipalive/mover.secret) = 1 ]; [ $(stat -c %a /etc/sipalive/mover.secret) = 600 ]"},
+	{begins: "usermod -aG sipalive alice", way: alone, before: "groupadd --system sipalive; useradd alice", after: "id -nG alice | grep -qw sipalive"},
+
+	{begins: "sipalive check", way: onNode, want: "nodes: 3, VIPs: 2"},
+	{begins: "sipalive probe", way: onNode, want: "up"},
+	{begins: "sipalive status", way: onNode, want: "VIP "},
+	{begins: "sipalive move", way: onNode, want: "pbx3", after: "sipalive failback"},
+	{begins: "sipalive failback", way: onNode, before: "sipalive move vip1 pbx3", after: "sipalive failback"},
+	{begins: "sipalive drain --wait-calls", way: elsewhere, why: "test/e2e/actions has a FreeSWITCH's event socket"},
+	{begins: "sipalive drain", way: onNode, after: "sipalive undrain pbx1; sipalive failback"},
+	{begins: "sipalive flush", way: onNode, want: "pbx3"},
+	{begins: "sipalive plan", way: onNode, want: "vip2"},
+	{begins: "sipalive events --follow", way: onNode, ends: 124},
+	{begins: "sipalive events", way: onNode, want: "takeover"},
+	{begins: "sipalive role", way: onNode},
+	{begins: "sipalive lock NAME -- COMMAND", way: onNode, not: "NAME -- COMMAND", but: "name -- true"},
+	{begins: "sipalive lock cdr-import", way: onNode, before: "ln -sf /bin/true /usr/local/bin/import-cdrs"},
+	{begins: "sipalive lock db-reboot", way: onNode, before: "ln -sf /bin/true /usr/local/bin/db-answers", not: "systemctl reboot", but: "true",
+		after: "sipalive status | grep db-reboot"},
+	{begins: "sipalive ping", way: onNode, want: "200 OK"},
+	{begins: "sipalive freeze", way: onNode, after: "sipalive thaw pbx1"},
+	{begins: "sipalive thaw", way: onNode, before: "sipalive freeze pbx1"},
+	{begins: "sipalive adopt", way: onNode},
+	{begins: "sipalive reload", way: onNode},
+}
