@@ -73,6 +73,7 @@ type Agent struct {
 	checks     *checks
 	actions    *actions
 	locks      *locks
+	phones     *phoneBook
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -117,6 +118,7 @@ func New(p Parts) *Agent {
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
 	a.locks = newLocks(a)
+	a.phones = newPhoneBook(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -183,6 +185,7 @@ func (a *Agent) tasks() []task {
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
 		{"locks", a.locks.run},
+		{"phones", a.phones.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks
@@ -191,6 +194,10 @@ func (a *Agent) tasks() []task {
 // deliver takes a fresh message from the network; a full queue loses it, as
 // the network may.
 func (a *Agent) deliver(r elect.Received) {
+	if m, of := r.Msg.(elect.Connections); of { // no decision hangs on it
+		a.phones.take(m)
+		return
+	}
 	select {
 	case a.packets <- r:
 	default:

@@ -57,7 +57,7 @@ const unbindRetry = 100 * time.Millisecond
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
 		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
-		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 64)}
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 256)}
 	b.takeNames()
 	for id, ap := range b.applied {
 		if ap.vip != nil {
@@ -364,6 +364,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 	if ap.on {
 		b.forget(ap)
+		b.a.phones.left(ap)
 	}
 	ap.on, ap.retryAt, ap.stuck = false, 0, ""
 	if owed {
@@ -398,6 +399,7 @@ func (b *binder) flushConntrack(ctx context.Context) {
 			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
 				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
 			}
+			b.a.phones.flushed(ip)
 		}
 	}
 }

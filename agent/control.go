@@ -358,6 +358,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	c["fence_errors"] = a.stats.fenceErrors.Load()
 	a.addNetworkCounters(c)
 	a.addWatchCounters(c)
+	a.phones.addPhoneCounters(c)
 	all := a.vipTargets.now()
 	for _, p := range a.probes.all() {
 		all = append(all, p.Prober)

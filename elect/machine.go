@@ -185,6 +185,8 @@ func (m *Machine) take(ev Event) {
 		m.onGateway(e)
 	case Flushed:
 		m.onFlushed(e)
+	case Share:
+		m.onShare(e)
 	case Stored:
 		m.onStored(e)
 	case Command:

@@ -54,6 +54,9 @@ func (c *coder) encodeBody(m elect.Message) {
 	case elect.Kept:
 		c.b = append(c.b, kindKept)
 		c.keep(&m.VIP, &m.Epoch, &m.For)
+	case elect.Connections:
+		c.b = append(c.b, kindConnections)
+		c.connections(&m)
 	default:
 		c.fail("no such message")
 	}
@@ -114,6 +117,10 @@ func (c *coder) decodeBody() elect.Message {
 	case kindKept:
 		var m elect.Kept
 		c.keep(&m.VIP, &m.Epoch, &m.For)
+		return m
+	case kindConnections:
+		var m elect.Connections
+		c.connections(&m)
 		return m
 	}
 	c.fail("no such message")
@@ -252,4 +259,14 @@ func (c *coder) keep(id *elect.VIPID, e *elect.Epoch, d *time.Duration) {
 	c.vip(id, required)
 	number(c, e)
 	c.duration(d, maxAge)
+}
+
+func (c *coder) connections(m *elect.Connections) {
+	c.vip(&m.VIP, required)
+	for i := range list(c, &m.Items, elect.MaxConnections) {
+		it := &m.Items[i]
+		c.endpoint(&it.Phone)
+		it.Port = uint16(c.fixed(uint32(it.Port), 2))
+		it.Seq, it.Ack = c.fixed(it.Seq, 4), c.fixed(it.Ack, 4)
+	}
 }

@@ -64,6 +64,8 @@ const (
 	kindReport    = 11
 	kindKeep      = 12
 	kindKept      = 13
+
+	kindConnections = 14
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"go/ast"
 	"go/token"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -52,7 +53,7 @@ func TestEveryFieldIsCarried(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, got); diff != "" {
+			if diff := cmp.Diff(want, got, endpoints); diff != "" {
 				t.Errorf("not carried whole (-sent +received):\n%s", diff)
 			}
 		})
@@ -116,7 +117,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, endpoints); diff != "" {
 			t.Fatalf("-sent +received:\n%s", diff)
 		}
 	})
@@ -221,6 +222,25 @@ func BenchmarkDecode(b *testing.B) {
 	for b.Loop() {
 		if _, err := Decode(buf); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// The largest list of phones goes by a path of MTU 1280 in one piece: with the names
+// that nodes usually have, memberlist's label and encryption, and IPv6's header.
+func TestConnectionsFitAPacket(t *testing.T) {
+	const around = 40 + 8 + 30 + 20 // IPv6, UDP, encryption with its version, a label
+	for _, c := range []struct {
+		vip, phone string
+		n          int
+	}{
+		{"192.0.2.101", "198.51.100.7:40000", elect.MaxConnections},
+		{"2001:db8:1111:2222:3333:4444:5555:6666", "[2001:db8:1111:2222:3333:4444:5555:7777]:40000", elect.MaxConnections / 2},
+	} {
+		one := elect.Connection{Phone: netip.MustParseAddrPort(c.phone), Port: 5060, Seq: 1 << 31, Ack: 1 << 31}
+		m := elect.Connections{VIP: elect.VIPID(c.vip), Items: slices.Repeat([]elect.Connection{one}, c.n)}
+		if n := around + len(mustEncode(t, Packet{Header: header, Msg: m})); n > 1280 {
+			t.Errorf("%d connections on %s take %d bytes", c.n, c.vip, n)
 		}
 	}
 }

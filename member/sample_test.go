@@ -1,17 +1,20 @@
 package member
 
 import (
+	"encoding/binary"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"maps"
+	"net/netip"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"sipalive/elect"
@@ -33,7 +36,12 @@ var messages = map[string]elect.Message{
 	"Report":    elect.Report{},
 	"Keep":      elect.Keep{},
 	"Kept":      elect.Kept{},
+
+	"Connections": elect.Connections{},
 }
+
+// endpoints has addresses compared as they are.
+var endpoints = cmpopts.EquateComparable(netip.AddrPort{})
 
 func messageNames() []string { return slices.Sorted(maps.Keys(messages)) }
 
@@ -76,6 +84,13 @@ func fill(v reflect.Value, s source, field string) {
 		}
 		v.SetInt(int64(s.duration(limit)))
 		return
+	case reflect.TypeFor[netip.AddrPort]():
+		a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(s.number()))))
+		if s.flag() {
+			a = netip.AddrFrom16([16]byte(binary.BigEndian.AppendUint64(append(a.AsSlice(), 1, 2, 3, 4), s.number())))
+		}
+		v.Set(reflect.ValueOf(netip.AddrPortFrom(a, uint16(s.number()))))
+		return
 	case reflect.TypeFor[elect.VoterList]():
 		var names []elect.Node
 		for range s.length(maxVoters) {
@@ -102,8 +117,8 @@ func fill(v reflect.Value, s source, field string) {
 		for i := range v.Len() {
 			fill(v.Index(i), s, field)
 		}
-	case reflect.Uint64:
-		v.SetUint(s.number())
+	case reflect.Uint64, reflect.Uint32, reflect.Uint16:
+		v.SetUint(s.number() & (1<<v.Type().Bits() - 1))
 	case reflect.Bool:
 		v.SetBool(s.flag())
 	case reflect.String:

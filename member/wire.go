@@ -99,6 +99,51 @@ func word[T ~uint64](c *coder, v *T) {
 	}
 }
 
+// fixed carries a number in size bytes, the highest first.
+func (c *coder) fixed(v uint32, size int) uint32 {
+	if !c.decoding {
+		for i := size - 1; i >= 0; i-- {
+			c.b = append(c.b, byte(v>>(8*i)))
+		}
+		return v
+	}
+	v = 0
+	for _, b := range c.take(size) {
+		v = v<<8 | uint32(b)
+	}
+	return v
+}
+
+// endpoint carries an address and a port in 7 or 19 bytes.
+func (c *coder) endpoint(v *netip.AddrPort) {
+	a, port := v.Addr(), v.Port()
+	switch {
+	case c.decoding:
+		switch c.byte() {
+		case 4:
+			if b := c.take(4); b != nil {
+				a = netip.AddrFrom4([4]byte(b))
+			}
+		case 6:
+			if b := c.take(16); b != nil {
+				a = netip.AddrFrom16([16]byte(b))
+			}
+		default:
+			c.fail("not an address")
+		}
+	case !a.IsValid() || a.Zone() != "":
+		c.fail("not an address")
+	case a.Is4():
+		b := a.As4()
+		c.b = append(append(c.b, 4), b[:]...)
+	default:
+		b := a.As16()
+		c.b = append(append(c.b, 6), b[:]...)
+	}
+	port = uint16(c.fixed(uint32(port), 2))
+	*v = netip.AddrPortFrom(a, port)
+}
+
 func enum[T ~uint8](c *coder, v *T, first, last T) {
 	if !c.decoding {
 		c.b = append(c.b, byte(*v))

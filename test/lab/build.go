@@ -174,6 +174,9 @@ func (h *Host) configure(dev string, prefix netip.Prefix) error {
 	if err := h.change(dev, prefix, h.ns.route.AddrAdd); err != nil {
 		return fmt.Errorf("bind %v on %s of %s: %w", prefix, dev, h.Name, err)
 	}
+	if prefix.Addr().Is6() {
+		return h.awaitLocal(prefix.Addr())
+	}
 	return nil
 }
 

@@ -1,11 +1,15 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // routerLinkLocal is the router's address on both its links, and everybody's
@@ -44,6 +48,21 @@ func (l *Lab) buildIPv6() error {
 		}
 	}
 	return nil
+}
+
+// awaitLocal waits until the kernel has an address's own route, which it adds from a
+// work queue: on a busy machine after whoever looked at the routes meanwhile.
+func (h *Host) awaitLocal(addr netip.Addr) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	route := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(128, 128)}}
+	return WaitFor(ctx, fmt.Sprintf("the route of %v on %s", addr, h.Name), func() error {
+		found, err := h.ns.route.RouteListFiltered(netlink.FAMILY_V6, route, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err == nil && len(found) == 0 {
+			err = errors.New("none")
+		}
+		return err
+	})
 }
 
 func (h *Host) defaultRoute6() error {

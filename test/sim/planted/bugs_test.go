@@ -107,5 +107,10 @@ var bugs = []bug{
 	{name: "lock obtained while an earlier command runs", file: store, old: "if v.Lock && s.Asked > 0 {", new: "if false {", directed: true},
 	{name: "lock renewed for a client that is gone", file: "elect/beat.go", old: " || v.lock.left {", new: " {", directed: true},
 	{name: "epochs of a forgotten lock forgotten", file: lock, old: "		m.lockFloor = max(m.lockFloor, v.top(), v.asked)\n", new: "", directed: true},
+	{name: "phones told of by who does not hold", file: "elect/connections.go", old: "!v.serves() && !e.Left", new: "false", directed: true},
+	{name: "keepalive inside the phone's window", file: "vip/phones/keepalive.go", old: "c.Seq-1, flagACK", new: "c.Seq, flagACK", directed: true, pkg: "./vip/phones"},
+	{name: "whatever is no phone believed", file: "vip/phones/book.go", old: "!c.reachable(vip) || ", new: "", directed: true, pkg: "./vip/phones"},
+	{name: "connections of an earlier hold left", file: "agent/wakes.go", old: "			b.endStale(vip, to)\n", new: "", directed: true, pkg: "./agent"},
+	{name: "phones woken without a lease", file: "agent/wakes.go", old: "b.a.Now())) || !b.a.Ends.Ahead(vip) {", new: "b.a.Now())) {", directed: true, pkg: "./agent"},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 }

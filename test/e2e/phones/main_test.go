@@ -1,0 +1,128 @@
+// Package phones has phones that are connected by TCP live through takeovers: plain,
+// under TLS, over IPv6, and behind a NAT that tracks connections.
+package phones
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"sipalive/test/cluster"
+	"sipalive/test/lab"
+	"sipalive/test/shipped"
+)
+
+// binary is sipalive as it is shipped, built once per run.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/phones", &binary)) }
+
+// patience bounds every wait for something that has to come.
+const patience = 30 * time.Second
+
+type site struct {
+	*cluster.Cluster
+	t *testing.T
+}
+
+// start starts three nodes with servers for phones, at rest; vip1 is of IPv4 and vip2
+// of IPv6, and pbx1 holds both.
+func start(t *testing.T) *site {
+	t.Helper()
+	c, err := cluster.Start(cluster.Options{Binary: binary, IPv6: true, TOML: "[timing]\nhold_down = \"0s\"\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{c, t}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for i := range s.Nodes() {
+				t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
+			}
+		}
+		s.must(c.Close())
+	})
+	s.servers()
+	s.atRest()
+	s.move("vip2", "pbx1")
+	return s
+}
+
+func (s *site) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) await(what string, f func(context.Context) error) {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	s.must(lab.WaitFor(ctx, what, func() error { return f(ctx) }))
+}
+
+func (s *site) atRest() {
+	s.t.Helper()
+	for i := range s.Nodes() {
+		s.await("every VIP held", func(ctx context.Context) error { return s.WaitHeld(ctx, i, "pbx1", "pbx2", "pbx3") })
+	}
+}
+
+// move moves a VIP, by its holder's or any node's help.
+func (s *site) move(vip, to string) {
+	s.t.Helper()
+	s.run(s.Node(0), binary, "move", "--run-dir", s.RunDir(0), vip, to)
+}
+
+// run runs a program on a host.
+func (s *site) run(h *lab.Host, path string, args ...string) {
+	s.t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	if out, err := h.Run(ctx, path, args...); err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// nft loads rules into a host's namespace.
+func (s *site) nft(h *lab.Host, rules string) {
+	s.t.Helper()
+	path := s.t.TempDir() + "/rules"
+	s.must(os.WriteFile(path, []byte(rules), 0o644))
+	s.run(h, "nft", "-f", path)
+}
+
+// held waits until a node says of itself that it holds a VIP, and says when that was.
+func (s *site) held(vip int, not string) time.Duration {
+	s.t.Helper()
+	s.await("another holder", func(ctx context.Context) error {
+		for i, h := range s.Nodes() {
+			if h.Name == not {
+				continue
+			}
+			if name, err := s.Holder(ctx, i, vip); err != nil || name == h.Name {
+				return err
+			}
+		}
+		return errors.New("none")
+	})
+	return lab.Now()
+}
+
+// holder is who holds a VIP, as the second node has it.
+func (s *site) holder(vip int) (name string) {
+	s.t.Helper()
+	s.await("a holder", func(ctx context.Context) (err error) {
+		if name, err = s.Holder(ctx, 1, vip); err == nil && name == "" {
+			err = errors.New("nobody")
+		}
+		return err
+	})
+	return name
+}
+
+func tail(s string) string { return strings.TrimSpace(s[max(0, len(s)-2000):]) }
