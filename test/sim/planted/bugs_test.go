@@ -46,7 +46,7 @@ var bugs = []bug{
 	{name: "raised epoch held before it is granted", file: ask, old: "	if n >= m.lists.Active.Majority() {\n		v.held", new: "	if true {\n		v.held", directed: true},
 	{name: "no raise after stale", file: ask, old: "		if it.Epoch == v.epoch {\n			m.raise(", new: "		if false {\n			m.raise("},
 	{name: "no backoff where a lease was handed on", file: candidate, old: "	return until > m.now\n", new: "	return false\n", directed: true},
-	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true"},
+	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true", directed: true},
 	{name: "list taken before the last one is in use", file: lists, old: "return n >= m.lists.Active.Majority()", new: "return true"},
 	{name: "list taken that differs by many", file: lists, old: "if l.Active != nil && !l.Active.Adjacent(l.File) {", new: "if false {"},
 	{name: "list counts before it is on disk", file: lists, old: "		m.durableDue = true\n	}\n}", new: "		m.durableDue = true\n		m.lists.Active = m.lists.File\n	}\n}", directed: true},
