@@ -1,9 +1,6 @@
 package elect
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // relayEvery is how often a heartbeat goes through the gateway while the peer
 // is heard directly too: to know that the gateway relays needs no more.
@@ -29,12 +26,14 @@ func (m *Machine) needsRelay(p *peer) bool {
 
 // relayBeat sends the heartbeat through the gateway as well: to learn whether
 // that works while all is well, and to be heard where nothing else passes.
-func (m *Machine) relayBeat(p *peer, b Heartbeat) {
+func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 	if !m.relaying() || m.heardDirectly(p) && m.now < p.relaySent.Add(relayEvery) {
 		return
 	}
 	p.relaySent = m.now
-	m.rememberAsk(p, m.sendBy(true, p, b))
+	if seq := m.sendBy(true, p, b); asks {
+		m.rememberAsk(p, seq)
+	}
 }
 
 // noteRoute keeps by which way a message came, and reports whether it counts.
@@ -62,17 +61,9 @@ func (m *Machine) noteDirect(p *peer) {
 		}
 	}
 	p.direct = m.now
-	m.beatNow = m.beatNow || m.observed(p) != before
-}
-
-// relayHeard are the nodes heard through the gateway, for them to know.
-func (m *Machine) relayHeard() (nodes []Node) {
-	for _, p := range m.peers {
-		if p != m.self && m.relayFresh(p) {
-			nodes = append(nodes, p.Name)
-		}
+	if m.observed(p) != before {
+		m.beatNow, m.seen.stale = true, true
 	}
-	return nodes
 }
 
 // observeRelay learns whether the gateway relays between the peer and us, both
@@ -81,7 +72,7 @@ func (m *Machine) relayHeard() (nodes []Node) {
 func (m *Machine) observeRelay(p *peer) {
 	switch {
 	case !m.relaying():
-	case m.relayFresh(p) && slices.Contains(p.beat.Relayed, m.self.Name):
+	case m.relayFresh(p) && p.beat.Relayed:
 		p.relay = true
 	case m.heardDirectly(p):
 		p.relay = false

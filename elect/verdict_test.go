@@ -29,7 +29,7 @@ func (o *observer) do(ev elect.Event) {
 		if !is || s.To != "c" {
 			continue
 		}
-		o.told = elect.SIPUnknown
+		o.told = b.Rest
 		for _, ob := range b.Observes {
 			if ob.Node == "a" {
 				o.told = ob.SIP

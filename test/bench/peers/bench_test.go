@@ -1,0 +1,373 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/test/bench/page"
+	"sipalive/test/lab"
+)
+
+// BenchmarkPeers measures every tool under every setting and writes figures and
+// page. Tools whose adverts are a second apart mostly wait, so they wait together,
+// in two labs each; all others have the machine to themselves, but for the minutes of loss, which
+// all tools of two settings go through side by side.
+func BenchmarkPeers(b *testing.B) {
+	r := &record{b: b}
+	halves := [][]page.Fault{page.Faults[:5], page.Faults[5:]}
+	together(func(tool string) {
+		var both sync.WaitGroup
+		for _, half := range halves {
+			both.Go(func() { r.measure(tool, "default", half) })
+		}
+		both.Wait()
+	}, "keepalived", "ucarp")
+	for _, setting := range page.Settings {
+		r.measure("sipalive", setting, page.Faults)
+		if setting != "default" {
+			r.measure("keepalived", setting, page.Faults)
+		}
+	}
+	for _, pair := range [][]string{{"default", "100ms"}, {"50ms", "10ms"}} {
+		together(func(setting string) {
+			together(func(tool string) { r.losses(tool, setting) }, page.Tools...)
+		}, pair...)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// together does something with several names at once.
+func together(do func(string), names ...string) {
+	var all sync.WaitGroup
+	for _, n := range names {
+		all.Go(func() { do(n) })
+	}
+	all.Wait()
+}
+
+// record is where figures go.
+type record struct {
+	b  testing.TB
+	mu sync.Mutex
+}
+
+// exists: ucarp has one setting.
+func exists(tool, setting string) bool {
+	return wanted(*tools, tool) && wanted(*settings, setting) && (tool != "ucarp" || setting == "default")
+}
+
+// applies: ucarp knows no services.
+func applies(tool, fault string) bool {
+	return wanted(*faults, fault) && (tool != "ucarp" || !strings.HasPrefix(fault, "pbx-"))
+}
+
+// measure takes one tool through faults, those but loss, in one lab. What it
+// costs at rest is measured before the first fault of all.
+func (r *record) measure(name, setting string, list []page.Fault) {
+	steady := wanted(*faults, "steady") && list[0] == page.Faults[0]
+	var todo []page.Fault
+	for _, f := range list {
+		if f.Loss == 0 && applies(name, f.Name) {
+			todo = append(todo, f)
+		}
+	}
+	if !exists(name, setting) || len(todo) == 0 && !steady {
+		return
+	}
+	r.with(name, setting, func(s *site) error {
+		if steady {
+			if err := r.steady(s, name, setting); err != nil {
+				return err
+			}
+		}
+		if len(todo) == 0 {
+			return nil
+		}
+		if err := s.observe(0); err != nil {
+			return err
+		}
+		for _, f := range todo {
+			err := s.home()
+			if err == nil {
+				err = r.cell(s, name, setting, f.Name)
+			}
+			if err != nil {
+				r.b.Errorf("%s, %s, %s: %v", name, setting, f.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+// with has a tool at work while something is done. What goes wrong fails the
+// benchmark, and what was measured until then is kept.
+func (r *record) with(name, setting string, do func(*site) error) {
+	t, err := start(name, setting)
+	if err == nil {
+		s := &site{tool: t, Lab: t.data()}
+		err = errors.Join(do(s), t.close())
+	}
+	if err != nil {
+		r.b.Errorf("%s, %s: %v", name, setting, err)
+	}
+}
+
+// cell repeats a fault until enough runs were seen clearly.
+func (r *record) cell(s *site, name, setting, fault string) error {
+	var list []page.Run
+	for good, tries := 0, 0; good < *runs && tries < 2**runs; tries++ {
+		run, err := s.once(fault)
+		if errors.Is(err, errRefused) {
+			fmt.Printf("  %-11s %-8s %-13s %v\n", name, setting, fault, err)
+			if err := s.home(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		run.Tool, run.Version, run.Setting, run.Fault = name, s.version(), setting, fault
+		list = append(list, run)
+		if !run.Rejected {
+			good++
+		}
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("%w, not once", errRefused)
+	}
+	return r.keep(list)
+}
+
+// errRefused: a fault could not be made, a planned move while the address had no
+// holder, say. It is made again.
+var errRefused = errors.New("not begun")
+
+// once makes a fault, with everything at home, and watches until it is so again.
+func (s *site) once(name string) (run page.Run, err error) {
+	f := makers[name]
+	time.Sleep(before + rand.N(s.heartbeat())) // at any moment between two heartbeats
+	run = conditions()
+	at := lab.Now()
+	if err := f.begin(s); err != nil {
+		return run, fmt.Errorf("%w: %w", errRefused, err)
+	}
+	to, err := s.ends(f, at)
+	if err != nil {
+		return run, err
+	}
+	report := s.phone.Report(at-before, to)
+	run.Silence, run.Stall = report.Silence, report.Stall
+	run.Rejected = s.blind(report)
+	if moved, ok := s.moved(at); ok && moved < to {
+		run.Moved = moved - at
+	}
+	run.Course = s.course(at, to, 2*time.Millisecond)
+	if run.Takeovers, err = s.takeovers(at, to); err != nil {
+		return run, err
+	}
+	if err := s.home(); err != nil {
+		return run, err
+	}
+	both, sum, err := s.twoOwners(at)
+	run.TwoOwners, run.Course = sum, append(run.Course, both...)
+	return run, err
+}
+
+// ends waits for a fault's end, ends it, and returns until when the phone counts.
+func (s *site) ends(f fault, at time.Duration) (to time.Duration, err error) {
+	const answers = 20 * time.Millisecond // may still be under way
+	if f.passes {
+		time.Sleep(s.lasts())
+		err := errors.Join(f.end(s), s.settle())
+		time.Sleep(answers)
+		return lab.Now() - answers, err
+	}
+	err = wait("another holder", func(context.Context) error {
+		if last, ok := s.phone.Last(); !ok || last.Sent < at || last.Server == s.Node(0).Name {
+			return fmt.Errorf("the phone has heard %q", last.Server)
+		}
+		return nil
+	})
+	time.Sleep(after + answers)
+	to = lab.Now() - answers
+	return to, errors.Join(err, f.end(s))
+}
+
+// lasts is how long a fault takes that passes by itself.
+func (s *site) lasts() time.Duration {
+	if s.heartbeat() >= 200*time.Millisecond {
+		return 6 * time.Second
+	}
+	return 2 * time.Second
+}
+
+// losses takes one tool through the minutes of packet loss.
+func (r *record) losses(name, setting string) {
+	for _, f := range page.Faults {
+		if f.Loss == 0 || !exists(name, setting) || !applies(name, f.Name) {
+			continue
+		}
+		r.with(name, setting, func(s *site) error {
+			if err := s.observe(10 * time.Millisecond); err != nil {
+				return err
+			}
+			var list []page.Run
+			for len(list) == 0 || list[len(list)-1].Rejected && len(list) < 3 {
+				run, err := s.lossy(f)
+				if err != nil {
+					return fmt.Errorf("%s: %w", f.Name, err)
+				}
+				run.Tool, run.Version, run.Setting, run.Fault = name, s.version(), setting, f.Name
+				list = append(list, run)
+			}
+			return r.keep(list)
+		})
+	}
+}
+
+// lossy is one minute of packet loss. One in which the machine stood still for three
+// heartbeats shows what that does, and not the loss: it is rejected.
+func (s *site) lossy(f page.Fault) (run page.Run, err error) {
+	if err := s.home(); err != nil {
+		return run, err
+	}
+	run = conditions()
+	at := lab.Now()
+	if err := s.Loss(f.Loss); err != nil {
+		return run, err
+	}
+	time.Sleep(minute)
+	to := lab.Now()
+	if err := s.Loss(0); err != nil {
+		return run, err
+	}
+	report := s.phone.Report(at, to)
+	run.Silence, run.Stall = report.Silence, report.Stall
+	run.Rejected = run.Stall > 3*s.heartbeat()
+	if run.Takeovers, err = s.takeovers(at, to); err != nil {
+		return run, err
+	}
+	_, run.TwoOwners, err = s.twoOwners(at)
+	return run, err
+}
+
+// steady measures what the tool takes before anybody asks it anything.
+func (r *record) steady(s *site, name, setting string) error {
+	var err error
+	if s.addrs, err = s.ObserveAddresses(); err != nil {
+		return err
+	}
+	defer s.addrs.Stop()
+	if err := wait("the VIPs at home", func(ctx context.Context) error { return errors.Join(s.rest(ctx), s.held()) }); err != nil {
+		return err
+	}
+	before, err := s.taken()
+	if err != nil {
+		return err
+	}
+	time.Sleep(atRest)
+	now, err := s.taken()
+	if err != nil {
+		return err
+	}
+	c := conditions()
+	seconds := (now.at - before.at).Seconds()
+	cost := page.Cost{Tool: name, Version: s.version(), Setting: setting, At: c.At, Kernel: c.Kernel, Load: c.Load, Seconds: seconds,
+		Packets: float64(now.packets-before.packets) / seconds, Bytes: float64(now.bytes-before.bytes) / seconds}
+	for i, u := range now.usage {
+		cost.CPU = max(cost.CPU, 100*(u.CPU-before.usage[i].CPU).Seconds()/seconds)
+		cost.MB = max(cost.MB, float64(u.Resident)/(1<<20))
+	}
+	return r.keepCost(cost)
+}
+
+// held: each VIP is on its home node alone.
+func (s *site) held() error {
+	for v, vip := range s.vips() {
+		if h, err := s.holders(vip); err != nil || len(h) != 1 || h[0] != s.Node(v).Name {
+			return fmt.Errorf("%v is on %v: %w", vip, h, err)
+		}
+	}
+	return nil
+}
+
+// taken is what all nodes have taken so far.
+type taken struct {
+	at             time.Duration
+	packets, bytes uint64
+	usage          []lab.Usage // by node
+}
+
+func (s *site) taken() (t taken, err error) {
+	t.at = lab.Now()
+	for i, h := range s.Nodes() {
+		packets, bytes, err := h.Sent()
+		if err != nil {
+			return t, err
+		}
+		t.packets, t.bytes = t.packets+packets, t.bytes+bytes
+		var sum lab.Usage
+		for _, p := range s.tool.agents(i) {
+			u, err := p.Usage()
+			if err != nil {
+				return t, err
+			}
+			sum.CPU, sum.Resident = sum.CPU+u.CPU, sum.Resident+u.Resident
+		}
+		t.usage = append(t.usage, sum)
+	}
+	return t, nil
+}
+
+// conditions are those of a run that begins now.
+func conditions() page.Run {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // fails on a bad pointer only
+	text, _ := os.ReadFile("/proc/loadavg")
+	one, _, _ := strings.Cut(string(text), " ")
+	load, _ := strconv.ParseFloat(one, 64)
+	return page.Run{At: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(u.Release[:]), Load: load}
+}
+
+// keep writes the runs of one cell, and the page with them.
+func (r *record) keep(cell []page.Run) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := filepath.Join(*out, page.RunsFile)
+	all, err := page.ReadRuns(path)
+	if err == nil {
+		err = page.WriteRuns(path, page.Replace(all, cell))
+	}
+	if err == nil {
+		fmt.Println(" ", page.Line(cell))
+		err = page.Write(*out)
+	}
+	return err
+}
+
+func (r *record) keepCost(c page.Cost) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	path := filepath.Join(*out, page.CostsFile)
+	all, err := page.ReadCosts(path)
+	if err == nil {
+		err = page.WriteCosts(path, page.ReplaceCost(all, c))
+	}
+	fmt.Printf("  %-11s %-8s %-13s %.0f packets/s, %.2f %% of a core, %.1f MB\n", c.Tool, c.Setting, "steady", c.Packets, c.CPU, c.MB)
+	if err == nil {
+		err = page.Write(*out)
+	}
+	return err
+}
