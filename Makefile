@@ -7,7 +7,7 @@ TOOLS   := kamailio kamailio-tls-modules baresip-core sip-tester memcached nftab
 
 export CGO_ENABLED = 0
 
-.PHONY: all deb demo test tools lint race chaos bench clean
+.PHONY: all deb demo test tools lint race chaos newcomer bench clean
 
 all: $(BINARY)
 
@@ -47,7 +47,9 @@ TIMED := $(addprefix ./test/,bench e2e e2e/actions e2e/fence e2e/host e2e/realin
 # mostly waits.
 SIM       := ./test/sim
 COMPUTING := ./test/sim/planted ./test/model
-WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING)),$(shell $(GO) list ./test/...))
+# It fetches every module anew.
+NEWCOMER  := ./test/newcomer
+WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING) $(NEWCOMER)),$(shell $(GO) list ./test/...))
 
 # Every test. Installs what the end-to-end tests run against: $(TOOLS). The proof
 # is never from the cache: the chaos run draws a new seed each time, and
@@ -82,6 +84,11 @@ race: tools
 chaos:
 	$(GO) test -v -count 1 -timeout 25m ./test/chaos
 
+# What a new user does, by the pages alone: from a fresh clone to a takeover seen, and
+# to a cluster of three. The time of each step goes into docs/deployment.md.
+newcomer: tools
+	$(GO) test -v -count 1 -timeout 25m $(NEWCOMER) -newcomer.write
+
 # The figures of the README, as medians over runs, and docs/benchmarks.md: side by
 # side with others, which are installed for this alone. 45 minutes; parts with e.g.
 # PEERS='-peers.tools sipalive -peers.settings 100ms -peers.faults silent-host'.
@@ -91,6 +98,7 @@ bench: TOOLS += keepalived ucarp sipsak
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 90m ./test/bench/peers $(PEERS)
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench/scale
 
 clean:
 	rm -rf build

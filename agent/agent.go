@@ -22,6 +22,7 @@ import (
 	"sipalive/elect"
 	"sipalive/eventsocket"
 	"sipalive/hooks"
+	"sipalive/keyring"
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/vip"
@@ -46,7 +47,8 @@ type Parts struct {
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
 	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
-	Network     func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error)
+	Keyring     keyring.Ring       // at the start
+	Network     func(deliver func(elect.Received), onKeys func(elect.Node, keyring.Message), relay func(elect.Node, []byte) error) (*member.Network, error)
 	Relay       arp.RelayLink        // at the start: where heartbeats go through the gateway (§4.6)
 	Load        func() (File, error) // reads the configuration anew, for a reload
 	Listener    net.Listener
@@ -74,6 +76,7 @@ type Agent struct {
 	checks     *checks
 	actions    *actions
 	locks      *locks
+	keys       *keys
 	phones     *phoneBook
 	recorder   *recorder
 	durables   *durableWriter
@@ -119,6 +122,7 @@ func New(p Parts) *Agent {
 	a.checks = newChecks(a)
 	a.actions = newActions(a)
 	a.locks = newLocks(a)
+	a.keys = newKeys(a)
 	a.phones = newPhoneBook(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
@@ -141,7 +145,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer a.watch.Close()
-	network, err := a.Parts.Network(a.deliver, a.alone.send)
+	network, err := a.Parts.Network(a.deliver, a.keys.hear, a.alone.send)
 	if err != nil {
 		return err
 	}
@@ -186,6 +190,7 @@ func (a *Agent) tasks() []task {
 		{"systemd", a.notifySystemd},
 		{"actions", a.actions.run},
 		{"locks", a.locks.run},
+		{"keys", a.keys.run},
 		{"phones", a.phones.run},
 		{"paused calls", a.resumeCalls},
 	}

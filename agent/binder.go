@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -32,8 +33,10 @@ type binder struct {
 	devices           chan struct{} // some appeared or changed: fence them
 	unheard           atomic.Bool   // neighbours may have missed us: announce what is held once more
 	again             bool          // this round announces what is held already
+	view              *vip.View     // of a round that has many addresses to look after; else nil
 	applied           map[elect.VIPID]*applied
-	flush             chan netip.Addr // connection tracking, off the fast path
+	stale             map[netip.Addr]bool // whose connections are tracked still; off the fast path
+	flush             chan struct{}
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -57,7 +60,7 @@ const unbindRetry = 100 * time.Millisecond
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
 		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
-		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, flush: make(chan netip.Addr, 256)}
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, stale: map[netip.Addr]bool{}, flush: make(chan struct{}, 1)}
 	b.takeNames()
 	for id, ap := range b.applied {
 		if ap.vip != nil {
@@ -197,11 +200,12 @@ func (b *binder) leave() {
 	if b.a.left.Load() {
 		return
 	}
+	b.view, _ = b.a.Table.View()
 	for _, ap := range b.applied {
 		if ap.on && ap.vip != nil {
 			b.setFence(ap.id, 0)
 			b.silence(ap)
-			_ = b.a.Table.Unbind(ap.address)
+			_ = b.a.Table.UnbindSeeing(b.view, ap.address)
 		}
 	}
 }
@@ -220,6 +224,7 @@ func (b *binder) apply(repair bool) elect.Instant {
 		b.manage()
 		repair = true // what came into the configuration may be bound by somebody
 	}
+	b.look(level, repair)
 	next := now.Add(time.Hour)
 	for _, d := range level {
 		ap := b.applied[d.VIP]
@@ -242,6 +247,20 @@ func (b *binder) apply(repair bool) elect.Instant {
 	}
 	b.forgetLeft(level)
 	return next
+}
+
+// look reads the kernel's table once for a round that would otherwise read it for
+// each address. One VIP that is taken or let go does not wait for it.
+func (b *binder) look(level []elect.Desired, repair bool) {
+	changes := 0
+	for _, d := range level {
+		if ap := b.applied[d.VIP]; ap != nil && (d.Hold && b.a.Now() < d.Until) != ap.on {
+			changes++
+		}
+	}
+	if b.view = nil; repair || changes > 1 {
+		b.view, _ = b.a.Table.View() // without it each looks for itself, and says what is wrong
+	}
 }
 
 // hold binds and announces; held already, it only puts right what somebody
@@ -345,7 +364,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	b.mu.Lock()
 	owed := b.owed[ap.id]
 	b.mu.Unlock()
-	if !ap.on && !owed && !repair {
+	if !ap.on && !owed && (!repair || ap.vip == nil || b.view.Absent(ap.address.IP)) {
 		return
 	}
 	if b.a.Now() < ap.retryAt {
@@ -354,7 +373,7 @@ func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	}
 	if ap.vip != nil {
 		b.silence(ap)
-		if err := b.a.Table.Unbind(ap.address); err != nil {
+		if err := b.a.Table.UnbindSeeing(b.view, ap.address); err != nil {
 			ap.retryAt = b.a.Now().Add(unbindRetry)
 			*next = min(*next, ap.retryAt)
 			if ap.stuck != err.Error() { // once, not ten times a second
@@ -382,10 +401,10 @@ func (b *binder) forget(ap *applied) {
 	if ap.vip == nil {
 		return
 	}
-	select {
-	case b.flush <- ap.address.IP:
-	default: // the kernel times the entries out by itself
-	}
+	b.mu.Lock()
+	b.stale[ap.address.IP] = true
+	b.mu.Unlock()
+	poke(b.flush)
 }
 
 // flushConntrack removes the connection-tracking entries of addresses that came
@@ -396,14 +415,41 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case ip := <-b.flush:
-			_ = b.a.Conntrack.Manage([]vip.Address{{IP: ip}}) // it may have come, or left, by a reload
-			if _, err := b.a.Conntrack.FlushConntrack(ip); err != nil {
-				b.a.recorder.warn(fmt.Sprintf("flush connection tracking of %s", ip), err)
-			}
+		case <-b.flush:
+		}
+		b.mu.Lock()
+		ips := slices.Collect(maps.Keys(b.stale))
+		clear(b.stale)
+		b.mu.Unlock()
+		if len(ips) == 0 {
+			continue
+		}
+		var managed []vip.Address
+		for _, ip := range ips {
+			managed = append(managed, vip.Address{IP: ip})
+		}
+		_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
+		if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
+			b.a.recorder.warn("flush connection tracking", err)
+		}
+		for _, ip := range ips {
 			b.a.phones.flushed(ip)
 		}
 	}
+}
+
+// expected: an address of IPv4 that is held here has come, or got another lifetime,
+// in its place and shape. That was the binder, and every second it renews as many as
+// are held.
+func (b *binder) expected(c platform.AddressChange) bool {
+	if !c.Added || !c.Address.Addr().Is4() || !c.Address.IsSingleIP() {
+		return false
+	}
+	l := b.a.names().byID[vipID(c.Address.Addr())]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d := b.levelOf(vipID(c.Address.Addr()))
+	return l != nil && l.vip != nil && l.vip.Interface == c.Interface && d != nil && d.Hold && b.a.Now() < d.Until
 }
 
 // watch wakes the binder when somebody changed one of our addresses or an
@@ -414,7 +460,7 @@ func (b *binder) watch(ctx context.Context) error {
 		return err
 	}
 	for c := range changes {
-		ours := b.a.names().isOurs(c.Address.Addr())
+		ours := b.a.names().isOurs(c.Address.Addr()) && !b.expected(c)
 		if c.Resync || c.Link != nil {
 			poke(b.devices)
 		}

@@ -184,6 +184,30 @@ func TestLeaseLivesByTheClock(t *testing.T) {
 	want("let go", false)
 }
 
+// TestActionsAskForTheLease: an agent's Runner asks it right before each action.
+func TestActionsAskForTheLease(t *testing.T) {
+	r := newRecording(t)
+	parts := r.a.Parts
+	parts.Directory = openDirectory(t, t.TempDir())
+	cdr := elect.RoleID("cdr")
+	if _, err := parts.Directory.OpenLeases([]elect.VIPID{vip1, cdr}); err != nil {
+		t.Fatal(err)
+	}
+	parts.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(r.now) }})
+	t.Cleanup(func() { _ = parts.Runner.Close(context.Background()) })
+	a := New(parts)
+	a.binder.want([]elect.Desired{{VIP: vip1}, {VIP: cdr, Hold: true, Epoch: 7, Until: r.at(time.Second)}}, true)
+	for _, want := range []string{"", "skipped: the lease of epoch 7 is over"} {
+		outcome := make(chan hooks.Outcome, 1)
+		a.Runner.Start(string(cdr), hooks.Acquire, 7, hooks.Event{}, []hooks.Action{{On: hooks.Acquire, Exec: []string{"/bin/true"}, Timeout: time.Minute}},
+			func(o hooks.Outcome) { outcome <- o }, func(hooks.End) {})
+		if o := <-outcome; o.Err != want || o.OK == o.Skipped {
+			t.Errorf("%+v, want %q", o, want)
+		}
+		r.now += elect.Instant(time.Second)
+	}
+}
+
 // TestAdoptedStays: what an earlier agent left held is not taken down before the
 // machine has said its first word.
 func TestAdoptedStays(t *testing.T) {

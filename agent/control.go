@@ -261,6 +261,7 @@ func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	for _, v := range st.VIPs {
 		a.addVIP(&out, v)
 	}
+	a.keys.addTo(&out)
 	return out, nil
 }
 
@@ -271,6 +272,9 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 		s.Why = "not heard"
 	}
 	s.ByRelay = n.ByRelay
+	if ago, ever := a.network.Answered(n.Name); ever {
+		s.Answered = control.Millis(max(ago, time.Millisecond)) // 0 is none
+	}
 	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
 	}
@@ -384,7 +388,7 @@ func (a *Agent) addNetworkCounters(c map[string]uint64) {
 		"member_garbage": n.Garbage, "member_wrong_label": n.WrongLabel, "member_wrong_key": n.WrongKey, "member_wrong_source": n.WrongSource,
 		"member_unknown_sender": n.UnknownSender, "member_misdirected": n.Misdirected, "member_duplicate": n.Duplicate,
 		"member_replayed": n.Replayed, "member_stale_instance": n.StaleInstance, "member_unproven": n.Unproven,
-		"member_self": n.Self, "member_hellos": n.Hellos, "member_gossip": n.Gossip, "member_gossip_dropped": n.GossipDropped,
+		"member_self": n.Self, "member_hellos": n.Hellos, "member_keys": n.Keys, "member_keys_dropped": n.KeysDropped, "member_gossip": n.Gossip, "member_gossip_dropped": n.GossipDropped,
 		"member_receive_errors": n.ReceiveErrors, "member_streams_refused": n.StreamsRefused,
 		"member_joins": n.Joins, "member_joins_failed": n.JoinsFailed, "member_gossip_errors": n.GossipErrors,
 	} {

@@ -40,15 +40,18 @@ func (b *binder) bind(ap *applied) error {
 		}
 		b.a.recorder.warn("fence "+ap.name, fmt.Errorf("%w; it is held under a lifetime alone", err))
 	}
+	if ap.on && b.view.Settled(ap.address, b.a.Fence.Lifetimes()) {
+		return nil
+	}
 	if !b.a.Fence.Lifetimes() {
-		return b.a.Table.Bind(ap.address)
+		return b.a.Table.BindSeeing(b.view, ap.address)
 	}
 	// What was bound already, by whomever, kept its end. Not at each repair: a
 	// renewal wakes the watch, which asks for one.
 	if !ap.on {
 		ap.renewAt = 0
 	}
-	return b.a.Table.BindFor(ap.address, b.lifetime(ap))
+	return b.a.Table.BindForSeeing(b.view, ap.address, b.lifetime(ap))
 }
 
 // lifetime is what an address needs: its lease may be longer by then, but not

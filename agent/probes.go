@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,9 +28,16 @@ type probes struct {
 	mu      sync.Mutex
 	probes  []probe
 	byNode  map[elect.Node][]*sipcheck.Prober
-	verdict map[*sipcheck.Prober]elect.SIPState
+	verdict map[*sipcheck.Prober]verdict
 	told    map[elect.Node]elect.SIPState
 	unready bool // this node's own checks say no
+}
+
+// verdict is one target's.
+type verdict struct {
+	state elect.SIPState
+	since elect.Instant // this and last as elect.Health has them
+	last  elect.Instant
 }
 
 // probe is one prober and what it was made for.
@@ -41,7 +49,7 @@ type probe struct {
 
 func newProbes(a *Agent) *probes {
 	p := &probes{a: a, change: make(chan []probe, 1),
-		verdict: map[*sipcheck.Prober]elect.SIPState{}, told: map[elect.Node]elect.SIPState{}}
+		verdict: map[*sipcheck.Prober]verdict{}, told: map[elect.Node]elect.SIPState{}}
 	p.set(p.wanted(a.Config(), a.Roots))
 	return p
 }
@@ -83,7 +91,8 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
 	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid.last, Alarm: p.a.probeAlarm, Deliver: func(r sipcheck.Result) {
-		p.verdictOf(prober, sipState(r))
+		at := func(t time.Time) elect.Instant { return p.a.Now().Add(-time.Since(t)) }
+		p.verdictOf(prober, verdict{sipState(r), at(r.Since), at(r.Started)})
 	}})
 	return probe{prober, t, s}
 }
@@ -93,22 +102,22 @@ func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 func (p *probes) set(now []probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	before, verdict, told := p.probes, map[*sipcheck.Prober]elect.SIPState{}, map[elect.Node]elect.SIPState{}
+	before, verdicts, told := p.probes, map[*sipcheck.Prober]verdict{}, map[elect.Node]elect.SIPState{}
 	p.probes, p.byNode = now, map[elect.Node][]*sipcheck.Prober{}
 	for _, n := range now {
 		node := elect.Node(n.target.Node)
 		p.byNode[node] = append(p.byNode[node], n.Prober)
 		told[node] = p.told[node]
 		if told[node] != elect.SIPUnknown {
-			verdict[n.Prober] = elect.SIPUp // a server new to the file, until it is known
+			verdicts[n.Prober] = verdict{state: elect.SIPUp} // a server new to the file, until it is known
 		}
 		for _, old := range before {
 			if old.target.Node == n.target.Node && old.target.Address == n.target.Address && old.target.Transport == n.target.Transport {
-				verdict[n.Prober] = p.verdict[old.Prober]
+				verdicts[n.Prober] = p.verdict[old.Prober]
 			}
 		}
 	}
-	p.verdict, p.told = verdict, told
+	p.verdict, p.told = verdicts, told
 }
 
 func (p *probes) all() []probe {
@@ -174,12 +183,12 @@ func (p *probes) run(ctx context.Context) error {
 	}
 }
 
-// verdictOf turns a target's verdict into the node's, and tells a change. A
+// verdictOf turns a target's verdict into the node's, and tells what is to be told. A
 // prober that has not made up its mind yet changes nothing that is known.
-func (p *probes) verdictOf(prober *sipcheck.Prober, v elect.SIPState) {
+func (p *probes) verdictOf(prober *sipcheck.Prober, v verdict) {
 	node := elect.Node(prober.Target().Node)
 	p.mu.Lock()
-	if !slices.Contains(p.byNode[node], prober) || v == elect.SIPUnknown && p.verdict[prober] != v {
+	if !slices.Contains(p.byNode[node], prober) || v.state == elect.SIPUnknown && p.verdict[prober].state != v.state {
 		p.mu.Unlock()
 		return // or it has been replaced
 	}
@@ -196,17 +205,18 @@ func (p *probes) setUnready(on bool) {
 	p.tell(elect.Node(p.a.Self.Name))
 }
 
-// tell tells a node's verdict if it is another.
+// tell tells a node's verdict if it is another, or speaks against another node: such
+// a verdict has to be confirmed (elect.Health).
 func (p *probes) tell(node elect.Node) {
 	p.telling.Lock()
 	defer p.telling.Unlock()
 	p.mu.Lock()
-	state := p.stateOf(node)
-	changed := p.told[node] != state
-	p.told[node] = state
+	v := p.stateOf(node)
+	tell := p.told[node] != v.state || v.state.Doubted() && node != elect.Node(p.a.Self.Name)
+	p.told[node] = v.state
 	p.mu.Unlock()
-	if changed {
-		p.a.report(elect.Health{Node: node, SIP: state})
+	if tell {
+		p.a.report(elect.Health{Node: node, SIP: v.state, Since: v.since, Last: v.last})
 	}
 }
 
@@ -215,19 +225,21 @@ var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.
 	elect.SIPSilent: 4, elect.SIPUnready: 5, elect.SIPRefused: 6}
 
 // stateOf is the worst of the node's targets: every one of them serves calls.
-// A witness has none, so nothing is known of it.
-func (p *probes) stateOf(n elect.Node) elect.SIPState {
-	worst := elect.SIPUp
+// A witness has none, so nothing is known of it. Of several that are as bad the one
+// that was asked last counts.
+func (p *probes) stateOf(n elect.Node) verdict {
+	worst := verdict{state: elect.SIPUp}
 	if c := p.a.Config().Node(string(n)); c != nil && !c.Holder {
-		worst = elect.SIPUnknown
+		worst.state = elect.SIPUnknown
 	}
 	for _, prober := range p.byNode[n] {
-		if s := p.verdict[prober]; badness[s] > badness[worst] {
-			worst = s
+		v := p.verdict[prober]
+		if worse := badness[v.state] - badness[worst.state]; worse > 0 || worse == 0 && v.since > worst.since {
+			worst = v
 		}
 	}
-	if p.unready && n == elect.Node(p.a.Self.Name) && badness[worst] < badness[elect.SIPUnready] {
-		return elect.SIPUnready
+	if p.unready && n == elect.Node(p.a.Self.Name) && badness[worst.state] < badness[elect.SIPUnready] {
+		worst.state = elect.SIPUnready
 	}
 	return worst
 }

@@ -14,6 +14,7 @@ import (
 	"sipalive/config"
 	"sipalive/elect"
 	"sipalive/eventsocket"
+	"sipalive/keyring"
 	"sipalive/member"
 	"sipalive/vip"
 )
@@ -22,7 +23,7 @@ import (
 type File struct {
 	Config *config.Config
 	Self   *config.Node
-	Keys   [][]byte
+	Keys   keyring.Ring
 	Relay  arp.RelayLink  // of a reload: where heartbeats go through the gateway
 	Roots  *x509.CertPool // authorities of SIP over TLS; nil: the system's
 	// FreeSWITCHPassword is asked at each use.
@@ -67,6 +68,7 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("reload %s: %w (nothing was changed)", f.Config.File, err)
 	}
+	a.keys.replace(f.Keys)
 	text := differences(before, f.Config)
 	a.recorder.reloaded(text)
 	return text, nil
@@ -228,8 +230,7 @@ func (b *binder) forgetLeft(level []elect.Desired) {
 	}
 	dropped := false
 	for id, ap := range b.applied {
-		wanted := slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id })
-		if !ap.left || ap.on || b.owed[id] || wanted {
+		if !ap.left || ap.on || b.owed[id] || slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id }) {
 			continue
 		}
 		delete(b.applied, id)

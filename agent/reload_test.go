@@ -144,7 +144,7 @@ func TestProbesFollow(t *testing.T) {
 		t.Fatalf("%d probers, want one per node", len(before))
 	}
 	for _, b := range before {
-		p.verdictOf(b.Prober, elect.SIPUp)
+		p.verdictOf(b.Prober, verdict{state: elect.SIPUp})
 		<-r.a.events
 	}
 	two := "[sip]\npeer_interval = \"2s\"\n[[sip.target]]\nname = \"main\"\nuri = \"udp:5060\"\n[[sip.target]]\nname = \"more\"\nuri = \"udp:5070\"\n"
@@ -160,19 +160,19 @@ func TestProbesFollow(t *testing.T) {
 		}
 	}
 	for _, n := range []elect.Node{"pbx1", "pbx2", "pbx3"} {
-		if s := p.stateOf(n); s != elect.SIPUp {
+		if s := p.stateOf(n).state; s != elect.SIPUp {
 			t.Errorf("%s is %s, and was up", n, s)
 		}
 	}
-	p.verdictOf(before[0].Prober, elect.SIPRefused) // it has been replaced
-	p.verdictOf(after[0].Prober, elect.SIPUnknown)  // it has not asked yet
+	p.verdictOf(before[0].Prober, verdict{state: elect.SIPRefused}) // it has been replaced
+	p.verdictOf(after[0].Prober, verdict{})                         // it has not asked yet
 	select {
 	case ev := <-r.a.events:
 		t.Errorf("told %+v", ev)
 	default:
 	}
-	p.verdictOf(after[1].Prober, elect.SIPRefused)
-	if ev := <-r.a.events; ev != (elect.Health{Node: "pbx1", SIP: elect.SIPRefused}) {
+	p.verdictOf(after[1].Prober, verdict{elect.SIPRefused, 5, 6})
+	if ev := <-r.a.events; ev != (elect.Health{Node: "pbx1", SIP: elect.SIPRefused, Since: 5, Last: 6}) {
 		t.Errorf("told %+v", ev)
 	}
 }

@@ -95,13 +95,22 @@ func (v *watched) urgeAlone(w *Watch) {
 // askOwner's sender is our own address: only an announcement would speak for
 // the VIP.
 func (w *Watch) askOwner(now time.Duration, v *watched) {
-	if !v.gw.own.IsValid() {
-		return
-	}
-	if w.question(v.gw, v.gw.own, v.VIP, nil, 1) {
-		w.stats.Owners++
+	if w.askAll(v, 1) {
 		w.evidence(Evidence{v.VIP, AskOwner, now})
 	}
+}
+
+// seekOwner asks everybody for a VIP that is held here and that the router looks for
+// elsewhere: a machine that has it too, and speaks of it only when asked, answers us
+// then, and is a rival.
+func (w *Watch) seekOwner(v *watched) { w.askAll(v, 1) }
+
+func (w *Watch) askAll(v *watched, spare int) bool {
+	if !v.gw.own.IsValid() || !w.question(v.gw, v.gw.own, v.VIP, nil, spare) {
+		return false
+	}
+	w.stats.Owners++
+	return true
 }
 
 // answered tells of an answer to a ping.

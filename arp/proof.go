@@ -47,6 +47,8 @@ const (
 	askFirst   = 100 * time.Millisecond
 	askLast    = 5 * time.Second
 	missesMost = 5 // pings of a VIP that was proven, until it is no more
+
+	seekFrom = 800 * time.Millisecond // the pause from which on the router's choice is looked for
 )
 
 var firstPauses = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
@@ -161,6 +163,9 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 		}
 		if v.askPause > askFirst {
 			w.o.Announcer.Repeat(v.VIP)
+		}
+		if v.askPause >= seekFrom {
+			w.seekOwner(v)
 		}
 	}
 	v.askPause = min(2*v.askPause, askLast)

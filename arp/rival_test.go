@@ -127,6 +127,35 @@ func TestRivalOnce(t *testing.T) {
 	})
 }
 
+// A machine that has the VIP too, and says so only to whom it is asked by, the router
+// for one, is found once the router does not follow.
+func TestSilentRival(t *testing.T) {
+	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
+		s.other.Sysctl("net/ipv6/conf/eth0/accept_dad", "0")
+		s.other.Add("eth0", netip.PrefixFrom(vip, vip.BitLen()).String())
+		s.answers(vip)
+		s.router.set(func(r *router) { r.table[vip], r.request, r.reply, r.unicast = otherMAC, false, false, false })
+		at := s.take(vip)
+		told := s.rivalTold(1)
+		t.Logf("told %v after the takeover", told.At-at)
+		if told.MAC.String() != macText(otherMAC) || told.Over {
+			t.Errorf("told %+v", told)
+		}
+		s.await("claims", func() bool { return s.watch.Stats().Claims >= 2 })
+		stats, took := s.watch.Stats(), bootNow()-at
+		if stats.Owners < stats.Claims || stats.Owners > uint64(took/time.Second)+1 {
+			t.Errorf("%d questions in %v, %d answers", stats.Owners, took, stats.Claims)
+		}
+		s.mu.Lock()
+		if len(s.rivals) != 1 {
+			t.Errorf("told %d times: %+v", len(s.rivals), s.rivals)
+		}
+		s.mu.Unlock()
+		s.router.set(func(r *router) { r.unicast = true })
+		s.proven(vip)
+	})
+}
+
 // A rival that speaks once in a while is not answered each time.
 func TestRivalSeldom(t *testing.T) {
 	t.Parallel()

@@ -8,10 +8,12 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"sipalive/keyring"
 )
 
 const (
-	keySize    = 32      // AES-256, memberlist's longest
+	keySize    = keyring.KeySize
 	maxKeyFile = 1 << 16 // bytes; a keyring of more than a thousand keys is none
 )
 
@@ -19,12 +21,12 @@ const (
 // bytes per line, the first one sends, all receive. Empty lines and lines that
 // begin with # are skipped. The file must be regular and closed to group and
 // others (no bit of 0077). No error quotes the file's contents.
-func LoadKeyring(path string) ([][]byte, error) {
+func LoadKeyring(path string) (keyring.Ring, error) {
 	data, err := readSecret(path)
 	if err != nil {
 		return nil, err
 	}
-	var keys [][]byte
+	var keys keyring.Ring
 	var lines []int
 	for i, line := range strings.Split(string(data), "\n") {
 		text := strings.TrimSpace(line)

@@ -33,6 +33,10 @@ type Agent interface {
 	// DrainQuietly drains this node once its calls have ended, and calls progress
 	// meanwhile. When ctx ends before the move everything is as it was.
 	DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error)
+	// RotateKey brings a new key to every node but those of without, which are down,
+	// and calls progress with each step of each node. When ctx ends before it is
+	// done, another rotation finishes it.
+	RotateKey(ctx context.Context, without []string, progress func(KeyStep)) (string, error)
 	Locker
 }
 

@@ -28,6 +28,7 @@ const (
 	KindBind     = "bind"      // the kernel refused
 	KindLock     = "lock"      // a lock obtained here, released, lost, kept
 	KindAgent    = "agent"     // started, stopped
+	KindKey      = "key"       // a step of a key rotation here; a node with an unknown key
 	KindRouter   = "router"    // the router reaches a VIP here no more, or again
 	KindRival    = "rival"     // another machine claims a VIP that is held here, or is silent again
 	// KindUnreachable: the router has not reached a VIP here for a while.

@@ -27,6 +27,7 @@ type fake struct {
 	do     func(context.Context, Command) (string, error)
 	flush  func(context.Context) ([]FlushResult, error)
 	drain  func(context.Context, WaitCalls, func(CallsLeft)) (string, error)
+	rotate func(context.Context, []string, func(KeyStep)) (string, error)
 	lock   func(context.Context, LockRequest, uint32, func(LockLevel)) error
 	unlock func(context.Context, LockEnd) error
 }
@@ -38,6 +39,9 @@ func (f fake) Plan(ctx context.Context, without []string) (Plan, error) {
 func (f fake) Flush(ctx context.Context) ([]FlushResult, error) { return f.flush(ctx) }
 func (f fake) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
 	return f.drain(ctx, w, progress)
+}
+func (f fake) RotateKey(ctx context.Context, without []string, progress func(KeyStep)) (string, error) {
+	return f.rotate(ctx, without, progress)
 }
 func (f fake) Do(ctx context.Context, cmd Command) (string, error) { return f.do(ctx, cmd) }
 

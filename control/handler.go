@@ -22,6 +22,7 @@ const (
 	pathCommand = "/v1/command"
 	pathFlush   = "/v1/flush"
 	pathDrain   = "/v1/drain"
+	pathRotate  = "/v1/key/rotate"
 	pathLock    = "/v1/lock"
 	pathUnlock  = "/v1/unlock"
 )
@@ -57,6 +58,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(pathPlan, s.answer(http.MethodGet, s.plan))
 	mux.Handle(pathCommand, s.answer(http.MethodPost, s.command))
 	mux.Handle(pathDrain, s.answer(http.MethodPost, s.drainWaiting))
+	mux.Handle(pathRotate, s.answer(http.MethodPost, s.rotate))
 	mux.Handle(pathLock, s.answer(http.MethodPost, s.lock))
 	mux.Handle(pathUnlock, s.answer(http.MethodPost, s.unlock))
 	mux.Handle(pathFlush, s.answer(http.MethodPost, s.flush))

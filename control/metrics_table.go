@@ -10,6 +10,7 @@ var metrics = []metric{
 	one("sipalive_quiet", "1: restarted without its grants, this voter grants nothing yet.", func(st Status) float64 { return bit(st.Quiet) }),
 	one("sipalive_fence_weak", "1: the fence does not hold the promise of one holder, or not everywhere.", func(st Status) float64 { return bit(st.FenceWeak) }),
 	one("sipalive_voter_list_waiting", "1: the file's voter list is not taken yet.", func(st Status) float64 { return bit(st.Waiting != "") }),
+	one("sipalive_key_rotation", "1: a key rotation has not ended everywhere.", func(st Status) float64 { return bit(len(st.KeyRotation) > 0) }),
 	one("sipalive_lease_seconds", "How long a lease is granted for.", func(st Status) float64 { return st.Lease.seconds() }),
 	one("sipalive_memory_locked", "1: the agent's pages stay in memory.", func(st Status) float64 { return bit(st.MemoryLocked) }),
 	one("sipalive_realtime", "1: the agent runs under a realtime scheduling policy.", func(st Status) float64 {
@@ -22,6 +23,7 @@ var metrics = []metric{
 	perNode("sipalive_node_drained", "1: drained.", func(n NodeStatus) float64 { return bit(n.Drained) }),
 	perNode("sipalive_node_held_down", "1: it came back lately and ranks last.", func(n NodeStatus) float64 { return bit(n.HeldDown) }),
 	perNode("sipalive_node_config_differs", "1: it runs another configuration than this node.", func(n NodeStatus) float64 { return bit(n.ConfigDiffers) }),
+	perNode("sipalive_node_unknown_key", "1: it speaks with a key that this node has not.", func(n NodeStatus) float64 { return bit(n.UnknownKey) }),
 	perNode("sipalive_node_frozen_seconds", "For how long still no SIP verdict takes a VIP from it.", func(n NodeStatus) float64 { return n.FrozenFor.seconds() }),
 	{name: "sipalive_node_sip_up", help: "1: the observer's probes of the node's PBX speak for it.", labels: []string{"node", "observer"},
 		read: func(st Status, tell func(float64, ...string)) {
@@ -134,6 +136,8 @@ var metrics = []metric{
 	counter("member_unproven", "sipalive_member_unproven_total", "Packets dropped: an agent's new life, not proven fresh yet."),
 	counter("member_self", "sipalive_member_self_total", "Packets dropped: our own."),
 	counter("member_hellos", "sipalive_member_hellos_total", "Greetings, which exchange nonces."),
+	counter("member_keys", "sipalive_member_keys_total", "Messages about keys."),
+	counter("member_keys_dropped", "sipalive_member_keys_dropped_total", "Questions about keys dropped: too many, or played back."),
 	counter("member_gossip", "sipalive_member_gossip_total", "Packets of gossip."),
 	counter("member_gossip_dropped", "sipalive_member_gossip_dropped_total", "Packets of gossip dropped."),
 	counter("member_gossip_errors", "sipalive_member_gossip_errors_total", "Complaints of the gossip library."),

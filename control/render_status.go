@@ -72,6 +72,7 @@ func (st Status) unusual() []string {
 	say(st.Quiet, "quiet: %s restarted without its grants and grants nothing for a while", st.Node)
 	say(st.FenceWeak, "fence %s: %s", st.Fence, st.FenceMeans)
 	say(st.SocketsUnwatched != "", "no notice of dying sockets: %s", st.SocketsUnwatched)
+	say(len(st.KeyRotation) > 0, "key rotation has not ended: %s (sipalive key rotate finishes it)", strings.Join(st.KeyRotation, ", "))
 	say(st.Waiting != "", "voter list: %s", st.Waiting)
 	if silent := st.unrelayed(); len(silent) > 0 && len(st.Nodes) > 2 {
 		say(true, "relay: the gateway is not known to pass packets between %s and %s: the last node standing would not take over (survivor)",
@@ -89,6 +90,7 @@ func (st Status) unusual() []string {
 		}
 		lines = append(lines, unusualTargets(n.Name, n.Targets)...)
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
+		say(n.UnknownKey, "%s speaks with a key that %s has not (give it the key file of the others, and restart its agent)", n.Name, st.Node)
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
 	}
 	for _, v := range st.VIPs {

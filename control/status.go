@@ -26,6 +26,9 @@ type Status struct {
 	FailbackAuto bool   `json:"failback_auto,omitempty"` // what is away comes home by itself
 	Lease        Millis `json:"lease_ms,omitempty"`      // how long one is granted for
 
+	// KeyRotation is each node that a key rotation has not ended for, in words.
+	KeyRotation []string `json:"key_rotation,omitempty"`
+
 	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
 	// dead SIP server is then noticed at the next probe.
 	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
@@ -47,6 +50,10 @@ type NodeStatus struct {
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
 	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
 	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
+	Answered      Millis `json:"answered_ms,omitempty"`    // how long ago it answered the answering node over UDP: the agents' port is open both ways
+
+	Keys       []string `json:"keys,omitempty"`        // names of its keys, the first one seals; as it told last
+	UnknownKey bool     `json:"unknown_key,omitempty"` // the answering node has no key that opens its packets
 
 	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
 	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included

@@ -36,9 +36,10 @@ func (m *Machine) askAll(v *vip) {
 		kind = 1
 	}
 	it.Epoch = v.epoch
-	for _, p := range m.peers {
-		if p != m.self && m.lists.Active.Has(p.Name) && !v.rounds[p.index] {
+	for _, p := range m.electorate {
+		if p != m.self && !v.rounds[p.index] {
 			m.askItem[kind][p.index] = append(m.askItem[kind][p.index], it)
+			m.asks = true
 		}
 	}
 	m.due(m.now.Add(m.pace()))
@@ -64,6 +65,10 @@ func (m *Machine) askSelf(v *vip, it AskItem) {
 
 // flushAsks sends what was collected, one packet per peer and kind.
 func (m *Machine) flushAsks() {
+	if !m.asks {
+		return
+	}
+	m.asks = false
 	for kind, byPeer := range m.askItem {
 		for i, items := range byPeer {
 			if len(items) == 0 {
@@ -79,6 +84,9 @@ func (m *Machine) flushAsks() {
 }
 
 func (m *Machine) rememberAsk(p *peer, seq Seq) {
+	if p.asks == nil {
+		p.asks = make([]sentAsk, rememberedAsks)
+	}
 	p.asks[p.asksNext] = sentAsk{seq: seq, sent: m.now}
 	p.asksNext = (p.asksNext + 1) % len(p.asks)
 }
@@ -180,8 +188,8 @@ func (m *Machine) riseTogether(v *vip) {
 		return
 	}
 	n := 0
-	for _, p := range m.peers {
-		if t := v.votes[p.index]; t.granted && t.epoch == v.epoch && m.lists.Active.Has(p.Name) {
+	for _, p := range m.electorate {
+		if t := v.votes[p.index]; t.granted && t.epoch == v.epoch {
 			n++
 		}
 	}
@@ -239,9 +247,8 @@ func (m *Machine) tally(v *vip) {
 }
 
 func (m *Machine) prevotes(v *vip) (yes, no int) {
-	for _, p := range m.peers {
+	for _, p := range m.electorate {
 		switch {
-		case !m.lists.Active.Has(p.Name):
 		case v.votes[p.index].yes:
 			yes++
 		case v.rounds[p.index]:
@@ -252,9 +259,9 @@ func (m *Machine) prevotes(v *vip) (yes, no int) {
 }
 
 func (m *Machine) refusals(v *vip) (n int) {
-	for _, p := range m.peers {
+	for _, p := range m.electorate {
 		t := v.votes[p.index]
-		if m.lists.Active.Has(p.Name) && !t.granted && v.rounds[p.index] && t.refused != Granted && t.refused != RefusedStale {
+		if !t.granted && v.rounds[p.index] && t.refused != Granted && t.refused != RefusedStale {
 			n++
 		}
 	}
@@ -268,15 +275,15 @@ func (m *Machine) leaseEnd(v *vip) (Instant, bool) {
 	need := m.lists.Active.Majority()
 	var best Instant
 	found := false
-	for _, p := range m.peers {
+	for _, p := range m.electorate {
 		t := v.votes[p.index]
-		if !t.granted || !m.lists.Active.Has(p.Name) {
+		if !t.granted {
 			continue
 		}
 		newer := 0
-		for _, q := range m.peers {
+		for _, q := range m.electorate {
 			u := v.votes[q.index]
-			if u.granted && m.lists.Active.Has(q.Name) && u.sent >= t.sent {
+			if u.granted && u.sent >= t.sent {
 				newer++
 			}
 		}

@@ -12,11 +12,24 @@ func (m *Machine) beat() {
 	}
 	m.beatNow = false
 	b := m.heartbeat()
+	var to [2]Message // by whether the receiver is heard through the gateway: made once for all of them
 	for _, p := range m.peers {
-		if p != m.self {
-			m.rememberAsk(p, m.sendBy(false, p, b))
-			m.relayBeat(p, b)
+		if p == m.self {
+			continue
 		}
+		i := 0
+		if m.relayFresh(p) {
+			i = 1
+		}
+		if to[i] == nil {
+			b.Relayed = i == 1
+			to[i] = b
+		}
+		asks := len(b.Holds) > 0
+		if seq := m.sendBy(false, p, to[i]); asks {
+			m.rememberAsk(p, seq)
+		}
+		m.relayBeat(p, to[i], asks)
 	}
 }
 
@@ -24,19 +37,12 @@ func (m *Machine) heartbeat() Heartbeat {
 	b := Heartbeat{
 		Config: m.cfg.Digest, Lists: m.lists.Lists, Lease: m.cfg.Lease,
 		SIP: m.self.seen, Drained: m.drained(m.self), HeldDown: m.heldDown(m.self) || m.sickened(), Frozen: m.frozenFor(m.self),
-		Relayed: m.relayHeard(),
 	}
-	for _, p := range m.peers {
-		if s := m.observed(p); p != m.self && s != SIPUnknown {
-			b.Observes = append(b.Observes, Observation{Node: p.Name, SIP: s})
-		}
-	}
+	b.Observes, b.Rest = m.views()
+	b.Reaches, b.AllReach = m.reached()
 	for _, v := range m.vips {
 		if m.excludes(m.self, v) {
 			b.Excluded = append(b.Excluded, v.ID)
-		}
-		if v.gateway == GatewayAnswers {
-			b.Reaches = append(b.Reaches, v.ID)
 		}
 		if v.phase != holding || v.lock.left {
 			continue
@@ -54,10 +60,17 @@ func (m *Machine) heartbeat() Heartbeat {
 }
 
 func (m *Machine) onHeartbeat(p *peer, seq Seq, b Heartbeat) {
+	if m.nothingNew(p, b) {
+		m.seen.calm = p
+	}
 	m.suspect(p, p.beat, b)
+	m.hearViews(p, p.beat, b)
 	p.beat, p.heard, p.beatAt = b, true, m.now
-	m.noteReached(p, b.Reaches)
+	m.noteReached(p, b.AllReach, b.Reaches)
 	a := Ask{Lists: b.Lists, Lease: b.Lease}
+	if len(b.Holds) > 0 {
+		a.Items = make([]AskItem, 0, len(b.Holds))
+	}
 	for _, h := range b.Holds {
 		if v := m.leased(h.VIP); v != nil {
 			m.showHolder(v, p, h)

@@ -15,10 +15,13 @@ type Received struct {
 	Relayed  bool // it came through the gateway (§4.6); Msg is nil where a newer one overtook it
 }
 
-// Health is this node's own verdict about a node's PBX, itself included.
+// Health is this node's own verdict about a node's PBX, itself included. One that
+// speaks against another node's is told with every probe that confirms it.
 type Health struct {
-	Node Node
-	SIP  SIPState
+	Node  Node
+	SIP   SIPState
+	Since Instant // when the first of the probes that it rests on began; 0: now
+	Last  Instant // when the last of them began; 0: now
 }
 
 // Bound is what the kernel says of a VIP this node wanted bound or unbound. A

@@ -1,6 +1,7 @@
 package elect
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +68,11 @@ func (m *Machine) holds(p *peer) bool {
 	if p == m.self {
 		return slices.ContainsFunc(m.vips, func(v *vip) bool { return v.phase == holding && !v.Lock })
 	}
-	return slices.ContainsFunc(p.beat.Holds, func(h Hold) bool { _, lock := h.VIP.Lock(); return !lock })
+	return holdsAny(p.beat.Holds)
+}
+
+func holdsAny(holds []Hold) bool {
+	return slices.ContainsFunc(holds, func(h Hold) bool { _, lock := h.VIP.Lock(); return !lock })
 }
 
 func (m *Machine) heldDown(p *peer) bool {
@@ -91,22 +96,6 @@ func (m *Machine) drained(p *peer) bool {
 		return m.durable.Drained || m.stopping
 	}
 	return p.beat.Drained
-}
-
-// verdict is what observer o says of p's PBX.
-func (m *Machine) verdict(o, p *peer) SIPState {
-	if o == m.self {
-		return m.observed(p)
-	}
-	if o == p {
-		return p.beat.SIP
-	}
-	for _, ob := range o.beat.Observes {
-		if ob.Node == p.Name {
-			return ob.SIP
-		}
-	}
-	return SIPUnknown
 }
 
 // unfit says why p's PBX cannot serve as seen from here, empty when it can
@@ -135,42 +124,16 @@ func (m *Machine) unfit(p *peer) string {
 	case SIPRefused:
 		return "its SIP port refuses"
 	}
-	live, down, doubted := m.observers(p)
+	all := m.observers(p)
 	switch {
-	case own == SIPSilent && live == 0:
+	case own == SIPSilent && all.live == 0:
 		return "no SIP answer, and nobody else to ask"
-	case own == SIPSilent && len(doubted) > 0:
-		return fmt.Sprintf("no SIP answer, nor for %s", strings.Join(doubted, ", "))
-	case own != SIPSilent && live > 0 && len(down) == live && live >= (len(m.peers)-1)/2+1:
-		return fmt.Sprintf("no SIP answer for %s", strings.Join(down, ", "))
+	case own == SIPSilent && all.doubted > 0:
+		return fmt.Sprintf("no SIP answer, nor for %s", strings.Join(m.whoSay(p, SIPState.Doubted), ", "))
+	case own != SIPSilent && all.live > 0 && all.down == all.live && all.live >= (len(m.peers)-1)/2+1:
+		return fmt.Sprintf("no SIP answer for %s", strings.Join(m.whoSay(p, SIPState.Down), ", "))
 	}
 	return ""
-}
-
-// observers are the live others that have a verdict of p: how many, who says
-// that its PBX is down, and whose last probe of it stayed unanswered.
-func (m *Machine) observers(p *peer) (live int, down, doubted []string) {
-	for _, o := range m.peers {
-		s := m.verdict(o, p)
-		if o == p || !o.alive || s == SIPUnknown {
-			continue
-		}
-		live++
-		if s.Doubted() {
-			doubted = append(doubted, string(o.Name))
-		}
-		if s.Down() {
-			down = append(down, string(o.Name))
-		}
-	}
-	return live, down, doubted
-}
-
-// doubtedByAll: no live node that asks p's PBX, but p itself, had an answer to its
-// last probe.
-func (m *Machine) doubtedByAll(p *peer) bool {
-	live, _, doubted := m.observers(p)
-	return live > 0 && len(doubted) == live
 }
 
 // isFit reports whether p is alive, able to serve calls and not drained (§2).
@@ -180,11 +143,12 @@ func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unf
 // once: silence needs company.
 func (m *Machine) onHealth(e Health) {
 	p := m.peer(e.Node)
-	if p == nil || p.seen == e.SIP {
+	if p == nil {
 		return
 	}
-	p.seen = e.SIP
-	m.beatNow = true
+	before := m.observed(p)
+	p.seen, p.seenSince, p.seenLast = e.SIP, cmp.Or(e.Since, m.now), cmp.Or(e.Last, m.now)
+	m.beatNow = m.beatNow || m.observed(p) != before
 }
 
 // suspect lets this node probe those that p newly doubts, itself included: a
@@ -195,16 +159,26 @@ func (m *Machine) suspect(p *peer, before, now Heartbeat) {
 	if now.SIP.Doubted() != before.SIP.Doubted() {
 		m.eff.Probe = append(m.eff.Probe, p.Name)
 	}
-	for _, o := range now.Observes {
-		was := slices.ContainsFunc(before.Observes, func(b Observation) bool { return b.Node == o.Node && b.SIP.Doubted() })
-		if o.SIP.Doubted() && !was && m.peer(o.Node) != nil {
-			m.eff.Probe = append(m.eff.Probe, o.Node)
+	for _, ob := range now.Observes {
+		if o := m.peer(ob.Node); ob.SIP.Doubted() && o != nil && (p.views == nil || !p.views[o.index].Doubted()) {
+			m.eff.Probe = append(m.eff.Probe, ob.Node)
 		}
 	}
 }
 
 // observe brings every derived view up to date and tells what changed.
 func (m *Machine) observe() {
+	if !m.sameAsBefore() {
+		m.observeNodes()
+	}
+	for _, v := range m.vips {
+		m.observeClaim(v)
+	}
+}
+
+func (m *Machine) observeNodes() {
+	due := m.deadline
+	m.deadline = m.now.Add(time.Hour)
 	for _, p := range m.peers {
 		m.observePeer(p)
 	}
@@ -214,9 +188,55 @@ func (m *Machine) observe() {
 	}
 	m.observeFitness()
 	m.observeQuorum()
-	for _, v := range m.vips {
-		m.observeClaim(v)
+	m.seen.at, m.seen.due = m.now, m.deadline
+	m.deadline = min(m.deadline, due)
+}
+
+// sight is what an observation of all nodes is good for.
+type sight struct {
+	at    Instant
+	due   Instant // time alone changes something by then
+	stale bool    // something has changed since
+	calm  *peer   // who sent this step's packet, if that said nothing new
+	held  int     // what this node held
+}
+
+// holdsAs tells what is held, as far as fitness minds: VIPs, roles, no locks.
+func (v *vip) holdsAs() int {
+	switch {
+	case v.Lock:
+		return 0
+	case v.Role:
+		return 1 << 16
 	}
+	return 1
+}
+
+// sameAsBefore reports whether this step's event leaves what is known of the nodes
+// as it was: a packet of a node that is alive, with nothing new in it. Most steps are
+// that, and their number grows with the cluster; so must not what each one costs.
+func (m *Machine) sameAsBefore() bool {
+	s := &m.seen
+	p := s.calm
+	if p == nil || !p.alive || s.stale || m.now >= s.due || m.now >= s.at.Add(m.cfg.Heartbeat/2) || len(m.commands) > 0 || m.stopping {
+		s.stale = p == nil // what this event leads to shows in the next step
+		return false
+	}
+	by := p.byRelay
+	m.observePeer(p)
+	if p.byRelay != by {
+		return false
+	}
+	m.due(s.due)
+	return true
+}
+
+// nothingNew: what this node concludes of p's fitness it has concluded from the
+// heartbeat before.
+func (m *Machine) nothingNew(p *peer, b Heartbeat) bool {
+	o := &p.beat
+	return p.heard && o.SIP == b.SIP && o.Drained == b.Drained && o.HeldDown == b.HeldDown && o.Frozen == 0 && b.Frozen == 0 &&
+		o.Config == b.Config && o.Lease == b.Lease && holdsAny(o.Holds) == holdsAny(b.Holds)
 }
 
 // silence is how long a node may be silent before it counts as gone.
@@ -233,8 +253,8 @@ func (m *Machine) observePeer(p *peer) {
 		m.due(end)
 	}
 	if alive != p.alive {
-		p.alive = alive
-		m.noteReached(p, nil) // nobody knows what was meanwhile
+		m.setAlive(p, alive)
+		m.noteReached(p, false, nil) // nobody knows what was meanwhile
 		kind := NodeDown
 		if alive {
 			kind = NodeUp
@@ -258,7 +278,7 @@ func (m *Machine) observeFitness() {
 		if p.alive {
 			why = m.unfit(p)
 		}
-		fit := m.isFit(p)
+		fit := p.alive && !m.drained(p) && why == ""
 		if fit && !p.fit {
 			p.fitSince = m.now
 			m.moveSoon()
@@ -316,8 +336,8 @@ func (m *Machine) moveSoon() {
 
 func (m *Machine) observeQuorum() {
 	n := 0
-	for _, p := range m.peers {
-		if p.alive && m.lists.Active.Has(p.Name) {
+	for _, p := range m.electorate {
+		if p.alive {
 			n++
 		}
 	}

@@ -43,9 +43,11 @@ func (m *Machine) renew() {
 	}
 }
 
+// answered counts the voters of this round. One that is quiet is no answer: it cannot
+// grant, so the others are needed.
 func (m *Machine) answered(v *vip) (n int) {
-	for _, p := range m.peers {
-		if v.rounds[p.index] && m.lists.Active.Has(p.Name) {
+	for _, p := range m.electorate {
+		if v.rounds[p.index] && v.votes[p.index].refused != RefusedQuiet {
 			n++
 		}
 	}

@@ -93,12 +93,12 @@ func (m *Machine) listWaits() string {
 // which the next one need not share a voter with: {b} to {b,d} to {d}.
 func (m *Machine) listInUse() bool {
 	n := 0
-	for _, p := range m.peers {
+	for _, p := range m.electorate {
 		theirs := p.beat.Lists.Active
 		if p == m.self {
 			theirs = m.lists.Active
 		}
-		if m.lists.Active.Has(p.Name) && p.alive && (theirs.Equal(m.lists.Active) || theirs.Equal(m.lists.File)) {
+		if p.alive && (theirs.Equal(m.lists.Active) || theirs.Equal(m.lists.File)) {
 			n++
 		}
 	}
@@ -122,6 +122,7 @@ func (m *Machine) onStored(e Stored) {
 	m.stored.Active = m.durable.Active
 	if !m.lists.Active.Equal(m.stored.Active) {
 		m.lists.Active = m.stored.Active
+		m.seatVoters()
 		m.beatNow = true
 		m.voidQuestions()
 		m.tell(Transition{Kind: ListTaken, Text: joinNodes(m.lists.Active)})
@@ -132,7 +133,7 @@ func (m *Machine) onStored(e Stored) {
 // no promise made under it. A holder keeps the lease it has and asks anew.
 func (m *Machine) voidQuestions() {
 	for _, p := range m.peers {
-		clear(p.asks[:])
+		clear(p.asks)
 	}
 	for _, v := range m.vips {
 		v.voidVotes()

@@ -20,10 +20,12 @@ type Machine struct {
 	quietUntil Instant // this voter lost its grants and waits (§4.5)
 	started    Instant
 
-	self  *peer
-	peers []*peer // every node in configured order, self included
-	vips  []*vip  // every VIP and role in configured order
-	known map[VIPID]*vip
+	self       *peer
+	peers      []*peer // every node in configured order, self included
+	named      map[Node]*peer
+	electorate []*peer // of them the voters of the active list
+	vips       []*vip  // every VIP and role in configured order
+	known      map[VIPID]*vip
 	// VIPs that have left the configuration (Reconfigure), until the kernel has
 	// said that they are gone.
 	leaving []*vip
@@ -55,6 +57,7 @@ type Machine struct {
 	stopID      uint64
 	flushes     []*flushing
 
+	seen         sight
 	quorum       bool
 	quorumSince  Instant // of quorum being what it is
 	firstQuorum  Instant // since then a takeover has been possible; 0: not yet
@@ -70,6 +73,7 @@ type Machine struct {
 
 	eff     Effects
 	askItem [2][][]AskItem // by prevote, by peer: items due in this step
+	asks    bool           // there are some
 }
 
 // peer is a node as seen from here.
@@ -85,18 +89,26 @@ type peer struct {
 	relayed   Instant // and of those that came through the gateway
 	relay     bool    // the gateway relayed between us when the peer was last heard directly
 	relaySent Instant
-	// byRelay: heard through the gateway alone; directAgain is when that ended.
+	// byRelay: heard through the gateway alone; directSince: directly, without a break since then.
 	byRelay     bool
-	directAgain Instant
+	directSince Instant
 	seen        SIPState // our own verdict of its PBX
+	seenSince   Instant  // when the first of the probes that it rests on began
+	seenLast    Instant  // and the last
 
 	alive, fit, differs bool
 	toldFit             bool
 	unfit               string
 	fitSince            Instant
-	asks                [256]sentAsk // ring, by sequence number
+	asks                []sentAsk // ring of rememberedAsks, made with the first one
 	asksNext            int
+	views               []SIPState // by node: what it says of the others' PBXes; nil: nothing yet
+	reread              bool       // with its next heartbeat, for the nodes are others
+	opinions            opinions   // the others' of its PBX
 }
+
+// rememberedAsks are the newest asks to one node whose answers can be dated.
+const rememberedAsks = 256
 
 // sentAsk remembers when an ask left, so that its answer can be dated by it.
 type sentAsk struct {
@@ -110,13 +122,10 @@ type sentAsk struct {
 func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
 	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, kept: map[VIPID]*KeptLock{}, nextBeat: now}
 	for i, n := range cfg.Nodes {
-		p := &peer{NodeConfig: n, index: i}
-		m.peers = append(m.peers, p)
-		if n.Name == cfg.Self {
-			m.self = p
-		}
+		m.peers = append(m.peers, &peer{NodeConfig: n, index: i})
 	}
-	if m.self == nil {
+	m.namePeers()
+	if m.self = m.peer(cfg.Self); m.self == nil {
 		return nil, fmt.Errorf("node %q: not among the configured nodes", cfg.Self)
 	}
 	for i, c := range cfg.VIPs {
@@ -127,6 +136,7 @@ func New(cfg Config, restored Restored, instance Instance, now Instant, rng *ran
 	m.askItem[0] = make([][]AskItem, len(m.peers))
 	m.askItem[1] = make([][]AskItem, len(m.peers))
 	m.restoreDurable(restored.Durable)
+	m.seatVoters()
 	m.restoreRuntime(restored, instance)
 	m.self.instance = m.instance
 	m.self.heard, m.self.alive = true, true
@@ -145,6 +155,7 @@ func (m *Machine) Step(now Instant, ev Event) Effects {
 		return Effects{}
 	}
 	m.begin()
+	m.seen.calm = nil
 	m.lapse()
 	m.take(ev)
 	m.observe()
@@ -215,9 +226,11 @@ func (m *Machine) receive(e Received) {
 	if p.instance != e.Instance {
 		// A new boot: what the old one said of itself is void. Its grants
 		// stay: they name the old instance (§4.3).
+		m.forgetViews(p)
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
 	}
 	if !m.noteRoute(p, e) {
+		m.seen.calm = p
 		return
 	}
 	p.lastHeard = m.now
@@ -251,13 +264,24 @@ func (m *Machine) receive(e Received) {
 	}
 }
 
-func (m *Machine) peer(n Node) *peer {
+func (m *Machine) peer(n Node) *peer { return m.named[n] }
+
+func (m *Machine) namePeers() {
+	m.named = make(map[Node]*peer, len(m.peers))
 	for _, p := range m.peers {
-		if p.Name == n {
-			return p
+		m.named[p.Name] = p
+	}
+}
+
+// seatVoters finds the voters of the active list among the nodes: only they are
+// asked and counted, however many nodes there are.
+func (m *Machine) seatVoters() {
+	m.electorate = nil
+	for _, p := range m.peers {
+		if m.lists.Active.Has(p.Name) {
+			m.electorate = append(m.electorate, p)
 		}
 	}
-	return nil
 }
 
 // Deadline is when Step(now, Tick{}) is due.
@@ -285,6 +309,7 @@ func (m *Machine) begin() {
 func (m *Machine) finish() Effects {
 	m.forgetLeft()
 	m.forgetLocks()
+	held := 0
 	for _, v := range m.everyVIP() {
 		v.wanted = v.serves() || v.wanted && v.phase == unbinding
 		d := Desired{VIP: v.ID, Hold: v.serves(), Epoch: v.held, Until: v.until, Survivor: v.survives()}
@@ -295,8 +320,11 @@ func (m *Machine) finish() Effects {
 		}
 		if v.phase == holding {
 			m.due(v.until)
+			held += v.holdsAs()
 		}
 	}
+	m.seen.stale = m.seen.stale || held != m.seen.held
+	m.seen.held = held
 	m.due(m.nextBeat)
 	m.store()
 	return m.eff

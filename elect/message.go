@@ -15,10 +15,12 @@ type Heartbeat struct {
 	Drained  bool
 	HeldDown bool          // came back less than hold_down ago (§4.7)
 	Frozen   time.Duration // for how long still no SIP verdict takes anything from it; 0: not
-	Observes []Observation // what it sees of the others' PBXes
+	Observes []Observation // what it sees of the others' PBXes, where that is not Rest
+	Rest     SIPState      // what it sees of every other node of its file
 	Excluded []VIPID       // VIPs it failed to verify lately (§5.5), or whose router only others reach (§4.7)
 	Reaches  []VIPID       // VIPs whose router answers it, held or not
-	Relayed  []Node        // nodes it hears through the gateway (§4.6)
+	AllReach bool          // that is every VIP of its file, and Reaches is empty
+	Relayed  bool          // it hears the receiver through the gateway (§4.6)
 	Holds    []Hold        // each also an ask to renew
 }
 

@@ -67,8 +67,8 @@ func (m *Machine) healed(v *vip) bool {
 		return false
 	}
 	n := 0
-	for _, p := range m.peers {
-		if m.lists.Active.Has(p.Name) && v.votes[p.index].refused == RefusedNoConfidence {
+	for _, p := range m.electorate {
+		if v.votes[p.index].refused == RefusedNoConfidence {
 			n++
 		}
 	}
@@ -102,8 +102,8 @@ func (m *Machine) moveCause(v *vip) Cause {
 
 func (m *Machine) majoritySays(v *vip, r Refusal) bool {
 	n := 0
-	for _, p := range m.peers {
-		if m.lists.Active.Has(p.Name) && v.rounds[p.index] && v.votes[p.index].refused == r {
+	for _, p := range m.electorate {
+		if v.rounds[p.index] && v.votes[p.index].refused == r {
 			n++
 		}
 	}

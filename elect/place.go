@@ -160,11 +160,11 @@ func (m *Machine) Plan(without ...Node) []Placed {
 	alive := make([]bool, len(m.peers))
 	for i, p := range m.peers {
 		alive[i] = p.alive
-		p.alive = p.alive && !gone(p)
+		m.setAlive(p, p.alive && !gone(p))
 	}
 	defer func() {
 		for i, p := range m.peers {
-			p.alive = alive[i]
+			m.setAlive(p, alive[i])
 		}
 	}()
 	loads := make([]load, len(m.peers))

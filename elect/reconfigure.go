@@ -71,6 +71,9 @@ func (m *Machine) reconfigureNodes() {
 	for i, p := range m.peers {
 		p.index = i
 	}
+	m.namePeers()
+	m.seatVoters()
+	m.recountViews(place)
 	m.askItem[0] = make([][]AskItem, len(m.peers))
 	m.askItem[1] = make([][]AskItem, len(m.peers))
 	for _, v := range m.everyVIP() {

@@ -1,16 +1,10 @@
 package elect
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // relayEvery is how often a heartbeat goes through the gateway while the peer
 // is heard directly too: to know that the gateway relays needs no more.
 const relayEvery = 200 * time.Millisecond
-
-// probeAgain is what a probe takes that is repeated at once.
-const probeAgain = time.Second
 
 // relaying reports whether this node talks through the gateway at all.
 func (m *Machine) relaying() bool { return m.cfg.Survivor != SurvivorNever }
@@ -32,12 +26,14 @@ func (m *Machine) needsRelay(p *peer) bool {
 
 // relayBeat sends the heartbeat through the gateway as well: to learn whether
 // that works while all is well, and to be heard where nothing else passes.
-func (m *Machine) relayBeat(p *peer, b Heartbeat) {
+func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 	if !m.relaying() || m.heardDirectly(p) && m.now < p.relaySent.Add(relayEvery) {
 		return
 	}
 	p.relaySent = m.now
-	m.rememberAsk(p, m.sendBy(true, p, b))
+	if seq := m.sendBy(true, p, b); asks {
+		m.rememberAsk(p, seq)
+	}
 }
 
 // noteRoute keeps by which way a message came, and reports whether it counts.
@@ -45,7 +41,7 @@ func (m *Machine) relayBeat(p *peer, b Heartbeat) {
 // gateway relays: it says nothing new.
 func (m *Machine) noteRoute(p *peer, e Received) bool {
 	if !e.Relayed {
-		p.direct = m.now
+		m.noteDirect(p)
 		return true
 	}
 	p.relayed = m.now
@@ -53,14 +49,21 @@ func (m *Machine) noteRoute(p *peer, e Received) bool {
 	return e.Msg != nil && !(beat && m.heardDirectly(p))
 }
 
-// relayHeard are the nodes heard through the gateway, for them to know.
-func (m *Machine) relayHeard() (nodes []Node) {
-	for _, p := range m.peers {
-		if p != m.self && m.relayFresh(p) {
-			nodes = append(nodes, p.Name)
+// noteDirect keeps since when the peer has been heard directly without a break: one
+// longer than the loss of a few packets explains, or that the gateway helped over. After
+// it its PBX is asked anew at once, where it is said to be sick.
+func (m *Machine) noteDirect(p *peer) {
+	before := m.observed(p)
+	if p.byRelay || m.now >= p.direct.Add(min(m.silence(p), 7*m.cfg.Heartbeat/2)) {
+		p.directSince = m.now
+		if p.seen.Doubted() {
+			m.eff.Probe = append(m.eff.Probe, p.Name)
 		}
 	}
-	return nodes
+	p.direct = m.now
+	if m.observed(p) != before {
+		m.beatNow, m.seen.stale = true, true
+	}
 }
 
 // observeRelay learns whether the gateway relays between the peer and us, both
@@ -69,31 +72,26 @@ func (m *Machine) relayHeard() (nodes []Node) {
 func (m *Machine) observeRelay(p *peer) {
 	switch {
 	case !m.relaying():
-	case m.relayFresh(p) && slices.Contains(p.beat.Relayed, m.self.Name):
+	case m.relayFresh(p) && p.beat.Relayed:
 		p.relay = true
 	case m.heardDirectly(p):
 		p.relay = false
 	}
-	by := m.needsRelay(p)
-	if p.byRelay && !by && m.heardDirectly(p) {
-		p.directAgain = m.now
-		m.eff.Probe = append(m.eff.Probe, p.Name)
-	}
-	p.byRelay = by
+	p.byRelay = m.needsRelay(p)
 }
 
-// observed is this node's own verdict of a PBX. Where the node is heard through
-// the gateway alone, our probes are cut with everything else that goes directly:
-// their silence says nothing about its PBX, until the way is back and they have
-// been repeated.
+// observed is this node's own verdict of a PBX. Probes are cut with everything else that
+// goes to a node directly: their silence says something of its PBX only where something
+// else came from the node meanwhile, and nothing once the way was cut, until as many have
+// been repeated as the verdict takes; the first of them makes it a suspicion. A refusal
+// has come that way itself.
 func (m *Machine) observed(p *peer) SIPState {
-	if p == m.self || !p.seen.Doubted() || !p.alive {
-		return p.seen
-	}
-	end := p.directAgain.Add(max(m.cfg.Lease, probeAgain))
-	if p.byRelay || p.directAgain != 0 && m.now < end {
-		m.due(end)
+	switch {
+	case p == m.self || !p.seen.Doubted():
+	case p.direct < p.seenLast && p.seen != SIPRefused, p.seenLast < p.directSince:
 		return SIPUnknown
+	case p.seenSince < p.directSince:
+		return SIPSuspect
 	}
 	return p.seen
 }

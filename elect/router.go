@@ -61,12 +61,36 @@ func (m *Machine) onGateway(e Gateway) {
 	}
 }
 
-// noteReached keeps since when a node has said of which routers that they
-// answer it.
-func (m *Machine) noteReached(p *peer, ids []VIPID) {
+// reached are the VIPs whose router answers this node: all that are configured,
+// nearly always, and where every node runs one file that need not be spelled out.
+func (m *Machine) reached() (ids []VIPID, all bool) {
+	silent := false
 	for _, v := range m.vips {
+		silent = silent || !v.Role && v.gateway != GatewayAnswers
+	}
+	if !silent && m.agreed() {
+		return nil, true
+	}
+	for _, v := range m.vips {
+		if v.gateway == GatewayAnswers {
+			ids = append(ids, v.ID)
+		}
+	}
+	return ids, false
+}
+
+// noteReached keeps since when a node has said of which routers that they
+// answer it. What it names comes in the order of its file, which mostly is ours.
+func (m *Machine) noteReached(p *peer, all bool, ids []VIPID) {
+	for _, v := range m.vips {
+		reached := all && !v.Role
+		if len(ids) > 0 && ids[0] == v.ID {
+			reached, ids = true, ids[1:]
+		} else if !reached {
+			reached = slices.Contains(ids, v.ID)
+		}
 		switch since := &v.reached[p.index]; {
-		case !slices.Contains(ids, v.ID):
+		case !reached:
 			*since = 0
 		case *since == 0:
 			*since = m.now

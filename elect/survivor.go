@@ -107,7 +107,7 @@ func (m *Machine) survivorHeardBy() Instant {
 func (m *Machine) observeAlone() {
 	alone := m.lists.Active != nil && !m.quorum
 	for _, p := range m.peers {
-		if p != m.self && p.alive && (p.Voter || m.lists.Active.Has(p.Name)) {
+		if alone && p != m.self && p.alive && (p.Voter || m.lists.Active.Has(p.Name)) {
 			alone = false
 		}
 	}

@@ -374,7 +374,7 @@ func TestSurvivorBehindTheRelayingGateway(t *testing.T) {
 		b.step(elect.Reconfigure{Config: cfg})
 		for range 3 { // both are heard, directly and through the gateway, and hear us so
 			for n, inst := range map[elect.Node]elect.Instance{"a": 11, "c": 31} {
-				beat := elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp, Relayed: []elect.Node{"b"}}
+				beat := elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp, Relayed: true}
 				b.hear(n, inst, beat)
 				b.seq[n]++
 				b.step(elect.Received{From: n, Instance: inst, Seq: b.seq[n], Msg: beat, Relayed: true})

@@ -20,6 +20,9 @@ func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
 // answer answers every item in one packet.
 func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	ans := Answer{Re: seq, Prevote: a.Prevote}
+	if len(a.Items) > 0 && m.votes() {
+		ans.Items = make([]AnswerItem, 0, len(a.Items))
+	}
 	for _, it := range a.Items {
 		v := m.leased(it.VIP)
 		if v == nil {
@@ -80,18 +83,19 @@ func (m *Machine) grant(v *vip, g Grant) {
 	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
 		m.dirty = true
 		m.durableDue = m.durableDue || g.Epoch > m.durable.Highest[v.highestKey()]
+		v.grant = &g
 	}
-	m.promise(v, &g)
+	m.promiseUntil(v, g.until)
 	v.saw(g.Epoch)
 	if g.Holder != m.self.Name {
 		m.abandon(v)
 	}
 }
 
-func (m *Machine) promise(v *vip, g *Grant) {
-	v.grant = g
+func (m *Machine) promiseUntil(v *vip, end Instant) {
+	v.grant.until = end
 	if !v.Lock { // the runtime directory has no room for names that come and go: honoured for one full lease
-		m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, g.Epoch, g.until})
+		m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, v.grant.Epoch, end})
 	}
 }
 
@@ -138,7 +142,8 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 	}
 	v.saw(r.Epoch + 1)
 	m.durableDue = true
-	m.promise(v, &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease, until: m.now.Add(r.Lease)})
+	v.grant = &Grant{Holder: r.Successor, Instance: r.SuccessorInstance, Epoch: r.Epoch + 1, Lease: r.Lease}
+	m.promiseUntil(v, m.now.Add(r.Lease))
 	return true
 }
 

@@ -132,7 +132,8 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	c.lists(&m.Lists)
 	c.duration(&m.Lease, maxLease)
 	enum(c, &m.SIP, elect.SIPUnknown, lastSIPState)
-	c.flags(&m.Drained, &m.HeldDown)
+	enum(c, &m.Rest, elect.SIPUnknown, lastSIPState)
+	c.flags(&m.Drained, &m.HeldDown, &m.AllReach, &m.Relayed)
 	c.duration(&m.Frozen, maxAge)
 	for i := range list(c, &m.Observes, maxNodes) {
 		name(c, &m.Observes[i].Node, required)
@@ -143,9 +144,6 @@ func (c *coder) heartbeat(m *elect.Heartbeat) {
 	}
 	for i := range list(c, &m.Reaches, maxVIPs) {
 		c.vip(&m.Reaches[i], required)
-	}
-	for i := range list(c, &m.Relayed, maxNodes) {
-		name(c, &m.Relayed[i], required)
 	}
 	for i := range list(c, &m.Holds, maxVIPs) {
 		c.hold(&m.Holds[i])

@@ -168,7 +168,12 @@ func (n *node) counted(t testing.TB, what string, get func(Counters) uint64, wan
 // returns the next free sequence number.
 func meetUp(t testing.TB, a, b *node) elect.Seq {
 	t.Helper()
-	seq := elect.Seq(1)
+	return meetUpFrom(t, a, b, 1)
+}
+
+// meetUpFrom is meetUp of nodes that have numbered packets below seq.
+func meetUpFrom(t testing.TB, a, b *node, seq elect.Seq) elect.Seq {
+	t.Helper()
 	var heardA, heardB bool
 	eventually(t, fmt.Sprintf("%s and %s hear each other", a.self, b.self), func() bool {
 		a.mustSend(t, b.self, seq, elect.Heartbeat{})

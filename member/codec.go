@@ -8,12 +8,14 @@ import (
 	"fmt"
 
 	"sipalive/elect"
+	"sipalive/keyring"
 )
 
 // Packet is one datagram between two agents.
 type Packet struct {
 	Header
-	Msg elect.Message // nil: a hello, which carries only the header's nonces
+	Msg  elect.Message   // nil: a hello, which carries only the header's nonces
+	Keys keyring.Message // in a hello: it is about keys instead
 }
 
 // Header is what member adds to every message.
@@ -34,7 +36,7 @@ type Header struct {
 // bounds stays far below them.
 const (
 	magic   = 0x53
-	version = 3
+	version = 4
 
 	maxName   = 63
 	maxVIPID  = 96  // a role's identity is its name with a prefix
@@ -66,6 +68,8 @@ const (
 	kindKept      = 13
 
 	kindConnections = 14
+	kindKeysAsk     = 15
+	kindKeysTell    = 16
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out
@@ -75,11 +79,15 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	b, err = appendBody(b, p.Msg)
+	if p.Keys != nil {
+		b, err = appendKeys(b, p.Keys)
+	} else {
+		b, err = appendBody(b, p.Msg)
+	}
 	if err != nil {
 		return dst, err
 	}
-	if (p.Seq == 0) != (p.Msg == nil) {
+	if (p.Seq == 0) != (p.Msg == nil) || p.Msg != nil && p.Keys != nil {
 		return dst, errors.New("encode packet: sequence number 0 is for a hello alone")
 	}
 	if len(b)-len(dst) > maxPacket {
@@ -91,14 +99,19 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 // Decode reads one packet. It is strict: anything out of bounds, not in its
 // shortest form or left over is an error, so that every accepted packet has
 // exactly one encoding. The packet shares no memory with b.
-func Decode(b []byte) (Packet, error) {
+func Decode(b []byte) (Packet, error) { return (*Reader)(nil).Decode(b) }
+
+// Decode is the package's, with a memory.
+func (r *Reader) Decode(b []byte) (Packet, error) {
 	if len(b) > maxPacket {
 		return Packet{}, errors.New("decode packet: too long")
 	}
-	c := coder{b: b, decoding: true}
+	c := coder{b: b, decoding: true, known: r}
 	var p Packet
 	c.header(&p.Header)
-	p.Msg = c.decodeBody()
+	if p.Keys = c.decodeKeys(); p.Keys == nil {
+		p.Msg = c.decodeBody()
+	}
 	if c.err == nil && len(c.b) > 0 {
 		c.fail("bytes left over")
 	}

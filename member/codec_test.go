@@ -2,6 +2,7 @@ package member
 
 import (
 	"bytes"
+	"fmt"
 	"go/ast"
 	"go/token"
 	"net/netip"
@@ -193,10 +194,9 @@ func TestTextIsCutAndCleaned(t *testing.T) {
 // home is the heartbeat of the home case: three nodes, holding one VIP.
 func home() Packet {
 	return Packet{Header: header, Msg: elect.Heartbeat{
-		Config: 1, Lease: time.Second, SIP: elect.SIPUp,
-		Lists:    elect.Lists{File: elect.VoterList{"pbx1", "pbx2", "pbx3"}, Active: elect.VoterList{"pbx1", "pbx2", "pbx3"}},
-		Observes: []elect.Observation{{Node: "pbx2", SIP: elect.SIPUp}, {Node: "pbx3", SIP: elect.SIPUp}},
-		Holds:    []elect.Hold{{VIP: "192.0.2.101", Epoch: 7, Age: time.Hour, Cause: elect.CauseCrash}, {VIP: "role:cdr", Epoch: 3}},
+		Config: 1, Lease: time.Second, SIP: elect.SIPUp, Rest: elect.SIPUp, AllReach: true, Relayed: true,
+		Lists: elect.Lists{File: elect.VoterList{"pbx1", "pbx2", "pbx3"}, Active: elect.VoterList{"pbx1", "pbx2", "pbx3"}},
+		Holds: []elect.Hold{{VIP: "192.0.2.101", Epoch: 7, Age: time.Hour, Cause: elect.CauseCrash}, {VIP: "role:cdr", Epoch: 3}},
 	}}
 }
 
@@ -204,6 +204,47 @@ func TestEncodeAllocatesNothing(t *testing.T) {
 	p, buf := home(), make([]byte, 0, 1500)
 	if n := testing.AllocsPerRun(100, func() { buf, _ = Encode(buf[:0], p) }); n > 0 {
 		t.Errorf("%v allocations per packet", n)
+	}
+}
+
+// TestDecodeAllocatesLittle: of a heartbeat only what is its own, for a receiver
+// that has heard one like it: the message, and one slice for what is held.
+func TestDecodeAllocatesLittle(t *testing.T) {
+	buf, r := mustEncode(t, home()), NewReader()
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := r.Decode(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 3 {
+		t.Errorf("%v allocations per heartbeat", n)
+	}
+}
+
+// TestReaderRemembers: packets read by one reader say what each says alone, and
+// nothing of a packet is written by the next.
+func TestReaderRemembers(t *testing.T) {
+	r := NewReader()
+	var kept, want []Packet
+	for i := range 3 * remembered {
+		p := home()
+		h := p.Msg.(elect.Heartbeat)
+		voters := elect.NewVoterList("pbx1", elect.Node(fmt.Sprintf("v%d", i%7)), elect.Node(fmt.Sprintf("w%d", i)))
+		h.Lists = elect.Lists{File: voters, Active: voters[:1+i%3]}
+		h.Holds = []elect.Hold{{VIP: elect.VIPID(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()), Epoch: elect.Epoch(i)}}
+		p.Msg = h
+		got, err := r.Decode(mustEncode(t, p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i%97 == 0 {
+			kept, want = append(kept, got), append(want, p)
+		}
+		if len(r.names) > remembered || len(r.vips) > remembered {
+			t.Fatalf("%d names and %d VIPs remembered", len(r.names), len(r.vips))
+		}
+	}
+	if diff := cmp.Diff(want, kept); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -217,10 +258,10 @@ func BenchmarkEncode(b *testing.B) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	buf := mustEncode(b, home())
+	buf, r := mustEncode(b, home()), NewReader()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := Decode(buf); err != nil {
+		if _, err := r.Decode(buf); err != nil {
 			b.Fatal(err)
 		}
 	}

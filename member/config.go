@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sipalive/elect"
+	"sipalive/keyring"
 )
 
 // Config is what the network needs to know.
@@ -30,8 +31,12 @@ type Config struct {
 	// agent's loop. It may be called before Start returns.
 	Deliver func(elect.Received)
 
+	// OnKeys takes what a peer says about keys, from a receiving goroutine: it must
+	// not wait. nil: nothing of that is heard.
+	OnKeys func(from elect.Node, m keyring.Message)
+
 	// Relay sends a datagram to a peer's port through the gateway (§4.6); nil:
-	// nothing goes that way. It is called as Send is, and must not wait.
+	// nothing goes that way. It is called by whoever sends, and must not wait.
 	Relay func(to elect.Node, datagram []byte) error
 
 	Rejoin time.Duration // between looks for peers that gossip lost; default 3 s

@@ -23,6 +23,7 @@ type Counters struct {
 	Accepted uint64 // messages delivered
 	Hellos   uint64 // hellos heard
 	Gossip   uint64 // datagrams passed on to memberlist
+	Keys     uint64 // messages about keys handed on
 
 	Garbage       uint64 // not a packet of ours in form
 	WrongLabel    uint64 // another cluster's
@@ -36,6 +37,7 @@ type Counters struct {
 	StaleInstance uint64 // of an instance that has been replaced
 	Unproven      uint64 // of an instance that has not echoed our nonce yet
 	GossipDropped uint64 // memberlist did not keep up
+	KeysDropped   uint64 // questions about keys beyond what is answered
 
 	ReceiveErrors  uint64
 	StreamsRefused uint64 // TCP: not from a peer, too many, or not a stream of ours
@@ -54,6 +56,7 @@ type counts struct {
 	Replayed, StaleInstance, Unproven            atomic.Uint64
 	GossipDropped, ReceiveErrors, StreamsRefused atomic.Uint64
 	Joins, JoinsFailed, Relayed, RelayErrors     atomic.Uint64
+	Keys, KeysDropped                            atomic.Uint64
 	GossipWarnings, GossipErrors                 atomic.Uint64
 }
 
@@ -66,6 +69,7 @@ func (c *counts) copy() Counters {
 		UnknownSender: c.UnknownSender.Load(), Self: c.Self.Load(), Misdirected: c.Misdirected.Load(), Duplicate: c.Duplicate.Load(),
 		Replayed: c.Replayed.Load(), StaleInstance: c.StaleInstance.Load(), Unproven: c.Unproven.Load(),
 		GossipDropped: c.GossipDropped.Load(), ReceiveErrors: c.ReceiveErrors.Load(), StreamsRefused: c.StreamsRefused.Load(),
+		Keys: c.Keys.Load(), KeysDropped: c.KeysDropped.Load(),
 		Joins: c.Joins.Load(), JoinsFailed: c.JoinsFailed.Load(),
 		GossipWarnings: c.GossipWarnings.Load(), GossipErrors: c.GossipErrors.Load(),
 	}

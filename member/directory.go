@@ -68,6 +68,12 @@ func newPeer(c Peer, port uint16, paths int) *peer {
 // that is heard or sent meanwhile is lost. What a node that stays has proven of
 // its instance stays proven. An error changes nothing.
 func (n *Network) Reconfigure(peers []Peer, keys [][]byte) error {
+	n.changing.Lock()
+	defer n.changing.Unlock()
+	return n.reconfigure(peers, keys)
+}
+
+func (n *Network) reconfigure(peers []Peer, keys [][]byte) error {
 	before := n.directory()
 	cfg := before.config
 	cfg.Peers, cfg.Keys = peers, keys

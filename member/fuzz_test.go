@@ -118,6 +118,11 @@ func FuzzDecode(f *testing.F) {
 		f.Add(mustEncode(f, Packet{Header: header, Msg: filled(messages[name], &nonZero{})}))
 	}
 	f.Add(mustEncode(f, home()))
+	for _, m := range aboutKeys() {
+		h := header
+		h.Seq = 0
+		f.Add(mustEncode(f, Packet{Header: h, Keys: m}))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := Decode(b)
 		if err != nil {

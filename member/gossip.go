@@ -26,6 +26,7 @@ func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c.Logger = log.New(n.log, "", 0)
 	c.LogOutput = nil
 	c.Alive = configured{n}
+	c.Ping = &n.pings
 	// A probe in flight lasts at most one interval, also on a node that
 	// memberlist finds slow, and opens no TCP connection to a dead host.
 	c.AwarenessMaxMultiplier = 1
@@ -55,6 +56,36 @@ func (c configured) NotifyAlive(m *memberlist.Node) error {
 		return fmt.Errorf("node %q at %s is not configured", m.Name, m.Addr)
 	}
 	return nil
+}
+
+// pings remembers who answered gossip's pings: UDP from our port to the peer's and
+// back, what a heartbeat heard does not show. memberlist asks one node a second.
+type pings struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// AckPayload is part of memberlist.PingDelegate.
+func (p *pings) AckPayload() []byte { return nil }
+
+// NotifyPingComplete is part of memberlist.PingDelegate.
+func (p *pings) NotifyPingComplete(other *memberlist.Node, _ time.Duration, _ []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		p.last = map[string]time.Time{}
+	}
+	p.last[other.Name] = time.Now()
+}
+
+// Answered is how long ago a peer answered a ping over UDP, sent to it directly;
+// ever is false where none has yet. Gossip asks one peer a second in turn, and none
+// that it takes for dead until it has joined it again. For display.
+func (n *Network) Answered(peer elect.Node) (ago time.Duration, ever bool) {
+	n.pings.mu.Lock()
+	defer n.pings.mu.Unlock()
+	at, ever := n.pings.last[string(peer)]
+	return time.Since(at), ever
 }
 
 // rejoin looks, every interval and up to half of it more, for configured peers

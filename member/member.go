@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"sipalive/elect"
+	"sipalive/keyring"
 )
 
 // Network is this node's connection to its peers.
@@ -21,10 +22,14 @@ type Network struct {
 	transport *transport
 	list      *memberlist.Memberlist
 	log       *gossipLog
+	pings     pings
 	count     *counts
 	deliver   func(elect.Received)
 	relay     func(elect.Node, []byte) error
+	onKeys    func(elect.Node, keyring.Message)
 	out       *sender // Send's
+
+	changing sync.Mutex // held while the directory is replaced
 
 	order sync.Mutex // from a verdict to its delivery; taken before mu
 	mu    sync.Mutex // guard and what peers remember; never held over I/O
@@ -45,6 +50,9 @@ type peer struct {
 	lastSeq elect.Seq
 	lastAt  time.Time
 	spent   time.Time // greetings, see mayGreet
+
+	keysSpent        time.Time // the same for answers about keys
+	opened, wrongKey atomic.Uint64
 }
 
 // Start binds the configured addresses, says hello to every peer and begins to
@@ -61,7 +69,7 @@ func Start(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.transport, n.relay = t, cfg.Relay
+	n.transport, n.relay, n.onKeys = t, cfg.Relay, cfg.OnKeys
 	random := oneAtATime(cfg.Random)
 	n.guard = NewGuard(cfg.Self, cfg.Instance, random)
 	n.out = n.newSender()

@@ -11,13 +11,14 @@ import (
 // receiver is the goroutine of one local address.
 type receiver struct {
 	*sender
+	known *Reader
 	plain []byte
 }
 
 // receive reads a socket until it is closed. Hostile input is counted and
 // dropped; nothing of it can end the loop.
 func (n *Network) receive(from *path) {
-	r := &receiver{sender: n.newSender(), plain: make([]byte, 0, 1<<16)}
+	r := &receiver{sender: n.newSender(), known: NewReader(), plain: make([]byte, 0, 1<<16)}
 	buf := make([]byte, 1<<16)
 	for {
 		size, source, err := from.udp.ReadFromUDPAddrPort(buf)
@@ -53,18 +54,22 @@ func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 		n.count.WrongLabel.Add(1)
 	case err == errWrongKey:
 		n.count.WrongKey.Add(1)
+		owner.wrongKey.Add(1)
 	case err != nil || len(plain) == 0:
 		n.count.Garbage.Add(1)
-	case plain[0] != userMessage:
-		n.transport.pass(b, source)
 	default:
-		r.message(plain[1:], d, owner)
+		owner.opened.Add(1)
+		if plain[0] != userMessage {
+			n.transport.pass(b, source)
+		} else {
+			r.message(plain[1:], d, owner)
+		}
 	}
 }
 
 func (r *receiver) message(b []byte, d *directory, owner *peer) {
 	n := r.n
-	p, err := Decode(b)
+	p, err := r.known.Decode(b)
 	if err != nil {
 		n.count.Garbage.Add(1)
 		return
@@ -76,6 +81,8 @@ func (r *receiver) message(b []byte, d *directory, owner *peer) {
 		n.count.UnknownSender.Add(1)
 	case sender != owner:
 		n.count.WrongSource.Add(1)
+	case p.Keys != nil:
+		r.keys(p, owner)
 	case p.Msg == nil:
 		r.hello(p.Header, owner)
 	default:

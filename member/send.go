@@ -127,12 +127,12 @@ func (p *peer) keep(out elect.Outgoing, body []byte) {
 
 // mayGreet moves the time up to which greetings are spent: one more costs
 // helloSpacing, and at most helloBurst of it may be saved up.
-func (p *peer) mayGreet(now time.Time) bool {
-	if earliest := now.Add(-helloBurst * helloSpacing); p.spent.Before(earliest) {
-		p.spent = earliest
+func mayGreet(spent *time.Time, now time.Time) bool {
+	if earliest := now.Add(-helloBurst * helloSpacing); spent.Before(earliest) {
+		*spent = earliest
 	}
-	if next := p.spent.Add(helloSpacing); !next.After(now) {
-		p.spent = next
+	if next := spent.Add(helloSpacing); !next.After(now) {
+		*spent = next
 		return true
 	}
 	return false
@@ -146,7 +146,7 @@ func (s *sender) greet(p *peer, owed bool) {
 	now := time.Now()
 	n.mu.Lock()
 	resend := p.lastSeq != 0 && now.Sub(p.lastAt) < resendWithin
-	if !resend && !owed || !p.mayGreet(now) {
+	if !resend && !owed || !mayGreet(&p.spent, now) {
 		n.mu.Unlock()
 		return
 	}

@@ -32,6 +32,7 @@ const (
 type coder struct {
 	b        []byte // encoding: written so far; decoding: still to read
 	decoding bool
+	known    *Reader
 	err      error
 }
 
@@ -215,13 +216,16 @@ func (c *coder) voters(l *elect.VoterList) {
 		return
 	}
 	if c.decoding && n > 0 {
-		*l = make(elect.VoterList, n-1)
+		*l = c.known.room(n - 1)
 	}
 	for i := range *l {
 		name(c, &(*l)[i], required)
 		if i > 0 && (*l)[i-1] >= (*l)[i] {
 			c.fail("voters not sorted") // elect searches them by halves
 		}
+	}
+	if c.decoding && n > 0 {
+		*l = c.known.voters(*l)
 	}
 }
 
@@ -241,7 +245,7 @@ func name[T ~string](c *coder, v *T, least int) {
 		c.fail("not a name")
 		return
 	}
-	*v = T(b)
+	*v = T(c.known.name(b))
 }
 
 // vip carries an identity in 5 or 17 bytes if it is a canonical address, as
@@ -270,18 +274,18 @@ func (c *coder) readVIP(least int) elect.VIPID {
 	switch c.byte() {
 	case 4:
 		if b := c.take(4); b != nil {
-			return elect.VIPID(netip.AddrFrom4([4]byte(b)).String())
+			return c.known.vip(netip.AddrFrom4([4]byte(b)))
 		}
 	case 6:
 		if b := c.take(16); b != nil {
-			return elect.VIPID(netip.AddrFrom16([16]byte(b)).String())
+			return c.known.vip(netip.AddrFrom16([16]byte(b)))
 		}
 	case 0:
 		n := int(c.byte())
 		b := c.take(n)
 		if n >= least && n <= maxVIPID && printable(b) {
 			if _, address := canonical(string(b)); !address {
-				return elect.VIPID(b)
+				return elect.VIPID(c.known.name(b))
 			}
 		}
 	}

@@ -1,6 +1,10 @@
 package platform
 
-import "golang.org/x/sys/unix"
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
 
 // capabilities are those that some part of the agent asks for.
 var capabilities = map[string]uint{
@@ -21,10 +25,20 @@ var capabilities = map[string]uint{
 // MissingCapabilities returns those of names that the calling thread does not
 // have in effect, in the order asked. A name it does not know is missing.
 func MissingCapabilities(names ...string) []string {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	missing, err := MissingCapabilitiesOf(0, names...)
+	if err != nil {
+		return names
+	}
+	return missing
+}
+
+// MissingCapabilitiesOf is MissingCapabilities for the main thread of a process; 0 is
+// the calling thread.
+func MissingCapabilitiesOf(pid int, names ...string) ([]string, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3, Pid: int32(pid)}
 	var data [2]unix.CapUserData // version 3: two words of 32 capabilities each
 	if err := unix.Capget(&header, &data[0]); err != nil {
-		return names
+		return nil, fmt.Errorf("ask for the capabilities of process %d: %w", pid, err)
 	}
 	var missing []string
 	for _, name := range names {
@@ -33,5 +47,5 @@ func MissingCapabilities(names ...string) []string {
 			missing = append(missing, name)
 		}
 	}
-	return missing
+	return missing, nil
 }

@@ -20,8 +20,8 @@ type Listener struct {
 	Local   netip.AddrPort
 }
 
-// Listeners are the sockets that the programs of those names wait on, in the
-// network namespace of the caller, each once. It reads /proc: what a process has
+// Listeners are the sockets that the programs of those names wait on, those of every
+// program without a name, in the network namespace of the caller, each once. It reads /proc: what a process has
 // open is shown to root and to the process's user alone.
 func Listeners(programs ...string) ([]Listener, error) {
 	waiting := map[string]Listener{} // by the socket's inode
@@ -45,7 +45,7 @@ func Listeners(programs ...string) ([]Listener, error) {
 	for _, name := range names {
 		comm, err := os.ReadFile(name) // a process may be gone meanwhile
 		program := strings.TrimSpace(string(comm))
-		if err != nil || !slices.Contains(programs, program) {
+		if err != nil || len(programs) > 0 && !slices.Contains(programs, program) {
 			continue
 		}
 		for _, inode := range socketsOf(filepath.Dir(name)) {

@@ -325,6 +325,7 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	p.remember(f, o)
 	previous, misses := p.judge.verdict, p.judge.bad
 	changed := p.judge.note(o)
+	since := p.restsOn(f, o)
 	p.mu.Lock()
 	p.stats.note(a, o, now)
 	p.report.Verdict, p.report.Misses, p.report.Err = p.judge.verdict, p.judge.bad, nil
@@ -355,9 +356,29 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	if changed || asked || suspicion || p.opts.Every {
 		p.opts.Deliver(Result{
 			Answer: a, Target: p.target, Verdict: p.judge.verdict, Previous: previous, Changed: changed,
-			Outcome: o, Asked: asked, Misses: p.judge.bad, Err: err, Started: f.started, At: now,
+			Outcome: o, Asked: asked, Misses: p.judge.bad, Err: err, Started: f.started, At: now, Since: since,
 		})
 	}
+}
+
+// restsOn is when the first of the probes began that the verdict now rests on. One
+// probe that brings no good answer confirms an earlier silence, and does not renew it.
+func (p *Prober) restsOn(f flight, o Outcome) time.Time {
+	if o == Answered {
+		p.missed = p.missed[:0]
+		return f.started
+	}
+	p.missed = append(p.missed, f.started)
+	if most := p.target.Fall; len(p.missed) > most {
+		p.missed = slices.Delete(p.missed, 0, len(p.missed)-most)
+	}
+	switch {
+	case o == PortRefused, !p.judge.down():
+		p.since = f.started
+	case len(p.missed) == p.target.Fall:
+		p.since = p.missed[0]
+	}
+	return p.since
 }
 
 // regular is when the probe after one that started then is due.

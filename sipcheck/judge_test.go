@@ -3,6 +3,7 @@ package sipcheck
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // One letter per outcome, one per verdict after it: a answered, s silence,
@@ -69,5 +70,27 @@ func TestWordsOfVerdictsAndOutcomes(t *testing.T) {
 	const want = "unknown up silent refused unhealthy unanswered answered unhealthy code port refused"
 	if got := strings.Join(words, " "); got != want {
 		t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
+// TestWhatAVerdictRestsOn: a suspicion on its probe, a silence on fall of them, and one
+// that is confirmed after a good answer still on those that it was drawn from.
+func TestWhatAVerdictRestsOn(t *testing.T) {
+	p := &Prober{target: Target{Fall: 3, Rise: 3}, judge: judge{fall: 3, rise: 3}}
+	begin := time.Now()
+	for i, step := range []struct {
+		outcome Outcome
+		since   int // the probe, counted from 0
+	}{
+		{Answered, 0}, {Unanswered, 1}, {Unanswered, 2}, {Unanswered, 1}, {Unanswered, 2}, // silent from the third on
+		{Answered, 5}, {Unanswered, 2}, {Unanswered, 2}, {Unanswered, 6}, // rising, and silent again
+		{PortRefused, 9}, {Unanswered, 8}, {Unanswered, 9}, {PortRefused, 12},
+		{Answered, 13}, {Answered, 14}, {Answered, 15}, {Unanswered, 16}, // up
+	} {
+		started := begin.Add(time.Duration(i) * time.Second)
+		p.judge.note(step.outcome)
+		if got, want := p.restsOn(flight{started: started}, step.outcome), begin.Add(time.Duration(step.since)*time.Second); !got.Equal(want) {
+			t.Errorf("probe %d: since %v, want %v", i, got.Sub(begin), want.Sub(begin))
+		}
 	}
 }

@@ -78,6 +78,10 @@ type Prober struct {
 	lastUrge time.Time // when hurry was last acted on
 	urgent   bool      // hurry, taken but not yet acted on
 	lastEnd  time.Time // when the end of an idle connection last caused a probe
+	// When the last Fall probes began, as far as none had a good answer since, and when
+	// the first of those that the verdict rests on.
+	missed []time.Time
+	since  time.Time
 }
 
 // NewProber makes a prober for one target; zero fields of t get the defaults. It

@@ -536,13 +536,13 @@ func TestZeroTargetGetsDefaults(t *testing.T) {
 	}
 }
 
-// BenchmarkProbe is one Probe against a server in this process: there and back.
-func BenchmarkProbe(b *testing.B) {
+// echo is a server in this process.
+func echo(tb testing.TB) netip.AddrPort {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
-	defer conn.Close()
+	tb.Cleanup(func() { conn.Close() })
 	go func() { // as little as possible: its work is in the figure
 		buf, out := make([]byte, 65535), []byte(nil)
 		for {
@@ -556,7 +556,35 @@ func BenchmarkProbe(b *testing.B) {
 			conn.WriteToUDPAddrPort(out, from)
 		}
 	}()
-	target := quick(conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// TestProbeAllocatesLittle bounds what one probe costs the garbage collector, the
+// server of this process and the result's way to the test included.
+func TestProbeAllocatesLittle(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates: checked without it")
+		return
+	}
+	target := quick(echo(t))
+	target.Interval = time.Hour
+	p := launch(t, target, Options{})
+	p.change(Up)
+	n := testing.AllocsPerRun(100, func() {
+		if _, err := p.Probe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-p.results
+	})
+	t.Logf("%v allocations", n)
+	if n > 48 {
+		t.Errorf("%v allocations for a probe", n)
+	}
+}
+
+// BenchmarkProbe is one Probe against a server in this process: there and back.
+func BenchmarkProbe(b *testing.B) {
+	target := quick(echo(b))
 	target.Interval = time.Hour
 	p := launch(b, target, Options{})
 	p.change(Up)

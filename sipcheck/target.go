@@ -127,6 +127,7 @@ type Result struct {
 	Err      error   // why no answer came; nil when one did
 	Started  time.Time
 	At       time.Time // when the probe ended
+	Since    time.Time // when the first of the probes that Verdict rests on began: Fall of them for silence
 }
 
 // Stats counts since the prober was made. Packets, not probes, for Sent.

@@ -19,7 +19,11 @@ import (
 // addresses. Like `ip address add IP/32 dev IF noprefixroute proto 187`.
 //
 // On error the VIP may be bound; Bind again or Unbind.
-func (t *Table) Bind(a Address) error { return t.bindOrSay(a, forever) }
+func (t *Table) Bind(a Address) error { return t.BindSeeing(nil, a) }
+
+// BindSeeing is Bind without another look for other copies, where the View has
+// shown none.
+func (t *Table) BindSeeing(v *View, a Address) error { return t.bindOrSay(v, a, forever) }
 
 // Reachable is nil if somebody could hear a.IP on a.Interface: it is there, set
 // up, and has its carrier. Bind works without; nothing it sends is an error then.
@@ -38,10 +42,15 @@ func (t *Table) Reachable(a Address) error {
 // Renew comes in time: not before valid has passed, and up to 2.3 s later
 // (lifetimes are whole seconds, and the kernel looks at them once in a while).
 // Bound already for a time, it changes nothing: its end neither.
-func (t *Table) BindFor(a Address, valid time.Duration) error { return t.bindOrSay(a, seconds(valid)) }
+func (t *Table) BindFor(a Address, valid time.Duration) error { return t.BindForSeeing(nil, a, valid) }
 
-func (t *Table) bindOrSay(a Address, life lifetime) error {
-	if err := t.bind(a, life); err != nil {
+// BindForSeeing is to BindFor what BindSeeing is to Bind.
+func (t *Table) BindForSeeing(v *View, a Address, valid time.Duration) error {
+	return t.bindOrSay(v, a, seconds(valid))
+}
+
+func (t *Table) bindOrSay(v *View, a Address, life lifetime) error {
+	if err := t.bind(v, a, life); err != nil {
 		return fmt.Errorf("bind %s/%d on %s: %w", a.IP, a.IP.BitLen(), a.Interface, explain(err))
 	}
 	return nil
@@ -66,7 +75,7 @@ func (t *Table) Renew(a Address, valid time.Duration) error {
 	return nil
 }
 
-func (t *Table) bind(a Address, life lifetime) error {
+func (t *Table) bind(v *View, a Address, life lifetime) error {
 	if err := t.check(a); err != nil {
 		return err
 	}
@@ -76,7 +85,7 @@ func (t *Table) bind(a Address, life lifetime) error {
 	}
 	err = t.add(index, a.IP, unix.NLM_F_EXCL, life)
 	existed := errors.Is(err, unix.EEXIST)
-	if err != nil && !existed {
+	if err != nil && !existed || err == nil && v.Absent(a.IP) {
 		return err
 	}
 	all, err := t.list()
@@ -170,21 +179,28 @@ func (t *Table) settle(e entry, life lifetime) error {
 // Unbind removes a.IP from every interface, whatever its prefix length and
 // whoever bound it. Not bound, it does nothing. The connection-tracking entries
 // of the VIP outlive it: call FlushConntrack, off the fast path.
-func (t *Table) Unbind(a Address) error {
-	if err := t.unbind(a); err != nil {
+func (t *Table) Unbind(a Address) error { return t.UnbindSeeing(nil, a) }
+
+// UnbindSeeing is Unbind without another look for other copies, where the View has
+// shown none.
+func (t *Table) UnbindSeeing(v *View, a Address) error {
+	if err := t.unbind(v, a); err != nil {
 		return fmt.Errorf("unbind %s: %w", a.IP, explain(err))
 	}
 	return nil
 }
 
-func (t *Table) unbind(a Address) error {
+func (t *Table) unbind(v *View, a Address) error {
 	if err := t.check(a); err != nil {
 		return err
 	}
 	// First what is nearly always all there is, without looking. Should it fail,
 	// so will the second try below, and say why.
 	if index, err := platform.InterfaceIndex(t.socket.GetFd(), a.Interface); err == nil {
-		_ = t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
+		err := t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
+		if err == nil && v.only(a.IP, index) {
+			return nil
+		}
 	}
 	all, err := t.list()
 	if err != nil {

@@ -60,6 +60,32 @@ func TestFlushConntrack(t *testing.T) {
 	}
 }
 
+// Many VIPs are looked for in one walk through the table, or one per family.
+func TestFlushConntrackOfMany(t *testing.T) {
+	ns, table := host(t)
+	var all []netip.Addr
+	var managed []Address
+	for i := range byte(20) {
+		ip := netip.AddrFrom4([4]byte{192, 0, 2, 101 + i})
+		all, managed = append(all, ip), append(managed, Address{ip, "eth0"})
+		track(t, ns, "198.51.100.7", ip.String(), 5070)
+		track(t, ns, ip.String(), "198.51.100.7", 5071)
+	}
+	track(t, ns, "192.0.2.11", "198.51.100.7", 5074)
+	must(t, table.Manage(managed))
+	if n := len(walks(all)); n != 1 {
+		t.Errorf("%d walks", n)
+	}
+	if n := len(walks(append(all, netip.MustParseAddr("2001:db8::1")))); n != 2 {
+		t.Errorf("%d walks for both families", n)
+	}
+	deleted, err := table.FlushConntrack(all[:19]...)
+	must(t, err)
+	if got := tracked(t, ns); deleted != 38 || !slices.Equal(got, []string{"192.0.2.11>198.51.100.7", "192.0.2.120>198.51.100.7", "198.51.100.7>192.0.2.120"}) {
+		t.Errorf("deleted %d, left are %q", deleted, got)
+	}
+}
+
 // A kernel that does not filter sends every connection; we look ourselves.
 func TestSideMatches(t *testing.T) {
 	ip := netip.MustParseAddr("192.0.2.101")
@@ -72,14 +98,15 @@ func TestSideMatches(t *testing.T) {
 		return b
 	}
 	vip, other := ip.As4(), [4]byte{198, 51, 100, 7}
-	if m := tuple(vip, other); !source.matches(m, ip) || destination.matches(m, ip) {
+	from, to := walks([]netip.Addr{ip})[0], walks([]netip.Addr{ip})[1]
+	if m := tuple(vip, other); !from.matches(m) || to.matches(m) {
 		t.Error("from the VIP")
 	}
-	if m := tuple(other, vip); source.matches(m, ip) || !destination.matches(m, ip) {
+	if m := tuple(other, vip); from.matches(m) || !to.matches(m) {
 		t.Error("to the VIP")
 	}
 	for n, m := 0, tuple(vip, vip); n < len(m); n++ {
-		if destination.matches(m[:n], ip) {
+		if to.matches(m[:n]) {
 			t.Errorf("matched with %d bytes of %d", n, len(m))
 		}
 	}

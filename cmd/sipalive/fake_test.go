@@ -79,6 +79,16 @@ func (a fakeAgent) DrainQuietly(ctx context.Context, w control.WaitCalls, progre
 	return fmt.Sprintf("%d calls left; pbx1 is drained", w.MaxCalls), a.wait(ctx)
 }
 
+func (a fakeAgent) RotateKey(ctx context.Context, without []string, progress func(control.KeyStep)) (string, error) {
+	if len(without) == 0 {
+		return "", errors.New("key rotate: pbx3: no answer within 3s; nothing was changed")
+	}
+	for _, n := range []string{"pbx1", "pbx2"} {
+		progress(control.KeyStep{Node: n, Step: "accepts the new key", Key: "3a1f90b2"})
+	}
+	return "key rotated: 3a1f90b2 on pbx1, pbx2; not on " + without[0], a.wait(ctx)
+}
+
 func (a fakeAgent) Plan(ctx context.Context, without []string) (control.Plan, error) {
 	p := control.Plan{Without: without, VIPs: []control.PlannedVIP{{Name: "vip1", Holder: "pbx1", Would: "pbx1", Reason: "pbx1: holds it"}}}
 	for _, name := range without {

@@ -55,7 +55,7 @@ machine, which answers for the cluster.`
 // manualFiles are the places that the package and the unit use.
 var manualFiles = [][2]string{
 	{"/etc/sipalive/sipalive.toml", "The configuration, the same on every node: sipalive.toml(5)."},
-	{defaultKeyFile, "The key of the heartbeats, mode 0600, the same on every node."},
+	{defaultKeyFile, "The key of the heartbeats, mode 0600, the same on every node; sipalive key rotate writes it."},
 	{defaultRunDir, "Votes and leases, on a tmpfs: they outlive the agent, not the boot."},
 	{defaultRunDir + "/" + control.SocketName, "Where the commands reach the agent: root and the group sipalive."},
 	{defaultStateDir, "What has to outlive the boot: epochs, the active voter list, drains."},

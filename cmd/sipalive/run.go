@@ -27,6 +27,7 @@ import (
 	"sipalive/elect"
 	"sipalive/eventsocket"
 	"sipalive/hooks"
+	"sipalive/keyring"
 	"sipalive/member"
 	"sipalive/platform"
 	"sipalive/sipcheck"
@@ -113,9 +114,10 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	if err := sweep(&parts, log); err != nil {
 		return err
 	}
-	parts.Network = func(deliver func(elect.Received), relay func(elect.Node, []byte) error) (*member.Network, error) {
+	parts.Keyring = file.Keys
+	parts.Network = func(deliver func(elect.Received), onKeys func(elect.Node, keyring.Message), relay func(elect.Node, []byte) error) (*member.Network, error) {
 		m := memberConfig(&parts, file.Keys, deliver)
-		m.Relay = relay
+		m.OnKeys, m.Relay = onKeys, relay
 		return member.Start(m)
 	}
 	parts.Load = func() (agent.File, error) {

@@ -25,7 +25,10 @@ type Options struct {
 	Nodes  []string                           // default pbx1, pbx2, pbx3
 	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
 	Paths  Paths                              // by which the agents hear each other
+	Spread bool                               // vip2, vip4 ... are on the other network, of Paths
 	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
+	VIPNet netip.Prefix                       // of IPv4, where the VIPs are: many, behind a route of the router's; default the nodes' own
+	Home   func(i int) int                    // the node, counted from 0, that the i-th VIP prefers, counted from 0
 	TOML   string                             // appended to the top of the file: [timing], [sip] ...
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
 	Node   func(i int) string                 // lines added to the i-th [[node]], counted from 1
@@ -33,6 +36,7 @@ type Options struct {
 	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
 	Prefix string                             // of the namespaces
 	Ours   []netip.Addr                       // VIPs of a test's own file
+	Keys   bool                               // every node has a key file of its own: KeyFile
 	Aside  []string                           // interfaces that a test changes by its own hand
 }
 
@@ -42,9 +46,10 @@ type Paths int
 // The paths. SIP is asked by the first one; the VIPs are always on the service
 // network.
 const (
-	Service    Paths = iota // the VIPs' own
-	Management              // another, on which nothing else is
-	Both                    // the VIPs' own, and the other as address2
+	Service             Paths = iota // the VIPs' own
+	Management                       // another, on which nothing else is
+	Both                             // the VIPs' own, and the other as address2
+	BothManagementFirst              // the other, and the VIPs' own as address2
 )
 
 // Cluster is a lab with sipalive on it.
@@ -84,10 +89,17 @@ func Start(o Options) (*Cluster, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	c := &Cluster{Lab: l, opts: o, dir: dir, agents: make([]*lab.Process, len(o.Nodes)), pbxes: make([]*lab.Process, len(o.Nodes))}
+	next := o.VIPNet.Addr()
 	for i := range o.VIPs {
-		if o.IPv6 && i%2 == 1 {
+		switch {
+		case o.VIPNet.IsValid():
+			next = next.Next()
+			c.VIPs = append(c.VIPs, next)
+		case o.IPv6 && i%2 == 1:
 			c.VIPs = append(c.VIPs, l.VIP6(i+1))
-		} else {
+		case o.Spread && i%2 == 1:
+			c.VIPs = append(c.VIPs, lab.OnManagement(l.VIP(i+1)))
+		default:
 			c.VIPs = append(c.VIPs, l.VIP(i+1))
 		}
 	}
@@ -109,6 +121,11 @@ func memoryDir() string {
 }
 
 func (c *Cluster) begin() error {
+	if c.opts.VIPNet.IsValid() {
+		if err := c.RouteToSwitch(c.opts.VIPNet); err != nil {
+			return err
+		}
+	}
 	if err := c.writeConfig(); err != nil {
 		return err
 	}
@@ -140,8 +157,17 @@ func (c *Cluster) writeConfig() error {
 		return err
 	}
 	keyFile := filepath.Join(c.dir, "key")
-	if err := os.WriteFile(keyFile, []byte(key+"\n"), 0o600); err != nil {
-		return err
+	files := []string{keyFile}
+	if c.opts.Keys {
+		keyFile, files = "/proc/self/cwd/key", nil // one configuration for all: each agent has a directory of its own
+		for i := range c.opts.Nodes {
+			files = append(files, c.KeyFile(i))
+		}
+	}
+	for _, f := range files {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(f), 0o755), os.WriteFile(f, []byte(key+"\n"), 0o600)); err != nil {
+			return err
+		}
 	}
 	c.Config = filepath.Join(c.dir, "sipalive.toml")
 	return os.WriteFile(c.Config, []byte(c.toml(keyFile)), 0o644)
@@ -154,19 +180,28 @@ func (c *Cluster) toml(keyFile string) string {
 		if c.opts.IPv6 {
 			address = h.Addr6
 		}
-		if c.opts.Paths == Management {
-			address = h.Addr2
+		second := h.Addr2
+		if c.opts.Paths == Management || c.opts.Paths == BothManagementFirst {
+			address, second = h.Addr2, address
 		}
 		s += fmt.Sprintf("[[node]]\nname = %q\naddress = %q\n", h.Name, address)
-		if c.opts.Paths == Both {
-			s += fmt.Sprintf("address2 = %q\n", h.Addr2)
+		if c.opts.Paths == Both || c.opts.Paths == BothManagementFirst {
+			s += fmt.Sprintf("address2 = %q\n", second)
 		}
 		if c.opts.Node != nil {
 			s += c.opts.Node(i+1) + "\n"
 		}
 	}
 	for i, v := range c.VIPs {
-		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = \"eth0\"\nprefer = [%q]\n", VIPName(i), v, c.opts.Nodes[i%len(c.opts.Nodes)])
+		device := "eth0"
+		if c.opts.Spread && i%2 == 1 {
+			device = "eth1"
+		}
+		home := i % len(c.opts.Nodes)
+		if c.opts.Home != nil {
+			home = c.opts.Home(i)
+		}
+		s += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = %q\nprefer = [%q]\n", VIPName(i), v, device, c.opts.Nodes[home])
 		if c.opts.VIP != nil {
 			s += c.opts.VIP(i+1) + "\n"
 		}
@@ -177,10 +212,16 @@ func (c *Cluster) toml(keyFile string) string {
 // RunDir is a node's runtime directory.
 func (c *Cluster) RunDir(i int) string { return filepath.Join(c.dir, "run-"+c.opts.Nodes[i]) }
 
+// KeyFile is a node's own key file, where it has one: Options.Keys.
+func (c *Cluster) KeyFile(i int) string { return filepath.Join(c.dir, "keys-"+c.opts.Nodes[i], "key") }
+
 // StartAgent starts a node's agent.
 func (c *Cluster) StartAgent(i int) (err error) {
 	h := c.Node(i)
 	spec := lab.Spec{Name: "agent-" + h.Name, Path: c.opts.Binary, Args: []string{"run", "-c", c.Config, "--run-dir", c.RunDir(i)}}
+	if c.opts.Keys {
+		spec.Dir = filepath.Dir(c.KeyFile(i))
+	}
 	if c.opts.Agent != nil {
 		spec = c.opts.Agent(spec)
 	}

@@ -15,8 +15,9 @@ import (
 // TestIPv6: nodes that hear each other by IPv6, a VIP of IPv4 and one of IPv6,
 // behind a router with a link-local address.
 func TestIPv6(t *testing.T) {
-	s := start(t, cluster.Options{TOML: seldom, IPv6: true})
+	s := start(t, cluster.Options{TOML: calm, IPv6: true})
 	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
+	s.scene(t, "duplicate and rival", moves{0, 0}, s.duplicate6)
 	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
 	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
 	s.scene(t, "two of three die", moves{0, 1}, s.lastOfThree6)
@@ -34,8 +35,8 @@ func (s *site) lastOfThree6(t *testing.T, _ time.Duration) {
 	s.status(t, 2, "vip1 held by nobody", func(st control.Status) bool {
 		return st.VIPs[0].State == "vacant" && strings.Contains(st.VIPs[0].Reason, "heartbeats do not go through its gateway")
 	})
-	s.must(t, s.Restore(s.Node(0)))
-	s.must(t, s.Restore(s.Node(1)))
+	s.comeBack(t, 0)
+	s.comeBack(t, 1)
 	for v := range s.VIPs {
 		s.state(t, 2, v, "held")
 	}

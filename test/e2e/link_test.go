@@ -49,7 +49,7 @@ func (s *site) severed(t *testing.T, at time.Duration) {
 	watch(2 * time.Second)
 	s.undisturbed(t, at)
 	s.must(t, s.Heal())
-	agree()
+	watch(time.Second)
 	s.undisturbed(t, at)
 }
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -58,8 +59,12 @@ func start(t *testing.T, o cluster.Options) *site {
 	if s.arp, err = c.ObserveARP(0, ipv4...); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range c.VIPs {
-		phone, err := c.Phone().ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
+	for i, v := range c.VIPs {
+		caller := c.Phone()
+		if on := c.Node(len(c.Nodes()) - 1); on.Addr2.IsValid() && lab.OnManagement(c.VIP(i+1)) == v {
+			caller = on
+		}
+		phone, err := caller.ObserveSIP(netip.AddrPortFrom(v, 5060), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,15 +131,17 @@ func (s *site) settle(t *testing.T) {
 			s.must(t, s.StartAgent(i))
 		}
 	}
-	ctx, cancel := cluster.Deadline(patience)
-	defer cancel()
 	await(t, "the cluster at rest", s.atRest)
 	for v := range s.VIPs {
-		if home := s.home(v); s.holder(t, v) != home {
-			if _, err := s.Client(0).Do(ctx, control.Command{Kind: control.Failback}); err != nil {
-				t.Fatal(err)
+		// A cable that was just plugged in again is no carrier yet to its node.
+		await(t, cluster.VIPName(v)+" home", func(ctx context.Context) error {
+			h := s.holder(t, v)
+			if h == s.home(v) {
+				return nil
 			}
-		}
+			_, err := s.Client(0).Do(ctx, control.Command{Kind: control.Failback})
+			return errors.Join(fmt.Errorf("it is at %q", h), err)
+		})
 		s.hears(t, v, s.home(v), lab.Now())
 	}
 	await(t, "the cluster at rest and home", s.atRest)

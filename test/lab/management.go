@@ -14,6 +14,13 @@ const (
 	managementNIC    = "eth1"
 )
 
+// OnManagement is the address on the management network beside one on the switch.
+func OnManagement(a netip.Addr) netip.Addr {
+	ip := a.As4()
+	ip[2] += 2
+	return netip.AddrFrom4(ip)
+}
+
 func (l *Lab) buildManagement() error {
 	noSnooping := false
 	attrs := netlink.NewLinkAttrs()
@@ -26,9 +33,7 @@ func (l *Lab) buildManagement() error {
 		return fmt.Errorf("set bridge %s up: %w", managementBridge, err)
 	}
 	for _, h := range l.nodes {
-		ip := h.Addr.As4()
-		ip[2] += 2
-		h.Addr2 = netip.AddrFrom4(ip)
+		h.Addr2 = OnManagement(h.Addr)
 		if err := veth(l.bridge, managementPort(h), nil, h.ns, managementNIC, macOf(h.Addr2)); err != nil {
 			return err
 		}

@@ -216,6 +216,10 @@ type liveness struct {
 	told      bool
 }
 
+// Vacant is the longest time that a VIP had no holder since Watch, while a majority
+// was well.
+func (j *Judge) Vacant() time.Duration { return j.live.Longest }
+
 // lookEvery is how often the watch looks: what is vacant for less is not seen.
 const lookEvery = 250 * time.Millisecond
 

@@ -23,6 +23,7 @@ type Net struct {
 // it leaves, and when it would arrive.
 func (n *Node) transmit(to *Node, h member.Header, msg elect.Message) {
 	w := n.w
+	n.Meter.sends(h, msg)
 	copies := 1
 	if w.Net.Dup > 0 && w.Rand.Float64() < w.Net.Dup {
 		copies = 2
@@ -56,6 +57,7 @@ func (n *Node) arrive(h member.Header, msg elect.Message) {
 	if n.Machine == nil || n.cut2(h.From) {
 		return
 	}
+	n.Meter.hears(h, msg)
 	if n.paused {
 		n.backlog = append(n.backlog, delivery{h: h, msg: msg})
 		return

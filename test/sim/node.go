@@ -40,6 +40,9 @@ type Node struct {
 	looks []int                  // by node index: what an earlier look scheduled is void
 	over  map[int]elect.SIPState // by node index: set by hand
 
+	// Meter, where set, measures what this node sends and computes.
+	Meter *Meter
+
 	w         *World
 	guard     *member.Guard
 	greeted   []Time
@@ -55,6 +58,7 @@ type Node struct {
 	pausedAt  Time
 	backlog   []delivery
 	wake      Time
+	alarm     int // its place among the alarms
 	commandID uint64
 	stale     int
 	stopped   bool
@@ -180,7 +184,8 @@ func (n *Node) Kill() {
 	n.Machine, n.guard = nil, nil
 	n.life++
 	n.deserted()
-	n.paused, n.backlog, n.wake = false, nil, never
+	n.paused, n.backlog = false, nil
+	n.wakeAt(never)
 	n.writing, n.unwritten = false, nil
 }
 
@@ -279,7 +284,7 @@ func (n *Node) Step(ev elect.Event) {
 	} else {
 		n.lastStep, n.same = n.w.Now, 0
 	}
-	eff := n.Machine.Step(n.local(), ev)
+	eff := n.step(ev)
 	if n.w.Trace != nil {
 		n.traceStep(ev, &eff)
 	}
@@ -290,7 +295,7 @@ func (n *Node) Step(ev elect.Event) {
 		return
 	}
 	n.w.Judge.stepped(n, &eff)
-	n.wake = max(n.global(n.Machine.Deadline())+1, n.w.Now+1)
+	n.wakeAt(max(n.global(n.Machine.Deadline())+1, n.w.Now+1))
 }
 
 func (n *Node) later(d time.Duration, ev elect.Event) {

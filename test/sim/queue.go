@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"container/heap"
 	"math"
 
 	"sipalive/elect"
@@ -76,4 +77,20 @@ func (q *queue) pop() *item {
 		i = kid
 	}
 	return top
+}
+
+// alarms is a heap of all nodes by when they wake up, then by their order.
+type alarms []*Node
+
+func (a alarms) Len() int { return len(a) }
+func (a alarms) Less(i, j int) bool {
+	return a[i].wake < a[j].wake || a[i].wake == a[j].wake && a[i].Index < a[j].Index
+}
+func (a alarms) Swap(i, j int) { a[i], a[j] = a[j], a[i]; a[i].alarm, a[j].alarm = i, j }
+func (a alarms) Push(any)      { panic("sim: a node more") }
+func (a alarms) Pop() any      { panic("sim: a node less") }
+
+func (n *Node) wakeAt(t Time) {
+	n.wake = t
+	heap.Fix(&n.w.alarms, n.alarm)
 }

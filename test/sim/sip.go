@@ -37,7 +37,7 @@ func (n *Node) lookSoon(p *Node, d time.Duration) {
 		return
 	}
 	n.looks[p.Index]++
-	look, life := n.looks[p.Index], n.life
+	look, life, since := n.looks[p.Index], n.life, n.local()
 	n.w.At(d, func() {
 		if n.life != life || look != n.looks[p.Index] {
 			return
@@ -47,9 +47,9 @@ func (n *Node) lookSoon(p *Node, d time.Duration) {
 			s = elect.SIPSuspect // one probe unanswered; the next ones decide
 			defer n.look(p)
 		}
-		if s != n.known[p.Index] {
+		if s != n.known[p.Index] || s.Doubted() {
 			n.known[p.Index] = s
-			n.Step(elect.Health{Node: p.Name, SIP: s})
+			n.Step(elect.Health{Node: p.Name, SIP: s, Since: since, Last: since})
 		}
 	})
 }

@@ -279,7 +279,10 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 func (s Survivors) bounds() (relayed, alone time.Duration) {
 	// A holder that the router sees again is heard with its next heartbeat or
 	// answers the next question; a few of them may be lost.
-	relayed = 2 * (s.Config.Heartbeat + 125*time.Millisecond)
+	relayed = 2*(s.Config.Heartbeat+125*time.Millisecond) + glance
+	if slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Firewalled }) {
+		relayed += time.Duration(len(s.Config.VIPs)) * 125 * time.Millisecond // the questions alone, in turn
+	}
 	if s.lossy() {
 		relayed *= 4
 	}
@@ -331,21 +334,16 @@ func votersOf(c elect.Config) (n int) {
 	return n
 }
 
-// lastOne lets every node but one die at once. That one has to hold every VIP
-// soon, if the rules allow it, and to keep them when the others come back.
+// lastOne lets every node but one die at once, or be cut off. That one has to hold
+// every VIP soon, if the rules allow it, and to keep them when the others come back:
+// one after the other, or those that were cut off in one moment.
 func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 	r := w.Router
 	last := w.Nodes[r.rand.IntN(len(w.Nodes))]
 	for !last.Config.Nodes[last.Index].Holder {
 		last = w.Nodes[r.rand.IntN(len(w.Nodes))]
 	}
-	died := w.Now
-	w.tracef("ALL DIE but %s", last)
-	for _, n := range w.Nodes {
-		if n != last {
-			n.PowerOff()
-		}
-	}
+	died, comeBack := w.Now, w.loseAllBut(last)
 	may := s.Relays || s.Config.Survivor == elect.SurvivorAlways || votersOf(s.Config) == 2 && last.Config.Nodes[last.Index].Voter
 	held := func() bool {
 		if w.Now < died+Time(2*s.longest()) {
@@ -373,11 +371,7 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 	}
 	moves, back := w.Judge.Moves, r.back
 	w.tracef("ALL RETURN")
-	for _, n := range w.Nodes {
-		if n != last {
-			w.At(time.Duration(r.rand.Int64N(int64(3*time.Second))), n.PowerOn)
-		}
-	}
+	comeBack()
 	if w.RunUntil(s.Bound()+s.Config.Exclude, stop) {
 		return took
 	}
@@ -390,6 +384,30 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 		w.Judge.violate("%d moves when the others came back: %d holds became leases", n, r.back-back)
 	}
 	return took
+}
+
+// loseAllBut lets all other nodes die, or be cut off from everything, and returns what
+// brings them back.
+func (w *World) loseAllBut(last *Node) (comeBack func()) {
+	r, other := w.Router, func(n *Node) bool { return n != last }
+	if r.rand.IntN(2) == 0 {
+		w.tracef("ALL CUT OFF but %s", last)
+		undo, plug := w.cutAll(func(x, y *Node) bool { return true }), r.cut(other, true, true)
+		return func() { undo(); plug() }
+	}
+	w.tracef("ALL DIE but %s", last)
+	for _, n := range w.Nodes {
+		if other(n) {
+			n.PowerOff()
+		}
+	}
+	return func() {
+		for _, n := range w.Nodes {
+			if other(n) {
+				w.At(time.Duration(r.rand.Int64N(int64(3*time.Second))), n.PowerOn)
+			}
+		}
+	}
 }
 
 // asking is how long a survivor has to ask for owners and to space what it takes.

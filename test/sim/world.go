@@ -35,10 +35,12 @@ type World struct {
 	// Trace, where set, is told every step, packet and fault.
 	Trace func(line string)
 
-	all   elect.Config // every node and VIP there is, whoever's file has them
-	queue queue
-	order uint64
-	Steps uint64
+	all    elect.Config // every node and VIP there is, whoever's file has them
+	named  map[elect.Node]*Node
+	queue  queue
+	alarms alarms
+	order  uint64
+	Steps  uint64
 }
 
 // New builds a cluster of machines that have not started yet. cfg.Self is
@@ -46,13 +48,16 @@ type World struct {
 func New(seed uint64, cfg elect.Config) *World {
 	w := &World{
 		Rand: rand.New(rand.NewPCG(seed, 0x51a)), VIPs: cfg.VIPs, Fence: true, DiskTook: 2 * time.Millisecond,
-		Net: Net{Base: 100 * time.Microsecond}, all: cfg,
+		Net: Net{Base: 100 * time.Microsecond}, all: cfg, named: map[elect.Node]*Node{},
 	}
 	for i, n := range cfg.Nodes {
 		node := &Node{w: w, Name: n.Name, Index: i, Rate: 1, Offset: elect.Instant(i+1) * 1e12, Config: cfg, wake: never}
 		node.Config.Self = n.Name
 		node.Config.VIPs = slices.DeleteFunc(slices.Clone(cfg.VIPs), func(v elect.VIPConfig) bool { return v.Lock })
 		w.Nodes = append(w.Nodes, node)
+		w.named[n.Name] = node
+		w.alarms = append(w.alarms, node)
+		node.alarm = i
 	}
 	for _, n := range w.Nodes {
 		n.init(len(w.Nodes), len(w.VIPs))
@@ -63,10 +68,8 @@ func New(seed uint64, cfg elect.Config) *World {
 
 // Node returns a node by name; an unknown name is a bug of the test.
 func (w *World) Node(name elect.Node) *Node {
-	for _, n := range w.Nodes {
-		if n.Name == name {
-			return n
-		}
+	if n := w.named[name]; n != nil {
+		return n
 	}
 	panic("sim: no node " + string(name))
 }
@@ -99,13 +102,8 @@ func (w *World) push(it item) {
 // next carries out the earliest of what is queued and due to a machine, if it
 // is not after end.
 func (w *World) next(end Time) bool {
-	at := never
-	var waking *Node
-	for _, n := range w.Nodes {
-		if n.wake < at {
-			at, waking = n.wake, n
-		}
-	}
+	waking := w.alarms[0]
+	at := waking.wake
 	if len(w.queue) > 0 && w.queue[0].at <= at {
 		if w.queue[0].at > end {
 			return false
@@ -119,7 +117,7 @@ func (w *World) next(end Time) bool {
 		return false
 	}
 	w.Now = max(w.Now, at)
-	waking.wake = never
+	waking.wakeAt(never)
 	waking.Step(elect.Tick{})
 	return true
 }

@@ -186,6 +186,19 @@ func TestSetUnknown(t *testing.T) {
 	}
 }
 
+// A renewal moves the end of a lease in the kernel; the collector has nothing to do
+// with it.
+func TestSetAllocatesNothing(t *testing.T) {
+	f := loadOnly(t, vip, vip6)
+	until := platform.BootNow()
+	if n := testing.AllocsPerRun(100, func() {
+		until++
+		must(t, f.Set(vip, until))
+	}); n > 0 {
+		t.Errorf("%v allocations for an update", n)
+	}
+}
+
 func BenchmarkSet(b *testing.B) {
 	f := loadOnly(b, vip, vip6)
 	until := platform.BootNow()

@@ -55,6 +55,7 @@ var table = []row{
 	{begins: "usermod -aG sipalive alice", way: alone, before: "groupadd --system sipalive; useradd alice", after: "id -nG alice | grep -qw sipalive"},
 
 	{begins: "sipalive check", way: onNode, want: "nodes: 3, VIPs: 2"},
+	{begins: "sipalive doctor", way: elsewhere, why: "test/e2e/doctor asks it on four nodes, test/newcomer as the page says"},
 	{begins: "sipalive probe", way: onNode, want: "up"},
 	{begins: "sipalive status", way: onNode, want: "VIP "},
 	{begins: "sipalive move", way: onNode, want: "pbx3", after: "sipalive failback"},

@@ -371,16 +371,61 @@ func quota(t *testing.T, pid, quota, period int) (release func()) {
 // A runtime directory that takes nothing any more: votes cannot be stored, so
 // none leaves; whoever holds, one holds.
 func TestFullRuntimeDirectory(t *testing.T) {
-	unwritable(t, func(t *testing.T, dir string) {
-		f, err := os.Create(filepath.Join(dir, "ballast"))
-		must(t, err)
-		defer f.Close()
-		for chunk := make([]byte, 4096); ; {
-			if _, err := f.Write(chunk); err != nil {
-				return
-			}
+	unwritable(t, fill)
+}
+
+func fill(t *testing.T, dir string) {
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	must(t, err)
+	defer f.Close()
+	for chunk := make([]byte, 4096); ; {
+		if _, err := f.Write(chunk); err != nil {
+			return
 		}
-	})
+	}
+}
+
+// A disk that is full, on every node: only the state directory lies there. Holders go
+// on, an agent is started again on it, and a dead agent's VIP is held elsewhere in time.
+func TestFullDisk(t *testing.T) {
+	s := start(t, "")
+	begun := lab.Now()
+	for i := range s.Nodes() {
+		dir := filepath.Join(s.RunDir(i), "state")
+		disk := t.TempDir()
+		must(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
+		t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+		must(t, os.CopyFS(disk, os.DirFS(dir)))
+		must(t, unix.Mount(disk, dir, "", unix.MS_BIND, ""))
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		fill(t, dir)
+	}
+	s.Agent(0).Kill()
+	must(t, s.StartAgent(0))
+	s.status(0)
+	time.Sleep(lease)
+	r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond)
+	t.Logf("full disks, the holder's agent started again: %v", r)
+	if r.Stall < lease/4 && (r.By["pbx1"] != r.Answered || r.Lost > r.Sent/1000) {
+		t.Errorf("%d lost of %d, answers by %v", r.Lost, r.Sent, r.By)
+	}
+	fault := lab.Now()
+	must(t, s.Agent(0).Stop())
+	s.taken(fault)
+	must(t, s.Agent(0).Cont())
+	s.unbound(0, fault)
+	s.oneHolder(fault)
+	told := 0
+	for i := range s.Nodes() {
+		out := s.Agent(i).Output()
+		if strings.Contains(out, "panic") || strings.Contains(out, "fatal error") {
+			t.Errorf("%s: %s", s.Node(i).Name, out)
+		}
+		told += strings.Count(out, "no space left on device")
+	}
+	if told == 0 {
+		t.Error("no agent has said that its disk is full")
+	}
 }
 
 func TestReadOnlyRuntimeDirectory(t *testing.T) {

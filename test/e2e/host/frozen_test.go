@@ -14,8 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"sipalive/control"
-	"sipalive/test/cluster"
 	"sipalive/test/lab"
 )
 
@@ -155,65 +153,6 @@ func TestFrozen(t *testing.T) {
 			}
 			return nil
 		})
-	}
-}
-
-// TestFrozenAmidActions: an agent that stood still while an acquire action ran
-// starts no further one once its lease is over, though the action has ended well.
-func TestFrozenAmidActions(t *testing.T) {
-	marks := filepath.Join(t.TempDir(), "marks")
-	must(t, os.Mkdir(marks, 0o777))
-	must(t, os.Chmod(marks, 0o777))
-	gate, script := filepath.Join(marks, "gate"), filepath.Join(t.TempDir(), "mark")
-	must(t, os.WriteFile(script, []byte("#!/bin/sh\n: > "+marks+"/$SIPALIVE_NODE-$1-$SIPALIVE_EPOCH\n"+
-		"while [ $1 = first ] && [ $SIPALIVE_NODE = pbx1 ] && [ -e "+gate+" ]; do sleep 0.02; done\n"+
-		": > "+marks+"/$SIPALIVE_NODE-$1-$SIPALIVE_EPOCH-end\n"), 0o755))
-	action := func(word string) string {
-		return fmt.Sprintf("[[vip.action]]\non = \"acquire\"\ntimeout = \"60s\"\nexec = [%q, %q]\n", script, word)
-	}
-	s := start(t, action("first")+action("second"), nil, vip1, vip2)
-	mark := func(what string) {
-		t.Helper()
-		s.await(what, func(context.Context) error {
-			if _, err := os.Stat(filepath.Join(marks, what)); err != nil {
-				return errors.New("not yet")
-			}
-			return nil
-		})
-	}
-	move := func(node string) uint64 {
-		t.Helper()
-		ctx, cancel := cluster.Deadline(patience)
-		defer cancel()
-		if h, err := s.holder(ctx, 1, vip1); err != nil || h != node {
-			must(t, err)
-			_, err = s.Client(1).Do(ctx, control.Command{Kind: control.Move, VIP: "vip1", Node: node})
-			must(t, err)
-		}
-		return s.epochs(1)["vip1"]
-	}
-	for range 2 {
-		mark(fmt.Sprintf("pbx1-second-%d-end", s.epochs(1)["vip1"])) // or the gate would hold up that chain
-		move("pbx2")
-		must(t, os.WriteFile(gate, nil, 0o644))
-		epoch := move("pbx1")
-		mark(fmt.Sprintf("pbx1-first-%d", epoch))
-		must(t, s.Agent(0).Stop())
-		s.takenFromPBX1()
-		must(t, os.Remove(gate))
-		mark(fmt.Sprintf("pbx1-first-%d-end", epoch))
-		must(t, s.Agent(0).Cont())
-		s.await("the end of pbx1's chain", func(context.Context) error {
-			skipped := fmt.Sprintf("vip=vip1 epoch=%d reason=acquire err=\"skipped: ", epoch)
-			if !strings.Contains(s.Agent(0).Output(), skipped) {
-				return errors.New("its log does not say that an action was skipped")
-			}
-			return nil
-		})
-		if got := names(t, marks, fmt.Sprintf("pbx1-second-%d", epoch)); len(got) > 0 {
-			t.Errorf("%q: started for a lease that was over", got)
-		}
-		s.home(vip1)
 	}
 }
 

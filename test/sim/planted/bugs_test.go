@@ -15,9 +15,12 @@ const (
 	vip       = "elect/vip.go"
 	voter     = "elect/voter.go"
 	fit       = "elect/fit.go"
+	opinion   = "elect/opinion.go"
 	relay     = "elect/relay.go"
 	survivor  = "elect/survivor.go"
 	lock      = "elect/lock.go"
+	rotation  = "keyring/rotation.go"
+	keeper    = "keyring/keeper.go"
 )
 
 var bugs = []bug{
@@ -46,18 +49,22 @@ var bugs = []bug{
 	{name: "raised epoch held before it is granted", file: ask, old: "	if n >= m.lists.Active.Majority() {\n		v.held", new: "	if true {\n		v.held", directed: true},
 	{name: "no raise after stale", file: ask, old: "		if it.Epoch == v.epoch {\n			m.raise(", new: "		if false {\n			m.raise("},
 	{name: "no backoff where a lease was handed on", file: candidate, old: "	return until > m.now\n", new: "	return false\n", directed: true},
-	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true"},
+	{name: "list check skipped", file: lists, old: "return l.Active != nil && l.Active.Equal(a.Active)", new: "return true", directed: true},
 	{name: "list taken before the last one is in use", file: lists, old: "return n >= m.lists.Active.Majority()", new: "return true"},
 	{name: "list taken that differs by many", file: lists, old: "if l.Active != nil && !l.Active.Adjacent(l.File) {", new: "if false {"},
 	{name: "list counts before it is on disk", file: lists, old: "		m.durableDue = true\n	}\n}", new: "		m.durableDue = true\n		m.lists.Active = m.lists.File\n	}\n}", directed: true},
 	{name: "drained holder moves to what cannot bind", file: move, old: "(c == CauseVerify || c == CauseDrain) &&", new: "c == CauseVerify &&", directed: true},
 	{name: "router reached just now counts", file: router, old: "return m.now >= since.Add(reachedFor)", new: "return true", directed: true},
-	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, nil) // nobody", new: "		// nobody", directed: true},
+	{name: "router reached before a silence counts", file: fit, old: "		m.noteReached(p, false, nil) // nobody", new: "		// nobody", directed: true},
 	{name: "successor that reaches no router either", file: move, old: "if m.cutOff(v) && !m.reaches(r.node, v) {", new: "if false {", directed: true},
 	{name: "moves to one whom all doubt", file: move, old: "v.move.cause == CauseSIP && m.doubtedByAll(r.node)", new: "false", directed: true},
 	{name: "freeze forgotten over a restart", file: store, old: "m.frozenUntil = min(r.Runtime.FrozenUntil, m.now.Add(MaxFreeze))", new: "", directed: true},
 	{name: "no grace after a shared sickness", file: fit, old: "return m.now < end", new: "return false"},
-	{name: "silence without company", file: fit, old: "case own == SIPSilent && len(doubted) > 0:", new: "case own == SIPSilent:"},
+	{name: "what a silent node said last counts", file: opinion, old: "if p == m.self || !p.alive {", new: "if p == m.self {", directed: true},
+	{name: "what a node says is counted twice", file: opinion, old: "	m.countViews(p, -1)\n	m.readViews(p, now)", new: "	m.readViews(p, now)", directed: true},
+	{name: "opinions of nodes that have left", file: reconf, old: "	m.recountViews(place)\n", new: "", directed: true},
+	{name: "news taken for nothing new", file: fit, old: "return p.heard && o.SIP == b.SIP &&", new: "return p.heard &&", directed: true},
+	{name: "silence without company", file: fit, old: "case own == SIPSilent && all.doubted > 0:", new: "case own == SIPSilent:"},
 	{name: "higher epoch asked for is forgotten", file: ask, old: "if v.epoch > v.asked {", new: "if false {", directed: true},
 	{name: "epoch given up forgotten over a restart", file: store, old: "v.barred, v.givenUp, v.asked = s.Barred, s.GivenUp, s.Asked", new: "v.barred, v.asked = s.Barred, s.Asked", directed: true},
 	{name: "barred deleted", file: voter, old: "	v.barred = max(v.barred, r.Epoch)\n", new: "", directed: true},
@@ -71,6 +78,10 @@ var bugs = []bug{
 	{name: "survivor beside a voter", file: survivor, old: "			alone = false\n", new: "", directed: true},
 	{name: "survivor without a known relay", file: survivor, old: "if m.cfg.Survivor == SurvivorAlways || m.onlyTwo() {", new: "if true {"},
 	{name: "relay learnt from silence", file: relay, old: "		p.relay = false\n", new: "		p.relay = true\n"},
+	{name: "verdict from before a cut told after it", file: relay, old: "case p.seenSince < p.directSince:", new: "case false:", directed: true},
+	{name: "suspicion from before a cut told after it", file: relay, old: ", p.seenLast < p.directSince:", new: ":", directed: true},
+	{name: "probes that are cut speak against a PBX", file: relay, old: "p.direct < p.seenLast && p.seen != SIPRefused", new: "false", directed: true},
+	{name: "PBX not asked at once after a cut", file: relay, old: "		if p.seen.Doubted() {\n", new: "		if false {\n", directed: true},
 	{name: "relayed peer not heard", file: relay, old: "return e.Msg != nil && !(beat && m.heardDirectly(p))", new: "return e.Msg != nil && !beat"},
 	{name: "survivor outlives a majority", file: survivor, old: "len(a) != 2 ||", new: "len(a) < 2 ||"},
 	{name: "survivor asks nobody", file: survivor, old: "if m.askAnewFor(v); e.Node != \"\" {", new: "if false {"},
@@ -95,6 +106,7 @@ var bugs = []bug{
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
+	{name: "quiet voter counts as an answer", file: holder, old: " && v.votes[p.index].refused != RefusedQuiet", new: "", directed: true},
 	{name: "lock kept before it is on disk", file: lock, old: "return m.stored.Version >= k.version", new: "return true", directed: true},
 	{name: "kept lock granted to another", file: voter, old: "case m.keptFromOthers(v, p) > 0:", new: "case false:"},
 	{name: "kept lock forgotten over a reboot", file: store, old: "	m.restoreKept()\n", new: "	m.durable.Kept = nil\n"},
@@ -108,4 +120,13 @@ var bugs = []bug{
 	{name: "connections of an earlier hold left", file: "agent/wakes.go", old: "			b.endStale(vip, to)\n", new: "", directed: true, pkg: "./agent"},
 	{name: "phones woken without a lease", file: "agent/wakes.go", old: "b.a.Now())) || !b.a.Ends.Ahead(vip) {", new: "b.a.Now())) {", directed: true, pkg: "./agent"},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
+	{name: "new key seals before all accept it", file: rotation, old: "r.err == nil && r.all()", new: "r.err == nil && (r.step == Accepts || r.all())", directed: true, pkg: "./keyring"},
+	{name: "old key dropped before all have ceased to seal with it", file: rotation, old: "r.err == nil && r.all()", new: "r.err == nil && (r.step == Seals || r.all())", directed: true, pkg: "./keyring"},
+	{name: "old key dropped while packets are under way", file: rotation, old: "r.from += r.grace", new: "r.from += 0", directed: true, pkg: "./keyring"},
+	{name: "keys of nodes that do not hear each other", file: rotation, old: "r.err = r.apart(); r.err == nil", new: "r.err == nil", directed: true, pkg: "./keyring"},
+	{name: "another rotation not noticed", file: rotation, old: "case is == a.view.after(r.step, r.id).Digest():", new: "case t.View.Stage(r.id) >= r.step:", directed: true, pkg: "./keyring"},
+	{name: "order counts twice", file: keeper, old: "		delete(k.challenges, from)\n", new: "		_ = from\n", directed: true, pkg: "./keyring"},
+	{name: "order without its challenge", file: keeper, old: "a.Order != nil && a.Challenge == k.challenge(from).word", new: "a.Order != nil", directed: true, pkg: "./keyring"},
+	{name: "order for another ring", file: "keyring/ring.go", old: "case v.Digest() != o.From:", new: "case false:", directed: true, pkg: "./keyring"},
+	{name: "dropped key opens gossip", file: "member/directory.go", old: "if !contains(keys, old) {", new: "if false {", directed: true, pkg: "./member"},
 }

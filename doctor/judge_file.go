@@ -1,0 +1,174 @@
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"sipalive/config"
+)
+
+// These errors are one line each that ends with what to do.
+const asItSays = "as it says; then `sipalive check -c FILE`"
+
+func file(f *Facts) []Finding {
+	if f.FileErr != nil {
+		return []Finding{bad(f.FileErr.Error(), asItSays)}
+	}
+	if f.Config == nil {
+		return nil
+	}
+	out := []Finding{fine(fmt.Sprintf("%s: cluster %s, nodes: %d, VIPs: %d, roles: %d", f.File, f.Config.Cluster, len(f.Config.Nodes), len(f.Config.VIPs), len(f.Config.Roles)))}
+	voters := 0
+	for _, n := range f.Config.Nodes {
+		if n.Voter {
+			voters++
+		}
+	}
+	if voters == 2 {
+		out = append(out, warn("two voters: where they lose each other there is no majority", "add a third node, a witness will do: holder = false"))
+	}
+	if f.running() {
+		if st := f.Agent.Status; st.Cluster != f.Config.Cluster || f.Self != nil && st.Node != f.Self.Name {
+			out = append(out, bad(fmt.Sprintf("the agent that answers here is %s of cluster %s: it runs another file", st.Node, st.Cluster),
+				"give -c the file that it runs, and --run-dir if there are several; `systemctl cat sipalive` shows both"))
+		}
+		for _, n := range f.Agent.Status.Nodes {
+			if n.ConfigDiffers {
+				out = append(out, warn(fmt.Sprintf("%s runs another configuration than this node", n.Name), "copy the file to every node and `sipalive reload` on each"))
+			}
+		}
+	}
+	return out
+}
+
+func key(f *Facts) []Finding {
+	switch {
+	case f.KeyErr != nil:
+		return []Finding{bad(f.KeyErr.Error(), "as it says; the key file is the same on every node")}
+	case f.Config == nil:
+		return nil
+	case f.Keys > 1:
+		return []Finding{warn(fmt.Sprintf("%s holds %d keys: the first one seals, all open", f.Config.KeyFile, f.Keys), "finish the change of keys: remove the old one on every node, then `sipalive reload` on each")}
+	}
+	return []Finding{fine(f.Config.KeyFile + ": one key, closed to others")}
+}
+
+func node(f *Facts) []Finding {
+	switch {
+	case f.SelfErr != nil:
+		return []Finding{bad(f.SelfErr.Error(), "as it says; what concerns this node was not looked at")}
+	case f.Self == nil:
+		return nil
+	}
+	for _, a := range []netip.Addr{f.Self.Address, f.Self.Address2} {
+		if _, here := f.Bound[a]; a.IsValid() && !here {
+			return []Finding{bad(fmt.Sprintf("%s: its address %s is not on this machine", f.Self.Name, a), "give the machine that static address, or correct the file on every node")}
+		}
+	}
+	what := "a holder"
+	switch {
+	case !f.Self.Holder:
+		what = "a witness"
+	case !f.Self.Voter:
+		what = "a holder without a vote"
+	}
+	return []Finding{fine(fmt.Sprintf("this is %s, %s, %s", f.Self.Name, f.Self.Address, what))}
+}
+
+// interfaces are those that this node would bind a VIP to.
+func interfaces(f *Facts) (out []Finding) {
+	if f.Links == nil {
+		return nil
+	}
+	for _, v := range f.bindable() {
+		name := f.InterfaceOf(v)
+		switch l := f.Links[name]; {
+		case name == "" || !l.Exists:
+			out = append(out, bad(fmt.Sprintf("%s: interface %q is not on this machine", v.Name, name), "see `ip link`; correct interface in [[vip]], or leave it out to use that of the node's address"))
+		case !l.Running:
+			out = append(out, bad(fmt.Sprintf("%s: interface %s is down or has no carrier", v.Name, name), "ip link set "+name+" up; look at the cable and the switch port"))
+		default:
+			out = append(out, fine(fmt.Sprintf("%s: interface %s is up", v.Name, name)))
+		}
+	}
+	return out
+}
+
+// addresses: a VIP in no subnet of its interface is reached only by a route.
+func addresses(f *Facts) (out []Finding) {
+	for _, v := range f.bindable() {
+		name := f.InterfaceOf(v)
+		if l, known := f.Links[name]; known && l.Exists {
+			out = append(out, f.address(v, name, l))
+		}
+	}
+	return out
+}
+
+func (f *Facts) address(v config.VIP, name string, l Link) Finding {
+	holder, said := f.holderOf(v)
+	on, here := f.Bound[v.Address]
+	switch {
+	case !here && said && holder == f.Self.Name:
+		return bad(fmt.Sprintf("%s: %s is held by this node, and is not on this machine", v.Name, v.Address),
+			"ask again, since it may just have moved; else `sipalive events` says why it was not bound")
+	case here && said && holder != f.Self.Name:
+		return bad(fmt.Sprintf("%s: %s is on %s here, and %s holds it", v.Name, v.Address, on, cmp.Or(holder, "nobody")),
+			"find who put it there (see keepers) and take it away: ip address del "+v.Address.String()+" dev "+on)
+	case here && !said:
+		return bad(fmt.Sprintf("%s: %s is on %s, and no agent runs here that could end it", v.Name, v.Address, on),
+			"take it out of the machine's own network configuration; an agent that starts removes it")
+	case slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(v.Address) }):
+		return fine(fmt.Sprintf("%s: %s is in a subnet of %s", v.Name, v.Address, name))
+	case !v.Announce:
+		return fine(fmt.Sprintf("%s: %s is moved by actions (announce = false)", v.Name, v.Address))
+	}
+	return warn(fmt.Sprintf("%s: %s is in no subnet of %s (%s)", v.Name, v.Address, name, prefixes(l.Prefixes)),
+		"the router needs a route to it that follows the holder; or correct the address")
+}
+
+func prefixes(all []netip.Prefix) string {
+	var texts []string
+	for _, p := range all {
+		texts = append(texts, p.String())
+	}
+	if len(texts) == 0 {
+		return "which has none"
+	}
+	return strings.Join(texts, ", ")
+}
+
+// bindable are the VIPs that this node may hold.
+func (f *Facts) bindable() []config.VIP {
+	if f.Config == nil || f.Self == nil || !f.Self.Holder {
+		return nil
+	}
+	return f.Config.VIPs
+}
+
+// InterfaceOf is where a VIP is bound: its own interface, or that of the node's
+// address.
+func (f *Facts) InterfaceOf(v config.VIP) string {
+	if v.Interface != "" {
+		return v.Interface
+	}
+	return f.Bound[f.Self.Address]
+}
+
+func (f *Facts) running() bool { return f.Agent != nil && f.Agent.Err == nil }
+
+// holderOf is who the agent here says holds a VIP.
+func (f *Facts) holderOf(v config.VIP) (holder string, said bool) {
+	if !f.running() {
+		return "", false
+	}
+	for _, s := range f.Agent.Status.VIPs {
+		if s.Name == v.Name {
+			return s.Holder, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,279 @@
+package doctor
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Ruleset is what `nft -j list ruleset` printed (libnftables-json(5)).
+type Ruleset struct {
+	chains map[string]*chain // by family, table and name
+	sets   map[string][]any  // by family, table and name: elements
+}
+
+type chain struct {
+	Family string   `json:"family"`
+	Table  string   `json:"table"`
+	Name   string   `json:"name"`
+	Type   string   `json:"type"`
+	Hook   string   `json:"hook"`
+	Prio   priority `json:"prio"`
+	Policy string   `json:"policy"`
+	Dev    devices  `json:"dev"` // of a chain of netdev; nft 1.0.6 does not print it
+	rules  []rule
+}
+
+// devices are one name, or several.
+type devices []string
+
+func (d *devices) UnmarshalJSON(raw []byte) error {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		*d = devices{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(d))
+}
+
+// priority is a number; by name in some versions, and then the order among the
+// chains of one hook is unknown, which decides nothing: all of them have to accept.
+type priority int
+
+func (p *priority) UnmarshalJSON(raw []byte) error {
+	n, _ := strconv.Atoi(string(raw))
+	*p = priority(n)
+	return nil
+}
+
+type rule struct {
+	Family  string           `json:"family"`
+	Table   string           `json:"table"`
+	Chain   string           `json:"chain"`
+	Handle  int              `json:"handle"`
+	Comment string           `json:"comment"`
+	Expr    []map[string]any `json:"expr"`
+}
+
+type set struct {
+	Family string `json:"family"`
+	Table  string `json:"table"`
+	Name   string `json:"name"`
+	Elem   []any  `json:"elem"`
+}
+
+// ParseRuleset reads the output of `nft -j list ruleset`.
+func ParseRuleset(text []byte) (*Ruleset, error) {
+	var doc struct {
+		Objects []struct {
+			Chain *chain `json:"chain"`
+			Rule  *rule  `json:"rule"`
+			Set   *set   `json:"set"`
+			Map   *set   `json:"map"`
+		} `json:"nftables"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, fmt.Errorf("read the rules of nftables: %w", err)
+	}
+	r := &Ruleset{chains: map[string]*chain{}, sets: map[string][]any{}}
+	for _, o := range doc.Objects {
+		switch {
+		case o.Chain != nil:
+			r.chains[id(o.Chain.Family, o.Chain.Table, o.Chain.Name)] = o.Chain
+		case o.Set != nil:
+			r.sets[id(o.Set.Family, o.Set.Table, o.Set.Name)] = o.Set.Elem
+		case o.Map != nil:
+			r.sets[id(o.Map.Family, o.Map.Table, o.Map.Name)] = o.Map.Elem
+		}
+	}
+	for _, o := range doc.Objects {
+		if o.Rule == nil {
+			continue
+		}
+		if c := r.chains[id(o.Rule.Family, o.Rule.Table, o.Rule.Chain)]; c != nil {
+			c.rules = append(c.rules, *o.Rule)
+		}
+	}
+	return r, nil
+}
+
+func id(family, table, name string) string { return family + " " + table + " " + name }
+
+// Packet is the first of a flow: nothing is known of it by connection tracking.
+type Packet struct {
+	Leaving  bool   // this machine sends it; else it arrives
+	On       string // the interface
+	From, To netip.AddrPort
+	Protocol string // udp or tcp
+}
+
+// hooks are those that it passes, in their order.
+func (p Packet) hooks() []string {
+	if p.Leaving {
+		return []string{"output", "postrouting", "egress"}
+	}
+	return []string{"ingress", "prerouting", "input"}
+}
+
+// Fate is what becomes of a packet.
+type Fate struct {
+	Dropped bool
+	Sure    bool   // no rule was met whose meaning is not understood here
+	By      string // Dropped: the rule, or the chain whose policy it is
+	List    string // Dropped: the command that shows it
+}
+
+// Fate says what becomes of p. Every chain at its hooks has to accept it: one that
+// surely drops it decides, whatever the others do.
+func (r *Ruleset) Fate(p Packet) Fate {
+	all := Fate{Sure: true}
+	for _, c := range r.base(p) {
+		w := walk{r: r, p: p, sure: true}
+		w.chain(c, 0)
+		if w.verdict == "" {
+			w.verdict = cmp.Or(c.Policy, "accept")
+			w.by = fmt.Sprintf("the policy of chain %s in table %s %s", c.Name, c.Family, c.Table)
+			w.at = c
+		}
+		if w.verdict == "drop" && c.Family == "netdev" && len(c.Dev) == 0 {
+			w.sure = false // it may be another interface's
+		}
+		all.Sure = all.Sure && w.sure
+		if w.verdict == "drop" && (w.sure || !all.Dropped) {
+			all.Dropped, all.By, all.List = true, w.by, fmt.Sprintf("nft -a list chain %s %s %s", w.at.Family, w.at.Table, w.at.Name)
+			if all.Sure = w.sure; all.Sure {
+				return all
+			}
+		}
+	}
+	return all
+}
+
+// base are the chains that the packet meets, in their order.
+func (r *Ruleset) base(p Packet) (met []*chain) {
+	families, hooks := []string{"netdev", "inet", "ip"}, p.hooks()
+	if p.From.Addr().Is6() {
+		families[2] = "ip6"
+	}
+	for _, c := range r.chains {
+		here := len(c.Dev) == 0 || slices.Contains(c.Dev, p.On)
+		if c.Type != "nat" && here && slices.Contains(hooks, c.Hook) && slices.Contains(families, c.Family) {
+			met = append(met, c)
+		}
+	}
+	slices.SortFunc(met, func(a, b *chain) int {
+		return cmp.Or(cmp.Compare(slices.Index(hooks, a.Hook), slices.Index(hooks, b.Hook)), cmp.Compare(a.Prio, b.Prio),
+			strings.Compare(a.Table+" "+a.Name, b.Table+" "+b.Name))
+	})
+	return met
+}
+
+const (
+	// maxDepth is the kernel's: NFT_JUMP_STACK_SIZE.
+	maxDepth = 16
+	// maxSteps is beyond what a packet should have to bear; chains that jump to each
+	// other, which the kernel refuses, never end.
+	maxSteps = 100_000
+)
+
+// walk is a packet's way through one base chain.
+type walk struct {
+	r       *Ruleset
+	p       Packet
+	sure    bool
+	steps   int
+	verdict string // accept or drop; "": none yet
+	by      string
+	at      *chain
+}
+
+// chain goes through one; a rule that returns ends it.
+func (w *walk) chain(c *chain, depth int) {
+	if depth > maxDepth {
+		w.sure = false
+		return
+	}
+	for _, rule := range c.rules {
+		if w.steps++; w.steps > maxSteps {
+			w.sure = false
+			return
+		}
+		if w.rule(c, rule, depth) || w.verdict != "" {
+			return
+		}
+	}
+}
+
+// rule reports whether the rest of the chain is left out.
+func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
+	certain := yes
+	for _, e := range rule.Expr {
+		for kind, body := range e {
+			switch kind {
+			case "match":
+				certain = min(certain, w.match(c, body))
+			case "vmap":
+				kind, body = w.look(c, body)
+				if kind == "" {
+					continue
+				}
+				if kind == "?" {
+					w.sure = false
+					continue
+				}
+				if certain == yes {
+					return w.act(c, rule, kind, body, depth)
+				}
+			case "counter", "log", "comment", "mangle", "notrack", "meta":
+			case "accept", "drop", "reject", "return", "jump", "goto":
+				if certain == yes {
+					return w.act(c, rule, kind, body, depth)
+				}
+				// A rule that does nothing but count would be no matter.
+				w.sure = false
+			case "limit", "xt": // it may be so or not
+				certain = min(certain, maybe)
+				w.sure = w.sure && !isTarget(kind, body)
+			default: // queue and synproxy, and what nft has learned since: it may drop
+				certain, w.sure = min(certain, maybe), false
+			}
+			if certain == no {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+// isTarget: iptables' own REJECT, NFQUEUE and so on are a rule's end, its matches
+// are not.
+func isTarget(kind string, body any) bool {
+	xt, _ := body.(map[string]any)
+	return kind == "xt" && xt["type"] != "match"
+}
+
+func (w *walk) act(c *chain, rule rule, kind string, body any, depth int) (leave bool) {
+	switch kind {
+	case "accept":
+		w.verdict = kind
+	case "drop", "reject":
+		w.verdict, w.at = "drop", c
+		w.by = fmt.Sprintf("rule %d of chain %s in table %s %s (%s)", rule.Handle, c.Name, c.Family, c.Table, cmp.Or(rule.Comment, kind))
+	case "return":
+		return true
+	case "jump", "goto":
+		to, _ := body.(map[string]any)
+		target, _ := to["target"].(string)
+		if next := w.r.chains[id(c.Family, c.Table, target)]; next != nil {
+			w.chain(next, depth+1)
+		} else {
+			w.sure = false
+		}
+		return kind == "goto"
+	}
+	return false
+}

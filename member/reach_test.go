@@ -1,0 +1,84 @@
+package member
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"sipalive/elect"
+)
+
+// An answer to gossip's ping shows the way there and back.
+func TestAnswered(t *testing.T) {
+	port := freePort(t)
+	cfg := config(1, port)
+	cfg.probe = 50 * time.Millisecond
+	a := start(t, cfg)
+	meetUp(t, a, start(t, config(2, port)))
+	eventually(t, "pbx2 has answered a ping", func() bool { ago, ever := a.Answered("pbx2"); return ever && ago < 5*time.Second })
+	if ago, ever := a.Answered("pbx3"); ever {
+		t.Errorf("a node that is not there answered %s ago", ago)
+	}
+}
+
+// TestReach: what a peer sends by itself, what it answers, and what is sealed with
+// another key are told apart; and whoever asks is no instance of anybody.
+func TestReach(t *testing.T) {
+	port := freePort(t)
+	cfg := config(1, port)
+	mute, foreign := start(t, config(2, port)), config(3, port)
+	foreign.Keys = [][]byte{[]byte("another key, that nobody else has")[:32]}
+	other := start(t, foreign)
+
+	asking := func() map[elect.Node]Reached {
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		found, err := Reach(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	beat := func(n *node) (stop func()) {
+		end, ended := make(chan bool), make(chan bool)
+		go func() {
+			defer close(ended)
+			for seq := elect.Seq(5000); ; seq++ {
+				select {
+				case <-end:
+					return
+				case <-time.After(20 * time.Millisecond):
+					_ = n.Send(elect.Outgoing{To: "pbx1", Seq: seq, Msg: elect.Heartbeat{}})
+				}
+			}
+		}()
+		return func() { close(end); <-ended }
+	}
+
+	stop := beat(other)
+	found := asking()
+	stop()
+	if want := (Reached{Answers: true}); found["pbx2"] != want {
+		t.Errorf("a peer that sends nothing by itself: %+v, want %+v", found["pbx2"], want)
+	}
+	if want := (Reached{Foreign: true}); found["pbx3"] != want {
+		t.Errorf("a peer with another key: %+v, want %+v", found["pbx3"], want)
+	}
+	stop = beat(mute)
+	found = asking()
+	stop()
+	if want := (Reached{Heard: true, Answers: true}); found["pbx2"] != want {
+		t.Errorf("a peer that beats: %+v, want %+v", found["pbx2"], want)
+	}
+	if c := mute.Counters(); c.Garbage+c.WrongSource+c.Unproven+c.Replayed > 0 {
+		t.Errorf("the question was taken for something else: %+v", c)
+	}
+	// Now the agent starts: it is heard as if nobody had been there. What pbx2 sent last
+	// comes again once pbx1 has said hello, so that lower numbers are old.
+	meetUpFrom(t, start(t, cfg), mute, 1_000_000)
+	if _, err := Reach(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("beside an agent: %v", err)
+	}
+}

@@ -1,0 +1,83 @@
+package member
+
+import (
+	"net/netip"
+	"slices"
+
+	"sipalive/elect"
+)
+
+// A Reader decodes packets and remembers what nearly every packet says again: names, VIPs and voter
+// lists, so that reading a heartbeat leaves the garbage collector little. What it
+// gives out is shared and never written. One goroutine's; nil remembers nothing.
+type Reader struct {
+	names   map[string]string
+	vips    map[netip.Addr]elect.VIPID
+	lists   [4]elect.VoterList // the newest ones: a file's and an active one, before and after a change
+	next    int
+	scratch elect.VoterList
+}
+
+// remembered bounds what whoever has the key can make us keep; a configuration has
+// less.
+const remembered = 4096
+
+// NewReader makes one that has heard nothing yet.
+func NewReader() *Reader {
+	return &Reader{names: map[string]string{}, vips: map[netip.Addr]elect.VIPID{}}
+}
+
+func (r *Reader) name(b []byte) string {
+	if r == nil {
+		return string(b)
+	}
+	s, known := r.names[string(b)] // does not allocate
+	if !known {
+		s = string(b)
+		if len(r.names) >= remembered {
+			clear(r.names)
+		}
+		r.names[s] = s
+	}
+	return s
+}
+
+func (r *Reader) vip(a netip.Addr) elect.VIPID {
+	if r == nil {
+		return elect.VIPID(a.String())
+	}
+	id, known := r.vips[a]
+	if !known {
+		id = elect.VIPID(a.String())
+		if len(r.vips) >= remembered {
+			clear(r.vips)
+		}
+		r.vips[a] = id
+	}
+	return id
+}
+
+// room is where a list of n is read to.
+func (r *Reader) room(n uint64) elect.VoterList {
+	if r == nil {
+		return make(elect.VoterList, n)
+	}
+	r.scratch = slices.Grow(r.scratch[:0], int(n))[:n]
+	return r.scratch
+}
+
+// voters keeps a list that was read to room.
+func (r *Reader) voters(l elect.VoterList) elect.VoterList {
+	if r == nil {
+		return l
+	}
+	for _, known := range r.lists {
+		if known.Equal(l) {
+			return known
+		}
+	}
+	l = slices.Clone(l)
+	r.lists[r.next] = l
+	r.next = (r.next + 1) % len(r.lists)
+	return l
+}

@@ -1,0 +1,176 @@
+package platform
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+)
+
+// ClockRate is how much faster another machine's clock runs than this one's.
+type ClockRate struct {
+	PPM    float64 // parts per million
+	Within float64 // what it may be wrong by
+}
+
+const (
+	stampsPerBurst = 48
+	// stampPace is no whole part of the millisecond that a timestamp counts, so that
+	// the moments of a burst fall on all of its parts.
+	stampPace    = 1270 * time.Microsecond
+	stampTimeout = 200 * time.Millisecond
+	stampMisses  = 5
+	dayMillis    = 24 * 60 * 60 * 1000
+	oddStamp     = 1 << 31 // not milliseconds since midnight UT (RFC 792)
+)
+
+// errNoStamp: Linux answers timestamps unless a firewall drops them.
+var errNoStamp = errors.New("it answers no ICMP timestamp")
+
+// MeasureClock asks a machine for its time of day twice, `over` apart, by ICMP
+// timestamps (RFC 792), and compares what went by there with CLOCK_BOOTTIME here. A
+// clock that is set meanwhile shows as a large rate. IPv4 only; needs CAP_NET_RAW.
+func MeasureClock(ctx context.Context, from, of netip.Addr, over time.Duration) (ClockRate, error) {
+	if !of.Is4() {
+		return ClockRate{}, errors.New("ICMPv6 has no timestamps")
+	}
+	conn, err := net.ListenIP("ip4:icmp", &net.IPAddr{IP: from.AsSlice()})
+	if err != nil {
+		return ClockRate{}, fmt.Errorf("ask %s for its time: %w (needs CAP_NET_RAW)", of, err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	s := stamps{conn: conn, of: of, id: int(BootNow() & math.MaxUint16)}
+	first, err := s.burst()
+	if err != nil {
+		return ClockRate{}, err
+	}
+	select {
+	case <-time.After(over):
+	case <-ctx.Done():
+		return ClockRate{}, context.Cause(ctx)
+	}
+	second, err := s.burst()
+	if err != nil {
+		return ClockRate{}, err
+	}
+	return rate(first, second), nil
+}
+
+// bounds are what the other clock is ahead of this one, in ns, and when that was
+// measured here.
+type bounds struct {
+	low, high int64
+	at        int64
+	some      bool
+}
+
+// add takes one answer: at some moment between sent and got the other clock showed
+// millis, which it may have been showing for up to a millisecond.
+func (b *bounds) add(sent, got, millis int64) {
+	const ms = int64(time.Millisecond)
+	low, high := millis*ms-got, (millis+1)*ms-sent
+	if !b.some {
+		*b = bounds{low: low, high: high, some: true}
+	}
+	b.low, b.high, b.at = max(b.low, low), min(b.high, high), got
+}
+
+func (b bounds) middle() float64 { return float64(b.low+b.high) / 2 }
+
+// half is negative where the clock was set in the middle of a burst.
+func (b bounds) half() float64 { return math.Abs(float64(b.high-b.low)) / 2 }
+
+func rate(a, b bounds) ClockRate {
+	over := float64(b.at - a.at)
+	return ClockRate{PPM: (b.middle() - a.middle()) / over * 1e6, Within: (a.half() + b.half()) / over * 1e6}
+}
+
+type stamps struct {
+	conn    *net.IPConn
+	of      netip.Addr
+	id, seq int
+	begin   int64 // the first stamp: midnight may come
+	started bool
+}
+
+func (s *stamps) burst() (b bounds, err error) {
+	misses := 0
+	for range stampsPerBurst {
+		sent, got, millis, err := s.ask()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if misses++; misses == stampMisses {
+				return b, errNoStamp
+			}
+			continue
+		case err != nil:
+			return b, err
+		}
+		b.add(sent, got, millis)
+		time.Sleep(stampPace)
+	}
+	return b, nil
+}
+
+func (s *stamps) ask() (sent, got, millis int64, err error) {
+	s.seq = (s.seq + 1) & math.MaxUint16
+	body := make([]byte, 16) // identifier, sequence, and three stamps
+	binary.BigEndian.PutUint16(body, uint16(s.id))
+	binary.BigEndian.PutUint16(body[2:], uint16(s.seq))
+	request, err := (&icmp.Message{Type: ipv4.ICMPTypeTimestamp, Body: &icmp.RawBody{Data: body}}).Marshal(nil)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	s.conn.SetReadDeadline(time.Now().Add(stampTimeout))
+	sent = BootNow()
+	if _, err := s.conn.WriteToIP(request, &net.IPAddr{IP: s.of.AsSlice()}); err != nil {
+		return 0, 0, 0, err
+	}
+	answer := make([]byte, 512)
+	for {
+		n, from, err := s.conn.ReadFromIP(answer)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		got = BootNow()
+		source, _ := netip.AddrFromSlice(from.IP)
+		if stamp, ours := s.read(answer[:n], source.Unmap()); ours {
+			if stamp&oddStamp != 0 {
+				return 0, 0, 0, errors.New("its ICMP timestamps are not in milliseconds since midnight")
+			}
+			return sent, got, s.unwrap(int64(stamp)), nil
+		}
+	}
+}
+
+// read finds the receive stamp in the answer to the newest question: type, code,
+// checksum, identifier, sequence, then originate, receive and transmit.
+func (s *stamps) read(b []byte, from netip.Addr) (stamp uint32, ours bool) {
+	if len(b) < 20 || b[0] != byte(ipv4.ICMPTypeTimestampReply) || from != s.of {
+		return 0, false
+	}
+	if int(binary.BigEndian.Uint16(b[4:])) != s.id || int(binary.BigEndian.Uint16(b[6:])) != s.seq {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b[12:]), true
+}
+
+// unwrap counts on over midnight.
+func (s *stamps) unwrap(millis int64) int64 {
+	if !s.started {
+		s.begin, s.started = millis, true
+	}
+	if millis < s.begin-dayMillis/2 {
+		millis += dayMillis
+	}
+	return millis
+}
