@@ -42,6 +42,7 @@ type Parts struct {
 	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
 	Announcer   *arp.Announcer
 	Ends        *LeaseEnds
+	Alarms      *platform.Alarms // on the clock that Now reads
 	Watch       func(Hearing) (*arp.Watch, error)
 	Runner      *hooks.Runner
 	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
@@ -83,8 +84,9 @@ type Agent struct {
 	packets chan elect.Event // from the network: dropped when full, as packets are
 	events  chan elect.Event // from our own workers: never dropped
 	queries chan func()      // questions to the machine, answered between two steps
+	due     chan struct{}    // the machine's deadline has come
 
-	grid      time.Time // of all regular probes, see sipcheck.Options
+	grid      grid // of all regular probes, see sipcheck.Options
 	reloading sync.Mutex
 	waitsOut  sync.Mutex // held by a drain that waits for calls to end
 	unstored  bool       // the runtime directory would not take the last record
@@ -107,8 +109,7 @@ func (a *Agent) Left() bool { return a.left.Load() }
 // New puts the parts together. Nothing runs before Run.
 func New(p Parts) *Agent {
 	a := &Agent{
-		Parts: p, grid: time.Now(),
-		packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16),
+		Parts: p, packets: make(chan elect.Event, 1024), events: make(chan elect.Event, 256), queries: make(chan func(), 16), due: make(chan struct{}, 1),
 		waiting: map[uint64]chan<- elect.CommandAnswer{}, stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.inForce.Store(&settled{p.Config, newNames(p.Config, nil), p.Roots, p.EventSocket, p.Relay})

@@ -146,7 +146,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	}
 	b.mu.Unlock()
 	if changed {
-		b.poke(b.wake)
+		poke(b.wake)
 	}
 }
 
@@ -160,7 +160,8 @@ func (b *binder) recordLease(d elect.Desired) {
 	b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
 }
 
-func (b *binder) poke(ch chan struct{}) {
+// poke wakes who waits at ch, if not now then next time.
+func poke(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
@@ -171,8 +172,9 @@ func (b *binder) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { b.flushConntrack(ctx) })
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+	due := make(chan struct{}, 1)
+	alarm := b.a.Alarms.New(func() { poke(due) })
+	defer alarm.Stop()
 	for {
 		var next elect.Instant
 		select {
@@ -185,10 +187,10 @@ func (b *binder) run(ctx context.Context) error {
 			b.again = false
 		case <-b.wake:
 			next = b.apply(false)
-		case <-timer.C:
+		case <-due:
 			next = b.apply(false)
 		}
-		timer.Reset(time.Duration(max(next-b.a.Now(), 0)))
+		alarm.Set(int64(next))
 	}
 }
 
@@ -402,7 +404,7 @@ func (b *binder) forget(ap *applied) {
 	b.mu.Lock()
 	b.stale[ap.address.IP] = true
 	b.mu.Unlock()
-	b.poke(b.flush)
+	poke(b.flush)
 }
 
 // flushConntrack removes the connection-tracking entries of addresses that came
@@ -460,7 +462,7 @@ func (b *binder) watch(ctx context.Context) error {
 	for c := range changes {
 		ours := b.a.names().isOurs(c.Address.Addr()) && !b.expected(c)
 		if c.Resync || c.Link != nil {
-			b.poke(b.devices)
+			poke(b.devices)
 		}
 		if c.Err != nil {
 			b.a.recorder.warn("watch addresses", c.Err)
@@ -472,7 +474,7 @@ func (b *binder) watch(ctx context.Context) error {
 			b.unheard.Store(true)
 		}
 		if lost || ours {
-			b.poke(b.repair)
+			poke(b.repair)
 		}
 	}
 	return nil

@@ -25,8 +25,9 @@ type counters struct {
 // and carries the effects out. Nothing in it waits for anything but the next
 // event.
 func (a *Agent) loop(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := a.Alarms.New(func() { poke(a.due) })
+	defer alarm.Stop()
+	alarm.Set(int64(a.Now()))
 	for {
 		select {
 		case ev := <-a.events:
@@ -35,7 +36,7 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.step(ev)
 		case q := <-a.queries:
 			q()
-		case <-timer.C:
+		case <-a.due:
 			a.noteWakeUp()
 			a.drain()
 			a.step(elect.Tick{})
@@ -44,7 +45,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		timer.Reset(time.Duration(a.Machine.Deadline() - a.Now()))
+		alarm.Set(int64(a.Machine.Deadline()))
 	}
 }
 
@@ -98,6 +99,9 @@ func (a *Agent) carryOut(eff elect.Effects) {
 		for _, out := range eff.Send {
 			if err := a.network.Send(out); err != nil {
 				a.stats.sendErrors.Add(1)
+			}
+			if _, beat := out.Msg.(elect.Heartbeat); beat {
+				a.grid.beat(time.Now(), a.Config().Timing.Heartbeat)
 			}
 		}
 	}

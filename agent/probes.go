@@ -90,7 +90,7 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 
 func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid, Deliver: func(r sipcheck.Result) {
+	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid.last, Alarm: p.a.probeAlarm, Deliver: func(r sipcheck.Result) {
 		at := func(t time.Time) elect.Instant { return p.a.Now().Add(-time.Since(t)) }
 		p.verdictOf(prober, verdict{sipState(r), at(r.Since), at(r.Started)})
 	}})

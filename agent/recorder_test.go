@@ -13,6 +13,7 @@ import (
 	"sipalive/control"
 	"sipalive/elect"
 	"sipalive/hooks"
+	"sipalive/platform"
 )
 
 const home = `
@@ -59,11 +60,21 @@ func newRecording(t *testing.T) *recording {
 		return a
 	}}))
 	a := &Agent{Parts: Parts{Config: c, Self: c.Node("pbx3"), Journal: control.NewJournal(100), Log: log,
-		Now: func() elect.Instant { return r.now }}}
+		Now: func() elect.Instant { return r.now }, Alarms: openAlarms(t)}}
 	a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.recorder = newRecorder(a)
 	a.recorder = r.recorder
 	return r
+}
+
+func openAlarms(t *testing.T) *platform.Alarms {
+	t.Helper()
+	alarms, err := platform.OpenAlarms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = alarms.Close() })
+	return alarms
 }
 
 func (r *recording) settle() {

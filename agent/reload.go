@@ -180,7 +180,7 @@ func (b *binder) changed() {
 	b.mu.Lock()
 	b.changing, b.renamed = false, true
 	b.mu.Unlock()
-	b.poke(b.wake)
+	poke(b.wake)
 }
 
 // takeNames brings what the binder applies in line with the names in force. A

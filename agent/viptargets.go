@@ -6,9 +6,11 @@ import (
 	"maps"
 	"net/netip"
 	"sync"
+	"time"
 
 	"sipalive/config"
 	"sipalive/elect"
+	"sipalive/platform"
 	"sipalive/sipcheck"
 )
 
@@ -171,7 +173,19 @@ func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) si
 
 // sipOptions are what every prober of a VIP shares.
 func (a *Agent) sipOptions(vip netip.Addr) sipcheck.Options {
-	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security(), Grid: a.grid}
+	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security(), Grid: a.grid.last, Alarm: a.probeAlarm}
+}
+
+// probeAlarm is an alarm of the agent's as probers know the time.
+func (a *Agent) probeAlarm(ring func()) sipcheck.Alarm {
+	return probeAlarm{a.Alarms.New(ring)}
+}
+
+type probeAlarm struct{ *platform.Alarm }
+
+func (p probeAlarm) Set(at time.Time) {
+	in := time.Until(at)
+	p.Alarm.Set(platform.BootNow() + int64(in))
 }
 
 func (a *Agent) security() sipcheck.Security {

@@ -51,7 +51,7 @@ func relaySizes(t *testing.T, conn *net.UDPConn, own, peer netip.Addr) {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	w, err := OpenWatch(WatchOptions{Announcer: a, Refresh: time.Minute, Now: bootNow, Relay: RelayLink{Interface: "eth0", Own: own}})
+	w, err := OpenWatch(WatchOptions{Announcer: a, Refresh: time.Minute, Now: bootNow, Alarms: openAlarms(t), Relay: RelayLink{Interface: "eth0", Own: own}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"sipalive/platform"
 	"sipalive/platform/nstest"
 )
 
@@ -78,6 +79,16 @@ func join(t testing.TB) *segment {
 	return s
 }
 
+func openAlarms(t testing.TB) *platform.Alarms {
+	t.Helper()
+	alarms, err := platform.OpenAlarms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = alarms.Close() })
+	return alarms
+}
+
 // open starts announcer and watch. The VIPs are the kernel's too, as they are
 // for a holder: a router may ask for them.
 func (s *segment) open(links ...Link) {
@@ -87,7 +98,7 @@ func (s *segment) open(links ...Link) {
 		s.t.Fatal(err)
 	}
 	s.watch, err = OpenWatch(WatchOptions{
-		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow,
+		Links: links, Announcer: s.announcer, Refresh: time.Second, Now: bootNow, Alarms: openAlarms(s.t),
 		Peers:    map[netip.Addr]string{otherAddr: "pbx2"},
 		OnRouter: func(p Proof) { s.mu.Lock(); s.proofs = append(s.proofs, p); s.mu.Unlock() },
 		OnRival:  func(r Rival) { s.mu.Lock(); s.rivals = append(s.rivals, r); s.mu.Unlock() },

@@ -20,7 +20,9 @@ type socket struct {
 }
 
 func openSocket() (*socket, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	// Not non-blocking, so that the runtime does not wait for it: it would be woken
+	// each time that a frame has left.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func transmit(fd, index int, f []byte) error {
 		Halen:    uint8(len(broadcast)),
 	}
 	copy(to.Addr[:], f[:6])
-	return unix.Sendto(fd, f, 0, &to)
+	return unix.Sendto(fd, f, unix.MSG_DONTWAIT, &to)
 }
 
 func networkOrder(v uint16) uint16 { return v>>8 | v<<8 }

@@ -30,6 +30,7 @@ type WatchOptions struct {
 	Relay     RelayLink
 	Refresh   time.Duration        // between two proofs of a VIP that is proven
 	Now       func() time.Duration // the boot clock
+	Alarms    *platform.Alarms     // on that clock
 
 	OnRouter   func(Proof)
 	OnRival    func(Rival)
@@ -182,8 +183,9 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 	defer readers.Wait()
 	defer w.Close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	alarm := w.o.Alarms.New(w.poke)
+	defer alarm.Stop()
+	w.poke()
 	for {
 		select {
 		case <-ctx.Done():
@@ -191,9 +193,8 @@ func (w *Watch) Run(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case <-w.wake:
-		case <-timer.C:
 		}
-		timer.Reset(w.tick() - w.o.Now())
+		alarm.Set(int64(w.tick()))
 	}
 }
 

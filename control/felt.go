@@ -66,3 +66,14 @@ func (e Event) mark(name string) (Millis, bool) {
 	}
 	return 0, false
 }
+
+// proof is how long after it was bound the router reached the VIP at its new
+// holder; unknown of no event.
+func (e *Event) proof() (took Millis, known bool) {
+	if e == nil {
+		return 0, false
+	}
+	bound, isBound := e.mark("bound")
+	proven, isProven := e.mark("router proven")
+	return max(proven-bound, 0), isBound && isProven
+}

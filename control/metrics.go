@@ -143,6 +143,7 @@ type tally struct {
 	takeovers *prometheus.CounterVec
 	failed    *prometheus.CounterVec
 	seconds   *prometheus.HistogramVec
+	proof     prometheus.Histogram
 }
 
 func newTally() *tally {
@@ -156,11 +157,14 @@ func newTally() *tally {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sipalive_takeover_seconds",
 			Help:    "From the need that was noticed to the VIP's SIP answer, or, unverified, its announcement; by this node.",
 			Buckets: []float64{.005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}, []string{"reason"}),
+		proof: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sipalive_bind_to_proof_seconds",
+			Help:    "From the VIP bound by a takeover of this node's to the router's first answer there.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10}}),
 	}
 }
 
 func (t *tally) collectors() []prometheus.Collector {
-	return []prometheus.Collector{t.events, t.takeovers, t.failed, t.seconds}
+	return []prometheus.Collector{t.events, t.takeovers, t.failed, t.seconds, t.proof}
 }
 
 // see takes in an event: before is what it was, nil for a new one.
@@ -169,6 +173,11 @@ func (t *tally) see(before, e *Event) {
 		t.events.WithLabelValues(e.Kind).Inc()
 		if e.Kind == Takeover {
 			t.takeovers.WithLabelValues(e.VIP, e.Reason).Inc()
+		}
+	}
+	if took, known := e.proof(); known {
+		if _, seen := before.proof(); !seen {
+			t.proof.Observe(took.seconds())
 		}
 	}
 	if e.Kind != Takeover || !e.complete() || before != nil && before.complete() {

@@ -6,6 +6,7 @@ import "strings"
 var metrics = []metric{
 	one("sipalive_quorum", "1: this node hears a majority of the voters.", func(st Status) float64 { return bit(st.Quorum) }),
 	one("sipalive_all_unfit", "1: no node is fit, so nobody moves.", func(st Status) float64 { return bit(st.AllUnfit) }),
+	one("sipalive_sockets_unwatched", "1: the kernel's notices of dying sockets do not come, so a killed PBX is noticed by the next probe.", func(st Status) float64 { return bit(st.SocketsUnwatched != "") }),
 	one("sipalive_quiet", "1: restarted without its grants, this voter grants nothing yet.", func(st Status) float64 { return bit(st.Quiet) }),
 	one("sipalive_fence_weak", "1: the fence does not hold the promise of one holder, or not everywhere.", func(st Status) float64 { return bit(st.FenceWeak) }),
 	one("sipalive_voter_list_waiting", "1: the file's voter list is not taken yet.", func(st Status) float64 { return bit(st.Waiting != "") }),

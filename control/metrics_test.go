@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"regexp"
 	"strings"
@@ -58,8 +59,10 @@ func takenOver(j *Journal, reason, outcome string) {
 	e := Event{Kind: Takeover, VIP: "vip1", From: "pbx2", To: "pbx1", Reason: reason}
 	e.Add("noticed", 0)
 	id := j.Add(e)
+	j.Update(id, func(e *Event) { e.Add("bound", 50*time.Millisecond) })
 	for range 2 { // what comes after the outcome does not count again
 		j.Update(id, func(e *Event) {
+			e.Add("router proven", 53*time.Millisecond)
 			e.Add("sip answered", 62*time.Millisecond)
 			e.Outcome = outcome
 		})
@@ -156,6 +159,25 @@ sipalive_vip_verified{vip="vip1"} 0
 	if err != nil || n != 1 {
 		t.Errorf("%d histograms, %v: the failed takeover is none", n, err)
 	}
+}
+
+// TestBindToProof: 3 ms each, whatever became of the takeover, and once however
+// often the event is filled in.
+func TestBindToProof(t *testing.T) {
+	families, err := fullRegistry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "sipalive_bind_to_proof_seconds" {
+			h := f.GetMetric()[0].GetHistogram()
+			if h.GetSampleCount() != 2 || math.Abs(h.GetSampleSum()-.006) > 1e-9 {
+				t.Errorf("%d proofs that took %v s together, want 2 of 3 ms", h.GetSampleCount(), h.GetSampleSum())
+			}
+			return
+		}
+	}
+	t.Error("no such metric")
 }
 
 // An agent that does not answer has no metrics, rather than some.

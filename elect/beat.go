@@ -6,8 +6,11 @@ func (m *Machine) beat() {
 	if m.now < m.nextBeat && !m.beatNow {
 		return
 	}
+	// A step that comes late does not put off the beats that follow.
+	if m.nextBeat = m.nextBeat.Add(m.cfg.Heartbeat); m.beatNow || m.nextBeat <= m.now {
+		m.nextBeat = m.now.Add(m.cfg.Heartbeat)
+	}
 	m.beatNow = false
-	m.nextBeat = m.now.Add(m.cfg.Heartbeat)
 	b := m.heartbeat()
 	var to [2]Message // by whether the receiver is heard through the gateway: made once for all of them
 	for _, p := range m.peers {

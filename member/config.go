@@ -41,7 +41,7 @@ type Config struct {
 
 	Rejoin time.Duration // between looks for peers that gossip lost; default 3 s
 
-	probe time.Duration // gossip's, for tests that cannot wait seconds; default 1 s
+	probe time.Duration // gossip's, for tests that cannot wait seconds; default gossipProbe
 }
 
 // Peer is another node as configured.

@@ -12,8 +12,9 @@ import (
 	"sipalive/elect"
 )
 
-// gossipConfig tunes memberlist for display only: little idle traffic (one
-// probe and its answer a second), no waiting that outlives Close for long.
+// gossipConfig tunes memberlist, whose view of the nodes is for display only: one
+// probe and its answer in gossipProbe, since each timer of its wakes the agent; no
+// waiting that outlives Close for long.
 func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(cfg.Self)
@@ -32,13 +33,17 @@ func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c.DisableTcpPings = true
 	c.TCPTimeout = 2 * time.Second
 	c.PushPullInterval = time.Minute
+	c.ProbeInterval, c.GossipInterval = gossipProbe, gossipProbe
 	c.EnableCompression = false
 	c.DNSConfigPath = "" // addresses only
 	if cfg.probe > 0 {
-		c.ProbeInterval, c.ProbeTimeout = cfg.probe, cfg.probe/2
+		c.ProbeInterval, c.ProbeTimeout, c.GossipInterval = cfg.probe, cfg.probe/2, cfg.probe
 	}
 	return c
 }
+
+// gossipProbe is also how often news is passed on that no probe carried.
+const gossipProbe = 10 * time.Second
 
 // configured keeps nodes out of gossip that are not in the configuration under
 // that address. memberlist calls it with its node lock held.

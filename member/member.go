@@ -119,7 +119,7 @@ func (n *Network) Members() []string {
 const closeWithin = 3 * time.Second
 
 // Close stops receiving, closes the sockets and ends every goroutine; one of
-// memberlist's that waits for a probe's answer ends within a second after.
+// memberlist's that waits for a probe's answer ends within gossipProbe after.
 // Nothing is delivered once it has returned nil. It may be called again.
 func (n *Network) Close() error {
 	n.closing.Do(func() {

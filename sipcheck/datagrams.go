@@ -20,7 +20,7 @@ type datagrams struct {
 	woken  atomic.Bool            // set before the socket is poked, see wake
 	wakeup chan struct{}          // wakes Run when there is no socket
 
-	armed    time.Time // the socket's read deadline
+	poked    bool      // the socket's read deadline may be past
 	reopenAt time.Time // no socket before then
 	backoff  time.Duration
 	lastErr  error
@@ -69,7 +69,7 @@ func (l *datagrams) socket(now time.Time) (*socket, error) {
 		l.fail(err, now)
 		return nil, err
 	}
-	l.armed = time.Time{}
+	l.poked = false
 	l.sock.Store(s)
 	return s, nil
 }
@@ -93,36 +93,26 @@ func (l *datagrams) settle(bool, time.Time) {}
 
 func (l *datagrams) connected() (time.Duration, *Certificate) { return 0, nil }
 
-func (l *datagrams) wait(until time.Time) (arrival, bool) {
+func (l *datagrams) wait() (arrival, bool) {
 	s := l.sock.Load()
 	if s == nil {
-		l.waitWithoutSocket(until)
+		<-l.wakeup
+		l.woken.Store(false)
 		return arrival{}, false
 	}
-	if !until.Equal(l.armed) {
-		l.armed = until
-		s.SetReadDeadline(until)
+	if l.poked {
+		s.SetReadDeadline(time.Time{})
 	}
-	if l.woken.Swap(false) {
-		l.armed = time.Time{}
+	if l.poked = l.woken.Swap(false); l.poked {
 		return arrival{}, false
 	}
 	n, err := s.Read(l.in)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		l.armed = time.Time{}
+		l.poked = true
+		l.woken.Store(false) // whatever wake was called for is there to be seen by now
 		return arrival{}, false
 	}
 	return arrival{message: l.in[:max(n, 0)], err: err}, true
-}
-
-func (l *datagrams) waitWithoutSocket(until time.Time) {
-	t := time.NewTimer(until.Sub(l.now()))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-l.wakeup:
-		l.woken.Store(false)
-	}
 }
 
 func (l *datagrams) waiting() (arrival, bool) {
@@ -138,7 +128,7 @@ func (l *datagrams) waiting() (arrival, bool) {
 }
 
 // wake ends Run's wait. The flag is set before the deadline is moved, and wait
-// looks at it after it has moved the deadline: one of the two sees the other.
+// looks at it after it has moved the deadline back: one of the two sees the other.
 func (l *datagrams) wake() {
 	l.woken.Store(true)
 	if s := l.sock.Load(); s != nil {

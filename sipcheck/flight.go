@@ -384,10 +384,14 @@ func (p *Prober) restsOn(f flight, o Outcome) time.Time {
 // regular is when the probe after one that started then is due.
 func (p *Prober) regular(started time.Time) time.Time {
 	interval := p.target.Interval
-	if p.opts.Grid.IsZero() || started.Before(p.opts.Grid) {
+	if p.opts.Grid == nil {
 		return started.Add(interval)
 	}
-	past := started.Sub(p.opts.Grid) % interval
+	grid := p.opts.Grid()
+	if grid.IsZero() || started.Before(grid) {
+		return started.Add(interval)
+	}
+	past := started.Sub(grid) % interval
 	return started.Add(interval - past)
 }
 

@@ -5,12 +5,14 @@ import (
 	"time"
 )
 
+func fixed(grid time.Time) func() time.Time { return func() time.Time { return grid } }
+
 // TestGrid: a regular probe starts at a whole interval after the grid, and never later
 // than an interval after the one before.
 func TestGrid(t *testing.T) {
 	grid := time.Now()
 	at := func(ms int) time.Time { return grid.Add(time.Duration(ms) * time.Millisecond) }
-	p := NewProber(Target{Interval: 200 * time.Millisecond}, Options{Grid: grid})
+	p := NewProber(Target{Interval: 200 * time.Millisecond}, Options{Grid: fixed(grid)})
 	for started, want := range map[int]int{0: 200, 1: 200, 199: 200, 200: 400, 1234: 1400, -50: 150} {
 		if got := p.regular(at(started)); !got.Equal(at(want)) {
 			t.Errorf("after one at %d ms: %v, want %d ms", started, got.Sub(grid), want)
@@ -29,7 +31,7 @@ func TestProbersOnAGridMeet(t *testing.T) {
 	target.Interval = 50 * time.Millisecond
 	var probers []*running
 	for range 3 {
-		probers = append(probers, launch(t, target, Options{Grid: grid, Every: true}))
+		probers = append(probers, launch(t, target, Options{Grid: fixed(grid), Every: true}))
 		time.Sleep(7 * time.Millisecond) // another phase each
 	}
 	for _, p := range probers {

@@ -12,9 +12,8 @@ type link interface {
 	// by a connection that an earlier probe used. A nil error with sent false means
 	// that it leaves later: call send again when an arrival says ready.
 	send(f *flight, now time.Time, anew bool) (sent bool, err error)
-	// wait sleeps until something has arrived, until the time has come (ok is then
-	// false), or wake is called (ok is false too).
-	wait(until time.Time) (a arrival, ok bool)
+	// wait sleeps until something has arrived, or wake is called (ok is then false).
+	wait() (a arrival, ok bool)
 	// waiting takes what had arrived already, without sleeping.
 	waiting() (a arrival, ok bool)
 	// fail closes what an error has made useless.

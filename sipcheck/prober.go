@@ -28,16 +28,27 @@ type Options struct {
 	// a probe asked for ends, when a suspicion begins (Misses 1) and when one is
 	// dispelled. It must not block: the next probe waits for it.
 	Deliver func(Result)
-	// Grid, if set, has regular probes start at whole intervals after it, none later
-	// than without: probers that share it wake the process once for all of them.
-	Grid time.Time
+	// Grid, if set, has regular probes start at whole intervals after what it gives,
+	// none later than without: probers that share it wake the process once for all of
+	// them. It is asked at the end of each probe, and may change.
+	Grid func() time.Time
 	// Every delivers each probe's Result.
 	Every bool
 	// Now is the clock, time.Now by default; it must carry a monotonic reading.
 	Now func() time.Time
+	// Alarm makes an alarm on that clock that calls ring, which never waits; by
+	// default one of the Go runtime's timers.
+	Alarm func(ring func()) Alarm
 	// Rand draws branches, tags and Call-IDs; by default a ChaCha8 seeded by the
 	// kernel. Only Run's goroutine uses it.
 	Rand *rand.Rand
+}
+
+// Alarm calls a function when its time has come, in whichever goroutine.
+type Alarm interface {
+	// Set replaces what was set before; the past is at once.
+	Set(at time.Time)
+	Stop()
 }
 
 // Prober asks one target whether it answers. One goroutine (Run) owns its link
@@ -48,6 +59,7 @@ type Prober struct {
 	parser *sip.Parser
 
 	link    link
+	alarm   Alarm
 	hurry   atomic.Bool // ProbeNow was called
 	started atomic.Bool
 	done    chan struct{} // closed when Run has ended
@@ -87,12 +99,33 @@ func NewProber(t Target, opts Options) *Prober {
 		cryptorand.Read(seed[:]) // never fails since Go 1.24
 		opts.Rand = rand.New(rand.NewChaCha8(seed))
 	}
-	return &Prober{
+	if opts.Alarm == nil {
+		opts.Alarm = func(ring func()) Alarm { return newTimer(opts.Now, ring) }
+	}
+	p := &Prober{
 		target: t, opts: opts, parser: newAnswerParser(), link: newLink(t, opts),
 		done:  make(chan struct{}),
 		judge: judge{fall: t.Fall, rise: t.Rise},
 	}
+	p.alarm = opts.Alarm(p.link.wake)
+	return p
 }
+
+// timer is an Alarm of the Go runtime's.
+type timer struct {
+	now func() time.Time
+	*time.Timer
+}
+
+func newTimer(now func() time.Time, ring func()) timer {
+	t := timer{now, time.AfterFunc(time.Hour, ring)}
+	t.Stop()
+	return t
+}
+
+func (t timer) Set(at time.Time) { t.Reset(at.Sub(t.now())) }
+
+func (t timer) Stop() { t.Timer.Stop() }
 
 func newLink(t Target, opts Options) link {
 	d := dialer{local: opts.Local, remote: t.Address, now: opts.Now}
@@ -161,6 +194,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 	defer context.AfterFunc(ctx, p.link.wake)()
 	defer p.link.close()
+	defer p.alarm.Stop()
 	p.nextAt = p.opts.Now()
 	for ctx.Err() == nil {
 		p.step(p.opts.Now())
@@ -171,7 +205,8 @@ func (p *Prober) Run(ctx context.Context) error {
 
 // wait sleeps until something arrives, the time has come, or wake is called.
 func (p *Prober) wait(until time.Time) {
-	if a, ok := p.link.wait(until); ok {
+	p.alarm.Set(until)
+	if a, ok := p.link.wait(); ok {
 		p.received(a)
 	}
 }

@@ -205,7 +205,7 @@ func costOf(t *testing.T, at netip.Addr, ca *authority, targets []Transport) {
 				if node == observer {
 					target.Interval = 200 * time.Millisecond
 				}
-				probers = append(probers, launch(t, target, Options{Security: Security{Roots: ca.roots}, Grid: grid}))
+				probers = append(probers, launch(t, target, Options{Security: Security{Roots: ca.roots}, Grid: fixed(grid)}))
 			}
 		}
 	}

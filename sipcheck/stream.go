@@ -25,7 +25,6 @@ type streams struct {
 	timeout time.Duration // of a probe, and so of connecting
 	wakeup  chan struct{}
 	events  chan connEvent
-	timer   *time.Timer
 	out     []byte
 
 	conn    *connection // nil: none, or none yet
@@ -69,9 +68,7 @@ type established struct {
 }
 
 func newStreams(d dialer, timeout time.Duration, now func() time.Time) *streams {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return &streams{dial: d, now: now, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent), timer: t}
+	return &streams{dial: d, now: now, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent)}
 }
 
 // send writes the flight's message once per connection: TCP itself repeats it. A
@@ -186,17 +183,13 @@ func (l *streams) drop(reset bool) {
 	c.tcp.Close()
 }
 
-func (l *streams) wait(until time.Time) (arrival, bool) {
-	l.timer.Reset(until.Sub(l.now()))
-	defer l.timer.Stop()
+func (l *streams) wait() (arrival, bool) {
 	for {
 		select {
 		case e := <-l.events:
 			if e.from == l.conn {
 				return l.take(e), true
 			}
-		case <-l.timer.C:
-			return arrival{}, false
 		case <-l.wakeup:
 			return arrival{}, false
 		}

@@ -223,6 +223,9 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	if p.Conntrack, err = vip.Open(managed); err != nil {
 		return nil, err
 	}
+	if p.Alarms, err = platform.OpenAlarms(); err != nil {
+		return nil, err
+	}
 	p.Ends = agent.NewLeaseEnds(p.Now)
 	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
@@ -254,6 +257,7 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	})
 	return func() {
 		_ = p.Announcer.Close()
+		_ = p.Alarms.Close()
 		p.Conntrack.Close()
 		p.Table.Close()
 	}, nil
@@ -261,7 +265,7 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 
 // watchOf opens what asks the routers and hears rivals.
 func watchOf(p *agent.Parts) func(agent.Hearing) (*arp.Watch, error) {
-	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer,
+	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer, Alarms: p.Alarms,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
 	return func(h agent.Hearing) (*arp.Watch, error) {
 		o.OnRouter, o.OnRival, o.OnGateway, o.OnEvidence, o.OnSign = h.OnRouter, h.OnRival, h.OnGateway, h.OnEvidence, h.OnSign

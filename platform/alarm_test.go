@@ -1,0 +1,147 @@
+package platform
+
+import (
+	"testing"
+	"time"
+)
+
+const alarmPatience = 10 * time.Second
+
+func openAlarms(t *testing.T) *Alarms {
+	t.Helper()
+	a, err := OpenAlarms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+// bell makes an alarm that tells when it rang.
+func bell(a *Alarms) (*Alarm, chan int64) {
+	rang := make(chan int64, 16)
+	return a.New(func() { rang <- BootNow() }), rang
+}
+
+func awaitBell(t *testing.T, what string, rang chan int64) int64 {
+	t.Helper()
+	select {
+	case at := <-rang:
+		return at
+	case <-time.After(alarmPatience):
+		t.Fatalf("%s: does not ring", what)
+		return 0
+	}
+}
+
+func in(d time.Duration) int64 { return BootNow() + int64(d) }
+
+func TestAlarmsRingInOrderAndNeverEarly(t *testing.T) {
+	a := openAlarms(t)
+	var order []int
+	done := make(chan struct{})
+	start := BootNow()
+	waits := []time.Duration{30 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 0}
+	for i, w := range waits {
+		at := start + int64(w)
+		a.New(func() { // they share a goroutine
+			if now := BootNow(); now < at {
+				t.Errorf("alarm %d rings %v early", i, time.Duration(at-now))
+			}
+			if order = append(order, i); len(order) == len(waits) {
+				close(done)
+			}
+		}).Set(at)
+	}
+	select {
+	case <-done:
+	case <-time.After(alarmPatience):
+		t.Fatal("not all have rung")
+	}
+	for i, want := range []int{3, 1, 2, 0} {
+		if order[i] != want {
+			t.Fatalf("rang in the order %v", order)
+		}
+	}
+}
+
+func TestAlarmIsSetAnew(t *testing.T) {
+	a := openAlarms(t)
+	sooner, rang := bell(a)
+	sooner.Set(in(time.Hour))
+	sooner.Set(in(5 * time.Millisecond))
+	awaitBell(t, "set to be sooner", rang)
+
+	at := in(60 * time.Millisecond)
+	later, rang := bell(a)
+	later.Set(in(20 * time.Millisecond))
+	later.Set(at)
+	if rangAt := awaitBell(t, "set to be later", rang); rangAt < at {
+		t.Errorf("rang %v early", time.Duration(at-rangAt))
+	}
+	later.Set(in(-time.Second))
+	awaitBell(t, "set to the past", rang)
+	later.Set(0)
+	awaitBell(t, "set to the beginning of time", rang)
+	if len(rang) > 0 {
+		t.Errorf("rang %d times more", len(rang))
+	}
+}
+
+func TestAlarmStopped(t *testing.T) {
+	a := openAlarms(t)
+	stopped, rang := bell(a)
+	stopped.Set(in(10 * time.Millisecond))
+	stopped.Stop()
+	stopped.Stop()
+	other, after := bell(a)
+	other.Set(in(30 * time.Millisecond))
+	awaitBell(t, "the other", after)
+	if len(rang) > 0 {
+		t.Error("a stopped alarm rang")
+	}
+	stopped.Set(in(time.Millisecond))
+	awaitBell(t, "set after a stop", rang)
+}
+
+func TestAlarmsClosed(t *testing.T) {
+	a := openAlarms(t)
+	l, rang := bell(a)
+	l.Set(in(20 * time.Millisecond))
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.Set(in(time.Millisecond)) // of no use, and no harm
+	other, after := bell(openAlarms(t))
+	other.Set(in(50 * time.Millisecond))
+	awaitBell(t, "one of another timer", after)
+	if len(rang) > 0 {
+		t.Error("rang after the end")
+	}
+}
+
+// BenchmarkAlarm is from the time that was set to the ring, on an idle machine:
+// what a Go timer makes of it stands beside.
+func BenchmarkAlarm(b *testing.B) {
+	a, err := OpenAlarms()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.Close()
+	late := func(b *testing.B, wait func(at int64) int64) {
+		var sum int64
+		for range b.N {
+			at := in(3*time.Millisecond + 500*time.Microsecond)
+			sum += wait(at) - at
+		}
+		b.ReportMetric(float64(sum)/float64(b.N)/1e3, "µs-late")
+		b.ReportMetric(0, "ns/op")
+	}
+	b.Run("alarm", func(b *testing.B) {
+		l, rang := bell(a)
+		late(b, func(at int64) int64 { l.Set(at); return <-rang })
+	})
+	b.Run("go", func(b *testing.B) {
+		late(b, func(at int64) int64 { time.Sleep(time.Duration(at - BootNow())); return BootNow() })
+	})
+}
