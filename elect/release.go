@@ -70,7 +70,7 @@ func (m *Machine) giveUpAtStop() {
 		if v.serves() && (m.now >= m.stopBy || v.move == nil) {
 			m.handOver(v, Release{Cause: CauseStop})
 		}
-		if v.phase == holding || v.phase == unbinding || m.awaitsSuccessor(v) {
+		if v.phase == holding || v.phase == unbinding {
 			left++
 		}
 	}
@@ -79,11 +79,4 @@ func (m *Machine) giveUpAtStop() {
 		m.answerCommand(m.stopID, "")
 	}
 	m.due(max(m.stopBy, m.now.Add(m.pace())))
-}
-
-// awaitsSuccessor: whom this node released a VIP to has not said yet that it holds
-// it. The end of an agent takes the machine's time, and where both run on one, the
-// kernel's lock for addresses.
-func (m *Machine) awaitsSuccessor(v *vip) bool {
-	return v.passing != "" && v.passing != m.self.Name && v.retire != 0 && m.now < v.freeSince.Add(m.cfg.Lease)
 }
