@@ -78,6 +78,7 @@ func (m *Machine) setAlive(p *peer, alive bool) {
 
 // forgetViews: a new boot of p has said nothing yet.
 func (m *Machine) forgetViews(p *peer) {
+	m.seen.stale = true
 	m.countViews(p, -1)
 	p.views = nil
 }
@@ -146,7 +147,7 @@ func (m *Machine) verdict(o, p *peer) SIPState {
 // that its PBX is down, and how many whose last probe of it stayed unanswered.
 func (m *Machine) observers(p *peer) opinions {
 	all := p.opinions
-	if p != m.self {
+	if p != m.self && m.self.alive {
 		all.count(m.observed(p), 1)
 	}
 	return all

@@ -163,3 +163,33 @@ func (g *gossip) check(when string) {
 		}
 	}
 }
+
+// TestOpinionsOfAnotherFile: what a peer goes on saying means something else once
+// this node has taken the peer's file.
+func TestOpinionsOfAnotherFile(t *testing.T) {
+	cfg := benchConfig()
+	m, err := elect.New(cfg, elect.Restored{Durable: &elect.Durable{Active: abc, LongestLease: time.Second}}, 21, 1e12, rand.New(rand.NewPCG(1, 3)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	another, seq := cfg.Digest+1, elect.Seq(0)
+	says := func() elect.SIPState {
+		seq++
+		m.Step(1e12, elect.Received{From: "c", Instance: 11, Seq: seq, Msg: elect.Heartbeat{
+			Config: another, Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, SIP: elect.SIPUp, Rest: elect.SIPUp}})
+		for _, v := range m.Status().Nodes[1].Views {
+			if v.Node == "c" {
+				return v.SIP
+			}
+		}
+		return elect.SIPUnknown
+	}
+	if got := says(); got != elect.SIPUnknown {
+		t.Errorf("of a node of another file: %v", got)
+	}
+	cfg.Digest = another
+	m.Step(1e12, elect.Reconfigure{Config: cfg})
+	if got := says(); got != elect.SIPUp {
+		t.Errorf("once the file is the same: %v", got)
+	}
+}

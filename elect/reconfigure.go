@@ -23,6 +23,9 @@ func (m *Machine) reconfigure(cfg Config) {
 	if !slices.Equal(old.Nodes, cfg.Nodes) {
 		m.reconfigureNodes()
 	}
+	for _, p := range m.peers {
+		p.reread = p.reread || old.Digest != cfg.Digest // what it says means something else now
+	}
 	m.reconfigureVIPs()
 	if old.Lease != cfg.Lease {
 		m.changeLease()
