@@ -44,7 +44,7 @@ func sound(t *testing.T, text string) *Facts {
 	}
 	own := netip.MustParseAddr("192.0.2.11")
 	f := &Facts{
-		File: "sipalive.toml", Config: c, Keys: 1, Self: c.Node("pbx1"),
+		File: "sipalive.toml", Config: c, Keys: 1, Self: c.Node("pbx1"), Gossip: 10 * time.Second,
 		Links: map[string]Link{"eth0": {Exists: true, Running: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}},
 		Agent: &Agent{Status: control.Status{Cluster: "c", Node: "pbx1", Quorum: true, Fence: "bpf+lifetime", FenceMeans: "the kernel ends every lease", Scheduling: "rr 95", MemoryLocked: true,
 			Nodes: []control.NodeStatus{{Name: "pbx1", Alive: true, Views: []control.View{{From: "pbx1", SIP: "up"}, {From: "pbx2", SIP: "up"}}}, {Name: "pbx2", Alive: true, Relay: "known", Answered: 900e6}, {Name: "pbx3", Alive: true, Relay: "known", Answered: 1900e6}},
@@ -148,7 +148,7 @@ func TestJudgements(t *testing.T) {
 		"clock not told":           {spoil: func(f *Facts) { f.Drifts[0].Err = errors.New("it answers no ICMP timestamp") }, want: []string{"warning drift: types 13 and 14"}},
 		"gossip blocked":           {spoil: func(f *Facts) { f.Ports[0].TCP = errors.New("no answer") }, want: []string{"warning port: over TCP: no answer"}},
 		"deaf by UDP":              {spoil: func(f *Facts) { status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"} }, want: []string{"error port: pbx2: port 7946 of 192.0.2.12: TCP is open, and no heartbeat"}},
-		"one way":                  {spoil: func(f *Facts) { status(f).Nodes[1].Answered = control.Millis(time.Minute) }, want: []string{"error port: nothing over UDP for 1m0s"}},
+		"one way":                  {spoil: func(f *Facts) { status(f).Nodes[1].Answered = control.Millis(5 * time.Minute) }, want: []string{"error port: nothing over UDP for 5m0s"}},
 		"no answer yet":            {spoil: func(f *Facts) { status(f).Nodes[1].Answered = 0 }, want: []string{"warning port: ask again"}},
 		"down": {spoil: func(f *Facts) {
 			status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"}
@@ -263,7 +263,7 @@ func TestPortNamesTheRule(t *testing.T) {
 	f.Agent.Status.Nodes[1] = control.NodeStatus{Name: "pbx2"}
 	expect(t, Examine(f), []string{
 		"error port: rule 5 of chain in in table inet fw (drop) drops UDP from pbx2 (nft -a list chain inet fw in)",
-		"error firewall: put before it: ip saddr 192.0.2.12 udp dport 7946 accept",
+		"error firewall: put before it: ip saddr { 192.0.2.12, 192.0.2.13 } meta l4proto { tcp, udp } th dport 7946 accept",
 	})
 }
 

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"net/netip"
+	"time"
 
 	"sipalive/config"
 	"sipalive/control"
@@ -18,6 +19,7 @@ type Facts struct {
 	SelfErr  error
 	Links    map[string]Link // by interface, those of the node's address and of the VIPs
 	Agent    *Agent
+	Gossip   time.Duration // between two pings of gossip, each of one peer in turn
 	Clock    *Clock
 	Ports    []Port
 	Firewall *Firewall

@@ -51,7 +51,7 @@ func key(f *Facts) []Finding {
 	case f.Config == nil:
 		return nil
 	case f.Keys > 1:
-		return []Finding{warn(fmt.Sprintf("%s holds %d keys: the first one seals, all open", f.Config.KeyFile, f.Keys), "finish the change of keys: remove the old one on every node, then `sipalive reload` on each")}
+		return []Finding{warn(fmt.Sprintf("%s holds %d keys: the first one seals, all open", f.Config.KeyFile, f.Keys), "`sipalive key rotate`, on any node, finishes it; changed by hand, see to the same file on every node first")}
 	}
 	return []Finding{fine(f.Config.KeyFile + ": one key, closed to others")}
 }

@@ -64,10 +64,10 @@ func second(p Port, who, open string) Finding {
 	return fine(who + ", the second path: TCP is open; over UDP it is not asked")
 }
 
-// answerWithin is three rounds of gossip's pings, one a second, and what a rejoin
-// takes.
+// answerWithin is two rounds of gossip's pings, which begin each in another order, and
+// what a rejoin takes.
 func (f *Facts) answerWithin() time.Duration {
-	return 15*time.Second + 3*time.Duration(len(f.Config.Nodes))*time.Second
+	return 15*time.Second + 2*time.Duration(len(f.Config.Nodes))*f.Gossip
 }
 
 // both: what is heard says that the way here is open; an answer, that the way there
@@ -78,7 +78,7 @@ func (f *Facts) both(p Port, who, open string) Finding {
 	case n.ByRelay:
 		return warn(who+": heard through the gateway alone", open)
 	case ago == 0:
-		return warn(who+": its heartbeats are heard, but it has answered nothing over UDP since the agent here started", "ask again in half a minute; if it stays so, "+open)
+		return warn(who+": its heartbeats are heard, but it has answered nothing over UDP since the agent here started", "ask again in a minute or two; if it stays so, "+open)
 	case ago > f.answerWithin():
 		return bad(fmt.Sprintf("%s: its heartbeats are heard, but it has answered nothing over UDP for %s", who, ago.Round(time.Second)), open)
 	}
@@ -145,7 +145,7 @@ func firewall(f *Facts) []Finding {
 		out = append(out, warn("rules of the old iptables are loaded too (tables "+strings.Join(w.Legacy, ", ")+"), which are not looked at", "see iptables-legacy-save; better move them to nftables"))
 	}
 	unsure := false
-	dropped := map[string]bool{} // said already: one rule for all nodes is one line
+	dropped := map[string]int{} // where in out: one rule for all nodes is one line, the worst
 	for _, p := range f.Ports {
 		for _, way := range f.ways(p) {
 			fate := w.Rules.Fate(way.packet)
@@ -153,10 +153,15 @@ func firewall(f *Facts) []Finding {
 			case !fate.Dropped && fate.Sure:
 			case !fate.Dropped || !fate.Sure && f.passes(p):
 				unsure = true
-			case dropped[fate.By]:
 			default:
-				dropped[fate.By] = true
-				out = append(out, f.drops(p, way, fate))
+				found := f.drops(p, way, fate)
+				at, said := dropped[fate.By]
+				if !said {
+					dropped[fate.By] = len(out)
+					out = append(out, found)
+				} else if found.Level == Error {
+					out[at].Level = Error
+				}
 			}
 		}
 	}
@@ -192,7 +197,15 @@ func (f *Facts) accepting(p Packet) string {
 	if a.Is6() {
 		family = "ip6"
 	}
-	return fmt.Sprintf("%s %s %s %s dport %d accept", family, side, a, p.Protocol, f.Config.Port)
+	var nodes []string
+	for _, n := range f.Config.Nodes {
+		for _, other := range []netip.Addr{n.Address, n.Address2} {
+			if n.Name != f.Self.Name && other.IsValid() && other.Is6() == a.Is6() {
+				nodes = append(nodes, other.String())
+			}
+		}
+	}
+	return fmt.Sprintf("%s %s { %s } meta l4proto { tcp, udp } th dport %d accept", family, side, strings.Join(nodes, ", "), f.Config.Port)
 }
 
 func (f *Facts) heard(node string) bool {

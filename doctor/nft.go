@@ -228,6 +228,7 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 				if certain == yes {
 					return w.act(c, rule, kind, body, depth)
 				}
+				w.sure = w.sure && certain == no
 			case "counter", "log", "comment", "mangle", "notrack", "meta":
 			case "accept", "drop", "reject", "return", "jump", "goto":
 				if certain == yes {

@@ -97,6 +97,7 @@ func TestDropsElsewhere(t *testing.T) {
 		"at egress, for what arrives":    {chainWith(t, "netdev", `, "hook": "egress", "dev": "eth0"`, `{"drop": null}`), Fate{Sure: true}},
 		"to a program's queue":           {chainWith(t, "ip", `, "hook": "input"`, `{"queue": {"num": 0}}`), Fate{}},
 		"a target of iptables":           {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "target", "name": "REJECT"}}`), Fate{}},
+		"a map behind a limit":           {chainWith(t, "ip", `, "hook": "input"`, `{"limit": {"rate": 1, "per": "second"}}, {"vmap": {"key": {"meta": {"key": "l4proto"}}, "data": {"set": [["udp", {"drop": null}]]}}}`), Fate{}},
 		"a match of iptables, no target": {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "match", "name": "comment"}}`), Fate{Sure: true}},
 	} {
 		if got := test.rules.Fate(incoming("udp", "192.0.2.12", 7946)); got != test.want {

@@ -33,7 +33,7 @@ func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c.DisableTcpPings = true
 	c.TCPTimeout = 2 * time.Second
 	c.PushPullInterval = time.Minute
-	c.ProbeInterval, c.GossipInterval = gossipProbe, gossipProbe
+	c.ProbeInterval, c.GossipInterval = GossipProbe, GossipProbe
 	c.EnableCompression = false
 	c.DNSConfigPath = "" // addresses only
 	if cfg.probe > 0 {
@@ -42,8 +42,9 @@ func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	return c
 }
 
-// gossipProbe is also how often news is passed on that no probe carried.
-const gossipProbe = 10 * time.Second
+// GossipProbe is how often gossip pings a peer, in turn, and passes on news that no ping
+// carried.
+const GossipProbe = 10 * time.Second
 
 // configured keeps nodes out of gossip that are not in the configuration under
 // that address. memberlist calls it with its node lock held.
@@ -59,7 +60,7 @@ func (c configured) NotifyAlive(m *memberlist.Node) error {
 }
 
 // pings remembers who answered gossip's pings: UDP from our port to the peer's and
-// back, what a heartbeat heard does not show. memberlist asks one node a second.
+// back, what a heartbeat heard does not show. memberlist asks one node each GossipProbe.
 type pings struct {
 	mu   sync.Mutex
 	last map[string]time.Time
@@ -79,7 +80,7 @@ func (p *pings) NotifyPingComplete(other *memberlist.Node, _ time.Duration, _ []
 }
 
 // Answered is how long ago a peer answered a ping over UDP, sent to it directly;
-// ever is false where none has yet. Gossip asks one peer a second in turn, and none
+// ever is false where none has yet. Gossip asks one peer each GossipProbe in turn, and none
 // that it takes for dead until it has joined it again. For display.
 func (n *Network) Answered(peer elect.Node) (ago time.Duration, ever bool) {
 	n.pings.mu.Lock()

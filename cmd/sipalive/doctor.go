@@ -14,6 +14,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/doctor"
+	"sipalive/member"
 	"sipalive/platform"
 )
 
@@ -100,7 +101,7 @@ type diagnosis struct {
 // facts gathers everything, each kind in one place. What cannot be had is left out
 // of the facts, or is in them as an error: to judge is not done here.
 func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
-	f := &doctor.Facts{File: d.file}
+	f := &doctor.Facts{File: d.file, Gossip: member.GossipProbe}
 	if f.Config, f.FileErr = loadChecked(d.file); f.FileErr != nil {
 		return f
 	}

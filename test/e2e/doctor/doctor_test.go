@@ -29,7 +29,7 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/doctor", &binary)) }
 
 // patience bounds every wait for something that has to come.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // site is a cluster, and a scene's own test.
 type site struct {
@@ -155,6 +155,7 @@ func settled(s *site) func() {
 		}
 		return st.VIPs[0].Router == "proven" && st.VIPs[1].Router == "proven"
 	})
+	s.wait(1, "pbx1 answers pbx2", func(st control.Status) bool { return st.Nodes[0].Answered != 0 })
 	return nil
 }
 
