@@ -71,6 +71,7 @@ type watched struct {
 	unproven time.Duration // since when; 0: it is not
 	told     bool          // that it is unreachable
 	detour   hardwareAddr  // who else brought an answer in this round
+	sought   time.Duration // when everybody was last asked who has it; 0: never
 
 	rival claims
 }
@@ -165,6 +166,7 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 			w.o.Announcer.Repeat(v.VIP)
 		}
 		if v.askPause >= seekFrom {
+			v.sought = now
 			w.seekOwner(v)
 		}
 	}

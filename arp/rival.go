@@ -48,6 +48,9 @@ func (v *watched) claimed(w *Watch, now time.Duration, h heard) {
 	if !v.held || v.alone || w.isOwn(now, h.mac) {
 		return
 	}
+	if v.sought != 0 && now < v.sought+time.Second && w.isGateway(h) {
+		return // asked, it may answer for all
+	}
 	_, peer := w.peerMACs[h.mac]
 	if peer && now-v.since < straggler {
 		return
