@@ -188,3 +188,25 @@ func TestPhonesWokenOneByOne(t *testing.T) {
 		t.Errorf("%d tried after the lease's end", n-wakesAtOnce)
 	}
 }
+
+// TestPhonesListedOnce: the last holder's last word is of all of them, with newer
+// numbers, and leaves room for those that were not told of before.
+func TestPhonesListedOnce(t *testing.T) {
+	said := func(from, to int, seq uint32) (all []phones.Connection) {
+		for i := range to - from {
+			all = append(all, phones.Connection{Phone: netip.AddrPortFrom(aPhone.Addr(), uint16(from+i)), Port: 5060, Seq: seq})
+		}
+		return all
+	}
+	l := newList()
+	l.add(said(0, 5000, 1))
+	if added := l.add(said(0, 5100, 2)); len(added) != 100 || added[0].Phone.Port() != 5000 {
+		t.Errorf("%d added", len(added))
+	}
+	if len(l.connections) != 5100 || l.connections[0].Seq != 2 {
+		t.Errorf("%d listed, the first %+v", len(l.connections), l.connections[0])
+	}
+	if added := l.add(said(6000, 20000, 1)); len(added) != phones.Most-5100 {
+		t.Errorf("%d added past the bound", len(added))
+	}
+}

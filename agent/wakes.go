@@ -41,23 +41,47 @@ func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
 		return
 	}
 	defer w.Close()
-	var all []phones.Connection
+	all := newList()
 	began := b.a.Now()
 	for i, round := range wakeRounds {
 		if !pause(ctx, time.Duration(began.Add(round.after)-b.a.Now())) || !b.a.Ends.Ahead(vip) {
 			return
 		}
 		to := b.told(vip)
-		to = to[:min(len(to), phones.Most-len(all))] // whatever more is said meanwhile
 		if i == 0 {
 			b.endStale(vip, to)
 		}
-		all = append(all, to...)
-		if !round.added {
-			to = all
+		if added := all.add(to); round.added {
+			to = added
+		} else {
+			to = all.connections
 		}
 		b.send(ctx, vip, to, func(c phones.Connection) error { return round.send(w, c) })
 	}
+}
+
+// list is what one takeover wakes: phones.Most at most, whatever more is said meanwhile.
+type list struct {
+	connections []phones.Connection
+	at          map[phones.Connection]int // where in connections; without numbers
+}
+
+func newList() *list { return &list{at: map[phones.Connection]int{}} }
+
+// add gives those that were not in it. The last holder's last word names all once
+// more, with newer numbers.
+func (l *list) add(said []phones.Connection) (added []phones.Connection) {
+	before := len(l.connections)
+	for _, c := range said {
+		unnumbered := phones.Connection{Phone: c.Phone, Port: c.Port}
+		if i, known := l.at[unnumbered]; known {
+			l.connections[i] = c
+		} else if len(l.connections) < phones.Most {
+			l.at[unnumbered] = len(l.connections)
+			l.connections = append(l.connections, c)
+		}
+	}
+	return l.connections[before:]
 }
 
 // told gives what the book has of a VIP, once.

@@ -107,7 +107,7 @@ var metrics = []metric{
 	counter("gateway_relay_errors", "sipalive_gateway_relay_errors_total", "Packets by way of the gateway that could not be sent."),
 	counter("phones_shared", "sipalive_phones_shared_total", "TCP connections of phones told to the other nodes, again in every round."),
 	counter("phones_refused", "sipalive_phones_refused_total", "TCP connections in another node's word that no phone can have, or for which there was no room."),
-	counter("phones_woken", "sipalive_phones_woken_total", "Keepalives sent to phones whose connection the last holder had."),
+	counter("phones_woken", "sipalive_phones_woken_total", "Keepalives and resets for phones whose connection the last holder had, those without numbers included."),
 	counter("phones_wake_errors", "sipalive_phones_wake_errors_total", "Such keepalives that could not be sent."),
 	counter("control_requests", "sipalive_control_requests_total", "Requests at the control socket."),
 	counter("control_refused", "sipalive_control_refused_total", "Requests at the control socket that were malformed, too large or too much."),

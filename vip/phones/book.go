@@ -10,6 +10,10 @@ import (
 // words say nothing: a few of its rounds, since each may get lost.
 const Stale = 7 * time.Second
 
+// Forgotten is how long nothing has to be said of a VIP until what was said may go for
+// want of room: nobody takes it any more.
+const Forgotten = time.Hour
+
 // Book keeps what other nodes say of the connections on the VIPs they hold. It has
 // no clock: each call says when, on one that only goes forward. Not safe for use by
 // several goroutines.
@@ -75,8 +79,12 @@ func (b *Book) makeRoom(now time.Duration) {
 		return
 	}
 	b.pruned = now
-	for _, p := range b.pages {
+	for vip, p := range b.pages {
 		b.prune(p)
+		if now-p.heard > Forgotten {
+			b.size -= len(p.entries)
+			delete(b.pages, vip)
+		}
 	}
 }
 

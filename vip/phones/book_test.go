@@ -113,3 +113,21 @@ func TestBookIsBounded(t *testing.T) {
 		t.Errorf("%d connections of all kept, bound %d", b.size, MostOfAll)
 	}
 }
+
+// A VIP that nobody takes any more, since no file has it, goes where room is wanted.
+func TestBookForgetsVIPsOfNobody(t *testing.T) {
+	b := NewBook()
+	for i := range byte(MostOfAll / Most) {
+		b.Hear(netip.AddrFrom4([4]byte{192, 0, 2, 200 + i}), phones(0, Most), 0)
+	}
+	if refused := b.Hear(vip1, phones(0, 2), Forgotten); refused != 2 {
+		t.Errorf("%d refused by a full book", refused)
+	}
+	if refused := b.Hear(vip1, phones(0, 2), Forgotten+2*pruneEvery); refused != 0 {
+		t.Errorf("%d refused once the others were forgotten", refused)
+	}
+	b.expect(t, vip1, phones(0, 2))
+	if b.size != 0 {
+		t.Errorf("%d connections counted in an empty book", b.size)
+	}
+}
