@@ -32,7 +32,7 @@ func (r *recorder) keyChanged(asked elect.Node, before, after keyring.Ring) {
 	})
 }
 
-var errUnknownKey = errors.New("no key of ours opens its packets: it has another key file, or somebody forges them")
+var errUnknownKey = errors.New("no key of ours opens its packets: it has another key file, or somebody forges them (give it the key file of the others, and sipalive reload there)")
 
 // keyUnknown tells of a peer whose packets this node cannot open, or that this is over.
 func (r *recorder) keyUnknown(peer elect.Node, is bool) {

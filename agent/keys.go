@@ -24,6 +24,8 @@ const (
 	unknownAfter = 3
 	// unfinishedAfter is how long a rotation may stand still before people are told.
 	unfinishedAfter = 30 * time.Second
+	// triedFor: a question that comes in copies, or was recorded, writes to disk once.
+	triedFor = time.Second
 )
 
 // keys keeps this node's keyring, and has the cluster change it (§4.11). Files are
@@ -31,7 +33,9 @@ const (
 type keys struct {
 	a       *Agent
 	in      chan keyMessage
-	keeper  *keyring.Keeper // under Agent.reloading
+	keeper  *keyring.Keeper // this and what was tried: under Agent.reloading
+	tried   time.Time
+	tryErr  error
 	current atomic.Pointer[keyring.Ring]
 
 	mu       sync.Mutex
@@ -101,7 +105,7 @@ func (x *keys) run(ctx context.Context) error {
 func (x *keys) answer(from elect.Node, ask keyring.Ask) {
 	x.a.reloading.Lock()
 	before := x.keeper.Ring()
-	t := x.keeper.Hear(string(from), ask, x.put, func() error { return config.TryKeyring(x.a.Config().KeyFile, before) })
+	t := x.keeper.Hear(string(from), ask, x.put, x.try)
 	after := x.keeper.Ring()
 	x.a.reloading.Unlock()
 	if !after.Equal(before) {
@@ -122,6 +126,15 @@ func (x *keys) put(next keyring.Ring) error {
 		return err
 	}
 	return x.a.network.Rekey(next)
+}
+
+// try tells whether put would work.
+func (x *keys) try() error {
+	if time.Since(x.tried) > triedFor {
+		x.tryErr = config.TryKeyring(x.a.Config().KeyFile, x.keeper.Ring())
+		x.tried = time.Now()
+	}
+	return x.tryErr
 }
 
 // replace takes the ring of a file that was reloaded; under Agent.reloading.
@@ -207,7 +220,7 @@ func (x *keys) standsStill() {
 		return
 	}
 	x.told = true
-	x.a.recorder.keyStandsStill(fmt.Sprintf("%s %s", x.a.Self.Name, ring.View()))
+	x.a.recorder.keyStandsStill(fmt.Sprintf("%s %s (sipalive key rotate, on any node, finishes it)", x.a.Self.Name, ring.View()))
 }
 
 // addTo puts into a status what is known of everybody's keys.

@@ -78,7 +78,7 @@ func besideKeyFile(path, text string) (tmp, real string, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	tmp = real + ".new"
+	tmp = filepath.Join(filepath.Dir(real), "."+filepath.Base(real)+".rotating")
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fail(err)
 	}
@@ -94,9 +94,14 @@ func besideKeyFile(path, text string) (tmp, real string, err error) {
 }
 
 func fillKeyFile(f *os.File, like os.FileInfo, text string) error {
-	if own, is := like.Sys().(*syscall.Stat_t); is && (int(own.Uid) != os.Geteuid() || int(own.Gid) != os.Getegid()) {
-		if err := f.Chown(int(own.Uid), int(own.Gid)); err != nil {
-			return err
+	if own, is := like.Sys().(*syscall.Stat_t); is {
+		if int(own.Uid) != os.Geteuid() {
+			if err := f.Chown(int(own.Uid), -1); err != nil {
+				return err
+			}
+		}
+		if int(own.Gid) != os.Getegid() {
+			_ = f.Chown(-1, int(own.Gid)) // its bits are 0, and the unit may not
 		}
 	}
 	if err := f.Chmod(like.Mode().Perm()); err != nil {

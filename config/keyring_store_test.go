@@ -84,7 +84,7 @@ func TestStoreKeyringRefused(t *testing.T) {
 	if text, _ := os.ReadFile(path); string(text) != fixedKey(t, 3)+"\n" {
 		t.Errorf("wrote %q", text)
 	}
-	if err := os.MkdirAll(filepath.Join(path+".new", "in the way"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".rotating", "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := TryKeyring(path, ringOf(3)); err == nil || !strings.HasPrefix(err.Error(), path+": cannot be written: ") {

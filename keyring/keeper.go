@@ -60,6 +60,7 @@ func (k *Keeper) Hear(from string, a Ask, put func(Ring) error, try func() error
 	}
 	c := k.challenge(from)
 	t := Tell{Question: a.Question, Challenge: c.word, Public: c.public, View: k.ring.View()}
+	t.View = t.View[:min(len(t.View), MaxKeys)] // what a packet carries; such a ring is not rotated
 	if err != nil {
 		t.Err = err.Error()
 	}

@@ -142,6 +142,8 @@ func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
 		r.err = fmt.Errorf("%s: %s", node, t.Err)
 	case len(t.View) == 0:
 		r.err = fmt.Errorf("%s: tells of no key", node)
+	case r.step == Lacks && len(t.View) >= MaxKeys:
+		r.err = fmt.Errorf("%s: has %d keys or more already; nothing was changed (leave in its key file those that are in use, and sipalive reload)", node, MaxKeys)
 	case r.step == Lacks:
 		a.view, a.reached = t.View, true
 	case is == a.view.after(r.step, r.id).Digest():
