@@ -90,7 +90,7 @@ func (st Status) unusual() []string {
 		}
 		lines = append(lines, unusualTargets(n.Name, n.Targets)...)
 		say(n.HeldDown, "%s held down: came back lately, ranks last", n.Name)
-		say(n.UnknownKey, "%s speaks with a key that %s has not (give it the key file of the others, and restart its agent)", n.Name, st.Node)
+		say(n.UnknownKey, "%s speaks with a key that %s has not (give it the key file of the others, and sipalive reload there)", n.Name, st.Node)
 		say(n.ConfigDiffers, "%s runs another configuration", n.Name)
 	}
 	for _, v := range st.VIPs {

@@ -51,6 +51,8 @@ var table = []row{
 		after: "[ \"$(cat /etc/sipalive/freeswitch.password)\" = ClueCon ]; [ $(stat -c %a /etc/sipalive/freeswitch.password) = 600 ]"},
 	{begins: "sipalive keygen >> /etc/sipalive/key", way: alone, before: "rm -f /etc/sipalive/key; install -m 600 /dev/null /etc/sipalive/key; sipalive keygen > /etc/sipalive/key",
 		after: "[ $(sort -u /etc/sipalive/key | wc -l) = 2 ]"},
+	{begins: "sipalive key rotate", way: elsewhere, why: "test/e2e, TestKeyRotation, also without a node"},
+	{begins: "scp -p /etc/sipalive/key", way: elsewhere, why: "test/e2e, TestKeyRotation copies the file"},
 	{begins: "sipalive keygen > /etc/sipalive/mover.secret", way: alone, after: "[ $(wc -l < /etc/sipalive/mover.secret) = 1 ]; [ $(stat -c %a /etc/sipalive/mover.secret) = 600 ]"},
 	{begins: "usermod -aG sipalive alice", way: alone, before: "groupadd --system sipalive; useradd alice", after: "id -nG alice | grep -qw sipalive"},
 
