@@ -84,8 +84,8 @@ func (a *Agent) step(ev elect.Event) {
 }
 
 // carryOut does what the machine decided, in the order that keeps it safe: the
-// record in the runtime directory first, then the addresses, then the packets;
-// people and scripts are told last, off the loop.
+// record in the runtime directory first, then the fence's deadlines and the word to
+// the binder, then the packets; people and scripts are told last, off the loop.
 func (a *Agent) carryOut(eff elect.Effects) {
 	stored := a.storeRuntime(eff.Runtime)
 	for _, g := range eff.Granted { // of what was not stored no word leaves, and its end ends nothing

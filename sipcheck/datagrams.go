@@ -14,7 +14,6 @@ import (
 type datagrams struct {
 	local  netip.Addr
 	remote netip.AddrPort
-	now    func() time.Time
 
 	sock   atomic.Pointer[socket] // stored by Run only; wake reads it
 	woken  atomic.Bool            // set before the socket is poked, see wake
@@ -28,8 +27,8 @@ type datagrams struct {
 	in       []byte
 }
 
-func newDatagrams(local netip.Addr, remote netip.AddrPort, now func() time.Time) *datagrams {
-	return &datagrams{local: local, remote: remote, now: now, wakeup: make(chan struct{}, 1),
+func newDatagrams(local netip.Addr, remote netip.AddrPort) *datagrams {
+	return &datagrams{local: local, remote: remote, wakeup: make(chan struct{}, 1),
 		in: make([]byte, 65535)} // no UDP payload is longer
 }
 

@@ -131,12 +131,12 @@ func newLink(t Target, opts Options) link {
 	d := dialer{local: opts.Local, remote: t.Address, now: opts.Now}
 	switch t.Transport {
 	case TCP:
-		return newStreams(d, t.Timeout, opts.Now)
+		return newStreams(d, t.Timeout)
 	case TLS:
 		d.secure = &opts.Security
-		return newStreams(d, t.Timeout, opts.Now)
+		return newStreams(d, t.Timeout)
 	}
-	return newDatagrams(opts.Local, t.Address, opts.Now)
+	return newDatagrams(opts.Local, t.Address)
 }
 
 // Target is what this prober asks, defaults filled in.

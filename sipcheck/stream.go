@@ -20,7 +20,6 @@ const connectionAge = 10 * time.Second
 // streams is the link over TCP or TLS: one connection at a time.
 type streams struct {
 	dial    dialer
-	now     func() time.Time
 	age     time.Duration // connectionAge
 	timeout time.Duration // of a probe, and so of connecting
 	wakeup  chan struct{}
@@ -67,8 +66,8 @@ type established struct {
 	took time.Duration
 }
 
-func newStreams(d dialer, timeout time.Duration, now func() time.Time) *streams {
-	return &streams{dial: d, now: now, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent)}
+func newStreams(d dialer, timeout time.Duration) *streams {
+	return &streams{dial: d, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent)}
 }
 
 // send writes the flight's message once per connection: TCP itself repeats it. A
