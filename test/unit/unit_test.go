@@ -70,7 +70,7 @@ func TestUnitSays(t *testing.T) {
 		"ExecReload=/usr/bin/sipalive reload",
 		"ExecStop=/usr/bin/sipalive stop --systemd", "LimitRTTIME=1s:2s", "LimitMEMLOCK=infinity", "OOMScoreAdjust=-900", "OOMPolicy=continue",
 		"RestrictRealtime=yes", "ProtectSystem=strict", "ReadWritePaths=-/etc/sipalive",
-		"ReadOnlyPaths=-/etc/sipalive/sipalive.toml -/etc/sipalive/hooks -/etc/sipalive/freeswitch.password"} {
+		"ReadOnlyPaths=-/etc/sipalive/sipalive.toml -/etc/sipalive/hooks -/etc/sipalive/checks -/etc/sipalive/freeswitch.password"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit does not say %s", line)
 		}
