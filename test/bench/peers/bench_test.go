@@ -136,6 +136,9 @@ func (r *record) cell(s *site, name, setting, fault string) error {
 			continue
 		}
 		if err != nil {
+			if len(list) > 0 {
+				err = errors.Join(err, r.keep(list))
+			}
 			return err
 		}
 		run.Tool, run.Version, run.Setting, run.Fault = name, s.version(), setting, fault
@@ -338,7 +341,8 @@ func conditions() page.Run {
 	text, _ := os.ReadFile("/proc/loadavg")
 	one, _, _ := strings.Cut(string(text), " ")
 	load, _ := strconv.ParseFloat(one, 64)
-	return page.Run{At: time.Now().UTC().Truncate(time.Second), Kernel: unix.ByteSliceToString(u.Release[:]), Load: load}
+	kernel, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // what follows names a build
+	return page.Run{At: time.Now().UTC().Truncate(time.Second), Kernel: kernel, Load: load}
 }
 
 // keep writes the runs of one cell, and the page with them.
