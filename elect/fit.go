@@ -286,7 +286,10 @@ func (m *Machine) observeFitness() {
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
 			anyAlive = true
-			anyFit = anyFit || why == "" // a drained node is able: no alarm for an operator's wish
+			// A drained node is able: no alarm for an operator's wish. Silence that only
+			// has lost its company does not end one: the next answer but first makes the
+			// node one that answers not often enough yet.
+			anyFit = anyFit || why == "" && !(m.allUnfit && m.verdict(p, p) == SIPSilent)
 		}
 		p.fit, p.unfit = fit, why
 	}
