@@ -12,9 +12,10 @@ import (
 
 // TestSurvivorOfTwoNetworks: heartbeats by a management network and, as address2, by
 // the VIPs' own, which the gateway relays on. Both have to be silent before the last
-// node holds alone; either keeps the cluster whole.
+// node holds alone; either keeps the cluster whole. Not beside other tests: where the
+// machine stands still for 0.2 s (seen once), the verdicts of three nodes that lose
+// SIP at once come apart, and the first to conclude moves its VIP.
 func TestSurvivorOfTwoNetworks(t *testing.T) {
-	t.Parallel()
 	s := start(t, cluster.Options{TOML: calm, Paths: cluster.BothManagementFirst})
 	s.must(t, s.SetMTU(1280))
 	s.scene(t, "two of three die", moves{1, 1}, func(t *testing.T, at time.Duration) {
