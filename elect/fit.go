@@ -309,8 +309,8 @@ func (m *Machine) observeFitness() {
 // recovering: a sickness shared by all does not end everywhere at once. For
 // settle after it, a lease at least, nobody moves for being the later one.
 func (m *Machine) recovering() bool {
-	if m.allUnfitEnd == 0 {
-		return false
+	if m.allUnfit || m.allUnfitEnd == 0 {
+		return m.allUnfit
 	}
 	end := m.allUnfitEnd.Add(max(m.cfg.Settle, m.cfg.Lease))
 	m.due(end)
