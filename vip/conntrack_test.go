@@ -13,7 +13,7 @@ import (
 )
 
 // track puts a UDP connection into the namespace's table.
-func track(t *testing.T, ns *nstest.Namespace, src, dst string, port uint16) {
+func track(t testing.TB, ns *nstest.Namespace, src, dst string, port uint16) {
 	t.Helper()
 	from, to := net.ParseIP(src).To4(), net.ParseIP(dst).To4()
 	must(t, ns.Netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, &netlink.ConntrackFlow{
@@ -46,10 +46,8 @@ func TestFlushConntrack(t *testing.T) {
 	for i := range uint16(500) { // more than one message of the answer
 		track(t, ns, "192.0.2.101", "198.51.100.8", 6000+i)
 	}
-	deleted, err := table.FlushConntrack(vip1.IP)
-	must(t, err)
-	if deleted != 503 {
-		t.Errorf("deleted %d, want 503", deleted)
+	if deleted, err := table.FlushConntrack(vip1.IP); deleted != 503 || err != nil {
+		t.Errorf("deleted %d, want 503, %v", deleted, err)
 	}
 	want := []string{"192.0.2.11>198.51.100.7", "198.51.100.7>192.0.2.102"}
 	if got := tracked(t, ns); !slices.Equal(got, want) {
@@ -57,6 +55,22 @@ func TestFlushConntrack(t *testing.T) {
 	}
 	if deleted, err := table.FlushConntrack(vip1.IP); deleted != 0 || err != nil {
 		t.Errorf("again: %d, %v", deleted, err)
+	}
+}
+
+// Among many connections the kernel is asked for those of the VIP alone.
+func TestFlushConntrackAmongMany(t *testing.T) {
+	ns, table := host(t)
+	for i := range uint16(fewConnections) {
+		track(t, ns, "192.0.2.11", "198.51.100.7", 6000+i)
+	}
+	track(t, ns, "198.51.100.7", "192.0.2.101", 5070)
+	track(t, ns, "192.0.2.101", "198.51.100.7", 5071)
+	if deleted, err := table.FlushConntrack(vip1.IP); deleted != 2 || err != nil {
+		t.Errorf("deleted %d, want 2, %v", deleted, err)
+	}
+	if left := len(tracked(t, ns)); left != fewConnections {
+		t.Errorf("%d are left", left)
 	}
 }
 
@@ -73,10 +87,10 @@ func TestFlushConntrackOfMany(t *testing.T) {
 	}
 	track(t, ns, "192.0.2.11", "198.51.100.7", 5074)
 	must(t, table.Manage(managed))
-	if n := len(walks(all)); n != 1 {
+	if n := len(walks(all, true)); n != 1 {
 		t.Errorf("%d walks", n)
 	}
-	if n := len(walks(append(all, netip.MustParseAddr("2001:db8::1")))); n != 2 {
+	if n := len(walks(append(all, netip.MustParseAddr("2001:db8::1")), true)); n != 2 {
 		t.Errorf("%d walks for both families", n)
 	}
 	deleted, err := table.FlushConntrack(all[:19]...)
@@ -98,7 +112,7 @@ func TestSideMatches(t *testing.T) {
 		return b
 	}
 	vip, other := ip.As4(), [4]byte{198, 51, 100, 7}
-	from, to := walks([]netip.Addr{ip})[0], walks([]netip.Addr{ip})[1]
+	from, to := walks([]netip.Addr{ip}, true)[0], walks([]netip.Addr{ip}, true)[1]
 	if m := tuple(vip, other); !from.matches(m) || to.matches(m) {
 		t.Error("from the VIP")
 	}
@@ -112,8 +126,19 @@ func TestSideMatches(t *testing.T) {
 	}
 }
 
-func BenchmarkFlushConntrack(b *testing.B) {
+// A host that tracks no connection does not pay for the walk through its table.
+func BenchmarkFlushConntrackOfNone(b *testing.B) {
 	_, table := host(b)
+	for b.Loop() {
+		if _, err := table.FlushConntrack(vip1.IP); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkFlushConntrack(b *testing.B) {
+	ns, table := host(b)
+	track(b, ns, "192.0.2.11", "198.51.100.7", 5074)
 	for b.Loop() {
 		if _, err := table.FlushConntrack(vip1.IP); err != nil {
 			b.Fatal(err)
