@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -147,6 +148,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	b.mu.Unlock()
 	if changed {
 		poke(b.wake)
+		runtime.Gosched() // the binder now, on this thread: what else the loop has to say can wait for another to wake up
 	}
 }
 
