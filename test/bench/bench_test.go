@@ -48,6 +48,17 @@ func start(b *testing.B, toml string) *site {
 
 func startWith(b *testing.B, o cluster.Options) *site {
 	b.Helper()
+	_, policy, err := shipped.Policy()
+	if err != nil {
+		b.Fatal(err)
+	}
+	start := o.Agent
+	o.Agent = func(spec lab.Spec) lab.Spec { // as the unit does
+		if start != nil {
+			spec = start(spec)
+		}
+		return spec.By(policy...)
+	}
 	c, err := cluster.Start(o)
 	if err != nil {
 		b.Fatal(err)

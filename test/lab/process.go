@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,14 @@ type Spec struct {
 	Args []string // without the program's own name
 	Env  []string // added to this process's environment
 	Dir  string   // default: the lab's data directory
+}
+
+// By is the same started by way of a command, which is given the program and its
+// arguments: chrt, say.
+func (s Spec) By(command ...string) Spec {
+	s.Args = append(append(slices.Clone(command[1:]), s.Path), s.Args...)
+	s.Path = command[0]
+	return s
 }
 
 // Process is a program on a host, the leader of a process group of its own.

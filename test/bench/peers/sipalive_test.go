@@ -12,6 +12,7 @@ import (
 	"sipalive/control"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 type sipalive struct {
@@ -36,7 +37,12 @@ func startSipalive(beat time.Duration) (tool, error) {
 	} else {
 		beat = 200 * time.Millisecond
 	}
-	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: toml})
+	_, policy, err := shipped.Policy()
+	if err != nil {
+		return nil, err
+	}
+	asUnit := func(spec lab.Spec) lab.Spec { return spec.By(policy...) }
+	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: toml, Agent: asUnit})
 	if err != nil {
 		return nil, err
 	}

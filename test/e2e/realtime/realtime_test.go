@@ -4,12 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +17,7 @@ import (
 	"sipalive/control"
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
 const (
@@ -35,18 +33,9 @@ const (
 // unitPolicy is what the unit starts the agent with.
 func unitPolicy(t *testing.T) (priority int, command []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../../dist/systemd/sipalive.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?ms)^CPUSchedulingPolicy=rr$.*^CPUSchedulingPriority=(\d+)$.*^LimitRTTIME=(\d+)s:(\d+)s$`).FindSubmatch(text)
-	if m == nil {
-		t.Fatal("the unit sets no realtime policy with a limit")
-	}
-	if priority, err = strconv.Atoi(string(m[1])); err != nil {
-		t.Fatal(err)
-	}
-	return priority, []string{"prlimit", fmt.Sprintf("--rttime=%s000000:%s000000", m[2], m[3]), "chrt", "-r", string(m[1])}
+	priority, command, err := shipped.Policy()
+	must(t, err)
+	return priority, command
 }
 
 // site is a cluster with one VIP, a judge and a listener.
@@ -61,15 +50,10 @@ type site struct {
 // start runs every agent by way of the command that policy gives for its node.
 func start(t *testing.T, toml string, policy func(node string) []string) *site {
 	t.Helper()
-	wrap := func(s lab.Spec, with []string) lab.Spec {
-		s.Args = append(append(with[1:len(with):len(with)], s.Path), s.Args...)
-		s.Path = with[0]
-		return s
-	}
 	c, err := cluster.Start(cluster.Options{Binary: program, VIPs: 1, TOML: "timing.hold_down = \"0s\"\n" + toml,
-		Agent: func(s lab.Spec) lab.Spec { return wrap(s, policy(strings.TrimPrefix(s.Name, "agent-"))) },
+		Agent: func(s lab.Spec) lab.Spec { return s.By(policy(strings.TrimPrefix(s.Name, "agent-"))...) },
 		PBX: func(h *lab.Host) (lab.Spec, bool) {
-			return wrap(lab.Spec{Name: "pbx-" + h.Name, Path: program, Args: []string{"demo-pbx", h.Name}}, chrt("-r", pbxPriority)), true
+			return lab.Spec{Name: "pbx-" + h.Name, Path: program, Args: []string{"demo-pbx", h.Name}}.By(chrt("-r", pbxPriority)...), true
 		}})
 	must(t, err)
 	s := &site{Cluster: c, t: t}

@@ -1,0 +1,159 @@
+package bench
+
+import (
+	encoding "encoding/binary"
+	"errors"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sipalive/test/lab"
+)
+
+// sighting is one frame or notice, by the kernel's clock for frames and by the
+// reader's for notices (a thread ahead of the agents').
+type sighting struct {
+	at   time.Duration // as lab.Now
+	what kind
+}
+
+// watcher sees a node's frames and addresses from inside its namespace.
+type watcher struct {
+	s         *site
+	vip, peer netip.Addr
+	ended     atomic.Bool
+	readers   []chan []sighting
+}
+
+// watch begins to look at node i, whose counterpart in the move is the other of
+// pbx1 and pbx3.
+func watch(s *site, i int) *watcher {
+	s.b.Helper()
+	w := &watcher{s: s, vip: s.VIPs[0], peer: s.Node(2 - i).Addr}
+	frames, notices := -1, -1
+	s.must(s.Node(i).Do(func() (err error) {
+		if frames, err = packetSocket(); err != nil {
+			return err
+		}
+		notices, err = addressSocket()
+		return err
+	}))
+	w.read(frames, w.frame)
+	w.read(notices, w.notice)
+	return w
+}
+
+// packetSocket hears every frame of the node, both ways, with the kernel's time.
+func packetSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(be16(unix.ETH_P_ALL)))
+	if err != nil {
+		return -1, err
+	}
+	return fd, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+}
+
+func be16(v uint16) uint16 { return v<<8 | v>>8 }
+
+func addressSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return -1, err
+	}
+	return fd, unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR})
+}
+
+// read keeps what of says of each message until the end.
+func (w *watcher) read(fd int, of func(m, control []byte, from unix.Sockaddr) sighting) {
+	w.s.b.Helper()
+	w.s.must(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
+	seen := make(chan []sighting, 1)
+	w.readers = append(w.readers, seen)
+	go func() {
+		defer unix.Close(fd)
+		runtime.LockOSThread()                                                                                          // and never unlocked: the thread ends with this
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 98}, 0) // without it it is merely later
+		var all []sighting
+		m, control := make([]byte, 4096), make([]byte, 128)
+		for !w.ended.Load() {
+			n, c, _, from, err := unix.Recvmsg(fd, m, control, 0)
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				break
+			}
+			if x := of(m[:n], control[:c], from); x.what != 0 {
+				all = append(all, x)
+			}
+		}
+		seen <- all
+	}()
+}
+
+func (w *watcher) frame(m, control []byte, from unix.Sockaddr) sighting {
+	ll, is := from.(*unix.SockaddrLinklayer)
+	if !is {
+		return sighting{}
+	}
+	what := classify(m, ll.Pkttype == unix.PACKET_OUTGOING, w.vip, w.peer)
+	return sighting{stamped(control), what}
+}
+
+// stamped is the kernel's time of a frame, which is of the wall clock.
+func stamped(control []byte) time.Duration {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0
+	}
+	for _, c := range messages {
+		if c.Header.Type == unix.SO_TIMESTAMPNS && len(c.Data) >= int(unsafe.Sizeof(unix.Timespec{})) {
+			sec, ns := encoding.NativeEndian.Uint64(c.Data), encoding.NativeEndian.Uint64(c.Data[8:])
+			wall := time.Unix(int64(sec), int64(ns))
+			return lab.Now() - time.Since(wall.Round(0))
+		}
+	}
+	return 0
+}
+
+// notice is of RTM_NEWADDR and RTM_DELADDR, whose ifaddrmsg takes 8 bytes.
+func (w *watcher) notice(m, _ []byte, _ unix.Sockaddr) sighting {
+	if len(m) < unix.NLMSG_HDRLEN+8 || !hasAddress(m[unix.NLMSG_HDRLEN+8:], w.vip) {
+		return sighting{}
+	}
+	switch encoding.NativeEndian.Uint16(m[4:]) {
+	case unix.RTM_NEWADDR:
+		return sighting{lab.Now(), addressCame}
+	case unix.RTM_DELADDR:
+		return sighting{lab.Now(), addressGone}
+	}
+	return sighting{}
+}
+
+func hasAddress(attributes []byte, a netip.Addr) bool {
+	for len(attributes) >= 4 {
+		size := int(encoding.NativeEndian.Uint16(attributes))
+		if size < 4 || size > len(attributes) {
+			return false
+		}
+		if encoding.NativeEndian.Uint16(attributes[2:]) == unix.IFA_LOCAL && slices.Equal(attributes[4:size], a.AsSlice()) {
+			return true
+		}
+		attributes = attributes[min((size+3)&^3, len(attributes)):]
+	}
+	return false
+}
+
+// end gives all that was seen, in order.
+func (w *watcher) end() (all []sighting) {
+	w.ended.Store(true)
+	for _, r := range w.readers {
+		all = append(all, <-r...)
+	}
+	slices.SortStableFunc(all, func(x, y sighting) int { return int(x.at - y.at) })
+	return all
+}
