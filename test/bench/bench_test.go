@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,7 @@ func (s *site) rest() {
 		}
 	}
 	s.await("the cluster at rest and home", s.atRest)
+	runtime.GC() // now, and not while something is measured
 }
 
 func (s *site) atRest(ctx context.Context) error {

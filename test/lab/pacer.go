@@ -29,8 +29,10 @@ const ahead = 98
 
 func (p *pacer) start() {
 	p.done = make(chan struct{})
+	holdCollector()
 	go func() {
 		defer close(p.done)
+		defer freeCollector()
 		_ = onOwnThread(func() error {
 			p.run()
 			return nil
