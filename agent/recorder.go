@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sipalive/config"
@@ -23,6 +24,7 @@ type recorder struct {
 	ready   map[elect.VIPID][]hooks.Outcome
 	warned  map[string]time.Time
 	notify  *notifier
+	proofs  sync.Map // elect.VIPID: control.Millis from bound to proven, of the takeover in open
 }
 
 // entry is an event in the journal that goes on.
@@ -358,6 +360,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 		}
 	}
 	delete(r.ready, t.VIP)
+	r.proofs.Delete(t.VIP)
 	ev.Add("lease", at.Sub(zero))
 	r.log(t, ev)
 	r.open[t.VIP] = &entry{id: r.a.Journal.Add(ev), epoch: t.Epoch, zero: zero}
@@ -417,9 +420,26 @@ func (r *recorder) superseded(t elect.Transition) {
 func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, elect.Instant)) {
 	r.post(func() {
 		if en := r.open[id]; en != nil && e >= en.epoch {
-			r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev, en.zero) })
+			r.fill(id, en, f)
 		}
 	})
+}
+
+// fill adds to a takeover's event, and keeps for status what that says.
+func (r *recorder) fill(id elect.VIPID, en *entry, f func(*control.Event, elect.Instant)) {
+	r.a.Journal.Update(en.id, func(ev *control.Event) {
+		f(ev, en.zero)
+		if took, known := ev.Proof(); known {
+			r.proofs.Store(id, took)
+		}
+	})
+}
+
+// proof is how long the router took to reach a VIP taken here; 0: not known.
+func (r *recorder) proof(id elect.VIPID) control.Millis {
+	took, _ := r.proofs.Load(id)
+	known, _ := took.(control.Millis)
+	return known
 }
 
 // again tells that actions of an agent before this one are run to their end.
