@@ -99,9 +99,9 @@ func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 	if _, err := c.Client(2).Do(ctx, control.Command{Kind: control.Move, VIP: "vip2", Node: "pbx3"}); err != nil {
 		t.Fatal(err)
 	}
-	b.shows("the move and its actions", `(() => { const bars = document.querySelectorAll("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+	b.shows("the move and its actions", `(() => { const newest = document.querySelector("article[data-vip=vip2][data-takeover]"), bars = newest.querySelectorAll("[data-row=action] .bar");
 		return bars.length === 2 && !bars[0].classList.contains("failed") && bars[1].classList.contains("failed") &&
-			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
+			newest.querySelector(".output")?.textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
 	var long float64
 	if err := b.eval(`(() => { const bar = document.querySelector("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
 		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {
