@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -226,36 +227,58 @@ func (r *record) losses(name, setting string) {
 			if err := s.observe(10 * time.Millisecond); err != nil {
 				return err
 			}
-			var list []page.Run
-			for len(list) == 0 || list[len(list)-1].Rejected && len(list) < 3 {
-				run, err := s.lossy(f)
-				if err != nil {
-					return fmt.Errorf("%s: %w", f.Name, err)
-				}
-				run.Tool, run.Version, run.Setting, run.Fault = name, s.version(), setting, f.Name
-				list = append(list, run)
+			list, err := s.lossy(f)
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.Name, err)
+			}
+			for i := range list {
+				list[i].Tool, list[i].Version, list[i].Setting, list[i].Fault = name, s.version(), setting, f.Name
 			}
 			return r.keep(list)
 		})
 	}
 }
 
-// lossy is one minute of packet loss. One in which the machine stood still for three
-// heartbeats shows what that does, and not the loss: it is rejected.
-func (s *site) lossy(f page.Fault) (run page.Run, err error) {
-	if err := s.home(); err != nil {
-		return run, err
+// lossy is one minute of packet loss, in spells. One in which the machine stood still
+// for three heartbeats shows what that does, and not the loss: it is a run of its own,
+// rejected, and another takes its place. Without enough of the others there is no run.
+func (s *site) lossy(f page.Fault) (list []page.Run, err error) {
+	minute := conditions()
+	good := 0
+	for tries := 0; good < spells && tries < 5*spells; tries++ {
+		if tries == 0 || list[tries-1].Rejected {
+			if err := errors.Join(s.Loss(0), s.home(), s.Loss(f.Loss)); err != nil {
+				return nil, err
+			}
+		}
+		run, err := s.spell()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, run)
+		if !run.Rejected {
+			good++
+		}
 	}
+	for _, run := range list {
+		if !run.Rejected {
+			minute.Silence, minute.Stall = max(minute.Silence, run.Silence), max(minute.Stall, run.Stall)
+			minute.Takeovers, minute.TwoOwners = minute.Takeovers+run.Takeovers, minute.TwoOwners+run.TwoOwners
+		}
+	}
+	list = slices.DeleteFunc(list, func(r page.Run) bool { return !r.Rejected })
+	if good == spells {
+		list = append(list, minute)
+	}
+	return list, s.Loss(0)
+}
+
+// spell is a part of that minute, under the loss that there is.
+func (s *site) spell() (run page.Run, err error) {
 	run = conditions()
 	at := lab.Now()
-	if err := s.Loss(f.Loss); err != nil {
-		return run, err
-	}
-	time.Sleep(minute)
+	time.Sleep(minute / spells)
 	to := lab.Now()
-	if err := s.Loss(0); err != nil {
-		return run, err
-	}
 	report := s.phone.Report(at, to)
 	run.Silence, run.Stall = report.Silence, report.Stall
 	run.Rejected = run.Stall > 3*s.heartbeat()

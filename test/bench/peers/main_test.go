@@ -19,6 +19,7 @@ const (
 	after    = 50 * time.Millisecond // watched after the address has moved
 	atRest   = 15 * time.Second      // measured for the cost
 	minute   = time.Minute           // of packet loss
+	spells   = 6                     // of which it is made
 	root     = "../../.."
 )
 
