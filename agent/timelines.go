@@ -172,19 +172,21 @@ func (t *timelines) hear(h hearsay) {
 		t.refused.Add(1)
 		return
 	}
-	ev := eventOf(h, l.name, time.Now())
-	size := len(h.Marks) + len(h.Actions) + int(h.Left)
-	switch {
-	case of.took == 0:
-		*of = tenure{of.node, of.epoch, h.Epoch, t.a.Journal.Add(ev), size}
-		t.taken.Add(1)
-	case size > of.size:
-		of.size = size
-		t.a.Journal.Update(of.id, func(was *control.Event) {
-			ev.Time = was.Time
-			*was = ev
-		})
+	size := len(h.Marks) + len(h.Actions) + int(h.Left) // it only grows
+	if of.took != 0 && size <= of.size {
+		return // known
 	}
+	ev := eventOf(h, l.name, time.Now())
+	of.size = size
+	if of.took == 0 {
+		of.took, of.id = h.Epoch, t.a.Journal.Add(ev)
+		t.taken.Add(1)
+		return
+	}
+	t.a.Journal.Update(of.id, func(was *control.Event) {
+		ev.Time = was.Time
+		*was = ev
+	})
 }
 
 // tenureOf is the tenure that a timeline is of: its teller's, begun under the same
