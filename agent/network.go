@@ -101,7 +101,8 @@ func (a *Agent) onRival(r arp.Rival) {
 func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 	r.post(func() {
 		if en := r.open[id]; en != nil {
-			r.fill(id, en, func(ev *control.Event, zero elect.Instant) { ev.Add("router proven", elect.Instant(p.At).Sub(zero)) })
+			at := elect.Instant(p.At)
+			r.fill(en, func(ev *control.Event) { ev.Add("router proven", at.Sub(en.zero)) })
 		}
 	})
 }
