@@ -201,7 +201,7 @@ func TestJudgements(t *testing.T) {
 		"profile elsewhere":           {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].IP = "192.0.2.11" }, want: []string{"warning freeswitch: profile vip1 is not at 192.0.2.101"}},
 		"profile missing":             {spoil: func(f *Facts) { f.PBX.Sofia.Profiles = f.PBX.Sofia.Profiles[:1] }, want: []string{"error freeswitch: does not have"}},
 		"two profiles at one address": {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].IP = "192.0.2.101" }, want: []string{"warning freeswitch: internal, vip1 are all"}},
-		"gateway on every node":       {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].Registering = []string{"trunk"} }, want: []string{"warning freeswitch: gateways trunk register"}},
+		"gateway on every node":       {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].Registering = []string{"trunk"} }, want: []string{"warning freeswitch: if another node registers one of them too"}},
 		"gateway of a VIP":            {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].Registering = []string{"trunk"} }},
 		"sofia.conf not told":         {spoil: func(f *Facts) { f.PBX.Sofia, f.PBX.SofiaErr = nil, errors.New("-ERR") }, want: []string{"warning freeswitch: was not read: -ERR"}},
 		"one profile for two": {spoil: func(f *Facts) {
