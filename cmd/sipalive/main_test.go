@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) {
 	hooks.BecomeAction() // this binary is what runs an action, too
-	testscript.Main(m, map[string]func(){"sipalive": main, "asterisk": fakeAsterisk, "memcached": fakeMemcached})
+	testscript.Main(m, map[string]func(){"sipalive": main, "memcached": fakeMemcached,
+		"freeswitch": fakePBX, "kamailio": fakePBX, "asterisk": fakePBX, "opensips": fakePBX})
 }
 
 // The scripts run the real command. Beside testscript's own they have
