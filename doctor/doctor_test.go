@@ -284,6 +284,20 @@ func TestUncertainRules(t *testing.T) {
 	expect(t, Examine(f), []string{"error port: the policy of chain INPUT in table ip filter may drop UDP from pbx2", "warning firewall: if nothing accepts it before"})
 }
 
+// A rule of iptables with a match of its own is named where nothing arrives, and no
+// finding where the packets do.
+func TestIptablesRuleIsNamed(t *testing.T) {
+	f := sound(t, file3+recovers)
+	f.Firewall.Rules = ruleset(t, "iptables.json")
+	expect(t, Examine(f), nil)
+	f.Agent.Status.Nodes[1], f.Ports = control.NodeStatus{Name: "pbx2"}, f.Ports[:1]
+	expect(t, Examine(f), []string{
+		"error port: rule 6 of chain INPUT in table ip filter (drop) may drop UDP from pbx2 (nft -a list chain ip filter INPUT)",
+		"warning firewall: rule 6 of chain INPUT in table ip filter (drop) may drop UDP from pbx2 port 7946, if nothing accepts it before",
+		"warning firewall: rule 5 of chain INPUT in table ip filter (reject) may drop TCP from pbx2",
+	})
+}
+
 // sofia.xml is written by hand, in the form of FreeSWITCH's conf/vanilla once its
 // includes are in: no recording has an answer to xml_locate.
 func TestParseSofia(t *testing.T) {
