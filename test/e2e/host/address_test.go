@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -146,8 +145,8 @@ func (s *site) flushedAll() {
 }
 
 // removedUnheard: an agent that stood still for less than its lease, while more
-// was changed than the kernel keeps for it to hear. That its VIP went and an
-// interface came is among what got lost: it reads everything anew.
+// was changed than the kernel keeps for it to hear. That its VIP went is among
+// what got lost: it reads everything anew.
 func (s *site) removedUnheard() {
 	// Its buffer has room for some 3000; the observer of this test reads meanwhile.
 	const spell, spells = 2000, 4
@@ -165,7 +164,6 @@ func (s *site) removedUnheard() {
 		must(s.t, s.Agent(0).Stop())
 		flood()
 		s.ip(0, "addr del "+vip1.address+"/32 dev eth0")
-		s.ip(0, "link add unheard0 type veth peer name unheard0x")
 		flood()
 		resumed := lab.Now()
 		must(s.t, s.Agent(0).Cont())
@@ -173,7 +171,6 @@ func (s *site) removedUnheard() {
 		s.t.Logf("stood still for %v, unheard %d changes", stood.Round(time.Millisecond), 2*spells*spell+1)
 		if stood > longLease/2 {
 			s.t.Log("that is too slow a machine at present: once more")
-			s.ip(0, "link del unheard0")
 			s.home(vip1)
 			continue
 		}
@@ -187,19 +184,7 @@ func (s *site) removedUnheard() {
 			}
 			return fmt.Errorf("it is at %v", s.boundOn(vip1))
 		})
-		s.await("the new interface fenced", func(ctx context.Context) error {
-			st, err := s.Client(0).Status(ctx)
-			if err == nil && !strings.Contains(st.FenceMeans, "unheard0,") {
-				err = errors.New(st.FenceMeans)
-			}
-			return err
-		})
-		fenced := lab.Now() - resumed
-		s.ip(0, "link del unheard0")
-		s.t.Logf("put back after %v, the new interface fenced within %v", back.Round(100*time.Microsecond), fenced.Round(time.Millisecond))
-		if fenced > 200*time.Millisecond+late { // without the word it looks every 10 s
-			s.t.Errorf("the new interface was fenced only after %v", fenced)
-		}
+		s.t.Logf("put back after %v", back.Round(100*time.Microsecond))
 		if back > 200*time.Millisecond+late {
 			s.t.Errorf("put back only %v after it went on, want 200 ms", back)
 		}
