@@ -99,6 +99,7 @@ PEERS ?=
 
 bench: TOOLS += keepalived ucarp sipsak
 bench: tools
+	$(GO) test -run '^$$' -bench 'Packet|Set' ./vip/fence
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./test/bench
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 90m ./test/bench/peers $(PEERS)
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./test/bench/scale
