@@ -184,9 +184,7 @@ func (b *binder) run(ctx context.Context) error {
 			b.leave()
 			return nil
 		case <-b.repair:
-			b.again = b.unheard.Swap(false)
-			next = b.apply(true)
-			b.again = false
+			next = b.putRight()
 		case <-b.wake:
 			next = b.apply(false)
 		case <-due:
@@ -194,6 +192,14 @@ func (b *binder) run(ctx context.Context) error {
 		}
 		alarm.Set(int64(next))
 	}
+}
+
+// putRight looks for what somebody changed, and announces what is held once more
+// where neighbours may have missed it.
+func (b *binder) putRight() (next elect.Instant) {
+	b.again = b.unheard.Swap(false)
+	defer func() { b.again = false }()
+	return b.apply(true)
 }
 
 // leave takes down what is still bound when the agent ends in order: nothing
@@ -420,25 +426,29 @@ func (b *binder) flushConntrack(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-b.flush:
+			b.flushStale()
 		}
-		b.mu.Lock()
-		ips := slices.Collect(maps.Keys(b.stale))
-		clear(b.stale)
-		b.mu.Unlock()
-		if len(ips) == 0 {
-			continue
-		}
-		var managed []vip.Address
-		for _, ip := range ips {
-			managed = append(managed, vip.Address{IP: ip})
-		}
-		_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
-		if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
-			b.a.recorder.warn("flush connection tracking", err)
-		}
-		for _, ip := range ips {
-			b.a.phones.flushed(ip)
-		}
+	}
+}
+
+func (b *binder) flushStale() {
+	b.mu.Lock()
+	ips := slices.Collect(maps.Keys(b.stale))
+	clear(b.stale)
+	b.mu.Unlock()
+	if len(ips) == 0 {
+		return
+	}
+	var managed []vip.Address
+	for _, ip := range ips {
+		managed = append(managed, vip.Address{IP: ip})
+	}
+	_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
+	if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
+		b.a.recorder.warn("flush connection tracking", err)
+	}
+	for _, ip := range ips {
+		b.a.phones.flushed(ip)
 	}
 }
 

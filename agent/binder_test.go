@@ -23,6 +23,12 @@ import (
 func newBinding(t *testing.T) (*recording, *binder) {
 	t.Helper()
 	nstest.Enter(t)
+	return bindingHere(t)
+}
+
+// bindingHere is the same in the namespace that the test is in.
+func bindingHere(t *testing.T) (*recording, *binder) {
+	t.Helper()
 	r := newRecording(t)
 	a := r.a
 	a.Directory = openDirectory(t, t.TempDir())

@@ -348,6 +348,9 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 		Since: since, State: v.State.String(), Router: v.Router.String(), Verified: v.Verified, Reason: v.Reason, AwayFrom: l.awayFrom(v.Holder),
 		Unchecked: !v.Checked || !a.Config().SIP.Verify && len(a.Config().SIP.OnVIP(l.name)) == 0,
 		Targets:   targetsStatus(a.vipTargets.of(v.ID))})
+	if v.Holder == elect.Node(a.Self.Name) && v.Router == elect.RouterProven {
+		out.VIPs[len(out.VIPs)-1].Proof = a.recorder.proof(v.ID)
+	}
 }
 
 // countersNow puts the counters of every room side by side, under the names

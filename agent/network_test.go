@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sipalive/arp"
 	"sipalive/config"
 	"sipalive/control"
+	"sipalive/elect"
 	"sipalive/hooks"
 )
 
@@ -60,5 +62,38 @@ func TestRivalIsTold(t *testing.T) {
 	want := "rival vip1 0: [sipalive pbx-dc1] vip1: 02:aa:bb:cc:dd:ee (pbx2) claims 192.0.2.101; it stays here"
 	if got := said(); len(got) != 1 || got[0] != want {
 		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// TestProofInStatus: the holder's status says how long the router took, as the event
+// of the takeover does, until the next one.
+func TestProofInStatus(t *testing.T) {
+	r := newRecording(t)
+	r.a.vipTargets = newVIPTargets(r.a)
+	said := func(holder elect.Node, state elect.RouterState) control.Millis {
+		r.settle()
+		var out control.Status
+		r.a.addVIP(&out, elect.VIPStatus{ID: vip1, Holder: holder, Router: state})
+		return out.VIPs[0].Proof
+	}
+	for epoch, took := range map[elect.Epoch]time.Duration{8: 3 * time.Millisecond, 9: 12 * time.Millisecond} {
+		r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: epoch, Cause: elect.CauseSIP}})
+		if got := said("pbx3", elect.RouterProven); got != 0 {
+			t.Errorf("epoch %d, not proven yet: %v", epoch, got)
+		}
+		r.bound(vip1, epoch, r.at(time.Millisecond), r.at(time.Millisecond), true)
+		r.a.events = make(chan elect.Event, 1)
+		r.a.onRouter(arp.Proof{VIP: netip.MustParseAddr(string(vip1)), First: true, Changed: true, State: arp.RouterProven, At: time.Duration(r.at(time.Millisecond + took))})
+		if got := said("pbx3", elect.RouterProven); got != control.Millis(took) {
+			t.Errorf("epoch %d: %v, want %v", epoch, got, took)
+		}
+		if e := r.last(); !strings.Contains(e.Timeline[len(e.Timeline)-1].Mark, "router proven") {
+			t.Errorf("event %+v", e)
+		} else if proof, _ := e.Proof(); proof != control.Millis(took) {
+			t.Errorf("the event says %v, want %v", proof, took)
+		}
+		if a, b := said("pbx1", elect.RouterProven), said("pbx3", elect.RouterUnproven); a != 0 || b != 0 {
+			t.Errorf("at another holder %v, unproven %v", a, b)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sipalive/config"
@@ -23,6 +24,7 @@ type recorder struct {
 	ready   map[elect.VIPID][]hooks.Outcome
 	warned  map[string]time.Time
 	notify  *notifier
+	proofs  sync.Map // elect.VIPID: control.Millis from bound to proven, of the takeover in open
 }
 
 // entry is an event in the journal that goes on.
@@ -360,6 +362,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 		}
 	}
 	delete(r.ready, t.VIP)
+	r.proofs.Delete(t.VIP)
 	ev.Add("lease", at.Sub(zero))
 	r.log(t, ev)
 	r.a.timelines.held(t.VIP, t.Node, t.Epoch)
@@ -425,13 +428,26 @@ func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, 
 	})
 }
 
-// fill goes on with a takeover's event; of one that has an outcome the other nodes
-// are told.
+// fill goes on with a takeover's event, and keeps for status what that says of its
+// proof; of one that has an outcome the other nodes are told.
 func (r *recorder) fill(en *entry, f func(*control.Event)) {
 	var now control.Event
-	if r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev); now = *ev }) && now.Outcome != "" {
+	if !r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev); now = *ev }) {
+		return
+	}
+	if took, known := now.Proof(); known {
+		r.proofs.Store(en.took.VIP, took)
+	}
+	if now.Outcome != "" {
 		r.a.timelines.ended(en.took, en.zero, now)
 	}
+}
+
+// proof is how long the router took to reach a VIP taken here; 0: not known.
+func (r *recorder) proof(id elect.VIPID) control.Millis {
+	took, _ := r.proofs.Load(id)
+	known, _ := took.(control.Millis)
+	return known
 }
 
 // again tells that actions of an agent before this one are run to their end.

@@ -73,7 +73,9 @@ func (w *Watch) askTick(now time.Duration) {
 			if a.tell && !v.Silent {
 				v.urgeAlone(w)
 			}
-			w.ping(now, v.gw, v, v)
+			if v.gw.resolved {
+				w.ping(now, v.gw, v, v)
+			}
 		}
 	}
 	for _, g := range w.gateways {

@@ -160,3 +160,33 @@ func TestSigns(t *testing.T) {
 		t.Errorf("signs %+v", s.signs)
 	}
 }
+
+// A gateway whose MAC is not known yet is not pinged from a VIP: the frame would go
+// to no station, many times a second.
+func TestAskRouterUnresolved(t *testing.T) {
+	t.Parallel()
+	s := join(t)
+	s.router.set(func(r *router) { r.down = true })
+	s.open(Link{VIP: vip1, Interface: "eth0"})
+	s.near.Add("eth0", vip1.String()+"/32")
+	s.watch.Hold(vip1, true)
+	for range 5 {
+		s.watch.Ask(vip1, AskRouter, false)
+		s.await("the question to be taken", func() bool {
+			s.watch.askMu.Lock()
+			defer s.watch.askMu.Unlock()
+			return len(s.watch.asked) == 0
+		})
+	}
+	if st := s.watch.Stats(); st.Pings != 0 {
+		t.Errorf("%d pings to a gateway of no known MAC", st.Pings)
+	}
+	s.router.set(func(r *router) { r.down = false })
+	s.answers(vip1)
+	s.await("an answer to the VIP", func() bool {
+		s.watch.Ask(vip1, AskRouter, false)
+		time.Sleep(20 * time.Millisecond)
+		n, _ := s.told(vip1, AskRouter)
+		return n > 0
+	})
+}

@@ -78,7 +78,7 @@ type watched struct {
 
 func (v *watched) hold(w *Watch, now time.Duration, alone bool) {
 	if v.alone = alone; alone {
-		v.rival.healAt = 0
+		v.rival.healAt, v.rival.turnAt = 0, 0
 	}
 	if !v.held {
 		v.held, v.since, v.first = true, now, true
@@ -153,7 +153,7 @@ func (v *watched) prove(w *Watch, now time.Duration) {
 // by a question to it alone in the VIP's name, which even a table that takes no
 // announcement learns from (measured).
 func (v *watched) urge(w *Watch, now time.Duration) {
-	if v.alone || v.tries == 0 || v.rival.healAt != 0 { // nothing to hear yet; or a rival to fight, which is not done this way
+	if v.alone || v.tries == 0 || v.rival.turnAt != 0 { // nothing to hear yet; or a rival that speaks, which is not fought this way
 		v.nextAsk = now + askFirst
 		return
 	}
@@ -162,7 +162,7 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 			w.stats.Asked++
 			v.nextPing = min(v.nextPing, now+firstPauses[0])
 		}
-		if v.askPause > askFirst {
+		if v.askPause > askFirst && v.rival.healAt == 0 { // a rival would answer what all hear
 			w.o.Announcer.Repeat(v.VIP)
 		}
 		if v.askPause >= seekFrom {

@@ -106,7 +106,7 @@ func TestRivalConstant(t *testing.T) {
 	})
 }
 
-// One claim, while the VIP is being taken over and at rest.
+// One claim, while the VIP is being taken over and, with nothing known of a rival, at rest.
 func TestRivalOnce(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
@@ -123,6 +123,9 @@ func TestRivalOnce(t *testing.T) {
 				t.Errorf("told %+v of a claim at %v", told, at)
 			}
 			s.rivalTold(2*i + 2)
+			s.watch.LetGo(vip)
+			s.watch.Hold(vip, false)
+			s.proven(vip)
 		}
 	})
 }
@@ -156,7 +159,8 @@ func TestSilentRival(t *testing.T) {
 	})
 }
 
-// A rival that speaks once in a while is not answered each time.
+// A rival that speaks once in a while is not answered each time; the router alone is
+// told after each of its claims.
 func TestRivalSeldom(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -164,10 +168,21 @@ func TestRivalSeldom(t *testing.T) {
 	s.answers(vip1)
 	s.take(vip1)
 	stalled := stalls(t)
-	r := s.rival()
-	for range 6 {
-		r.claims(vip1, alienMAC)
-		time.Sleep(600 * time.Millisecond)
+	r, mine := s.rival(), hardwareAddr(s.near.MAC("eth0"))
+	for i := range 6 {
+		if s.router.set(func(r *router) { r.request, r.reply = i%2 == 0, false }); i%2 == 0 {
+			r.claims(vip1, alienMAC)
+		} else {
+			s.router.set(func(r *router) { r.table[vip1] = alienMAC })
+			r.claims(vip1, alienMAC)
+		}
+		at, late := bootNow(), stalled()
+		s.await("the claim", func() bool { return s.watch.Stats().Claims > uint64(i) })
+		s.await("the router to be right", func() bool { return s.router.points(vip1) == mine })
+		if took := bootNow() - at; took > 450*time.Millisecond+stalled()-late {
+			t.Errorf("router right %v after claim %d", took, i)
+		}
+		time.Sleep(600*time.Millisecond - (bootNow() - at))
 	}
 	if d := s.watch.Stats().Defences; d > 2 && stalled() < 300*time.Millisecond {
 		t.Errorf("%d announcements against 6 claims in 3.6 s", d)
@@ -230,5 +245,124 @@ func TestRivalFlood(t *testing.T) {
 	defer s.mu.Unlock()
 	if len(s.rivals) != 2 || !s.rivals[1].Over {
 		t.Errorf("told %d times: %+v", len(s.rivals), s.rivals)
+	}
+}
+
+// paced is a rival by the clock of the test's own making, and what is done about it.
+type paced struct {
+	now, next time.Duration
+	w         *Watch
+	v         *watched
+	told      []Rival
+	announced []time.Duration
+}
+
+func newPaced() *paced {
+	p := &paced{now: time.Hour}
+	p.w = &Watch{wake: make(chan struct{}, 1), ownAt: 24 * time.Hour, vips: map[netip.Addr]*watched{}}
+	p.w.o = WatchOptions{Announcer: new(Announcer), OnRival: func(r Rival) { p.told = append(p.told, r) }}
+	p.v = &watched{Link: Link{VIP: vip1}, gw: new(gateway), held: true}
+	return p
+}
+
+// until lets time pass.
+func (p *paced) until(at time.Duration) {
+	for p.next != 0 && p.next <= at {
+		p.now = max(p.now, p.next)
+		p.does(func() {})
+	}
+	p.now = at
+}
+
+func (p *paced) does(f func()) {
+	before := p.w.stats.Defences
+	f()
+	p.next = max(p.v.rivalTick(p.w, p.now), p.now+time.Millisecond)
+	for range p.w.stats.Defences - before {
+		p.announced = append(p.announced, p.now)
+	}
+	for _, f := range p.w.told {
+		f()
+	}
+	p.w.told = nil
+}
+
+func (p *paced) claim(mac hardwareAddr) {
+	p.does(func() { p.v.claimed(p.w, p.now, heard{mac: mac}) })
+}
+
+// However far apart a rival's claims are, it is defended against at most every 10 s,
+// once more after its first claim where that may have been the only one, and once
+// when it has ended; and it fills no journal.
+func TestRivalPaces(t *testing.T) {
+	for _, c := range []struct {
+		every, lasts, heals time.Duration
+		told                int
+	}{
+		{100 * time.Millisecond, 25 * time.Second, 250 * time.Millisecond, 2},
+		{time.Second, 25 * time.Second, 1500 * time.Millisecond, 2},
+		{4 * time.Second, 30 * time.Second, 6 * time.Second, 4},
+		{9 * time.Second, 60 * time.Second, 10 * time.Second, 4},
+		{12 * time.Second, 90 * time.Second, 10 * time.Second, 4},
+	} {
+		p := newPaced()
+		began, last := p.now, p.now
+		for at := began; at <= began+c.lasts; at += c.every {
+			p.until(at)
+			p.claim(alienMAC)
+			last = at
+		}
+		p.until(last + time.Minute)
+		for i, at := range p.announced[1:] {
+			early := i == 0 || at > last
+			if gap := at - p.announced[i]; gap < defendEvery && !early {
+				t.Errorf("every %v: announced %v after the last time, %v after the first claim", c.every, gap, at-began)
+			}
+		}
+		if n := int(c.lasts/defendEvery) + 3; len(p.announced) > n || len(p.announced) < 2 {
+			t.Errorf("every %v: %d announcements in %v, want at most %d", c.every, len(p.announced), c.lasts, n)
+		}
+		if healed := p.announced[len(p.announced)-1] - last; healed < 0 || healed > c.heals {
+			t.Errorf("every %v: all are told %v after the last claim, want %v", c.every, healed, c.heals)
+		}
+		if len(p.told) > c.told || p.told[0].At != began || p.told[0].Over || !p.told[len(p.told)-1].Over {
+			t.Errorf("every %v: told %+v", c.every, p.told)
+		}
+	}
+}
+
+// A rival that claims a few times, pauses and comes back draws one defence in 10 s and
+// one announcement after a pause.
+func TestRivalInSpells(t *testing.T) {
+	p := newPaced()
+	began := p.now
+	for at := began; at < began+time.Minute; at += 4 * time.Second {
+		for i := range time.Duration(4) {
+			p.until(at + i*100*time.Millisecond)
+			p.claim(alienMAC)
+		}
+	}
+	p.until(began + 2*time.Minute)
+	if n := len(p.announced); n > 2*6+1 {
+		t.Errorf("%d announcements in a minute of spells: %v", n, p.announced)
+	}
+}
+
+// Another machine that claims the VIP just after a rival fell silent is told of all the
+// same, once the last alarm is 10 s old; so is one that comes back for good.
+func TestRivalBackSoon(t *testing.T) {
+	for _, mac := range []hardwareAddr{alienMAC, otherMAC} {
+		p := newPaced()
+		began := p.now
+		p.claim(alienMAC)
+		p.until(began + 5*time.Second)
+		if len(p.told) != 2 || !p.told[1].Over {
+			t.Fatalf("told %+v", p.told)
+		}
+		p.claim(mac)
+		p.until(began + time.Minute)
+		if len(p.told) != 4 || p.told[2].Over || p.told[2].MAC.String() != macText(mac) || p.told[2].At != began+defendEvery || !p.told[3].Over || p.told[3].Claims != 1 {
+			t.Errorf("told %+v", p.told)
+		}
 	}
 }

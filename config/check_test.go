@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,39 @@ func TestAllowed(t *testing.T) {
 	} {
 		if _, err := Parse("f.toml", []byte(minimal+text)); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Servers and listeners by IPv6 are taken as they stand; without brackets a port is none.
+func TestServersByIPv6(t *testing.T) {
+	c := mustParse(t, []byte(minimal+`[control]
+listen = "[::1]:9480"
+[mail]
+server = "[2001:db8::25]:587"
+[[role]]
+name = "r"
+[[role.action]]
+on = "acquire"
+memcached = ["[::1]:11211", "[2001:db8::5]:11212"]
+`))
+	if c.Control.Listen != netip.MustParseAddrPort("[::1]:9480") {
+		t.Errorf("listen %v", c.Control.Listen)
+	}
+	if c.Mail.Server != "[2001:db8::25]:587" {
+		t.Errorf("mail server %q", c.Mail.Server)
+	}
+	if got := c.Roles[0].Actions[0].Memcached; !slices.Equal(got, []string{"[::1]:11211", "[2001:db8::5]:11212"}) {
+		t.Errorf("memcached %q", got)
+	}
+	for text, want := range map[string]string{
+		"[control]\nlisten = \"::1:9480\"\n":                                                       "listen = \"::1:9480\"",
+		"[control]\nlisten = \"[2001:db8::1]:9480\"\n":                                             "public = true",
+		"[mail]\nserver = \"2001:db8::25\"\n":                                                      "server = \"2001:db8::25\"",
+		"[[role]]\nname = \"r\"\n[[role.action]]\non = \"acquire\"\nmemcached = [\"::1:11211\"]\n": "\"::1:11211\"",
+	} {
+		if _, err := Parse("f.toml", []byte(minimal+text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", text, err, want)
 		}
 	}
 }

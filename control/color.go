@@ -1,5 +1,7 @@
 package control
 
+import "strings"
+
 // tone is how a word is to strike the eye.
 type tone string
 
@@ -31,7 +33,8 @@ func (t *table) tone(row, column int) tone {
 	if column >= len(t.rows[0]) {
 		return plain
 	}
-	return tones[t.rows[0][column]][t.rows[row][column]]
+	word, _, _ := strings.Cut(t.rows[row][column], " ") // "proven in 3.2 ms"
+	return tones[t.rows[0][column]][word]
 }
 
 func (l Look) paint(t tone, word string) string {

@@ -71,9 +71,9 @@ func (e Event) mark(name string) (Millis, bool) {
 	return 0, false
 }
 
-// proof is how long after it was bound the router reached the VIP at its new
+// Proof is how long after it was bound the router reached the VIP at its new
 // holder; unknown of no event.
-func (e *Event) proof() (took Millis, known bool) {
+func (e *Event) Proof() (took Millis, known bool) {
 	if e == nil {
 		return 0, false
 	}

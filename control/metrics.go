@@ -178,8 +178,8 @@ func (t *tally) see(before, e *Event) {
 			t.takeovers.WithLabelValues(e.VIP, e.Reason).Inc()
 		}
 	}
-	if took, known := e.proof(); known {
-		if _, seen := before.proof(); !seen {
+	if took, known := e.Proof(); known {
+		if _, seen := before.Proof(); !seen {
 			t.proof.Observe(took.seconds())
 		}
 	}

@@ -184,6 +184,9 @@ func (v VIPStatus) router() string {
 	if v.Holder == "" {
 		return ""
 	}
+	if v.Proof > 0 {
+		return v.Router + " in " + v.Proof.String()
+	}
 	return v.Router
 }
 

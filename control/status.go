@@ -118,6 +118,7 @@ type VIPStatus struct {
 	AwayFrom  string         `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
 	Unchecked bool           `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
 	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on it, where the answering node holds it
+	Proof     Millis         `json:"proof_ms,omitempty"`  // from bound to proven in this takeover, where the answering node holds it and the router reaches it
 }
 
 // RoleStatus is one role: a lease without an address (§4.8).

@@ -171,3 +171,20 @@ func TestHoldsAndSpare(t *testing.T) {
 		}
 	}
 }
+
+// Where the answering node knows how long the router took, people read it too.
+func TestStatusShowsProof(t *testing.T) {
+	st := example()
+	st.VIPs[0].Proof = Millis(12340 * time.Microsecond)
+	var b bytes.Buffer
+	if err := WriteStatus(&b, st, Look{Location: time.UTC, Color: true}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\x1b[32mproven in 12.3 ms\x1b[0m"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, b.String())
+	}
+	text, err := json.Marshal(st)
+	if err != nil || !strings.Contains(string(text), `"proof_ms":12.34`) {
+		t.Errorf("%s, %v", text, err)
+	}
+}

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -324,5 +325,39 @@ func TestParseSofia(t *testing.T) {
 		if s, err := ParseSofia(wrong); err == nil {
 			t.Errorf("%q is %+v", wrong, s)
 		}
+	}
+}
+
+// As many VIPs as one switch port bears at once are fine, one more is told of; IPv6 and
+// what is never announced does not count, nor what another interface has.
+func TestManyVIPsOnAPort(t *testing.T) {
+	vips := func(n int, more string) (text string) {
+		for i := range n {
+			text += fmt.Sprintf("[[vip]]\nname = \"more%d\"\naddress = \"192.0.2.%d\"\n%s", i, 120+i, more)
+		}
+		return text
+	}
+	for _, c := range []struct {
+		text, want string
+	}{
+		{vips(6, ""), ""},
+		{vips(6, "") + "[[vip]]\nname = \"six\"\naddress = \"2001:db8::1\"\ninterface = \"eth0\"\n", ""},
+		{vips(7, "announce = false\n"), ""},
+		{vips(7, "interface = \"eth1\"\n"), ""},
+		{vips(7, ""), "eth0: a node that takes its 8 VIPs at once sends 16 ARP packets in that moment; a switch that inspects ARP shuts a port at 16 in a second (Cisco's default)"},
+	} {
+		got := ""
+		for _, found := range crowded(sound(t, file3+c.text)) {
+			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") {
+				t.Errorf("%+v", found)
+			}
+		}
+		if got != c.want {
+			t.Errorf("told %q, want %q", got, c.want)
+		}
+	}
+	f := sound(t, file3+vips(7, ""))
+	if f.Self.Holder = false; len(crowded(f)) > 0 {
+		t.Error("a witness takes none")
 	}
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -92,6 +93,30 @@ func interfaces(f *Facts) (out []Finding) {
 			out = append(out, bad(fmt.Sprintf("%s: interface %s is down or has no carrier", v.Name, name), "ip link set "+name+" up; look at the cable and the switch port"))
 		default:
 			out = append(out, fine(fmt.Sprintf("%s: interface %s is up", v.Name, name)))
+		}
+	}
+	return append(out, crowded(f)...)
+}
+
+// What leaves a node at once for each IPv4 VIP that it takes (design §5.3), and what a
+// switch that inspects ARP bears in a second, at Cisco's default.
+const (
+	framesEach = 2
+	mostARP    = 15
+)
+
+// crowded: the last node standing takes every VIP at once.
+func crowded(f *Facts) (out []Finding) {
+	announced := map[string]int{}
+	for _, v := range f.bindable() {
+		if v.Announce && v.Address.Is4() {
+			announced[f.InterfaceOf(v)]++
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(announced)) {
+		if n := announced[name] * framesEach; n > mostARP {
+			out = append(out, warn(fmt.Sprintf("%s: a node that takes its %d VIPs at once sends %d ARP packets in that moment; a switch that inspects ARP shuts a port at %d in a second (Cisco's default)",
+				name, announced[name], n, mostARP+1), fmt.Sprintf("where yours does: `ip arp inspection limit rate %d`, or `ip arp inspection trust`, on every node's port; else nothing", n+mostARP)))
 		}
 	}
 	return out

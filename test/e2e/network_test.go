@@ -86,16 +86,22 @@ func (s *site) routerProven(t *testing.T, _ time.Duration) {
 	for i := range s.Nodes() {
 		s.routers(t, i, "proven", "proven")
 	}
-	var proven time.Duration
+	var bound, proven time.Duration
 	await(t, "the proof in the timeline", func(context.Context) error {
 		for _, e := range s.eventsOf(t, 2, control.Takeover, since) {
-			if proven = after(e, "router proven"); proven > 0 {
-				t.Logf("bound after %v, router proven after %v", after(e, "bound"), proven)
+			if bound, proven = after(e, "bound"), after(e, "router proven"); proven > 0 {
+				t.Logf("bound after %v, router proven after %v", bound, proven)
 				return nil
 			}
 		}
 		return fmt.Errorf("not there")
 	})
+	for i, want := range map[int]time.Duration{2: proven - bound, 0: 0} { // the holder knows
+		st := s.status(t, i, "a status", func(control.Status) bool { return true })
+		if got := time.Duration(st.VIPs[0].Proof); (got - want).Abs() > 3*time.Microsecond {
+			t.Errorf("%s: proof_ms %v, its event says %v", st.Node, got, want)
+		}
+	}
 }
 
 // neighbour is the router's entry for a VIP.

@@ -30,6 +30,7 @@ func TestSurvivorOfTwoNetworks(t *testing.T) {
 		}
 		watch(4 * time.Second) // longer than any verdict takes
 		s.undisturbed(t, at)
+		s.allAlive(t)
 		fault := lab.Now()
 		s.must(t, s.Cut(s.Node(0)))
 		s.leaves(t, 0, fault)
@@ -44,6 +45,7 @@ func TestSurvivorOfTwoNetworks(t *testing.T) {
 		s.must(t, s.Sever(s.Node(1), s.Node(2)))
 		watch(2500 * time.Millisecond) // longer than a lease, and than any verdict about a PBX
 		s.undisturbed(t, at)
+		s.allAlive(t)
 	})
 }
 

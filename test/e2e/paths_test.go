@@ -107,6 +107,8 @@ func (s *site) firstLost(t *testing.T, at time.Duration) {
 	s.allAlive(t)
 }
 
+// allAlive: each hears each without the gateway's help, which would do as well where
+// it relays.
 func (s *site) allAlive(t *testing.T) {
 	t.Helper()
 	for i := range s.Nodes() {
@@ -114,6 +116,9 @@ func (s *site) allAlive(t *testing.T) {
 		for _, n := range st.Nodes {
 			if !n.Alive {
 				t.Errorf("%s does not hear %s", st.Node, n.Name)
+			}
+			if n.ByRelay {
+				t.Errorf("%s hears %s through the gateway alone", st.Node, n.Name)
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,10 @@ func TestTwoVoters(t *testing.T) {
 	s.scene(t, "severed, the gateway does not relay", moves{0}, s.severedBlind) // counted by itself
 }
 
+// overlapOver without a question answered twice ends an overlap: they come every 10 ms,
+// and the next attempt comes seconds later.
+const overlapOver = 500 * time.Millisecond
+
 // severedBlind: nothing but the router's table tells either that the other
 // lives. The one that takes the VIP turns it, and the other lets go when its
 // answers stop: how long both answer is what docs/last-node.md promises.
@@ -116,19 +121,23 @@ func (s *site) severedBlind(t *testing.T, at time.Duration) {
 	s.must(t, s.Sever(s.Node(0), s.Node(1)))
 	s.taken(t, 0, "pbx2", lab.Now(), 2300*time.Millisecond)
 	watch(time.Second)
-	var first, last time.Duration
-	n := 0
+	var asked []time.Duration
 	for _, v := range s.arp.Violations() {
 		if v.Asked >= at {
-			if n++; first == 0 {
-				first = v.Asked
-			}
-			last = v.Asked
+			asked = append(asked, v.Asked)
 		}
 	}
-	t.Logf("two owners for %v: %d questions answered twice", last-first, n)
-	if d := last - first; d > 1500*time.Millisecond {
-		t.Errorf("two owners for %v, the evidence lasts 500 ms", d)
+	slices.Sort(asked)
+	for n, first := 0, 0; n < len(asked); n++ {
+		if n+1 < len(asked) && asked[n+1]-asked[n] < overlapOver {
+			continue
+		}
+		d := asked[n] - asked[first]
+		t.Logf("two owners for %v: %d questions answered twice", d, n+1-first)
+		if d > 1500*time.Millisecond {
+			t.Errorf("two owners for %v, the evidence lasts 500 ms", d)
+		}
+		first = n + 1
 	}
 	s.must(t, s.Heal())
 	s.settle(t)
@@ -276,14 +285,21 @@ func (s *site) returnTogether(t *testing.T) {
 	}
 }
 
+// takenMost is far longer than any takeover here may take (docs/last-node.md: 4 s and a
+// quarter of a second for each further VIP), for a machine that is busy.
+const takenMost = 10 * time.Second
+
 // taken waits until the router finds a VIP at a node, says how long that took,
-// and fails where it was sooner than the rules allow.
+// and fails where it was sooner than the rules allow, or much later.
 func (s *site) taken(t *testing.T, vip int, node string, since, least time.Duration) {
 	t.Helper()
 	await(t, fmt.Sprintf("%s at %s", cluster.VIPName(vip), node), func(context.Context) error {
 		for _, tenure := range s.arp.Tenures(s.VIPs[vip]) {
 			if tenure.Host == node && tenure.To >= since {
 				t.Logf("%s: the router finds it at %s %v after the fault", cluster.VIPName(vip), node, (tenure.From - since).Round(time.Millisecond))
+				if tenure.From-since > takenMost {
+					t.Errorf("%s: taken %v after the fault, want at most %v", cluster.VIPName(vip), tenure.From-since, takenMost)
+				}
 				if tenure.From-since < least {
 					t.Errorf("%s: taken %v after the fault, want at least %v", cluster.VIPName(vip), tenure.From-since, least)
 				}

@@ -257,10 +257,17 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 			kinds[i] = others[r.IntN(len(others))]
 		}
 	}
+	s.draw(r, kinds)
+	return s
+}
+
+// draw makes faults of these kinds.
+func (s *Survivors) draw(r *rand.Rand, kinds []FaultKind) {
 	T := s.Config.Lease
 	gap := T + time.Duration(r.Int64N(int64(12*time.Second)))
+	s.Faults = nil
 	for at := 15 * time.Second; at < s.Duration; at += time.Duration(r.Int64N(int64(2 * gap))) {
-		f := randomFault(r, nodes, len(s.Config.VIPs), T, kinds)
+		f := randomFault(r, len(s.Config.Nodes), len(s.Config.VIPs), T, kinds)
 		f.At = at
 		if f.Kind == Lossy {
 			f.P *= 0.5 // 20 % at most: beyond it silence proves little
@@ -271,7 +278,34 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 		f.For = min(f.For, s.Duration-at)
 		s.Faults = append(s.Faults, f)
 	}
+}
+
+// relayed are the faults through which a router that relays shows every node all
+// others that it reaches itself; of RouterLossy up to a fifth of the frames.
+var relayed = []FaultKind{PortIsolated, AllIsolated, PairSevered, SplitKept, HostDead, HostsDead, HostRebooted, RouterLossy}
+
+// NewRelayed draws a run in which nothing else happens, around a router that relays.
+func NewRelayed(seed uint64, nodes int) Survivors {
+	s := NewSurvivors(seed, nodes)
+	r := rand.New(rand.NewPCG(seed, 0x5a1f))
+	s.Relays, s.Config.Survivor = true, elect.SurvivorAuto
+	kinds := make([]FaultKind, 1+r.IntN(4))
+	for i := range kinds {
+		kinds[i] = relayed[r.IntN(len(relayed))]
+	}
+	s.draw(r, kinds)
+	for i := range s.Faults {
+		s.Faults[i].P *= 0.8
+	}
 	return s
+}
+
+// never says whether two owners may never show: the relay, and nothing but what it
+// helps against.
+func (s Survivors) never() bool {
+	return s.Relays && s.Config.Survivor == elect.SurvivorAuto && !slices.ContainsFunc(s.Faults, func(f Fault) bool {
+		return !slices.Contains(relayed, f.Kind) || f.Kind == RouterLossy && f.P > 0.8
+	})
 }
 
 // bounds are how long the router may see two owners, where it relays and where
@@ -318,6 +352,9 @@ func (s Survivors) Run(trace func(string)) SurvivorResult {
 	}
 	if !s.Relays && s.Config.Survivor == elect.SurvivorAuto && votersOf(s.Config) > 2 && r.taken+r.inPlace+r.overlaps[1] > 0 {
 		w.Judge.violate("%d survivors, %d times two owners, though the router does not relay", r.taken+r.inPlace, r.overlaps[1])
+	}
+	if s.never() && r.overlaps[0] > 0 {
+		w.Judge.violate("%d times two owners, the longest for %s, though the router relays and showed each to the other", r.overlaps[0], r.longest[0])
 	}
 	res.Result = Result{Violations: w.Judge.Violations, Simulated: time.Duration(w.Now), Moves: w.Judge.Moves, Leases: w.Judge.Unshared,
 		Steps: w.Steps, Vacant: w.Judge.live.Longest, StepRate: w.Judge.live.stepsMost}

@@ -5,7 +5,10 @@ package phones
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,18 +40,64 @@ func start(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	s := &site{c, t}
+	var before []uint64
 	t.Cleanup(func() {
 		if t.Failed() {
 			for i := range s.Nodes() {
 				t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
 			}
 		}
+		for i, n := range s.fragments() {
+			if i < len(before) && n != before[i] {
+				t.Errorf("%s sent %d fragments where the MTU is 1280", s.Node(i).Name, n-before[i])
+			}
+		}
 		s.must(c.Close())
 	})
+	s.must(s.SetMTU(1280))
+	before = s.fragments()
 	s.servers()
 	s.atRest()
 	s.move("vip2", "pbx1")
 	return s
+}
+
+// fragments are what each node's kernel has made of datagrams too large for a link.
+func (s *site) fragments() (made []uint64) {
+	s.t.Helper()
+	for _, h := range s.Nodes() {
+		var sum uint64
+		s.must(h.Do(func() error {
+			v4, err := os.ReadFile("/proc/thread-self/net/snmp")
+			v6, err6 := os.ReadFile("/proc/thread-self/net/snmp6")
+			if err = errors.Join(err, err6); err != nil {
+				return err
+			}
+			lines := strings.Split(string(v4), "\n") // a line of names, a line of figures; Ip's first
+			n, found := field(strings.Fields(lines[0]), strings.Fields(lines[1]), "FragCreates")
+			names, figures := []string(nil), []string(nil)
+			for _, f := range slices.Collect(slices.Chunk(strings.Fields(string(v6)), 2)) {
+				names, figures = append(names, f[0]), append(figures, f[1])
+			}
+			n6, found6 := field(names, figures, "Ip6FragCreates")
+			if !found || !found6 {
+				return fmt.Errorf("no counts of fragments in\n%s\n%s", v4, v6)
+			}
+			sum = n + n6
+			return nil
+		}))
+		made = append(made, sum)
+	}
+	return made
+}
+
+func field(names, figures []string, name string) (uint64, bool) {
+	i := slices.Index(names, name)
+	if i < 0 || i >= len(figures) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(figures[i], 10, 64)
+	return n, err == nil
 }
 
 func (s *site) must(err error) {
