@@ -45,8 +45,12 @@ func (a *Authority) Issue(server string, notAfter time.Time) (cert, key []byte, 
 	if err != nil {
 		return nil, nil, err
 	}
+	since := time.Now()
+	if notAfter.Before(since) { // it has ended
+		since = notAfter
+	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: server}, DNSNames: []string{server},
-		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: notAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+		NotBefore: since.Add(-24 * time.Hour), NotAfter: notAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, private.Public(), a.key)
 	encoded, notEncoded := x509.MarshalPKCS8PrivateKey(private)
 	return block("CERTIFICATE", der), block("PRIVATE KEY", encoded), errors.Join(err, notEncoded)

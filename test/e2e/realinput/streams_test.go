@@ -78,7 +78,7 @@ func TestStreamTargets(t *testing.T) {
 	s.hears(t, 0, to, at)
 	watch(200 * time.Millisecond)
 	s.moved(t, 0, at, to)
-	s.silent(t, 0, at, 500*time.Millisecond)
+	s.silent(t, 0, at, time.Second)
 }
 
 func authority(t *testing.T, name string) *lab.Authority {
