@@ -138,7 +138,7 @@ func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verd
 	}
 	v.mu.Unlock()
 	if tell {
-		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: now == sipcheck.Up})
+		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: now == sipcheck.Up, Standing: true})
 	}
 }
 
