@@ -40,6 +40,7 @@ type flight struct {
 	again       bool // urged while under way: one more if it stays unanswered
 	pushed      bool // sent again because a Probe waits for its end
 	redialled   bool // the connection ended under it, and another was opened at once
+	refused     bool // once, over UDP: sent again from another port
 	graced      bool // its deadline was put off once, Run had been starved
 	ids         ids  // none while not active: nothing is an answer then
 	target      *Target
@@ -224,12 +225,28 @@ func (p *Prober) received(a arrival) {
 	case a.closed:
 		p.ended(a, now)
 	case errors.Is(a.err, syscall.ECONNREFUSED) && p.flight.active:
-		p.end(Answer{}, PortRefused, nil, now)
+		p.refused(now)
 	case errors.Is(a.err, syscall.ECONNREFUSED):
 		p.urgent = true // to a packet of the last probe: answered, and dead since
 	default:
 		p.fail(a.err, now)
 	}
+}
+
+// refused takes a refusal. Over UDP anybody may have sent it, from anywhere: the
+// kernel looks for the addresses and ports of the packet that it quotes, no more. So
+// two in a row decide, to different ports: who sees no probe has to guess both within
+// one round trip. Of a port known to refuse one is news enough: hosts send few of them
+// to one address, six at once and one a second (Linux, icmp_ratelimit).
+func (p *Prober) refused(now time.Time) {
+	f := &p.flight
+	known := p.judge.verdict == Refused && p.judge.kind == PortRefused
+	if f.refused || known || !p.link.renew() {
+		p.end(Answer{}, PortRefused, nil, now)
+		return
+	}
+	f.refused = true
+	p.send(now, false)
 }
 
 // ended takes the end of a connection. It is no verdict: servers close idle ones,
@@ -430,7 +447,7 @@ func (p *Prober) send(now time.Time, anew bool) {
 		p.count(func(s *Stats) { s.Sent++ })
 	case err == nil: // not connected yet
 	case errors.Is(err, syscall.ECONNREFUSED):
-		p.end(Answer{}, PortRefused, nil, now)
+		p.refused(now)
 	default:
 		p.count(func(s *Stats) { s.SendErrors++; s.LastErr = err })
 		f.err = plain(err)
