@@ -294,7 +294,7 @@ func (p *Prober) message(b []byte, now time.Time) {
 	}
 	a.RTT = now.Sub(sentAt)
 	a.Connect, a.Certificate = p.link.connected()
-	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code)
+	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code) && (p.opts.Pardon == nil || !p.opts.Pardon())
 	if a.Code < 200 { // the final answer may yet be a listed one
 		f.provisional, f.resendAt = a, time.Time{}
 		return

@@ -32,6 +32,9 @@ type Options struct {
 	// none later than without: probers that share it wake the process once for all of
 	// them. It is asked at the end of each probe, and may change.
 	Grid func() time.Time
+	// Pardon, if set, is asked at each listed code: while it says so, that answer is
+	// life, too. It must not block.
+	Pardon func() bool
 	// Every delivers each probe's Result.
 	Every bool
 	// Now is the clock, time.Now by default; it must carry a monotonic reading.
