@@ -98,6 +98,14 @@ func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	if own {
 		opts.Pardon = p.a.hasPaused
 	}
+	if own && t.Timeout > time.Duration(t.Fall-1)*t.Interval {
+		// The others would be told of the first silence, and wait for their own, later
+		// than this prober has made up its mind.
+		opts.Hesitates = func(started time.Time) {
+			at := p.a.Now().Add(-time.Since(started))
+			p.verdictOf(prober, verdict{elect.SIPSuspect, at, at})
+		}
+	}
 	prober = sipcheck.NewProber(t, opts)
 	return probe{prober, t, s}
 }

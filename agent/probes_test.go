@@ -176,3 +176,40 @@ func TestOwnPauseIsNoSickness(t *testing.T) {
 		t.Errorf("another node's prober says %s", got)
 	}
 }
+
+// TestHesitationIsToldBeforeALongTimeout: the others begin to ask while this node still
+// waits, where their own timeout would else be the last to end.
+func TestHesitationIsToldBeforeALongTimeout(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 13)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		request := make([]byte, 2000)
+		if n, from, err := server.ReadFrom(request); err == nil {
+			_, _ = server.WriteTo(ok(request[:n]), from) // and then it hangs
+		}
+	}()
+	r := newRecording(t)
+	_, port, _ := net.SplitHostPort(server.LocalAddr().String())
+	c := parse(t, strings.ReplaceAll(home, "192.0.2.13", "127.0.0.13")+
+		"[sip]\ntimeout = \"10s\"\n[[sip.target]]\nname = \"phones\"\nuri = \"udp:"+port+"\"\n")
+	r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
+	r.a.Self, r.a.events = c.Node("pbx3"), make(chan elect.Event, 1000)
+	r.a.probes = newProbes(r.a)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.a.probes.of("pbx3")[0].Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	for _, want := range []elect.SIPState{elect.SIPUp, elect.SIPSuspect} {
+		select {
+		case ev := <-r.a.events:
+			if h := ev.(elect.Health); h.SIP != want {
+				t.Fatalf("%+v, want %s", h, want)
+			}
+		case <-time.After(8 * time.Second):
+			t.Fatalf("not %s within 8 s, with a timeout of 10 s", want)
+		}
+	}
+}

@@ -23,6 +23,10 @@ const (
 	// but with timeouts below 2*T1 the second leaves at half of it.
 	timer1 = 500 * time.Millisecond
 	timer2 = 4 * time.Second
+	// hintSlack and hintGap: see Options.Hesitates. A hint leaves this much after what the
+	// probes that follow take, at the latest, and as rarely.
+	hintSlack = 200 * time.Millisecond
+	hintGap   = 5 * time.Second
 	// endGap bounds how often a server that closes its connections causes probes.
 	endGap = time.Second
 	// lateness is when a Run that comes after the deadline was starved of CPU.
@@ -48,6 +52,7 @@ type flight struct {
 	started     time.Time
 	deadline    time.Time
 	resendAt    time.Time // zero: not again
+	hintAt      time.Time // zero: no hint
 	gap         time.Duration
 	sends       int       // packets or messages that left
 	sentAt      time.Time // the first of them; over TCP the last
@@ -118,6 +123,10 @@ func (p *Prober) step(now time.Time) {
 	if f.active && !now.Before(f.deadline) {
 		p.timeout(now)
 	}
+	if f.active && !f.hintAt.IsZero() && !now.Before(f.hintAt) {
+		f.hintAt, p.lastHint = time.Time{}, now
+		p.opts.Hesitates(f.started)
+	}
 	waiting := p.waiting()
 	push := waiting && !f.pushed
 	mayHurry := !now.Before(p.lastUrge.Add(urgentGap))
@@ -151,6 +160,9 @@ func (p *Prober) due() time.Time {
 		if !f.resendAt.IsZero() && f.resendAt.Before(at) {
 			at = f.resendAt
 		}
+		if !f.hintAt.IsZero() && f.hintAt.Before(at) {
+			at = f.hintAt
+		}
 	}
 	push := f.active && !f.pushed && p.waiting()
 	if soon := p.lastUrge.Add(urgentGap); (p.urgent || push) && soon.Before(at) {
@@ -177,6 +189,9 @@ func (p *Prober) start(now time.Time) {
 	p.flight = flight{
 		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand), target: &p.target,
 		started: now, deadline: now.Add(wait), resendAt: now.Add(gap), gap: gap,
+	}
+	if p.opts.Hesitates != nil && p.judge.verdict == Up && p.judge.bad == 0 && now.Sub(p.lastHint) >= hintGap {
+		p.flight.hintAt = now.Add(min(gap, time.Duration(p.target.Fall-1)*p.target.Interval+hintSlack))
 	}
 	anew := p.urgent || p.judge.suspects() && p.judge.bad == 1
 	if p.urgent {
@@ -296,7 +311,7 @@ func (p *Prober) message(b []byte, now time.Time) {
 	a.Connect, a.Certificate = p.link.connected()
 	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code) && (p.opts.Pardon == nil || !p.opts.Pardon())
 	if a.Code < 200 { // the final answer may yet be a listed one
-		f.provisional, f.resendAt = a, time.Time{}
+		f.provisional, f.resendAt, f.hintAt = a, time.Time{}, time.Time{}
 		return
 	}
 	p.end(a, p.outcomeOf(a), nil, now)

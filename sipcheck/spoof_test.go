@@ -195,6 +195,64 @@ func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 	}
 }
 
+// Who waits long for answers says so before, once, and not again soon: in time for
+// another prober's whole timeout to end fall*interval + timeout + 300 ms after this one
+// began to wait for its next probe.
+func TestHesitation(t *testing.T) {
+	for _, c := range []struct {
+		timeout, interval time.Duration
+		fall              int
+		want              time.Duration
+	}{
+		{400 * time.Millisecond, 200 * time.Millisecond, 3, 200 * time.Millisecond},
+		{2 * time.Second, 200 * time.Millisecond, 3, 500 * time.Millisecond},
+		{2 * time.Second, 200 * time.Millisecond, 1, 200 * time.Millisecond},
+		{2 * time.Second, 50 * time.Millisecond, 3, 300 * time.Millisecond},
+	} {
+		s := serve(t, ownAddress(), mute)
+		target := Target{Node: "pbx1", Name: "main", Address: s.addr, Timeout: c.timeout, Interval: c.interval, Fall: c.fall}
+		var now, began time.Time
+		var told []time.Duration
+		p := NewProber(target, Options{Now: func() time.Time { return now }, Hesitates: func(started time.Time) {
+			if started != began {
+				t.Errorf("%+v: told of a probe of %v, not %v", c, started, began)
+			}
+			told = append(told, now.Sub(began))
+		}})
+		defer p.link.close()
+		probe := func(v Verdict) {
+			p.judge = judge{fall: c.fall, rise: 2, verdict: v}
+			now, p.nextAt = now.Add(time.Second), now.Add(time.Second)
+			began = now
+			for p.step(now); p.flight.active; p.step(now) {
+				now = p.due()
+				if now.Equal(p.flight.deadline) {
+					break
+				}
+			}
+			p.flight = flight{}
+		}
+		now = time.Now()
+		probe(Unknown)
+		probe(Silent)
+		if len(told) > 0 {
+			t.Errorf("%+v: told of what is not up", c)
+		}
+		probe(Up)
+		probe(Up)
+		if len(told) != 1 || told[0] != c.want {
+			t.Errorf("%+v: told after %v, want once after %v", c, told, c.want)
+		}
+		if d := told[0]; c.interval+d+c.timeout > time.Duration(c.fall)*c.interval+c.timeout+300*time.Millisecond {
+			t.Errorf("%+v: %v is too late for the others", c, d)
+		}
+		now = now.Add(hintGap)
+		if probe(Up); len(told) != 2 {
+			t.Errorf("%+v: told %d times, want once more", c, len(told))
+		}
+	}
+}
+
 // A probe over UDP is repeated after T1, 2*T1, ..., at most T2, within its timeout.
 func TestRetransmissionsAreThoseOfARequest(t *testing.T) {
 	for timeout, want := range map[time.Duration][]time.Duration{
