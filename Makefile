@@ -51,12 +51,12 @@ COMPUTING := ./test/sim/planted ./test/model
 NEWCOMER  := ./test/newcomer
 WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING) $(NEWCOMER)),$(shell $(GO) list ./test/...))
 
-# Every test. Installs what the end-to-end tests run against: $(TOOLS). The proof
-# is never from the cache: the chaos run draws a new seed each time, and
-# docs/proof.md is about the figures.
+# Every test. Installs what the end-to-end tests run against: $(TOOLS). What runs
+# the binary is never from the cache, which does not see what it is built of, nor is the
+# proof: the chaos run draws a new seed each time, and docs/proof.md is about the figures.
 test: tools
 	$(GO) test -parallel 8 -timeout 25m $(shell $(GO) list ./... | grep -v /test/)
-	$(GO) test -p 1 -timeout 25m $(TIMED)
+	$(GO) test -v -count 1 -p 1 -timeout 25m $(TIMED)
 	$(GO) test -v -count 1 -timeout 25m $(SIM) -sim.sizes 20 -sim.single 75 -sim.lists 150 -sim.reloads 25
 	chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(COMPUTING) & computing=$$!; \
 	$(GO) test -v -count 1 -p 1 -timeout 25m $(WAITING); waited=$$?; \

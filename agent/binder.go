@@ -252,15 +252,17 @@ func (b *binder) apply(repair bool) elect.Instant {
 }
 
 // look reads the kernel's table once for a round that would otherwise read it for
-// each address. One VIP that is taken or let go does not wait for it.
+// each address. One VIP that is taken does not wait for it; of one that is let go it is
+// known before, while it still answers, that there are no other copies to remove.
 func (b *binder) look(level []elect.Desired, repair bool) {
-	changes := 0
+	changes, lettingGo := 0, false
 	for _, d := range level {
 		if ap := b.applied[d.VIP]; ap != nil && (d.Hold && b.a.Now() < d.Until) != ap.on {
 			changes++
+			lettingGo = lettingGo || ap.on
 		}
 	}
-	if b.view = nil; repair || changes > 1 {
+	if b.view = nil; repair || changes > 1 || lettingGo {
 		b.view, _ = b.a.Table.View() // without it each looks for itself, and says what is wrong
 	}
 }

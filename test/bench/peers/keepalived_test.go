@@ -43,7 +43,12 @@ func (k *keepalived) file(node int, name string) string {
 	return filepath.Join(k.DataDir(), k.Node(node).Name+"-keepalived"+name)
 }
 
+// daemon has no pid file of a killed one left: on a machine that starts many
+// processes another may have that pid, and keepalived refuses to start.
 func (k *keepalived) daemon(node int) []lab.Spec {
+	for _, name := range []string{".pid", "-vrrp.pid"} {
+		_ = os.Remove(k.file(node, name)) // it may not be there
+	}
 	return []lab.Spec{{Name: "keepalived", Path: "keepalived", Args: []string{"--dont-fork", "--log-console", "--no-syslog", "--vrrp",
 		"-f", k.file(node, ".conf"), "-p", k.file(node, ".pid"), "-r", k.file(node, "-vrrp.pid")}}}
 }
