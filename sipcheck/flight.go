@@ -23,8 +23,8 @@ const (
 	// but with timeouts below 2*T1 the second leaves at half of it.
 	timer1 = 500 * time.Millisecond
 	timer2 = 4 * time.Second
-	// hintSlack and hintGap: see Options.Hesitates. A hint leaves this much after what the
-	// probes that follow take, at the latest, and as rarely.
+	// See Options.Hesitates: a hint leaves at most hintSlack later than the probes that
+	// would follow a silence take, and at most once in hintGap.
 	hintSlack = 200 * time.Millisecond
 	hintGap   = 5 * time.Second
 	// endGap bounds how often a server that closes its connections causes probes.
