@@ -78,6 +78,7 @@ type Agent struct {
 	locks      *locks
 	keys       *keys
 	phones     *phoneBook
+	timelines  *timelines
 	recorder   *recorder
 	durables   *durableWriter
 
@@ -124,6 +125,7 @@ func New(p Parts) *Agent {
 	a.locks = newLocks(a)
 	a.keys = newKeys(a)
 	a.phones = newPhoneBook(a)
+	a.timelines = newTimelines(a)
 	a.durables = newDurableWriter(a)
 	a.server = control.NewServer(a, p.Journal)
 	a.Runner.SetLease(func(vip string) bool { return a.binder.lives(elect.VIPID(vip)) })
@@ -192,6 +194,7 @@ func (a *Agent) tasks() []task {
 		{"locks", a.locks.run},
 		{"keys", a.keys.run},
 		{"phones", a.phones.run},
+		{"timelines", a.timelines.run},
 		{"paused calls", a.resumeCalls},
 	}
 	return tasks
@@ -200,8 +203,12 @@ func (a *Agent) tasks() []task {
 // deliver takes a fresh message from the network; a full queue loses it, as
 // the network may.
 func (a *Agent) deliver(r elect.Received) {
-	if m, of := r.Msg.(elect.Connections); of { // no decision hangs on it
+	switch m := r.Msg.(type) { // no decision hangs on these
+	case elect.Connections:
 		a.phones.take(m)
+		return
+	case elect.Timeline:
+		a.timelines.take(r.From, m)
 		return
 	}
 	select {

@@ -38,7 +38,7 @@ func newBinding(t *testing.T) (*recording, *binder) {
 	a.Ends = NewLeaseEnds(func() elect.Instant { return r.now })
 	a.Fence = new(fence.Fence)
 	a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(r.now) }})
-	a.actions, a.vipTargets, a.phones = newActions(a), newVIPTargets(a), newPhoneBook(a)
+	a.actions, a.vipTargets, a.phones, a.timelines = newActions(a), newVIPTargets(a), newPhoneBook(a), newTimelines(a)
 	a.events = make(chan elect.Event, 4)
 	t.Cleanup(func() {
 		_ = a.Runner.Close(context.Background())

@@ -363,6 +363,7 @@ func (a *Agent) countersNow() map[string]uint64 {
 	a.addNetworkCounters(c)
 	a.addWatchCounters(c)
 	a.phones.addPhoneCounters(c)
+	a.timelines.addTimelineCounters(c)
 	all := a.vipTargets.now()
 	for _, p := range a.probes.all() {
 		all = append(all, p.Prober)

@@ -102,7 +102,7 @@ func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 	r.post(func() {
 		if en := r.open[id]; en != nil {
 			at := elect.Instant(p.At)
-			r.a.Journal.Update(en.id, func(ev *control.Event) { ev.Add("router proven", at.Sub(en.zero)) })
+			r.fill(en, func(ev *control.Event) { ev.Add("router proven", at.Sub(en.zero)) })
 		}
 	})
 }

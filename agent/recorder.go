@@ -29,7 +29,8 @@ type recorder struct {
 type entry struct {
 	id    uint64
 	epoch elect.Epoch
-	zero  elect.Instant // of its timeline
+	zero  elect.Instant    // of its timeline
+	took  elect.Transition // of a takeover: what began it
 }
 
 // maxReady bounds the prepare actions kept for a takeover that may never come.
@@ -167,6 +168,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	case elect.MoveStarted, elect.MoveFailed, elect.ReleaseDue:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
+		r.a.timelines.held(t.VIP, t.Node, t.Epoch)
 		ev.To = string(t.Node)
 		if t.Previous != t.Node { // after a restart it is where it was
 			ev.From = string(t.Previous)
@@ -360,7 +362,8 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	delete(r.ready, t.VIP)
 	ev.Add("lease", at.Sub(zero))
 	r.log(t, ev)
-	r.open[t.VIP] = &entry{id: r.a.Journal.Add(ev), epoch: t.Epoch, zero: zero}
+	r.a.timelines.held(t.VIP, t.Node, t.Epoch)
+	r.open[t.VIP] = &entry{id: r.a.Journal.Add(ev), epoch: t.Epoch, zero: zero, took: t}
 }
 
 func addAction(ev *control.Event, zero elect.Instant, o hooks.Outcome) {
@@ -406,7 +409,7 @@ func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text stri
 // superseded closes a takeover that did not come to its end here.
 func (r *recorder) superseded(t elect.Transition) {
 	if en := r.open[t.VIP]; en != nil {
-		r.a.Journal.Update(en.id, func(ev *control.Event) {
+		r.fill(en, func(ev *control.Event) {
 			if ev.Outcome == "" {
 				ev.Outcome = "let go before it was complete"
 			}
@@ -417,9 +420,18 @@ func (r *recorder) superseded(t elect.Transition) {
 func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, elect.Instant)) {
 	r.post(func() {
 		if en := r.open[id]; en != nil && e >= en.epoch {
-			r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev, en.zero) })
+			r.fill(en, func(ev *control.Event) { f(ev, en.zero) })
 		}
 	})
+}
+
+// fill goes on with a takeover's event; of one that has an outcome the other nodes
+// are told.
+func (r *recorder) fill(en *entry, f func(*control.Event)) {
+	var now control.Event
+	if r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev); now = *ev }) && now.Outcome != "" {
+		r.a.timelines.ended(en.took, en.zero, now)
+	}
 }
 
 // again tells that actions of an agent before this one are run to their end.
@@ -439,17 +451,19 @@ func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o ho
 		case why != "":
 			r.a.Log.Warn(o.Action, "node", r.a.Self.Name, "vip", r.a.names().byID[id].name, "epoch", uint64(e), "reason", string(phase), "err", why)
 		}
-		en := r.open[id]
 		switch phase {
 		case hooks.Prepare:
 			kept := r.ready[id]
 			r.ready[id] = append(kept[max(0, len(kept)+1-maxReady):], o)
 			return
 		case hooks.Release, hooks.Retire:
-			en = r.release[id]
+			if en := r.release[id]; en != nil {
+				r.a.Journal.Update(en.id, func(ev *control.Event) { addAction(ev, en.zero, o) })
+			}
+			return
 		}
-		if en != nil {
-			r.a.Journal.Update(en.id, func(ev *control.Event) { addAction(ev, en.zero, o) })
+		if en := r.open[id]; en != nil {
+			r.fill(en, func(ev *control.Event) { addAction(ev, en.zero, o) })
 		}
 	})
 }

@@ -63,7 +63,7 @@ func newRecording(t *testing.T) *recording {
 		Now: func() elect.Instant { return r.now }, Alarms: openAlarms(t)}}
 	a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.recorder = newRecorder(a)
-	a.recorder = r.recorder
+	a.recorder, a.timelines = r.recorder, newTimelines(a)
 	return r
 }
 

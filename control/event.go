@@ -40,6 +40,7 @@ type Event struct {
 	ID       uint64 `json:"id"` // given by the journal, from 1, rising
 	Time     Stamp  `json:"time"`
 	Node     string `json:"node"`
+	Told     bool   `json:"told,omitempty"` // of a takeover: Node told it, the times in it are its
 	Kind     string `json:"kind"`
 	VIP      string `json:"vip,omitempty"` // or role or lock, by name
 	Epoch    uint64 `json:"epoch,omitempty"`

@@ -125,6 +125,7 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	st.Takeovers = s.journal.takeovers(maxTakeovers)
 	return st, nil
 }
 

@@ -10,6 +10,9 @@ import (
 // maxEvents bounds one answer; a journal keeps no more by default.
 const maxEvents = DefaultEvents
 
+// maxTakeovers is how many a status has; the page draws as many.
+const maxTakeovers = 12
+
 // events answers with the newest n events, or keeps telling (follow=1), one
 // JSON object per line.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -104,6 +104,23 @@ func (j *Journal) last(n int) ([]Event, uint64) {
 	return values(kept), changes
 }
 
+// takeovers returns the newest n takeovers of all nodes, oldest first, without what
+// their actions printed.
+func (j *Journal) takeovers(n int) (newest []Event) {
+	events := j.Last(j.max)
+	for i := len(events) - 1; i >= 0 && len(newest) < n; i-- {
+		if e := events[i]; e.Kind == Takeover {
+			e.Timeline = slices.Clone(e.Timeline)
+			for m := range e.Timeline {
+				e.Timeline[m].Output = ""
+			}
+			newest = append(newest, e)
+		}
+	}
+	slices.Reverse(newest)
+	return newest
+}
+
 // wait blocks until something changed after the count since and returns what
 // changed, oldest event first, with the new count; or the error of ctx.
 func (j *Journal) wait(ctx context.Context, since uint64) ([]Event, uint64, error) {

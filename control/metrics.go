@@ -169,6 +169,9 @@ func (t *tally) collectors() []prometheus.Collector {
 
 // see takes in an event: before is what it was, nil for a new one.
 func (t *tally) see(before, e *Event) {
+	if e.Told {
+		return // the node that tells it counts it
+	}
 	if before == nil {
 		t.events.WithLabelValues(e.Kind).Inc()
 		if e.Kind == Takeover {

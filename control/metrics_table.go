@@ -109,6 +109,9 @@ var metrics = []metric{
 	counter("phones_refused", "sipalive_phones_refused_total", "TCP connections in another node's word that no phone can have, or for which there was no room."),
 	counter("phones_woken", "sipalive_phones_woken_total", "Keepalives and resets for phones whose connection the last holder had, those without numbers included."),
 	counter("phones_wake_errors", "sipalive_phones_wake_errors_total", "Such keepalives that could not be sent."),
+	counter("timelines_told", "sipalive_timelines_told_total", "Timelines of takeovers here that the other nodes were told of, repetitions included."),
+	counter("timelines_heard", "sipalive_timelines_heard_total", "Takeovers of other nodes that they told of."),
+	counter("timelines_refused", "sipalive_timelines_refused_total", "Timelines of other nodes that are of no tenure seen here, cannot be so, or came too fast."),
 	counter("control_requests", "sipalive_control_requests_total", "Requests at the control socket."),
 	counter("control_refused", "sipalive_control_refused_total", "Requests at the control socket that were malformed, too large or too much."),
 

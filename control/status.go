@@ -32,6 +32,10 @@ type Status struct {
 	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
 	// dead SIP server is then noticed at the next probe.
 	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
+
+	// Takeovers are the newest ones of all nodes that the answering one knows of, oldest
+	// first, as events --json has them but for what their actions printed.
+	Takeovers []Event `json:"takeovers,omitempty"`
 }
 
 // NodeStatus is one node as the answering one sees it.

@@ -196,6 +196,8 @@ func (m *Machine) take(ev Event) {
 		m.onFlushed(e)
 	case Share:
 		m.onShare(e)
+	case Tell:
+		m.onTell(e)
 	case Stored:
 		m.onStored(e)
 	case Command:

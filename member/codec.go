@@ -70,6 +70,7 @@ const (
 	kindConnections = 14
 	kindKeysAsk     = 15
 	kindKeysTell    = 16
+	kindTimeline    = 17
 )
 
 // Encode appends p to dst. It fails, and returns dst as it was, when p is out

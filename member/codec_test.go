@@ -62,7 +62,7 @@ func TestEveryFieldIsCarried(t *testing.T) {
 }
 
 func TestEnumsEndWhereElectSays(t *testing.T) {
-	known := map[string]uint8{"SIPState": 0, "Cause": 0, "Why": 0, "Refusal": 0, "CommandKind": 0}
+	known := map[string]uint8{"SIPState": 0, "Cause": 0, "Why": 0, "Refusal": 0, "CommandKind": 0, "MarkKind": 0}
 	for typ, bounds := range enums {
 		known[typ.Name()] = bounds[1] - bounds[0] + 1
 	}

@@ -38,6 +38,7 @@ var messages = map[string]elect.Message{
 	"Kept":      elect.Kept{},
 
 	"Connections": elect.Connections{},
+	"Timeline":    elect.Timeline{},
 }
 
 // endpoints has addresses compared as they are.
@@ -66,12 +67,13 @@ var enums = map[reflect.Type][2]uint8{
 	reflect.TypeFor[elect.RouterState](): {0, uint8(lastRouterState)},
 	reflect.TypeFor[elect.Refusal]():     {0, uint8(lastRefusal)},
 	reflect.TypeFor[elect.CommandKind](): {1, uint8(lastCommand)},
+	reflect.TypeFor[elect.MarkKind]():    {0, uint8(lastMark)},
 }
 
 // fill gives every field of v, however deep, a value from s.
 func fill(v reflect.Value, s source, field string) {
 	switch v.Type() {
-	case reflect.TypeFor[elect.Node]():
+	case reflect.TypeFor[elect.Node](), reflect.TypeFor[elect.Brief]():
 		v.SetString(s.name())
 		return
 	case reflect.TypeFor[elect.VIPID]():

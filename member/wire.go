@@ -18,6 +18,7 @@ const (
 	lastRouterState = elect.RouterProven
 	lastRefusal     = elect.RefusedList
 	lastCommand     = elect.CommandFlush
+	lastMark        = elect.MarkSIPAnswered
 )
 
 const (

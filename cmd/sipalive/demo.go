@@ -243,7 +243,7 @@ func (d *demo) finish() error {
 		return err
 	}
 	for i := len(events) - 1; i >= 0; i-- {
-		if events[i].Kind == control.Takeover {
+		if events[i].Kind == control.Takeover && !events[i].Told {
 			fmt.Fprintln(d.out, "\nThe last takeover as pbx1's agent tells it (sipalive events):")
 			if err := control.WriteEvent(d.out, events[i], time.Local); err != nil {
 				return err

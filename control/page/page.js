@@ -161,7 +161,7 @@ function takeover(e, leaseTime) {
   });
   return el("article", { className: trouble ? "takeover trouble" : "takeover", data: { takeover: String(e.id), vip: e.vip } },
     el("h3", {}, e.vip + ": " + (e.from || "nobody") + " → " + e.to, " ",
-      el("span", { className: "faint" }, [clock(e.time), e.reason, e.text, "epoch " + e.epoch].filter(Boolean).join(", "))),
+      el("span", { className: "faint" }, [clock(e.time), e.reason, e.text, "epoch " + e.epoch, e.told ? "told by " + e.node : ""].filter(Boolean).join(", "))),
     el("p", { className: trouble ? "bad" : e.outcome && !failed ? "good" : "odd" }, (e.outcome || "still going on") + (failed ? ", " + failed + (failed > 1 ? " actions" : " action") + " failed" : "")),
     feltBy(e),
     el("div", { className: "scale" }, ...beside, el("div", { className: "head" }, "since it was noticed"), ...rows));
@@ -195,7 +195,7 @@ function show(doc) {
   draw("targets", [...st.nodes, ...st.vips].flatMap((n) => (n.targets ?? []).map((t) => ({ on: n.name, t: { ...t, answers: t.answers > 0 } }))), targets);
   const newest = [...events.values()].sort((a, b) => b.id - a.id);
   draw("takeovers", { lease: st.lease_ms ?? 0, list: newest.filter((e) => e.kind === "takeover").slice(0, maxTakeovers) },
-    ({ lease, list }) => list.length ? list.map((e) => takeover(e, lease)) : [el("p", { className: "faint" }, "none since its agent started; each node shows its own")]);
+    ({ lease, list }) => list.length ? list.map((e) => takeover(e, lease)) : [el("p", { className: "faint" }, "none since its agent started")]);
   draw("events", newest.filter((e) => e.kind !== "takeover").slice(0, maxEvents), (list) => list.map(event));
 }
 

@@ -101,7 +101,7 @@ func (s *site) tellTakeovers(since time.Duration) {
 		events, err := s.Client(i).Events(context.Background(), 1000)
 		s.must(err)
 		for _, e := range events {
-			if e.Kind == control.Takeover && e.Time.After(from) {
+			if e.Kind == control.Takeover && !e.Told && e.Time.After(from) {
 				fmt.Printf("  %s: %s: %s -> %s, %s, after %.1f s\n", h.Name, e.VIP, e.From, e.To, e.Reason, e.Time.Sub(from).Seconds())
 			}
 		}

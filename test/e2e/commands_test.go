@@ -97,7 +97,7 @@ func (s *site) showEvents(t *testing.T, at time.Duration) {
 	for lines := bufio.NewScanner(pipe); lines.Scan(); {
 		var e control.Event
 		s.must(t, json.Unmarshal(lines.Bytes(), &e))
-		if e.Kind == control.Takeover && e.Outcome != "" {
+		if e.Kind == control.Takeover && !e.Told && e.Outcome != "" {
 			seen = e
 			break
 		}

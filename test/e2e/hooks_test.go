@@ -218,7 +218,9 @@ func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, act
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(events, func(e control.Event) bool { return e.Kind == control.Takeover && e.Epoch == epoch && e.Outcome != "" })
+		i := slices.IndexFunc(events, func(e control.Event) bool {
+			return e.Kind == control.Takeover && !e.Told && e.Epoch == epoch && e.Outcome != ""
+		})
 		if i < 0 {
 			return fmt.Errorf("no complete takeover with epoch %d", epoch)
 		}

@@ -301,7 +301,7 @@ func (s *site) takeover(t *testing.T, node, vip int) (found control.Event) {
 		}
 		found = control.Event{}
 		for _, e := range events {
-			if e.Kind == control.Takeover && e.VIP == cluster.VIPName(vip) {
+			if e.Kind == control.Takeover && !e.Told && e.VIP == cluster.VIPName(vip) {
 				found = e
 			}
 		}

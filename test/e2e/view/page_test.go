@@ -38,6 +38,7 @@ func TestPage(t *testing.T) {
 	b.shows("the whole timeline", `document.querySelector("article[data-takeover] [data-row='sip answered']") && document.querySelector("article[data-takeover] [data-row='router proven']") !== null`)
 	toScale(t, b, c)
 	failedAction(t, b, c)
+	toldToAll(t, b, c)
 	for _, s := range screens {
 		b.on(s)
 		b.shows("all in the width of "+s.name, fmt.Sprintf(`document.documentElement.scrollWidth <= %d && matchMedia("(prefers-color-scheme: %s)").matches`, s.width, s.scheme))
@@ -99,9 +100,9 @@ func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 	if _, err := c.Client(2).Do(ctx, control.Command{Kind: control.Move, VIP: "vip2", Node: "pbx3"}); err != nil {
 		t.Fatal(err)
 	}
-	b.shows("the move and its actions", `(() => { const bars = document.querySelectorAll("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
+	b.shows("the move and its actions", `(() => { const newest = document.querySelector("article[data-vip=vip2][data-takeover]"), bars = newest.querySelectorAll("[data-row=action] .bar");
 		return bars.length === 2 && !bars[0].classList.contains("failed") && bars[1].classList.contains("failed") &&
-			document.querySelector("article[data-vip=vip2] .output").textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
+			newest.querySelector(".output")?.textContent.includes("`+odd+`") && !document.querySelector("#odd") })()`)
 	var long float64
 	if err := b.eval(`(() => { const bar = document.querySelector("article[data-vip=vip2][data-takeover] [data-row=action] .bar");
 		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {
@@ -112,22 +113,78 @@ func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 	}
 }
 
-// toScale measures what is drawn: each mark of the takeover where its time is, the
-// silence beside the lease as long as it was.
-func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
+// toldToAll looks at the page of pbx2, which neither gave vip1 nor took it: it draws
+// that takeover as the page of the new holder does, told by it, and once. A move of
+// vip2 away from pbx2 is drawn at its old holder.
+func toldToAll(t *testing.T, holder *browser, c *cluster.Cluster) {
 	t.Helper()
+	own := newest(t, c, 2, "vip1")
+	b := openBrowser(t, c.Phone(), fmt.Sprintf("http://%s:%d/", c.Node(1).Addr, port))
+	b.shows("the takeover of vip1 by pbx3, told by it, whole", `(() => { const all = [...document.querySelectorAll("article[data-vip=vip1][data-takeover]")].filter((a) => a.innerText.includes("pbx1 → pbx3"));
+		return all.length === 1 && all[0].innerText.includes("told by pbx3") && all[0].querySelector("[data-row='sip answered']") && all[0].querySelector("[data-row='router proven']") !== null &&
+			all[0].querySelector(".felt").textContent.startsWith("A phone had nobody to talk to for at most ") })()`)
+	told := newest(t, c, 1, "vip1")
+	if told.Epoch != own.Epoch || !told.Told || told.Node != "pbx3" || told.Reason != own.Reason || told.Outcome != own.Outcome || len(told.Timeline) != len(own.Timeline) {
+		t.Fatalf("pbx2 knows it as\n%+v, pbx3 as\n%+v", told, own)
+	}
+	for i, m := range told.Timeline {
+		if of := own.Timeline[i]; m.Mark != of.Mark || math.Abs(ms(m.At-of.At)) > 0.002 {
+			t.Errorf("mark %d is %s at %.3f ms, at pbx3 %s at %.3f ms", i, m.Mark, ms(m.At), of.Mark, ms(of.At))
+		}
+	}
+	drawnToScale(t, b, told)
+	b.shows("the move of vip2 away from it, with its actions", `(() => { const moved = document.querySelector("article[data-vip=vip2][data-takeover]"), bars = moved.querySelectorAll("[data-row=action] .bar");
+		return moved.innerText.includes("pbx2 → pbx3") && moved.innerText.includes("told by pbx3") && bars.length === 2 && bars[1].classList.contains("failed") &&
+			moved.querySelector(".output").textContent === "sipalive events at pbx3 says why" })()`)
+	holder.shows("no takeover of its own as told", `[...document.querySelectorAll("article[data-takeover]")].every((a) => a.innerText.includes("→ pbx3") !== a.innerText.includes("told by"))`)
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	events, err := c.Client(2).Events(ctx, 100)
+	st, err := c.Client(1).Status(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var e control.Event
+	once := map[string]int{}
+	for _, e := range st.Takeovers {
+		once[fmt.Sprintf("%s %d", e.VIP, e.Epoch)]++
+	}
+	for takeover, n := range once {
+		if n != 1 {
+			t.Errorf("status has takeover %s %d times", takeover, n)
+		}
+	}
+	if once[fmt.Sprintf("vip1 %d", own.Epoch)] != 1 {
+		t.Errorf("status of pbx2 has takeovers %v, not that of vip1 under epoch %d", once, own.Epoch)
+	}
+	b.picture("told")
+}
+
+// newest is the newest takeover of a VIP as a node knows it.
+func newest(t *testing.T, c *cluster.Cluster, node int, vip string) (e control.Event) {
+	t.Helper()
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	events, err := c.Client(node).Events(ctx, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, ev := range events {
-		if ev.Kind == control.Takeover && ev.VIP == "vip1" {
+		if ev.Kind == control.Takeover && ev.VIP == vip && ev.Epoch > e.Epoch {
 			e = ev
 		}
 	}
+	return e
+}
+
+// toScale measures what is drawn at the new holder.
+func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
+	t.Helper()
+	drawnToScale(t, b, newest(t, c, 2, "vip1"))
+}
+
+// drawnToScale: each mark of the takeover where its time is, the silence beside the
+// lease as long as it was.
+func drawnToScale(t *testing.T, b *browser, e control.Event) {
+	t.Helper()
 	if e.Outcome != "done" || len(e.Timeline) < 6 {
 		t.Fatalf("the takeover is %+v", e)
 	}

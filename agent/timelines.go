@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sipalive/control"
+	"sipalive/elect"
+)
+
+// tellAfter is when a timeline is told, after its last change: not at once, since
+// more marks may follow, and again for whoever lost it.
+var tellAfter = []time.Duration{200 * time.Millisecond, time.Second, 4 * time.Second}
+
+// maxTenures is how many tenures of a VIP are remembered: what is told is of the last.
+const maxTenures = 8
+
+// timelines has every node show the takeovers of every other (§8): it tells the others
+// of those that are over here, and takes what they tell. All of it is beside the loop.
+type timelines struct {
+	a     *Agent
+	over  chan tale
+	heard chan hearsay
+	mu    sync.Mutex
+	seen  map[elect.VIPID][]tenure // oldest first
+
+	told, taken, refused atomic.Uint64
+}
+
+// tale is a timeline whose times count from zero.
+type tale struct {
+	elect.Timeline
+	zero elect.Instant
+}
+
+type hearsay struct {
+	from elect.Node
+	elect.Timeline
+}
+
+// tenure is one node's holding of a VIP as this node has seen it begin. It has one
+// takeover, so that a node that lies costs no more than it costs to hold.
+type tenure struct {
+	node  elect.Node
+	epoch elect.Epoch // the takeover's, or one that it was raised to since
+	took  elect.Epoch // the takeover's own, as it was told; 0: not yet
+	id    uint64      // in the journal
+	size  int
+}
+
+func newTimelines(a *Agent) *timelines {
+	return &timelines{a: a, over: make(chan tale, 1024), heard: make(chan hearsay, 256), seen: map[elect.VIPID][]tenure{}}
+}
+
+// run tells and hears until ctx ends.
+func (t *timelines) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { t.tell(ctx) })
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case h := <-t.heard:
+			t.hear(h)
+		}
+	}
+}
+
+// retold is a tale that is told a few times.
+type retold struct {
+	tale
+	times int // so far
+	next  time.Time
+}
+
+func (t *timelines) tell(ctx context.Context) {
+	type takeover struct {
+		vip   elect.VIPID
+		epoch elect.Epoch
+	}
+	open := map[takeover]*retold{}
+	for {
+		var first takeover
+		for key, o := range open {
+			if open[first] == nil || o.next.Before(open[first].next) {
+				first = key
+			}
+		}
+		var due <-chan time.Time
+		if o := open[first]; o != nil {
+			due = time.After(time.Until(o.next))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-t.over:
+			open[takeover{o.VIP, o.Epoch}] = &retold{tale: o, next: time.Now().Add(tellAfter[0])}
+		case <-due:
+			o := open[first]
+			if !t.say(ctx, o.tale) {
+				return
+			}
+			if o.times++; o.times == len(tellAfter) {
+				delete(open, first)
+				continue
+			}
+			o.next = time.Now().Add(tellAfter[o.times])
+		}
+	}
+}
+
+// say has the loop send a tale. It reports false where ctx ended.
+func (t *timelines) say(ctx context.Context, o tale) bool {
+	ago, fits := elect.InMicros(t.a.Now().Sub(o.zero))
+	if !fits {
+		return true // out of date
+	}
+	o.Ago = ago
+	t.a.report(elect.Tell{Timeline: o.Timeline})
+	t.told.Add(1)
+	return pause(ctx, sharePause)
+}
+
+// ended takes a takeover of this node's that has an outcome, again with each change.
+func (t *timelines) ended(of elect.Transition, zero elect.Instant, ev control.Event) {
+	m, fits := timelineOf(of, ev)
+	if !fits {
+		return
+	}
+	select {
+	case t.over <- tale{m, zero}:
+	default: // more at once than a file has VIPs: this node's own journal has it
+	}
+}
+
+// held takes in who has been seen to take a VIP.
+func (t *timelines) held(vip elect.VIPID, node elect.Node, e elect.Epoch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := t.seen[vip]
+	if n := len(all); n > 0 && all[n-1].node == node && e <= all[n-1].epoch {
+		return // seen again
+	}
+	t.seen[vip] = append(slices.Clone(all[max(0, len(all)-maxTenures+1):]), tenure{node: node, epoch: e})
+}
+
+// take takes a message from the network and does not wait.
+func (t *timelines) take(from elect.Node, m elect.Timeline) {
+	select {
+	case t.heard <- hearsay{from, m}:
+	default:
+		t.refused.Add(1)
+	}
+}
+
+// hear writes what another node tells of its own takeover into the journal, once; more
+// of the same takeover goes to the same event. When it was, this node's clock says.
+func (t *timelines) hear(h hearsay) {
+	l := t.a.names().byID[h.VIP]
+	if l == nil || l.left || !sound(h.Timeline) {
+		t.refused.Add(1)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	of := tenureOf(t.seen[h.VIP], h)
+	if of == nil {
+		t.refused.Add(1)
+		return
+	}
+	size := len(h.Marks) + len(h.Actions) + int(h.Left) // it only grows
+	if of.took != 0 && size <= of.size {
+		return // known
+	}
+	ev := eventOf(h, l.name, time.Now())
+	of.size = size
+	if of.took == 0 {
+		of.took, of.id = h.Epoch, t.a.Journal.Add(ev)
+		t.taken.Add(1)
+		return
+	}
+	t.a.Journal.Update(of.id, func(was *control.Event) {
+		ev.Time = was.Time
+		*was = ev
+	})
+}
+
+// tenureOf is the tenure that a timeline is of: its teller's, begun under the same
+// epoch or, where that was raised before it was seen, above the one before.
+func tenureOf(all []tenure, h hearsay) *tenure {
+	before := elect.Epoch(0)
+	for i := range all {
+		of := &all[i]
+		if of.node == h.from && (of.took == h.Epoch || of.took == 0 && before < h.Epoch && h.Epoch <= of.epoch) {
+			return of
+		}
+		before = max(before, of.epoch)
+	}
+	return nil
+}
+
+func (t *timelines) addTimelineCounters(c map[string]uint64) {
+	c["timelines_told"], c["timelines_heard"], c["timelines_refused"] = t.told.Load(), t.taken.Load(), t.refused.Load()
+}

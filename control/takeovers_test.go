@@ -1,0 +1,84 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// toldOf journals a takeover that pbx3 told of.
+func toldOf(j *Journal, epoch uint64) {
+	e := Event{Time: Stamp{time.Now()}, Node: "pbx3", Told: true, Kind: Takeover, VIP: "vip1", Epoch: epoch, From: "pbx1", To: "pbx3", Reason: "crash", Outcome: "done"}
+	e.Add("noticed", 0)
+	e.Add("lease", time.Millisecond)
+	e.AddAction("exec /x", 2*time.Millisecond, time.Millisecond, "", fmt.Errorf("sipalive events at pbx3 says why"))
+	e.Add("sip answered", 5*time.Millisecond)
+	j.Add(e)
+}
+
+// TestStatusHasTakeovers of every node, the newest last, without what actions printed.
+func TestStatusHasTakeovers(t *testing.T) {
+	_, j, dir := start(t, steady())
+	st, err := NewClient(dir).Status(ctxFor(t))
+	if err != nil || st.Takeovers != nil {
+		t.Fatalf("%+v, %v", st.Takeovers, err)
+	}
+	for epoch := range uint64(20) {
+		toldOf(j, epoch)
+		j.Add(Event{Kind: KindNode})
+	}
+	own := Event{Node: "pbx1", Kind: Takeover, VIP: "vip1", Epoch: 20}
+	own.AddAction("exec /y", 0, time.Millisecond, "much to say", nil)
+	id := j.Add(own)
+	st, err = NewClient(dir).Status(ctxFor(t))
+	if err != nil || len(st.Takeovers) != maxTakeovers {
+		t.Fatalf("%d takeovers, %v", len(st.Takeovers), err)
+	}
+	for i, e := range st.Takeovers {
+		if want := uint64(21 - maxTakeovers + i); e.Epoch != want || e.Told != (want < 20) {
+			t.Errorf("takeover %d has epoch %d, told %v; want %d", i, e.Epoch, e.Told, want)
+		}
+	}
+	if last := st.Takeovers[maxTakeovers-1]; last.ID != id || last.Timeline[0].Output != "" {
+		t.Errorf("the last one is %+v", last)
+	}
+	if kept := j.Last(1)[0]; kept.Timeline[0].Output != "much to say" {
+		t.Error("the journal's own event was changed")
+	}
+}
+
+// TestToldIsNotCounted: each takeover is in one node's metrics.
+func TestToldIsNotCounted(t *testing.T) {
+	r, j := registryOf(rich(), nil)
+	toldOf(j, 7)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "sipalive_takeover") || f.GetName() == "sipalive_events_total" {
+			t.Errorf("counted: %v", f)
+		}
+	}
+}
+
+// TestToldIsShownAsItsTellers: people see whose word it is, and the feed what phones felt.
+func TestToldIsShownAsItsTellers(t *testing.T) {
+	j := NewJournal(1)
+	toldOf(j, 7)
+	var b strings.Builder
+	if err := WriteEvent(&b, j.Last(1)[0], time.UTC); err != nil {
+		t.Fatal(err)
+	}
+	head, rest, _ := strings.Cut(b.String(), "\n")
+	if _, line, _ := strings.Cut(head, "  "); line != "pbx3  takeover: vip1: pbx1 -> pbx3, epoch 7, crash: done" {
+		t.Errorf("shown as %q", head)
+	}
+	if !strings.Contains(rest, "exec /x: failed after 1.0 ms: sipalive events at pbx3 says why") {
+		t.Errorf("its timeline is\n%s", rest)
+	}
+	if f := j.Last(1)[0].felt(); f == nil || f.To == nil || time.Duration(*f.To) != 5*time.Millisecond {
+		t.Errorf("felt %+v", f)
+	}
+}
