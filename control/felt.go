@@ -1,17 +1,20 @@
 package control
 
-// Felt is how long at most a phone had nobody to talk to, on a takeover's
-// timeline.
+// Felt is how long a phone had nobody to talk to, on a takeover's timeline.
 type Felt struct {
-	From Millis  `json:"from_ms"`
-	To   *Millis `json:"to_ms,omitempty"` // absent while it goes on
+	// Since is the mark that it is counted from. From "last heard" it was so long at
+	// most; from "lease" about so long; from "noticed" so long at least, where a PBX hung:
+	// that is noticed late.
+	Since string  `json:"since"`
+	From  Millis  `json:"from_ms"`
+	To    *Millis `json:"to_ms,omitempty"` // absent while it goes on
 }
 
 // felt is nil where nobody had held the VIP, or nobody can tell.
 //
-// What a crash leaves silent began after the last heartbeat; a sick PBX was
-// silent from when that was noticed; a planned move's old holder answers until it
-// lets go, which is when the new one gets the lease.
+// What a crash leaves silent began after the last heartbeat; of a sick PBX no more is
+// known than when that was noticed; a planned move's old holder answers until it
+// lets go, just before the new one gets the lease.
 func (e Event) felt() *Felt {
 	if e.Kind != Takeover || e.From == "" {
 		return nil
@@ -27,11 +30,12 @@ func (e Event) felt() *Felt {
 	}
 	from, known := e.mark(first)
 	if !known {
-		if from, known = e.mark("noticed"); !known {
+		first = "noticed"
+		if from, known = e.mark(first); !known {
 			return nil
 		}
 	}
-	f := &Felt{From: from}
+	f := &Felt{Since: first, From: from}
 	if to, known := e.served(); known {
 		if proven, known := e.mark("router proven"); known {
 			to = max(to, proven) // phones are behind it

@@ -19,17 +19,18 @@ func TestFelt(t *testing.T) {
 	for name, c := range map[string]struct {
 		event    Event
 		none     bool
+		since    string
 		from, to float64 // to -1: it goes on
 	}{
-		"crash":                       {event("crash", "done", append(all, "last heard")...), false, -1000, 9},
-		"sip":                         {event("sip", "done", all...), false, 0, 9},
-		"move":                        {event("move", "done", all...), false, 4, 9},
-		"router after SIP":            {event("move", "done", append(all, "router proven")...), false, 4, 12},
-		"unverified":                  {event("move", "done", all[:4]...), false, 4, 6},
-		"a role":                      {event("move", "done", all[:2]...), false, 4, 4},
-		"goes on":                     {event("crash", "", "last heard", "noticed", "lease", "announced"), false, -1000, -1},
-		"failed":                      {event("sip", "vip1 does not answer SIP", all[:4]...), false, 0, -1},
-		"answered, an action goes on": {event("sip", "", all...), false, 0, 9},
+		"crash":                       {event("crash", "done", append(all, "last heard")...), false, "last heard", -1000, 9},
+		"sip":                         {event("sip", "done", all...), false, "noticed", 0, 9},
+		"move":                        {event("move", "done", all...), false, "lease", 4, 9},
+		"router after SIP":            {event("move", "done", append(all, "router proven")...), false, "lease", 4, 12},
+		"unverified":                  {event("move", "done", all[:4]...), false, "lease", 4, 6},
+		"a role":                      {event("move", "done", all[:2]...), false, "lease", 4, 4},
+		"goes on":                     {event("crash", "", "last heard", "noticed", "lease", "announced"), false, "last heard", -1000, -1},
+		"failed":                      {event("sip", "vip1 does not answer SIP", all[:4]...), false, "noticed", 0, -1},
+		"answered, an action goes on": {event("sip", "", all...), false, "noticed", 0, 9},
 		"boot":                        {event: event("boot", "done", all...), none: true},
 		"other":                       {event: Event{Kind: KindRelease, From: "pbx1"}, none: true},
 		"bare":                        {event: event("crash", ""), none: true},
@@ -45,7 +46,7 @@ func TestFelt(t *testing.T) {
 		if f.To != nil {
 			to = f.To.seconds() * 1000
 		}
-		if f.From.seconds()*1000 != c.from || to != c.to {
+		if f.Since != c.since || f.From.seconds()*1000 != c.from || to != c.to {
 			t.Errorf("%s: from %v to %v ms, want %v to %v", name, f.From, to, c.from, c.to)
 		}
 	}

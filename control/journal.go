@@ -23,6 +23,7 @@ type Journal struct {
 	max     int
 	events  []*Event // ids without gaps, rising
 	bytes   int      // sum of their sizes
+	older   []*Event // the newest takeovers that are not among events any more
 	lastID  uint64
 	changes uint64        // counts additions and updates
 	changed chan struct{} // closed at the next change; nil while nobody waits
@@ -79,9 +80,13 @@ func (j *Journal) change(e *Event) {
 	}
 }
 
-// forget drops the oldest events, never the newest.
+// forget drops the oldest events, never the newest. A few takeovers stay, whatever
+// came after them: a command that locks each minute leaves three thousand events a day.
 func (j *Journal) forget() {
 	for len(j.events) > 1 && (len(j.events) > j.max || j.bytes > maxBytes) {
+		if j.events[0].Kind == Takeover {
+			j.older = append(j.older[max(0, len(j.older)-maxTakeovers+1):], j.events[0])
+		}
 		j.bytes -= j.events[0].size()
 		j.events[0] = nil // the array lives on until append outgrows it
 		j.events = j.events[1:]
@@ -106,19 +111,38 @@ func (j *Journal) last(n int) ([]Event, uint64) {
 
 // takeovers returns the newest n takeovers of all nodes, oldest first, without what
 // their actions printed.
-func (j *Journal) takeovers(n int) (newest []Event) {
-	events := j.Last(j.max)
-	for i := len(events) - 1; i >= 0 && len(newest) < n; i-- {
-		if e := events[i]; e.Kind == Takeover {
-			e.Timeline = slices.Clone(e.Timeline)
-			for m := range e.Timeline {
-				e.Timeline[m].Output = ""
-			}
-			newest = append(newest, e)
+func (j *Journal) takeovers(n int) []Event {
+	newest, _ := j.opening(0, n)
+	for i := range newest {
+		e := &newest[i]
+		e.Timeline = slices.Clone(e.Timeline)
+		for m := range e.Timeline {
+			e.Timeline[m].Output = ""
 		}
 	}
-	slices.Reverse(newest)
 	return newest
+}
+
+// opening returns the newest n events and, where they are older, the newest
+// takeovers, up to that many in all; oldest first; and the count of changes, for wait.
+func (j *Journal) opening(n, takeovers int) ([]Event, uint64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	first := len(j.events) - min(max(n, 0), len(j.events))
+	kept := slices.Clone(j.events[first:])
+	for _, e := range kept {
+		if e.Kind == Takeover {
+			takeovers--
+		}
+	}
+	before := append(slices.Clone(j.older), j.events[:first]...)
+	for i := len(before) - 1; i >= 0 && takeovers > 0; i-- {
+		if before[i].Kind == Takeover {
+			kept = slices.Insert(kept, 0, before[i])
+			takeovers--
+		}
+	}
+	return values(kept), j.changes
 }
 
 // wait blocks until something changed after the count since and returns what

@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,5 +81,36 @@ func TestToldIsShownAsItsTellers(t *testing.T) {
 	}
 	if f := j.Last(1)[0].felt(); f == nil || f.To == nil || time.Duration(*f.To) != 5*time.Millisecond {
 		t.Errorf("felt %+v", f)
+	}
+}
+
+// A page that is opened, and status, have the last takeovers whatever came after them.
+func TestTakeoversOutliveOtherEvents(t *testing.T) {
+	j := NewJournal(50)
+	for epoch := range uint64(20) {
+		j.Add(Event{Kind: Takeover, VIP: "vip1", Epoch: epoch})
+	}
+	for range 3000 {
+		j.Add(Event{Kind: KindLock})
+	}
+	j.Add(Event{Kind: Takeover, VIP: "vip1", Epoch: 20})
+	epochs := func(events []Event) (list []uint64) {
+		for _, e := range events {
+			if e.Kind == Takeover {
+				list = append(list, e.Epoch)
+			}
+		}
+		return list
+	}
+	want := []uint64{9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20}
+	if got := epochs(j.takeovers(maxTakeovers)); !slices.Equal(got, want) {
+		t.Errorf("takeovers of epochs %v, want %v", got, want)
+	}
+	first, _ := j.opening(30, maxTakeovers)
+	if got := epochs(first); !slices.Equal(got, want) || len(first) != 11+30 {
+		t.Errorf("%d events, with takeovers of epochs %v, want 41, with %v", len(first), got, want)
+	}
+	if got := j.Last(1000); len(got) != 50 {
+		t.Errorf("%d events, want 50", len(got))
 	}
 }

@@ -158,7 +158,7 @@ type liveDoc struct {
 	Version string      `json:"version"`
 	Status  *Status     `json:"status,omitempty"`
 	Unusual []string    `json:"unusual"`
-	Events  []liveEvent `json:"events,omitempty"` // new and changed ones; the first message has the last ones
+	Events  []liveEvent `json:"events,omitempty"` // new and changed ones; the first message has the last ones, takeovers above all
 	Error   string      `json:"error,omitempty"`  // why there is no status
 }
 
@@ -185,7 +185,7 @@ func (w *Web) feed(live context.Context, rw http.ResponseWriter, r *http.Request
 	defer cancel()
 	defer context.AfterFunc(live, cancel)()
 	rc := http.NewResponseController(rw)
-	events, since := w.server.journal.last(liveEvents)
+	events, since := w.server.journal.opening(liveEvents, maxTakeovers)
 	for ctx.Err() == nil {
 		if err := w.sendLive(rw, rc, events); err != nil {
 			return

@@ -130,7 +130,11 @@ class Scale {
 function feltBy(e) {
   if (!e.felt) return null;
   if (e.felt.to_ms === undefined) return el("p", { className: "felt bad" }, e.outcome ? "Nobody answered phones when this ended." : "Nobody answers phones yet.");
-  return el("p", { className: "felt" }, "A phone had nobody to talk to for at most " + ms(e.felt.to_ms - e.felt.from_ms) + ".");
+  const took = ms(e.felt.to_ms - e.felt.from_ms);
+  return el("p", { className: "felt" }, "A phone had nobody to talk to for " + {
+    "last heard": "at most " + took + ".",
+    "lease": "about " + took + ".",
+  }[e.felt.since] ?? took + " from when that was noticed; before, too, where a PBX hung (up to fall intervals and a timeout).");
 }
 
 function takeover(e, leaseTime) {
@@ -194,9 +198,15 @@ function show(doc) {
   draw("views", st.nodes.map(({ name, views }) => ({ name, views })), views);
   draw("targets", [...st.nodes, ...st.vips].flatMap((n) => (n.targets ?? []).map((t) => ({ on: n.name, t: { ...t, answers: t.answers > 0 } }))), targets);
   const newest = [...events.values()].sort((a, b) => b.id - a.id);
-  draw("takeovers", { lease: st.lease_ms ?? 0, list: newest.filter((e) => e.kind === "takeover").slice(0, maxTakeovers) },
+  const takeovers = newest.filter((e) => e.kind === "takeover").slice(0, maxTakeovers);
+  const others = newest.filter((e) => e.kind !== "takeover").slice(0, maxEvents);
+  if (newest.length > 500) { // of a page that is open for days
+    events.clear();
+    for (const e of [...takeovers, ...others]) events.set(e.id, e);
+  }
+  draw("takeovers", { lease: st.lease_ms ?? 0, list: takeovers },
     ({ lease, list }) => list.length ? list.map((e) => takeover(e, lease)) : [el("p", { className: "faint" }, "none since its agent started")]);
-  draw("events", newest.filter((e) => e.kind !== "takeover").slice(0, maxEvents), (list) => list.map(event));
+  draw("events", others, (list) => list.map(event));
 }
 
 function lost(why) {
