@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,6 +40,24 @@ func BenchmarkProbeOverStreams(b *testing.B) {
 			close(done)
 		})
 	}
+}
+
+// BenchmarkRefused is how long a port that nobody listens on takes to be known for it.
+func BenchmarkRefused(b *testing.B) {
+	target := quick(ownAddress())
+	var took []time.Duration
+	for b.Loop() {
+		p := NewProber(target, Options{})
+		p.nextAt = time.Now()
+		p.step(p.nextAt)
+		for p.flight.active {
+			p.wait(p.due())
+		}
+		took = append(took, time.Since(p.nextAt.Add(-target.Interval)))
+		p.link.close()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "median-µs")
 }
 
 // BenchmarkSipgoClient is the same OPTIONS by sipgo's own client, asking the same
