@@ -473,6 +473,11 @@ func (b *binder) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.heed(changes)
+	return nil
+}
+
+func (b *binder) heed(changes <-chan platform.AddressChange) {
 	for c := range changes {
 		ours := b.a.names().isOurs(c.Address.Addr()) && !b.expected(c)
 		if c.Resync || c.Link != nil {
@@ -491,5 +496,4 @@ func (b *binder) watch(ctx context.Context) error {
 			poke(b.repair)
 		}
 	}
-	return nil
 }

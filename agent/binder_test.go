@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"sipalive/arp"
 	"sipalive/elect"
 	"sipalive/hooks"
+	"sipalive/platform"
 	"sipalive/platform/nstest"
 	"sipalive/vip"
 	"sipalive/vip/fence"
@@ -225,5 +227,37 @@ func TestAdoptedStays(t *testing.T) {
 	b.apply(false)
 	if ap := b.applied[cdr]; !ap.on || ap.epoch != 7 {
 		t.Errorf("%s: on %t under epoch %d, want held on under 7", cdr, ap.on, ap.epoch)
+	}
+}
+
+// TestHeedsTheWatch: what a change on the machine makes the binder look at. Word
+// that changes were missed is as good as any of them.
+func TestHeedsTheWatch(t *testing.T) {
+	r := newRecording(t)
+	r.a.Directory = openDirectory(t, t.TempDir())
+	if _, err := r.a.Directory.OpenLeases([]elect.VIPID{vip1}); err != nil {
+		t.Fatal(err)
+	}
+	ours := netip.PrefixFrom(netip.MustParseAddr(string(vip1)), 32)
+	for _, c := range []struct {
+		name                     string
+		change                   platform.AddressChange
+		devices, repair, unheard bool
+	}{
+		{"changes missed", platform.AddressChange{Resync: true}, true, true, true},
+		{"an interface", platform.AddressChange{Interface: "eth0", Link: &platform.LinkChange{Up: true}}, true, true, true},
+		{"a VIP went", platform.AddressChange{Interface: "eth0", Address: ours}, false, true, true},
+		{"a VIP came", platform.AddressChange{Interface: "eth0", Address: ours, Added: true}, false, true, false},
+		{"another address went", platform.AddressChange{Interface: "eth0", Address: netip.MustParsePrefix("192.0.2.250/32")}, false, false, false},
+	} {
+		b := newBinder(r.a)
+		changes := make(chan platform.AddressChange, 1)
+		changes <- c.change
+		close(changes)
+		b.heed(changes)
+		if devices, repair := len(b.devices) > 0, len(b.repair) > 0; devices != c.devices || repair != c.repair || b.unheard.Load() != c.unheard {
+			t.Errorf("%s: looks at devices %t, addresses %t, announces anew %t; want %t, %t, %t",
+				c.name, devices, repair, b.unheard.Load(), c.devices, c.repair, c.unheard)
+		}
 	}
 }

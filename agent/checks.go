@@ -123,13 +123,16 @@ func execCheck(node string, c config.Check) *check {
 	}}
 }
 
-// readyEvery is between two questions to FreeSWITCH, each a connection; the answer
+// ReadyEvery is between two questions to FreeSWITCH, each a connection; the answer
 // has as long.
-const readyEvery = time.Second
+const ReadyEvery = time.Second
+
+// NotReady is what FreeSWITCH says then.
+const NotReady = "fsctl ready_check says false, and it is not paused"
 
 func (x *checks) readyCheck(fall int) *check {
-	return &check{name: "freeswitch", interval: readyEvery, fall: fall, ask: func(ctx context.Context) (word, text string) {
-		ctx, cancel := context.WithTimeout(ctx, readyEvery)
+	return &check{name: "freeswitch", interval: ReadyEvery, fall: fall, ask: func(ctx context.Context) (word, text string) {
+		ctx, cancel := context.WithTimeout(ctx, ReadyEvery)
 		defer cancel()
 		r, err := sipcheck.AskReadiness(ctx, x.a.inForce.Load().eventSocket)
 		switch {
@@ -138,7 +141,7 @@ func (x *checks) readyCheck(fall int) *check {
 		case r == sipcheck.Paused:
 			return checkPaused, "fsctl pause: new calls get 503"
 		case r == sipcheck.Unready:
-			return checkUnfit, "fsctl ready_check says false, and it is not paused"
+			return checkUnfit, NotReady
 		}
 		return checkOK, r.String()
 	}}

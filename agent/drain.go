@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -71,6 +70,13 @@ func (p pbx) pause(ctx context.Context) (ours bool, err error) {
 		}
 	}
 	return true, err
+}
+
+// hasPaused: this agent, or one before it, keeps FreeSWITCH paused. Up to 1.10.12 that
+// answers OPTIONS with 503 then: listed or not, it is no sickness.
+func (a *Agent) hasPaused() bool {
+	_, err := os.Stat(filepath.Join(a.Directory.Run(), pausedName))
+	return err == nil
 }
 
 // resume lets new calls in again; the mark stays where that failed.
@@ -169,7 +175,7 @@ func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progr
 // waited for a node's calls to end.
 func (a *Agent) resumeCalls(ctx context.Context) error {
 	p := a.pbx()
-	if _, err := os.Stat(p.mark); errors.Is(err, fs.ErrNotExist) {
+	if !a.hasPaused() {
 		return nil
 	}
 	for {

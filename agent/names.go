@@ -162,7 +162,7 @@ func checkTimeout(c *config.Config) (longest time.Duration) {
 		longest = max(longest, k.Timeout)
 	}
 	if c.FreeSWITCH.ReadyCheck {
-		longest = max(longest, readyEvery)
+		longest = max(longest, ReadyEvery)
 	}
 	return longest
 }

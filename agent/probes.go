@@ -90,10 +90,23 @@ func targets(c *config.Config, self string) (out []sipcheck.Target) {
 
 func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	var prober *sipcheck.Prober
-	prober = sipcheck.NewProber(t, sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid.last, Alarm: p.a.probeAlarm, Deliver: func(r sipcheck.Result) {
+	own := t.Node == p.a.Self.Name
+	opts := sipcheck.Options{Local: p.a.Self.Address, Security: s, Every: true, Grid: p.a.grid.last, Alarm: p.a.probeAlarm, Deliver: func(r sipcheck.Result) {
 		at := func(t time.Time) elect.Instant { return p.a.Now().Add(-time.Since(t)) }
-		p.verdictOf(prober, verdict{sipState(r), at(r.Since), at(r.Started)})
-	}})
+		p.verdictOf(prober, verdict{sipState(r, own), at(r.Since), at(r.Started)})
+	}}
+	if own {
+		opts.Pardon = p.a.hasPaused
+	}
+	if own && t.Timeout > time.Duration(t.Fall-1)*t.Interval {
+		// The others would be told of the first silence, and wait for their own, later
+		// than this prober has made up its mind.
+		opts.Hesitates = func(started time.Time) {
+			at := p.a.Now().Add(-time.Since(started))
+			p.verdictOf(prober, verdict{elect.SIPSuspect, at, at})
+		}
+	}
+	prober = sipcheck.NewProber(t, opts)
 	return probe{prober, t, s}
 }
 
@@ -244,10 +257,15 @@ func (p *probes) stateOf(n elect.Node) verdict {
 	return worst
 }
 
-// sipState adds to the verdict how the last probe ended.
-func sipState(r sipcheck.Result) elect.SIPState {
+// sipState adds to the verdict how the last probe ended. A code that is listed as
+// unhealthy is what a PBX says of itself, to its own node as well: another node's
+// verdict does no more than agree. Only so does a pause of the node's own making,
+// of which the others know nothing, stay what it is.
+func sipState(r sipcheck.Result, own bool) elect.SIPState {
 	missed := r.Misses > 0
 	switch {
+	case r.Verdict == sipcheck.Unhealthy && missed && !own:
+		return elect.SIPSuspect
 	case r.Verdict == sipcheck.Unknown:
 		return elect.SIPUnknown
 	case r.Verdict == sipcheck.Up && missed:

@@ -1,8 +1,11 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +78,138 @@ func TestIPv6NodesAreProbed(t *testing.T) {
 			}
 		case <-end:
 			t.Fatalf("not up: %+v", targetsStatus(r.a.probes.of("pbx3")))
+		}
+	}
+}
+
+// TestOwnPauseIsNoSickness: a FreeSWITCH that `drain --wait-calls` has paused answers
+// 503, which is listed. Its own node knows why; the others' word alone is no verdict.
+func TestOwnPauseIsNoSickness(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 13)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		for request := make([]byte, 2000); ; {
+			n, from, err := server.ReadFrom(request)
+			if err != nil {
+				return
+			}
+			busy := bytes.Replace(ok(request[:n]), []byte("200 OK"), []byte("503 System Paused"), 1)
+			_, _ = server.WriteTo(busy, from)
+		}
+	}()
+	_, port, _ := net.SplitHostPort(server.LocalAddr().String())
+	text := strings.NewReplacer("192.0.2.11", "127.0.0.11", "192.0.2.12", "127.0.0.12", "192.0.2.13", "127.0.0.13").Replace(home) +
+		"[sip]\nself_interval = \"50ms\"\npeer_interval = \"50ms\"\ntimeout = \"10s\"\nunhealthy_codes = [503]\n[[sip.target]]\nname = \"phones\"\nuri = \"udp:" + port + "\"\n"
+	asks := func(from string) (*Agent, *sipcheck.Prober) {
+		r := newRecording(t)
+		c := parse(t, text)
+		r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
+		r.a.Self, r.a.events = c.Node(from), make(chan elect.Event, 1000)
+		if r.a.Directory, err = OpenDirectory(t.TempDir(), t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		r.a.probes = newProbes(r.a)
+		return r.a, r.a.probes.of("pbx3")[0]
+	}
+	run := func(p *sipcheck.Prober) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-ended })
+	}
+	next := func(a *Agent) elect.SIPState {
+		t.Helper()
+		select {
+		case ev := <-a.events:
+			return ev.(elect.Health).SIP
+		case <-time.After(20 * time.Second):
+			t.Fatal("no verdict")
+			return 0
+		}
+	}
+	answered := func(p *sipcheck.Prober, n uint64) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); p.Stats().Answered < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%+v", p.Stats())
+			}
+		}
+	}
+
+	a, p := asks("pbx3")
+	mark := filepath.Join(a.Directory.Run(), pausedName)
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(p)
+	if s := next(a); s != elect.SIPUp {
+		t.Errorf("paused by its own agent: %s", s)
+	}
+	answered(p, 10)
+	select {
+	case ev := <-a.events:
+		t.Errorf("%+v of a PBX paused by its own agent", ev)
+	default:
+	}
+	if err := os.Remove(mark); err != nil {
+		t.Fatal(err)
+	}
+	if s := next(a); s != elect.SIPSuspect {
+		t.Errorf("a listed code first says %s", s)
+	}
+	if s := next(a); s != elect.SIPSilent {
+		t.Errorf("a listed code, and no pause: %s", s)
+	}
+
+	a, p = asks("pbx1")
+	run(p)
+	answered(p, 10)
+	for len(a.events) > 0 {
+		if s := next(a); s.Down() {
+			t.Errorf("another node says %s alone", s)
+		}
+	}
+	if got := p.Report().Verdict; got != sipcheck.Unhealthy {
+		t.Errorf("another node's prober says %s", got)
+	}
+}
+
+// TestHesitationIsToldBeforeALongTimeout: the others begin to ask while this node still
+// waits, where their own timeout would else be the last to end.
+func TestHesitationIsToldBeforeALongTimeout(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 13)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		request := make([]byte, 2000)
+		if n, from, err := server.ReadFrom(request); err == nil {
+			_, _ = server.WriteTo(ok(request[:n]), from) // and then it hangs
+		}
+	}()
+	r := newRecording(t)
+	_, port, _ := net.SplitHostPort(server.LocalAddr().String())
+	c := parse(t, strings.ReplaceAll(home, "192.0.2.13", "127.0.0.13")+
+		"[sip]\ntimeout = \"10s\"\n[[sip.target]]\nname = \"phones\"\nuri = \"udp:"+port+"\"\n")
+	r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
+	r.a.Self, r.a.events = c.Node("pbx3"), make(chan elect.Event, 1000)
+	r.a.probes = newProbes(r.a)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.a.probes.of("pbx3")[0].Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	for _, want := range []elect.SIPState{elect.SIPUp, elect.SIPSuspect} {
+		select {
+		case ev := <-r.a.events:
+			if h := ev.(elect.Health); h.SIP != want {
+				t.Fatalf("%+v, want %s", h, want)
+			}
+		case <-time.After(8 * time.Second):
+			t.Fatalf("not %s within 8 s, with a timeout of 10 s", want)
 		}
 	}
 }

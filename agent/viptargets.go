@@ -85,7 +85,7 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	target.Interval = t.SelfInterval
 	var p *sipcheck.Prober
 	opts := v.a.sipOptions(w.lease.address)
-	opts.Every = true
+	opts.Every, opts.Pardon = true, v.a.hasPaused
 	opts.Deliver = func(r sipcheck.Result) { v.hear(w, p, r.Verdict) }
 	p = sipcheck.NewProber(target, opts)
 	return p
@@ -138,7 +138,7 @@ func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verd
 	}
 	v.mu.Unlock()
 	if tell {
-		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: now == sipcheck.Up})
+		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: now == sipcheck.Up, Standing: true})
 	}
 }
 

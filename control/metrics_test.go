@@ -18,7 +18,8 @@ import (
 // rich is a status that has something for every metric.
 func rich() Status {
 	st := troubled()
-	up := TargetStatus{Name: "main", URI: "udp:5060", State: "up", Answers: 7, Median: Millis(time.Millisecond), CertificateEnds: &Since{at("03:04:05.000")}}
+	up := TargetStatus{Name: "main", URI: "udp:5060", State: "up", Answers: 7, Median: Millis(time.Millisecond), P90: Millis(2 * time.Millisecond),
+		P99: Millis(3 * time.Millisecond), Max: Millis(4 * time.Millisecond), CertificateEnds: &Since{at("03:04:05.000")}}
 	st.Nodes[0].Targets, st.VIPs[0].Targets = []TargetStatus{up}, []TargetStatus{up}
 	st.Nodes[0].Views = []View{{"pbx1", "refused"}, {"büro-3", "up"}, {"pbx2", "unknown"}}
 	st.Nodes[0].Checks = []CheckStatus{{Name: "database", State: "unfit", Unfit: true}}
@@ -135,6 +136,20 @@ sipalive_takeovers_failed_total{reason="sip",vip="vip1"} 1
 # TYPE sipalive_takeovers_total counter
 sipalive_takeovers_total{reason="crash",vip="vip1"} 1
 sipalive_takeovers_total{reason="sip",vip="vip1"} 1
+# HELP sipalive_target_certificate_expiry_timestamp_seconds When a SIP listener's certificate ends.
+# TYPE sipalive_target_certificate_expiry_timestamp_seconds gauge
+sipalive_target_certificate_expiry_timestamp_seconds{on="pbx1",target="main"} 1767323045
+sipalive_target_certificate_expiry_timestamp_seconds{on="vip1",target="main"} 1767323045
+# HELP sipalive_target_round_trip_seconds Of the last 128 answers of a SIP listener: median, p90, p99, max.
+# TYPE sipalive_target_round_trip_seconds gauge
+sipalive_target_round_trip_seconds{of="max",on="pbx1",target="main"} 0.004
+sipalive_target_round_trip_seconds{of="max",on="vip1",target="main"} 0.004
+sipalive_target_round_trip_seconds{of="median",on="pbx1",target="main"} 0.001
+sipalive_target_round_trip_seconds{of="median",on="vip1",target="main"} 0.001
+sipalive_target_round_trip_seconds{of="p90",on="pbx1",target="main"} 0.002
+sipalive_target_round_trip_seconds{of="p90",on="vip1",target="main"} 0.002
+sipalive_target_round_trip_seconds{of="p99",on="pbx1",target="main"} 0.003
+sipalive_target_round_trip_seconds{of="p99",on="vip1",target="main"} 0.003
 # HELP sipalive_vip_held 1: somebody holds it, as this node sees it.
 # TYPE sipalive_vip_held gauge
 sipalive_vip_held{vip="vip1"} 1

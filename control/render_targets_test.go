@@ -19,3 +19,27 @@ func TestSlowAnswersAreSaid(t *testing.T) {
 		}
 	}
 }
+
+// TestCertificatesAreSaid two weeks before they end, and whenever one is not to be believed.
+func TestCertificatesAreSaid(t *testing.T) {
+	soon, later := time.Now().Add(certificateSoon-time.Hour), time.Now().Add(certificateSoon+time.Hour)
+	for name, c := range map[string]struct {
+		target TargetStatus
+		want   []string
+	}{
+		"none":     {TargetStatus{Name: "main"}, nil},
+		"for long": {TargetStatus{Name: "main", CertificateEnds: &Since{later}}, nil},
+		"ends soon": {TargetStatus{Name: "main", CertificateEnds: &Since{soon}},
+			[]string{"pbx1 main: its certificate ends " + soon.UTC().Format(tableTime)}},
+		"not believed": {TargetStatus{Name: "main", CertificateEnds: &Since{later}, CertificateProblem: `certificate of "pbx1": x509: certificate signed by unknown authority`},
+			[]string{`pbx1 main: certificate of "pbx1": x509: certificate signed by unknown authority`}},
+		"not believed, for it has ended": {TargetStatus{Name: "main", CertificateEnds: &Since{time.Now().Add(-time.Hour)}, CertificateProblem: `certificate of "pbx1": x509: certificate has expired`},
+			[]string{`pbx1 main: certificate of "pbx1": x509: certificate has expired`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := unusualTargets("pbx1", []TargetStatus{c.target}); !slices.Equal(got, c.want) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}

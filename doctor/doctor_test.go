@@ -146,11 +146,14 @@ func TestJudgements(t *testing.T) {
 		"clock too fast":           {spoil: func(f *Facts) { f.Drifts[0].PPM = 1100 }, want: []string{"error drift: +1100 ppm"}},
 		"clock fast":               {spoil: func(f *Facts) { f.Drifts[0].PPM = -700 }, want: []string{"warning drift: -700 ppm"}},
 		"clock within the measure": {spoil: func(f *Facts) { f.Drifts[0].PPM, f.Drifts[0].Fine = 1100, 700 }},
-		"clock not told":           {spoil: func(f *Facts) { f.Drifts[0].Err = errors.New("it answers no ICMP timestamp") }, want: []string{"warning drift: types 13 and 14"}},
-		"gossip blocked":           {spoil: func(f *Facts) { f.Ports[0].TCP = errors.New("no answer") }, want: []string{"warning port: over TCP: no answer"}},
-		"deaf by UDP":              {spoil: func(f *Facts) { status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"} }, want: []string{"error port: pbx2: port 7946 of 192.0.2.12: TCP is open, and no heartbeat"}},
-		"one way":                  {spoil: func(f *Facts) { status(f).Nodes[1].Answered = control.Millis(5 * time.Minute) }, want: []string{"error port: nothing over UDP for 5m0s"}},
-		"no answer yet":            {spoil: func(f *Facts) { status(f).Nodes[1].Answered = 0 }, want: []string{"warning port: ask again"}},
+		"clock not told, IPv6": {spoil: func(f *Facts) {
+			f.Drifts[0].Err, f.Config.Node("pbx2").Address = errors.New("ICMPv6 has no timestamps"), netip.MustParseAddr("2001:db8::12")
+		}, want: []string{"warning drift: by its line clock neither may be steered by more than 500 ppm"}},
+		"clock not told": {spoil: func(f *Facts) { f.Drifts[0].Err = errors.New("it answers no ICMP timestamp") }, want: []string{"warning drift: types 13 and 14"}},
+		"gossip blocked": {spoil: func(f *Facts) { f.Ports[0].TCP = errors.New("no answer") }, want: []string{"warning port: over TCP: no answer"}},
+		"deaf by UDP":    {spoil: func(f *Facts) { status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"} }, want: []string{"error port: pbx2: port 7946 of 192.0.2.12: TCP is open, and no heartbeat"}},
+		"one way":        {spoil: func(f *Facts) { status(f).Nodes[1].Answered = control.Millis(5 * time.Minute) }, want: []string{"error port: nothing over UDP for 5m0s"}},
+		"no answer yet":  {spoil: func(f *Facts) { status(f).Nodes[1].Answered = 0 }, want: []string{"warning port: ask again"}},
 		"down": {spoil: func(f *Facts) {
 			status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"}
 			f.Ports[0].TCP = errors.New("refused")
@@ -202,7 +205,7 @@ func TestJudgements(t *testing.T) {
 		"profile elsewhere":           {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].IP = "192.0.2.11" }, want: []string{"warning freeswitch: profile vip1 is not at 192.0.2.101"}},
 		"profile missing":             {spoil: func(f *Facts) { f.PBX.Sofia.Profiles = f.PBX.Sofia.Profiles[:1] }, want: []string{"error freeswitch: does not have"}},
 		"two profiles at one address": {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].IP = "192.0.2.101" }, want: []string{"warning freeswitch: internal, vip1 are all"}},
-		"gateway on every node":       {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].Registering = []string{"trunk"} }, want: []string{"warning freeswitch: gateways trunk register"}},
+		"gateway on every node":       {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[0].Registering = []string{"trunk"} }, want: []string{"warning freeswitch: if another node registers one of them too"}},
 		"gateway of a VIP":            {spoil: func(f *Facts) { f.PBX.Sofia.Profiles[1].Registering = []string{"trunk"} }},
 		"sofia.conf not told":         {spoil: func(f *Facts) { f.PBX.Sofia, f.PBX.SofiaErr = nil, errors.New("-ERR") }, want: []string{"warning freeswitch: was not read: -ERR"}},
 		"one profile for two": {spoil: func(f *Facts) {
@@ -283,6 +286,20 @@ func TestUncertainRules(t *testing.T) {
 	expect(t, Examine(f), nil)
 	f.Agent.Status.Nodes[1], f.Ports = control.NodeStatus{Name: "pbx2"}, f.Ports[:1]
 	expect(t, Examine(f), []string{"error port: the policy of chain INPUT in table ip filter may drop UDP from pbx2", "warning firewall: if nothing accepts it before"})
+}
+
+// A rule of iptables with a match of its own is named where nothing arrives, and no
+// finding where the packets do.
+func TestIptablesRuleIsNamed(t *testing.T) {
+	f := sound(t, file3+recovers)
+	f.Firewall.Rules = ruleset(t, "iptables.json")
+	expect(t, Examine(f), nil)
+	f.Agent.Status.Nodes[1], f.Ports = control.NodeStatus{Name: "pbx2"}, f.Ports[:1]
+	expect(t, Examine(f), []string{
+		"error port: rule 6 of chain INPUT in table ip filter (drop) may drop UDP from pbx2 (nft -a list chain ip filter INPUT)",
+		"warning firewall: rule 6 of chain INPUT in table ip filter (drop) may drop UDP from pbx2 port 7946, if nothing accepts it before",
+		"warning firewall: rule 5 of chain INPUT in table ip filter (reject) may drop TCP from pbx2",
+	})
 }
 
 // sofia.xml is written by hand, in the form of FreeSWITCH's conf/vanilla once its

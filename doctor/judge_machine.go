@@ -121,11 +121,20 @@ func realtime(f *Facts) []Finding {
 // ClockBound is the most that two clocks may drift apart, in ppm: 0.1 %.
 const ClockBound = 1000
 
+// otherwise is what to do about a clock that was not compared. Over IPv6 nothing does
+// it, and this is said for as long as the nodes' addresses are of IPv6.
+func (f *Facts) otherwise(d Drift) string {
+	if n := f.Config.Node(d.Node); n != nil && n.Address.Is6() {
+		return fmt.Sprintf("run sipalive doctor there too: by its line clock neither may be steered by more than %d ppm", ClockBound/2)
+	}
+	return "let ICMP timestamps (types 13 and 14) pass between the nodes"
+}
+
 func drift(f *Facts) (out []Finding) {
 	for _, d := range f.Drifts {
 		switch away := math.Abs(d.PPM); {
 		case d.Err != nil:
-			out = append(out, warn(fmt.Sprintf("%s: its clock was not measured: %v", d.Node, d.Err), "let ICMP timestamps (types 13 and 14) pass between the nodes; over IPv6 see on both how much the time daemon steers (the line clock)"))
+			out = append(out, warn(fmt.Sprintf("%s: its clock was not measured: %v", d.Node, d.Err), f.otherwise(d)))
 		case away-d.Fine > ClockBound:
 			out = append(out, bad(fmt.Sprintf("%s: its clock runs %+.0f ppm beside this one (within %.0f): leases may overlap", d.Node, d.PPM, d.Fine),
 				"one of the two clocks is broken, or was set meanwhile: ask again; look after the time daemon and the hypervisor on both"))

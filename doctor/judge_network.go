@@ -92,10 +92,14 @@ func (f *Facts) suspect(p Port) string {
 	}
 	for _, way := range f.ways(p) {
 		if fate := f.Firewall.Rules.Fate(way.packet); fate.Dropped {
-			return fmt.Sprintf("; %s %s %s (%s)", fate.By, map[bool]string{true: "drops", false: "may drop"}[fate.Sure], way.what, fate.List)
+			return fmt.Sprintf("; %s %s %s (%s)", fate.By, fate.does(), way.what, fate.List)
 		}
 	}
 	return ""
+}
+
+func (f Fate) does() string {
+	return map[bool]string{true: "drops", false: "may drop"}[f.Sure]
 }
 
 type way struct {
@@ -180,7 +184,7 @@ func (f *Facts) passes(p Port) bool {
 }
 
 func (f *Facts) drops(p Port, w way, fate Fate) Finding {
-	text := fmt.Sprintf("%s drops %s port %d", fate.By, w.what, f.Config.Port)
+	text := fmt.Sprintf("%s %s %s port %d", fate.By, fate.does(), w.what, f.Config.Port)
 	do := fmt.Sprintf("%s shows it; put before it: %s", fate.List, f.accepting(w.packet))
 	if !fate.Sure || f.running() && f.heard(p.Node) {
 		// An answer to what this node sent may pass nevertheless.

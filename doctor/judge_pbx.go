@@ -224,14 +224,16 @@ func (f *Facts) wrongProfiles() (out []Finding) {
 }
 
 // registering: a gateway whose hostname is empty is loaded by every node of a
-// FusionPBX cluster, and each registers it from its own address.
+// FusionPBX cluster, and each registers it from its own address. The hostname chose
+// what this node loads, and is not in the XML that results: what the others have
+// loaded is theirs to say, so this stays a warning where all is well.
 func (f *Facts) registering() (out []Finding) {
 	for _, p := range f.PBX.Sofia.Profiles {
 		if f.isVIP(p.IP) || len(p.Registering) == 0 {
 			continue
 		}
-		out = append(out, warn(fmt.Sprintf("profile %s: the gateways %s register from this node's own address: where every node loads them the last one gets the calls", p.Name, strings.Join(p.Registering, ", ")),
-			"set their Hostname in FusionPBX (empty: every node has them), or put them into the profile of a VIP"))
+		out = append(out, warn(fmt.Sprintf("profile %s: the gateways %s register from this node's own address: if another node registers one of them too, its calls come to whichever did so last", p.Name, strings.Join(p.Registering, ", ")),
+			"see with `fs_cli -x 'sofia status'` on every node that one alone has each of them as REGED; if not, set its Hostname in FusionPBX (empty: every node has it), or put it into the profile of a VIP"))
 	}
 	return out
 }

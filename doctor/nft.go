@@ -119,7 +119,8 @@ func (p Packet) hooks() []string {
 	return []string{"ingress", "prerouting", "input"}
 }
 
-// Fate is what becomes of a packet.
+// Fate is what becomes of a packet; what may drop it counts as dropping it, without
+// certainty.
 type Fate struct {
 	Dropped bool
 	Sure    bool   // no rule was met whose meaning is not understood here
@@ -130,7 +131,7 @@ type Fate struct {
 // Fate says what becomes of p. Every chain at its hooks has to accept it: one that
 // surely drops it decides, whatever the others do.
 func (r *Ruleset) Fate(p Packet) Fate {
-	all := Fate{Sure: true}
+	all, doubt := Fate{Sure: true}, Fate{}
 	for _, c := range r.base(p) {
 		w := walk{r: r, p: p, sure: true}
 		w.chain(c, 0)
@@ -142,15 +143,26 @@ func (r *Ruleset) Fate(p Packet) Fate {
 		if w.verdict == "drop" && c.Family == "netdev" && len(c.Dev) == 0 {
 			w.sure = false // it may be another interface's
 		}
-		all.Sure = all.Sure && w.sure
+		all.Sure, doubt.By = all.Sure && w.sure, cmp.Or(doubt.By, w.doubt)
+		if doubt.List == "" && w.doubt != "" {
+			doubt.List = shows(w.doubtAt)
+		}
 		if w.verdict == "drop" && (w.sure || !all.Dropped) {
-			all.Dropped, all.By, all.List = true, w.by, fmt.Sprintf("nft -a list chain %s %s %s", w.at.Family, w.at.Table, w.at.Name)
+			all.Dropped, all.By, all.List = true, w.by, shows(w.at)
 			if all.Sure = w.sure; all.Sure {
 				return all
 			}
 		}
 	}
+	if doubt.By != "" && !all.Dropped {
+		doubt.Dropped = true
+		return doubt
+	}
 	return all
+}
+
+func shows(c *chain) string {
+	return fmt.Sprintf("nft -a list chain %s %s %s", c.Family, c.Table, c.Name)
 }
 
 // base are the chains that the packet meets, in their order.
@@ -189,6 +201,8 @@ type walk struct {
 	verdict string // accept or drop; "": none yet
 	by      string
 	at      *chain
+	doubt   string // the first rule that may drop it, for what is not understood here
+	doubtAt *chain
 }
 
 // chain goes through one; a rule that returns ends it.
@@ -234,11 +248,17 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 				if certain == yes {
 					return w.act(c, rule, kind, body, depth)
 				}
-				// A rule that does nothing but count would be no matter.
-				w.sure = false
+				w.doubts(c, rule, kind)
 			case "limit", "xt": // it may be so or not
+				switch target := targetOf(kind, body); {
+				case target == "REJECT" && certain == yes:
+					return w.act(c, rule, "reject", nil, depth)
+				case target == "REJECT":
+					w.doubts(c, rule, "reject")
+				case target != "":
+					w.sure = false
+				}
 				certain = min(certain, maybe)
-				w.sure = w.sure && !isTarget(kind, body)
 			default: // queue and synproxy, and what nft has learned since: it may drop
 				certain, w.sure = min(certain, maybe), false
 			}
@@ -250,11 +270,27 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 	return false
 }
 
-// isTarget: iptables' own REJECT, NFQUEUE and so on are a rule's end, its matches
-// are not.
-func isTarget(kind string, body any) bool {
+// targetOf is iptables' own REJECT, NFQUEUE and so on, which are a rule's end; its
+// matches, whose words nft does not print, are not: "".
+func targetOf(kind string, body any) string {
 	xt, _ := body.(map[string]any)
-	return kind == "xt" && xt["type"] != "match"
+	if kind != "xt" || xt["type"] == "match" {
+		return ""
+	}
+	return cmp.Or(text(xt["name"]), "?")
+}
+
+// doubts: whether the rule applies is not known. One that did nothing but count would
+// be no matter.
+func (w *walk) doubts(c *chain, rule rule, kind string) {
+	w.sure = false
+	if w.doubt == "" && (kind == "drop" || kind == "reject") {
+		w.doubt, w.doubtAt = rule.named(c, kind), c
+	}
+}
+
+func (r rule) named(c *chain, kind string) string {
+	return fmt.Sprintf("rule %d of chain %s in table %s %s (%s)", r.Handle, c.Name, c.Family, c.Table, cmp.Or(r.Comment, kind))
 }
 
 func (w *walk) act(c *chain, rule rule, kind string, body any, depth int) (leave bool) {
@@ -263,7 +299,7 @@ func (w *walk) act(c *chain, rule rule, kind string, body any, depth int) (leave
 		w.verdict = kind
 	case "drop", "reject":
 		w.verdict, w.at = "drop", c
-		w.by = fmt.Sprintf("rule %d of chain %s in table %s %s (%s)", rule.Handle, c.Name, c.Family, c.Table, cmp.Or(rule.Comment, kind))
+		w.by = rule.named(c, kind)
 	case "return":
 		return true
 	case "jump", "goto":

@@ -61,6 +61,27 @@ func TestFate(t *testing.T) {
 	}
 }
 
+// TestIptables: nft prints no word of iptables' own matches, so that a rule with one is
+// named, and may drop; what does not come near it is not.
+func TestIptables(t *testing.T) {
+	r := ruleset(t, "iptables.json")
+	const in = "nft -a list chain ip filter INPUT"
+	for name, test := range map[string]struct {
+		packet Packet
+		want   Fate
+	}{
+		"DROP with multiport":                        {incoming("udp", "192.0.2.12", 7946), Fate{true, false, "rule 6 of chain INPUT in table ip filter (drop)", in}},
+		"DROP with multiport, of TCP":                {incoming("tcp", "192.0.2.99", 7946), Fate{true, false, "rule 7 of chain INPUT in table ip filter (drop)", in}},
+		"REJECT, behind what conntrack might accept": {incoming("tcp", "192.0.2.12", 7946), Fate{true, false, "rule 5 of chain INPUT in table ip filter (reject)", in}},
+		"IPv6":        {incoming("udp", "2001:db8::12", 7946), Fate{Sure: true}},
+		"what leaves": {outgoing("udp", "eth0"), Fate{Sure: true}},
+	} {
+		if got := r.Fate(test.packet); got != test.want {
+			t.Errorf("%s: %+v, want %+v", name, got, test.want)
+		}
+	}
+}
+
 func TestNoRulesDropNothing(t *testing.T) {
 	r, err := ParseRuleset([]byte(`{"nftables": [{"metainfo": {"version": "1.0.6"}}]}`))
 	if err != nil {
@@ -90,13 +111,17 @@ func TestDropsElsewhere(t *testing.T) {
 		rules *Ruleset
 		want  Fate
 	}{
-		"at ingress":                     {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth0"`, `{"drop": null}`), Fate{true, true, by, list}},
-		"at ingress of several":          {chainWith(t, "netdev", `, "hook": "ingress", "dev": ["eth0", "eth1"]`, `{"drop": null}`), Fate{true, true, by, list}},
-		"at ingress of another":          {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth1"`, `{"drop": null}`), Fate{Sure: true}},
-		"at ingress of who knows":        {chainWith(t, "netdev", `, "hook": "ingress"`, `{"drop": null}`), Fate{true, false, by, list}},
-		"at egress, for what arrives":    {chainWith(t, "netdev", `, "hook": "egress", "dev": "eth0"`, `{"drop": null}`), Fate{Sure: true}},
-		"to a program's queue":           {chainWith(t, "ip", `, "hook": "input"`, `{"queue": {"num": 0}}`), Fate{}},
-		"a target of iptables":           {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "target", "name": "REJECT"}}`), Fate{}},
+		"at ingress":                  {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth0"`, `{"drop": null}`), Fate{true, true, by, list}},
+		"at ingress of several":       {chainWith(t, "netdev", `, "hook": "ingress", "dev": ["eth0", "eth1"]`, `{"drop": null}`), Fate{true, true, by, list}},
+		"at ingress of another":       {chainWith(t, "netdev", `, "hook": "ingress", "dev": "eth1"`, `{"drop": null}`), Fate{Sure: true}},
+		"at ingress of who knows":     {chainWith(t, "netdev", `, "hook": "ingress"`, `{"drop": null}`), Fate{true, false, by, list}},
+		"at egress, for what arrives": {chainWith(t, "netdev", `, "hook": "egress", "dev": "eth0"`, `{"drop": null}`), Fate{Sure: true}},
+		"to a program's queue":        {chainWith(t, "ip", `, "hook": "input"`, `{"queue": {"num": 0}}`), Fate{}},
+		"a target of iptables":        {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "target", "name": "NFQUEUE"}}`), Fate{}},
+		"iptables' REJECT":            {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "target", "name": "REJECT"}}`), Fate{true, true, "rule 2 of chain c in table ip t (reject)", "nft -a list chain ip t c"}},
+		"iptables' REJECT behind a match": {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "match", "name": "multiport"}}, {"xt": {"type": "target", "name": "REJECT"}}`),
+			Fate{true, false, "rule 2 of chain c in table ip t (reject)", "nft -a list chain ip t c"}},
+		"a limit that drops":             {chainWith(t, "ip", `, "hook": "input"`, `{"limit": {"rate": 1, "per": "second", "inv": true}}, {"drop": null}`), Fate{true, false, "rule 2 of chain c in table ip t (drop)", "nft -a list chain ip t c"}},
 		"a map behind a limit":           {chainWith(t, "ip", `, "hook": "input"`, `{"limit": {"rate": 1, "per": "second"}}, {"vmap": {"key": {"meta": {"key": "l4proto"}}, "data": {"set": [["udp", {"drop": null}]]}}}`), Fate{}},
 		"a match of iptables, no target": {chainWith(t, "ip", `, "hook": "input"`, `{"xt": {"type": "match", "name": "comment"}}`), Fate{Sure: true}},
 	} {

@@ -55,6 +55,7 @@ type Verified struct {
 	OK       bool
 	Skipped  bool // nothing asked: verify = false, or a role
 	GiveBack bool // an action with on_failure = "release" failed
+	Standing bool // its targets go on being asked: so it is until another word comes
 }
 
 // Stored says that Durable with this version, or a newer one, is on disk.

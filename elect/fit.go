@@ -272,7 +272,7 @@ func (m *Machine) observePeer(p *peer) {
 }
 
 func (m *Machine) observeFitness() {
-	anyFit, anyAlive := false, false
+	anyFit, anyAlive, more := false, false, false
 	for _, p := range m.peers {
 		why := ""
 		if p.alive {
@@ -280,8 +280,7 @@ func (m *Machine) observeFitness() {
 		}
 		fit := p.alive && !m.drained(p) && why == ""
 		if fit && !p.fit {
-			p.fitSince = m.now
-			m.moveSoon()
+			p.fitSince, more = m.now, true
 		}
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
@@ -292,6 +291,10 @@ func (m *Machine) observeFitness() {
 			anyFit = anyFit || why == "" && !(m.allUnfit && m.verdict(p, p) == SIPSilent)
 		}
 		p.fit, p.unfit = fit, why
+	}
+	if more {
+		m.moveSoon()
+		m.judgeAgain()
 	}
 	m.everFit = m.everFit || anyFit || m.now >= m.started.Add(m.cfg.Settle)
 	if all := anyAlive && !anyFit && m.everFit; all != m.allUnfit {

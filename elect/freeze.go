@@ -59,4 +59,5 @@ func (m *Machine) observeFreeze() {
 func (m *Machine) thawed(why string) {
 	m.tell(Transition{Kind: Thawed, Node: m.self.Name, Text: why})
 	m.eff.Probe = append(m.eff.Probe, m.self.Name) // what was looked away from shows at once
+	m.judgeAgain()
 }

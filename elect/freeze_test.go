@@ -68,6 +68,42 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
+// What was said of a VIP while its holder was frozen counts from then on, unless it
+// answers again before.
+func TestVerdictsWaitForTheThaw(t *testing.T) {
+	for name, c := range map[string]struct {
+		said []bool // of the VIP, while frozen
+		ok   bool   // after it
+	}{
+		"failed":              {[]bool{false}, false},
+		"failed and is back":  {[]bool{false, true}, true},
+		"back and failed":     {[]bool{false, true, false}, false},
+		"nothing was said":    {nil, true},
+		"answers all the way": {[]bool{true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.start([]elect.HeldVIP{{VIP: vip1, Epoch: 5, Until: b.now.Add(time.Second), Since: b.now}}, 21)
+			b.step(elect.Health{Node: "b", SIP: elect.SIPUp})
+			b.step(elect.Verified{VIP: vip1, Epoch: 5, OK: true, Standing: true})
+			b.step(elect.Command{ID: 1, Kind: elect.CommandFreeze, For: time.Minute})
+			for _, ok := range c.said {
+				if b.step(elect.Verified{VIP: vip1, Epoch: 5, OK: ok, Standing: true}); b.told(elect.VerifyFailed) || !b.m.Status().VIPs[0].Verified {
+					t.Fatalf("%v counts although the holder is frozen", ok)
+				}
+			}
+			b.step(elect.Command{ID: 2, Kind: elect.CommandThaw})
+			if v := b.m.Status().VIPs[0]; v.Verified != c.ok || b.told(elect.VerifyFailed) == c.ok {
+				t.Errorf("thawed: %+v, %+v", v, b.last.Transitions)
+			}
+			b.step(elect.Command{ID: 3, Kind: elect.CommandFreeze, For: time.Minute})
+			if b.step(elect.Command{ID: 4, Kind: elect.CommandThaw}); b.told(elect.VerifyFailed) {
+				t.Error("told again by another freeze")
+			}
+		})
+	}
+}
+
 // A freeze is told in heartbeats, and believed no longer than it lasts.
 func TestPeersFreeze(t *testing.T) {
 	b := newBench(t)

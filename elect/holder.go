@@ -5,6 +5,7 @@ package elect
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified, v.router = false, false, RouterUnknown
+	v.failed, v.unjudged = nil, false
 	v.retire, v.move, v.ready, v.closing = 0, nil, nil, nil
 	v.survival = survival{}
 	v.previous = v.lastHeld
@@ -156,29 +157,56 @@ func (m *Machine) onVerified(e Verified) {
 	if v == nil || !v.serves() || e.Epoch < v.first || e.Epoch > v.epoch {
 		return
 	}
-	if !e.OK && !e.Skipped && m.frozen(m.self) {
-		return
+	v.failed, v.unjudged = nil, false
+	if !e.OK && !e.Skipped {
+		v.failed, v.unjudged = &e, m.frozen(m.self)
 	}
-	v.checked, v.verified = true, e.OK
+	if !v.unjudged {
+		m.judge(v, e)
+	}
+}
+
+func (m *Machine) judge(v *vip, e Verified) {
+	v.checked, v.verified, v.unjudged = true, e.OK, false
 	m.beatNow = true
 	v.ever = v.ever || e.OK
 	if e.OK || e.Skipped {
 		return
 	}
-	kind, may := VerifyFailed, v.ever
+	kind := VerifyFailed
 	if e.GiveBack {
-		kind, may = ActionFailed, true // its own failure is reason enough
+		kind = ActionFailed
 	}
-	if may && m.otherCouldVerify(v) {
+	if m.mayMoveOn(v, e) {
 		v.excluded = m.now.Add(m.cfg.Exclude)
 		m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "moving it on"})
 		return
 	}
-	m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(may)})
+	m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(v, e)})
 }
 
-func (m *Machine) whyHoldUnverified(may bool) string {
-	if !may {
+// judgeAgain: the freeze that kept a word from being judged is over, or there is a
+// fit node now that was not when it was. What was true at a takeover alone may have
+// changed since; only of a standing word it is known that it has not.
+func (m *Machine) judgeAgain() {
+	if m.frozen(m.self) {
+		return // at its end
+	}
+	for _, v := range m.vips {
+		if v.failed != nil && v.serves() && (v.unjudged || v.failed.Standing && m.mayMoveOn(v, *v.failed)) {
+			m.judge(v, *v.failed)
+		}
+	}
+}
+
+// mayMoveOn: an action's own failure is reason enough, silence only where the VIP
+// has answered before.
+func (m *Machine) mayMoveOn(v *vip, e Verified) bool {
+	return (v.ever || e.GiveBack) && m.otherCouldVerify(v)
+}
+
+func (m *Machine) whyHoldUnverified(v *vip, e Verified) string {
+	if !v.ever && !e.GiveBack {
 		return "it has never answered since the configuration was loaded"
 	}
 	return "no other fit node is left to try"

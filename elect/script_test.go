@@ -273,10 +273,15 @@ func (s *script) host(f []string) bool {
 		n().PowerOff()
 	case "poweron":
 		n().PowerOn()
-	case "freeze":
-		n().Pause()
-	case "thaw":
-		n().Resume()
+	case "freeze", "thaw": // a: its agent
+		if f[1] == "at" {
+			return false // an operator's word about a PBX
+		}
+		if f[0] == "freeze" {
+			n().Pause()
+		} else {
+			n().Resume()
+		}
 	case "crash-storing":
 		n().CrashOnStore = true
 	case "unstorable":
@@ -311,6 +316,10 @@ func (s *script) host(f []string) bool {
 		n().Durable = nil
 	case "pbx": // a up|silent|refused
 		n().SetPBX(map[string]elect.SIPState{"up": elect.SIPUp, "silent": elect.SIPSilent, "refused": elect.SIPRefused}[f[2]])
+	case "target": // a vip1 answers | fails: what its targets on a VIP say
+		st := n().Machine.Status()
+		i := slices.IndexFunc(st.VIPs, func(v elect.VIPStatus) bool { return v.ID == elect.VIPID(f[2]) })
+		n().Step(elect.Verified{VIP: st.VIPs[i].ID, Epoch: st.VIPs[i].Epoch, OK: f[3] == "answers", Standing: true})
 	case "gateway": // a vip1 answers: the router answers a on vip1's link
 		n().Step(elect.Gateway{VIP: elect.VIPID(f[2]),
 			State: map[string]elect.GatewayState{"unknown": elect.GatewayUnknown, "answers": elect.GatewayAnswers, "silent": elect.GatewaySilent}[f[3]]})
@@ -324,13 +333,17 @@ func (s *script) host(f []string) bool {
 
 func (s *script) command(f []string) bool {
 	kinds := map[string]elect.CommandKind{"move": elect.CommandMove, "failback": elect.CommandFailback, "drain": elect.CommandDrain,
-		"undrain": elect.CommandUndrain, "stop": elect.CommandStop, "adopt": elect.CommandAdopt}
+		"undrain": elect.CommandUndrain, "stop": elect.CommandStop, "adopt": elect.CommandAdopt, "freeze": elect.CommandFreeze, "thaw": elect.CommandThaw}
 	k, ok := kinds[f[0]]
 	if !ok || f[1] != "at" {
 		return false
 	}
-	c := elect.Command{Kind: k} // move at a vip1 b; drain at a b; stop at a
+	c := elect.Command{Kind: k} // move at a vip1 b; drain at a b; stop at a; freeze at a 30s b
 	rest := f[3:]
+	if k == elect.CommandFreeze {
+		c.For, _ = time.ParseDuration(rest[0])
+		rest = rest[1:]
+	}
 	if k == elect.CommandMove || k == elect.CommandFailback && len(rest) > 0 {
 		c.VIP, rest = elect.VIPID(rest[0]), rest[1:]
 	}

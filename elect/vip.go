@@ -41,6 +41,8 @@ type vip struct {
 	checked  bool
 	verified bool
 	ever     bool
+	failed   *Verified // the last word, where it speaks against this node
+	unjudged bool      // it came while this node was frozen
 	router   RouterState
 	excluded Instant // this node failed to verify it: ranks last until then
 	retire   Epoch   // let go under this epoch, retire actions still due

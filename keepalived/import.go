@@ -99,8 +99,16 @@ type check struct {
 	fall              int
 }
 
+var errNoAddress = errors.New("no vrrp_instance has an address that sipalive could hold; nothing to import")
+
 func (s *site) cluster(o Options) (*cluster, error) {
 	c := &cluster{}
+	switch addressed := func(in *instance) bool { return len(in.addresses) > 0 }; {
+	case len(s.instances) == 0:
+		return nil, errors.New("the file has no vrrp_instance; nothing to import (" + balancing + ")")
+	case !slices.ContainsFunc(s.instances, addressed):
+		return nil, errNoAddress
+	}
 	own, err := s.nodes(c, o)
 	if err != nil {
 		return nil, err
@@ -110,7 +118,7 @@ func (s *site) cluster(o Options) (*cluster, error) {
 		first[in.name] = s.vips(c, in, own)
 	}
 	if len(c.vips) == 0 {
-		return nil, errors.New("no vrrp_instance has an address that sipalive could hold; nothing to import")
+		return nil, errNoAddress
 	}
 	s.actions(first)
 	s.checks(c)

@@ -166,6 +166,42 @@ func TestHalfTracked(t *testing.T) {
 	}
 }
 
+// TestLinks: each interface is decided for once, over all instances, whatever
+// their order.
+func TestLinks(t *testing.T) {
+	in := func(name, iface, links string) string {
+		return "vrrp_instance " + name + " { interface " + iface + "\nunicast_src_ip 192.0.2.1\nvirtual_ipaddress { 192.0.2.10" + name + " }\ntrack_interface { " + links + " }\n}\n"
+	}
+	const own = "is released anyway"
+	for name, c := range map[string]struct {
+		text string
+		want map[string]string // what is said of a tracked interface; "" is a check, and nothing said
+	}{
+		"its own":                  {in("1", "eth0", "eth0"), map[string]string{"eth0": own}},
+		"each its own":             {in("1", "eth0", "eth0") + in("2", "eth1", "eth1"), map[string]string{"eth0": own, "eth1": own}},
+		"another's after its own":  {in("1", "eth0", "eth0") + in("2", "eth1", "eth0"), map[string]string{"eth0": ""}},
+		"another's before its own": {in("2", "eth1", "eth0") + in("1", "eth0", "eth0"), map[string]string{"eth0": ""}},
+		"another's, on it":         {in("1", "eth0", "") + in("2", "eth1", "eth0"), map[string]string{"eth0": ""}},
+		"each other's":             {in("1", "eth0", "eth1") + in("2", "eth1", "eth0"), map[string]string{"eth0": "", "eth1": ""}},
+		"a third's, by both":       {in("1", "eth0", "eth2") + in("2", "eth1", "eth2"), map[string]string{"eth2": ""}},
+		"a third's, by one":        {in("1", "eth0", "eth2") + in("2", "eth1", ""), map[string]string{"eth2": halfTracked}},
+		"one on it, one not":       {in("1", "eth0", "eth0") + in("2", "eth1", "eth0") + in("3", "eth2", ""), map[string]string{"eth0": halfTracked}},
+		"no name":                  {in("1", "eth0", "..") + in("2", "eth1", ""), map[string]string{"..": "no interface can be called that"}},
+	} {
+		got, err := Import(c.text, Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for link, want := range c.want {
+			said := strings.Contains(got, ", track_interface "+link+": ")
+			checked := strings.Contains(got, "/sys/class/net/"+link+"/operstate")
+			if said != (want != "") || !strings.Contains(got, want) || checked != (want == "" || want == halfTracked) {
+				t.Errorf("%s: of %s something is said: %t, want %q; there is a check: %t\n%s", name, link, said, want, checked, got)
+			}
+		}
+	}
+}
+
 func TestGivenNodes(t *testing.T) {
 	o := Options{Nodes: []Node{{"a", netip.MustParseAddr("192.0.2.5")}, {"b", netip.MustParseAddr("192.0.2.1")}}}
 	text, err := Import(strings.Replace(instanceOf, "%", "state MASTER", 1), o)
@@ -184,9 +220,10 @@ func TestGivenNodes(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                   "no unicast_src_ip",
-		"vrrp_instance V { interface eth0 }": "no unicast_src_ip",
-		"vrrp_instance V { unicast_src_ip 192.0.2.1 }": "nothing to import",
+		"":                                   "the file has no vrrp_instance; nothing to import",
+		"vrrp_instance V { interface eth0 }": "nothing to import",
+		"vrrp_instance V { virtual_ipaddress { 192.0.2.9 } }": "no unicast_src_ip",
+		"vrrp_instance V { unicast_src_ip 192.0.2.1 }":        "nothing to import",
 		"a {\n b {\n }":                "line 3: the file ends inside a block; a } is missing",
 		"}":                            "line 1: } closes nothing",
 		"\n\"a":                        "line 2: a quote is not closed",

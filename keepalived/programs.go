@@ -98,7 +98,7 @@ func (s *site) checks(c *cluster) {
 			continue
 		}
 		if sc.tracked < len(s.instances) {
-			s.note(sc.line, "vrrp_script "+sc.name, "not every vrrp_instance tracks it; a [[check]] is about the node and all of its VIPs")
+			s.note(sc.line, "vrrp_script "+sc.name, halfTracked)
 		}
 		k := &check{fall: min(max(sc.fall, 1), 1000), timeout: sc.timeout}
 		if k.timeout == 0 {
@@ -116,22 +116,50 @@ func (s *site) checks(c *cluster) {
 	s.linkChecks(c)
 }
 
+const halfTracked = "not every vrrp_instance tracks it; a [[check]] is about the node and all of its VIPs"
+
+// linkChecks decides for each interface once, over all instances: one that tracks
+// its own alone has said what is so anyway.
 func (s *site) linkChecks(c *cluster) {
 	seen := map[string]bool{}
 	for _, in := range s.instances {
 		for _, link := range in.links {
-			switch {
-			case seen[link]:
-				continue
-			case link == in.iface:
-				s.note(in.line, "track_interface "+link, "a VIP whose own interface goes down or loses its carrier is released anyway")
-			case !isInterface(link) || clean(link) != link:
-				s.note(in.line, "track_interface "+link, "no interface can be called that")
-			default:
-				text := "grep -qx up /sys/class/net/" + link + "/operstate || exit 2"
-				s.add(c, &check{exec: []string{"/bin/sh", "-c", text}, interval: time.Second, timeout: time.Second, fall: 1}, "link-"+link)
+			if !seen[link] {
+				s.linkCheck(c, link)
 			}
 			seen[link] = true
+		}
+	}
+}
+
+func (s *site) linkCheck(c *cluster, link string) {
+	var tracking []*instance
+	foreign, free := false, false // one on another interface tracks it; one neither tracks it nor is on it
+	for _, in := range s.instances {
+		switch tracks := slices.Contains(in.links, link); {
+		case tracks:
+			tracking = append(tracking, in)
+			foreign = foreign || in.iface != link
+		default:
+			free = free || in.iface != link
+		}
+	}
+	why := ""
+	switch {
+	case !isInterface(link) || clean(link) != link:
+		why = "no interface can be called that"
+	case !foreign:
+		why = "a VIP whose own interface goes down or loses its carrier is released anyway"
+	default:
+		if free {
+			why = halfTracked
+		}
+		text := "grep -qx up /sys/class/net/" + link + "/operstate || exit 2"
+		s.add(c, &check{exec: []string{"/bin/sh", "-c", text}, interval: time.Second, timeout: time.Second, fall: 1}, "link-"+link)
+	}
+	for _, in := range tracking {
+		if why != "" {
+			s.note(in.line, "track_interface "+link, why)
 		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,29 +42,75 @@ func BenchmarkProbeOverStreams(b *testing.B) {
 	}
 }
 
-// BenchmarkSipgoClient is the same OPTIONS by sipgo's own client, against the same
-// kind of server as BenchmarkProbe.
+// BenchmarkRefused is how long a port that nobody listens on takes to be known for it.
+func BenchmarkRefused(b *testing.B) {
+	target := quick(ownAddress())
+	var took []time.Duration
+	for b.Loop() {
+		p := NewProber(target, Options{})
+		p.nextAt = time.Now()
+		p.step(p.nextAt)
+		for p.flight.active {
+			p.wait(p.due())
+		}
+		took = append(took, time.Since(p.nextAt.Add(-target.Interval)))
+		p.link.close()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "median-µs")
+}
+
+// BenchmarkSipgoClient is the same OPTIONS by sipgo's own client, asking the same
+// server as BenchmarkProbe.
 func BenchmarkSipgoClient(b *testing.B) {
-	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
-	s := serve(b, ownAddress(), always("200 OK"))
-	ua, err := sipgo.NewUA()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer ua.Close()
-	client, err := sipgo.NewClient(ua, sipgo.WithClientHostname("127.0.0.1"), sipgo.WithClientConnectionAddr("127.0.0.1:0"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer client.Close()
-	to := sip.Uri{Scheme: "sip", Host: s.addr.Addr().String(), Port: int(s.addr.Port())}
+	ask := sipgoAsks(b, echo(b))
 	b.ReportAllocs()
 	for b.Loop() {
-		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+		ask()
+	}
+}
+
+// sipgoAsks is one OPTIONS by sipgo's own client, answered.
+func sipgoAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
+	before := slog.Default()
+	tb.Cleanup(func() { slog.SetDefault(before) })
+	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	ua, err := sipgo.NewUA()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { ua.Close() })
+	client, err := sipgo.NewClient(ua, sipgo.WithClientHostname("127.0.0.1"), sipgo.WithClientConnectionAddr("127.0.0.1:0"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { client.Close() })
+	to := sip.Uri{Scheme: "sip", Host: at.Addr().String(), Port: int(at.Port())}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
 		res, err := client.Do(ctx, sip.NewRequest(sip.OPTIONS, to))
-		cancel()
 		if err != nil || res.StatusCode != 200 {
-			b.Fatal(res, err)
+			tb.Fatal(res, err)
 		}
+	}
+}
+
+// TestProbeAllocatesLessThanSipgo: the message is written out instead of built, and
+// no transaction is made for it.
+func TestProbeAllocatesLessThanSipgo(t *testing.T) {
+	if raceEnabled {
+		t.Log("the race detector allocates: checked without it")
+		return
+	}
+	at := echo(t)
+	ours := testing.AllocsPerRun(100, probeAsks(t, at))
+	theirs := testing.AllocsPerRun(100, sipgoAsks(t, at))
+	t.Logf("%v allocations for a probe, %v for sipgo's client", ours, theirs)
+	if ours >= theirs {
+		t.Errorf("%v allocations for a probe, %v for sipgo's client", ours, theirs)
+	}
+	if ours > 48 {
+		t.Errorf("%v allocations for a probe, want 48 at most", ours)
 	}
 }

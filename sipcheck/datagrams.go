@@ -73,6 +73,17 @@ func (l *datagrams) socket(now time.Time) (*socket, error) {
 	return s, nil
 }
 
+// renew opens the other socket first, so that its port is another. Where none is to
+// be had the old one has to do.
+func (l *datagrams) renew() bool {
+	if s, err := openSocket(l.local, l.remote); err == nil {
+		l.close()
+		l.poked = false
+		l.sock.Store(s)
+	}
+	return true
+}
+
 // fail closes a socket that is no use any more (its address is gone, a firewall
 // forbids it) and says when to open the next.
 func (l *datagrams) fail(err error, now time.Time) {

@@ -2,8 +2,8 @@
 // one prober per target, a verdict.
 //
 // A response is life whatever its code, unless the code is listed as
-// unhealthy; silence and refusal are death. A refused port is death at once,
-// silence only after Fall probes (design §4.7, §6).
+// unhealthy; silence and refusal are death. A refused port is death at once (over
+// UDP when it has refused twice), silence only after Fall probes (design §4.7, §6).
 //
 // Over UDP each prober owns one connected socket: only so does Linux report a
 // closed port (ECONNREFUSED 30 µs after the send, measured), and only datagrams

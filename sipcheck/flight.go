@@ -23,6 +23,10 @@ const (
 	// but with timeouts below 2*T1 the second leaves at half of it.
 	timer1 = 500 * time.Millisecond
 	timer2 = 4 * time.Second
+	// See Options.Hesitates: a hint leaves at most hintSlack later than the probes that
+	// would follow a silence take, and at most once in hintGap.
+	hintSlack = 200 * time.Millisecond
+	hintGap   = 5 * time.Second
 	// endGap bounds how often a server that closes its connections causes probes.
 	endGap = time.Second
 	// lateness is when a Run that comes after the deadline was starved of CPU.
@@ -40,6 +44,7 @@ type flight struct {
 	again       bool // urged while under way: one more if it stays unanswered
 	pushed      bool // sent again because a Probe waits for its end
 	redialled   bool // the connection ended under it, and another was opened at once
+	refused     bool // once, over UDP: sent again from another port
 	graced      bool // its deadline was put off once, Run had been starved
 	ids         ids  // none while not active: nothing is an answer then
 	target      *Target
@@ -47,6 +52,7 @@ type flight struct {
 	started     time.Time
 	deadline    time.Time
 	resendAt    time.Time // zero: not again
+	hintAt      time.Time // zero: no hint
 	gap         time.Duration
 	sends       int       // packets or messages that left
 	sentAt      time.Time // the first of them; over TCP the last
@@ -117,6 +123,10 @@ func (p *Prober) step(now time.Time) {
 	if f.active && !now.Before(f.deadline) {
 		p.timeout(now)
 	}
+	if f.active && !f.hintAt.IsZero() && !now.Before(f.hintAt) {
+		f.hintAt, p.lastHint = time.Time{}, now
+		p.opts.Hesitates(f.started)
+	}
 	waiting := p.waiting()
 	push := waiting && !f.pushed
 	mayHurry := !now.Before(p.lastUrge.Add(urgentGap))
@@ -150,6 +160,9 @@ func (p *Prober) due() time.Time {
 		if !f.resendAt.IsZero() && f.resendAt.Before(at) {
 			at = f.resendAt
 		}
+		if !f.hintAt.IsZero() && f.hintAt.Before(at) {
+			at = f.hintAt
+		}
 	}
 	push := f.active && !f.pushed && p.waiting()
 	if soon := p.lastUrge.Add(urgentGap); (p.urgent || push) && soon.Before(at) {
@@ -176,6 +189,9 @@ func (p *Prober) start(now time.Time) {
 	p.flight = flight{
 		active: true, asked: p.urgent, ids: newIDs(p.opts.Rand), target: &p.target,
 		started: now, deadline: now.Add(wait), resendAt: now.Add(gap), gap: gap,
+	}
+	if p.opts.Hesitates != nil && p.judge.verdict == Up && p.judge.bad == 0 && now.Sub(p.lastHint) >= hintGap {
+		p.flight.hintAt = now.Add(min(gap, time.Duration(p.target.Fall-1)*p.target.Interval+hintSlack))
 	}
 	anew := p.urgent || p.judge.suspects() && p.judge.bad == 1
 	if p.urgent {
@@ -224,12 +240,28 @@ func (p *Prober) received(a arrival) {
 	case a.closed:
 		p.ended(a, now)
 	case errors.Is(a.err, syscall.ECONNREFUSED) && p.flight.active:
-		p.end(Answer{}, PortRefused, nil, now)
+		p.refused(now)
 	case errors.Is(a.err, syscall.ECONNREFUSED):
 		p.urgent = true // to a packet of the last probe: answered, and dead since
 	default:
 		p.fail(a.err, now)
 	}
+}
+
+// refused takes a refusal. Over UDP anybody may have sent it, from anywhere: the
+// kernel looks for the addresses and ports of the packet that it quotes, no more. So
+// two in a row decide, to different ports: who sees no probe has to guess both within
+// one round trip. Of a port known to refuse one is news enough: hosts send few of them
+// to one address, six at once and one a second (Linux, icmp_ratelimit).
+func (p *Prober) refused(now time.Time) {
+	f := &p.flight
+	known := p.judge.verdict == Refused && p.judge.kind == PortRefused
+	if f.refused || known || !p.link.renew() {
+		p.end(Answer{}, PortRefused, nil, now)
+		return
+	}
+	f.refused = true
+	p.send(now, false)
 }
 
 // ended takes the end of a connection. It is no verdict: servers close idle ones,
@@ -277,9 +309,9 @@ func (p *Prober) message(b []byte, now time.Time) {
 	}
 	a.RTT = now.Sub(sentAt)
 	a.Connect, a.Certificate = p.link.connected()
-	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code)
+	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code) && (p.opts.Pardon == nil || !p.opts.Pardon())
 	if a.Code < 200 { // the final answer may yet be a listed one
-		f.provisional, f.resendAt = a, time.Time{}
+		f.provisional, f.resendAt, f.hintAt = a, time.Time{}, time.Time{}
 		return
 	}
 	p.end(a, p.outcomeOf(a), nil, now)
@@ -430,7 +462,7 @@ func (p *Prober) send(now time.Time, anew bool) {
 		p.count(func(s *Stats) { s.Sent++ })
 	case err == nil: // not connected yet
 	case errors.Is(err, syscall.ECONNREFUSED):
-		p.end(Answer{}, PortRefused, nil, now)
+		p.refused(now)
 	default:
 		p.count(func(s *Stats) { s.SendErrors++; s.LastErr = err })
 		f.err = plain(err)

@@ -20,6 +20,9 @@ type link interface {
 	fail(err error, now time.Time)
 	// settle ends the probe under way.
 	settle(answered bool, now time.Time)
+	// renew has the next message leave from another port; false: it is not needed, since
+	// nobody but the target can refuse.
+	renew() bool
 	// connected is what the connection cost and showed; nothing over UDP.
 	connected() (took time.Duration, cert *Certificate)
 	wake()

@@ -11,16 +11,21 @@ import (
 )
 
 func TestPing(t *testing.T) {
-	s := serve(t, ownAddress(), func(_ int, r request) [][]byte {
-		return [][]byte{replay(t, "freeswitch-standby-503.sip", r)}
+	overAll(t, func(t *testing.T, k streamKind) {
+		at, requests := k.listen(t, func(_ int, r request) [][]byte {
+			return [][]byte{replay(t, "freeswitch-standby-503.sip", r)}
+		})
+		a, err := Ping(t.Context(), at, PingOptions{Transport: k.by, Security: Security{Roots: k.ca.roots}, Timeout: patience, UserAgent: "probe"})
+		if err != nil || a.Code != 503 || a.Phrase != "System Paused" || a.RTT <= 0 || !strings.HasPrefix(a.Server, "FreeSWITCH") {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		if (a.Connect > 0) != (k.by != UDP) || (a.Certificate != nil) != (k.by == TLS) {
+			t.Fatalf("%+v", a)
+		}
+		if r := requests(); len(r) != 1 || r[0].header("User-Agent") != "probe" {
+			t.Fatalf("sent %q", r)
+		}
 	})
-	a, err := Ping(t.Context(), s.addr, PingOptions{Timeout: patience, UserAgent: "probe"})
-	if err != nil || a.Code != 503 || a.Phrase != "System Paused" || a.RTT <= 0 || !strings.HasPrefix(a.Server, "FreeSWITCH") {
-		t.Fatalf("%+v, %v", a, err)
-	}
-	if r := s.requests(); len(r) != 1 || r[0].header("User-Agent") != "probe" {
-		t.Fatalf("sent %q", r)
-	}
 }
 
 func TestPingFails(t *testing.T) {

@@ -32,6 +32,14 @@ type Options struct {
 	// none later than without: probers that share it wake the process once for all of
 	// them. It is asked at the end of each probe, and may change.
 	Grid func() time.Time
+	// Pardon, if set, is asked at each listed code: while it says so, that answer is
+	// life, too. It must not block.
+	Pardon func() bool
+	// Hesitates, if set, is called from Run's goroutine when a target that is up has not
+	// answered by the time a probe is repeated, or sooner where others could not agree
+	// in time with what the probes that follow conclude. At most once in 5 s: a server
+	// that has become slow answers all its probes late. It must not block.
+	Hesitates func(started time.Time)
 	// Every delivers each probe's Result.
 	Every bool
 	// Now is the clock, time.Now by default; it must carry a monotonic reading.
@@ -78,6 +86,7 @@ type Prober struct {
 	lastUrge time.Time // when hurry was last acted on
 	urgent   bool      // hurry, taken but not yet acted on
 	lastEnd  time.Time // when the end of an idle connection last caused a probe
+	lastHint time.Time // when Hesitates was last called
 	// When the last Fall probes began, as far as none had a good answer since, and when
 	// the first of those that the verdict rests on.
 	missed []time.Time

@@ -25,6 +25,7 @@ func silent(at netip.AddrPort) Target {
 	return Target{Node: "pbx1", Name: "main", Address: at, Interval: time.Hour, Timeout: 40 * time.Millisecond}
 }
 
+// TestRecordedAnswersAreLife: FreeSWITCH's, as they were recorded, over each transport.
 func TestRecordedAnswersAreLife(t *testing.T) {
 	for file, want := range map[string]Answer{
 		"freeswitch-200.sip":              {Code: 200, Phrase: "OK"},
@@ -32,43 +33,53 @@ func TestRecordedAnswersAreLife(t *testing.T) {
 		"freeswitch-standby-503.sip":      {Code: 503, Phrase: "System Paused"},
 	} {
 		t.Run(file, func(t *testing.T) {
-			s := serve(t, ownAddress(), func(_ int, r request) [][]byte { return [][]byte{replay(t, file, r)} })
-			res := launch(t, quick(s.addr), Options{}).change(Up)
-			if res.Code != want.Code || res.Phrase != want.Phrase || !strings.HasPrefix(res.Server, "FreeSWITCH-mod_sofia/1.11.1") {
-				t.Fatalf("got %+v", res.Answer)
-			}
-			if res.Previous != Unknown || res.Outcome != Answered || res.RTT <= 0 || res.Err != nil {
-				t.Fatalf("got %+v", res)
-			}
+			overAll(t, func(t *testing.T, k streamKind) {
+				at, _ := k.listen(t, func(_ int, r request) [][]byte { return [][]byte{replay(t, file, r)} })
+				p := k.launch(t, quick(at), Options{})
+				res := p.change(Up)
+				if res.Code != want.Code || res.Phrase != want.Phrase || !strings.HasPrefix(res.Server, "FreeSWITCH-mod_sofia/1.11.1") {
+					t.Fatalf("got %+v", res.Answer)
+				}
+				if res.Previous != Unknown || res.Outcome != Answered || res.RTT <= 0 || res.Err != nil {
+					t.Fatalf("got %+v", res)
+				}
+				// A stream goes on behind one answer's end.
+				p.until("three answers", func(s Stats) bool { return s.Answered >= 3 })
+				if st := p.Stats(); st.Malformed+st.Late != 0 {
+					t.Fatalf("%+v", st)
+				}
+			})
 		})
 	}
 }
 
 func TestListedCodeIsUnhealthyAfterFall(t *testing.T) {
-	var paused atomic.Bool
-	paused.Store(true)
-	s := serve(t, ownAddress(), func(_ int, r request) [][]byte {
-		if paused.Load() {
-			return [][]byte{replay(t, "freeswitch-standby-503.sip", r)}
+	overAll(t, func(t *testing.T, k streamKind) {
+		var paused atomic.Bool
+		paused.Store(true)
+		at, _ := k.listen(t, func(_ int, r request) [][]byte {
+			if paused.Load() {
+				return [][]byte{replay(t, "freeswitch-standby-503.sip", r)}
+			}
+			return [][]byte{replay(t, "freeswitch-200.sip", r)}
+		})
+		target := quick(at)
+		target.UnhealthyCodes = []int{503}
+		p := k.launch(t, target, Options{Every: true})
+		for i := 1; i <= 3; i++ {
+			want := Unknown
+			if i == 3 {
+				want = Unhealthy
+			}
+			if res := p.next(); res.Verdict != want || res.Outcome != Listed || res.Misses != i || !res.Listed {
+				t.Fatalf("answer %d: %+v", i, res)
+			}
 		}
-		return [][]byte{replay(t, "freeswitch-200.sip", r)}
+		paused.Store(false)
+		if res := p.change(Up); res.Code != 200 {
+			t.Fatalf("got %+v", res)
+		}
 	})
-	target := quick(s.addr)
-	target.UnhealthyCodes = []int{503}
-	p := launch(t, target, Options{Every: true})
-	for i := 1; i <= 3; i++ {
-		want := Unknown
-		if i == 3 {
-			want = Unhealthy
-		}
-		if res := p.next(); res.Verdict != want || res.Outcome != Listed || res.Misses != i || !res.Listed {
-			t.Fatalf("answer %d: %+v", i, res)
-		}
-	}
-	paused.Store(false)
-	if res := p.change(Up); res.Code != 200 {
-		t.Fatalf("got %+v", res)
-	}
 }
 
 func TestRefusedAtOnceAndBack(t *testing.T) {
@@ -559,46 +570,27 @@ func echo(tb testing.TB) netip.AddrPort {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// TestProbeAllocatesLittle bounds what one probe costs the garbage collector, the
-// server of this process and the result's way to the test included.
-func TestProbeAllocatesLittle(t *testing.T) {
-	if raceEnabled {
-		t.Log("the race detector allocates: checked without it")
-		return
-	}
-	target := quick(echo(t))
+// probeAsks is one Probe, answered, and its result taken.
+func probeAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
+	target := quick(at)
 	target.Interval = time.Hour
-	p := launch(t, target, Options{})
+	p := launch(tb, target, Options{})
 	p.change(Up)
-	n := testing.AllocsPerRun(100, func() {
-		if _, err := p.Probe(t.Context()); err != nil {
-			t.Fatal(err)
+	return func() {
+		if _, err := p.Probe(context.Background()); err != nil {
+			tb.Fatal(err)
 		}
 		<-p.results
-	})
-	t.Logf("%v allocations", n)
-	if n > 48 {
-		t.Errorf("%v allocations for a probe", n)
 	}
 }
 
 // BenchmarkProbe is one Probe against a server in this process: there and back.
 func BenchmarkProbe(b *testing.B) {
-	target := quick(echo(b))
-	target.Interval = time.Hour
-	p := launch(b, target, Options{})
-	p.change(Up)
+	ask := probeAsks(b, echo(b))
 	b.ReportAllocs()
-	var rtt time.Duration
 	for b.Loop() {
-		a, err := p.Probe(b.Context())
-		if err != nil {
-			b.Fatal(err)
-		}
-		rtt += a.RTT
-		<-p.results
+		ask()
 	}
-	b.ReportMetric(float64(rtt.Microseconds())/float64(b.N), "rtt-µs")
 }
 
 func BenchmarkMatchAnswer(b *testing.B) {

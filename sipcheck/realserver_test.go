@@ -22,15 +22,15 @@ var realServers = []struct {
 	over      []Transport
 	code      int // to our OPTIONS
 	server    string
-	start     func(t *testing.T, dir string, at netip.Addr) *exec.Cmd
+	start     func(t testing.TB, dir string, at netip.Addr) *exec.Cmd
 }{
 	{"kamailio", "kamailio kamailio-tls-modules", []Transport{UDP, TCP, TLS}, 200, "kamailio", startKamailio},
-	{"sipp over UDP", "sip-tester", []Transport{UDP}, 200, "", func(t *testing.T, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "u1") }},
-	{"sipp over TCP", "sip-tester", []Transport{TCP}, 200, "", func(t *testing.T, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "t1") }},
+	{"sipp over UDP", "sip-tester", []Transport{UDP}, 200, "", func(t testing.TB, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "u1") }},
+	{"sipp over TCP", "sip-tester", []Transport{TCP}, 200, "", func(t testing.TB, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "t1") }},
 	{"baresip", "baresip-core", []Transport{UDP, TCP, TLS}, 404, "baresip", startBaresip}, // no user of ours is its own; any answer is life
 }
 
-func startKamailio(_ *testing.T, dir string, at netip.Addr) *exec.Cmd {
+func startKamailio(_ testing.TB, dir string, at netip.Addr) *exec.Cmd {
 	cfg := fmt.Sprintf(`#!KAMAILIO
 children=1
 tcp_children=1
@@ -50,7 +50,7 @@ request_route { sl_send_reply("200", "Keepalive"); }
 	return exec.Command("kamailio", "-f", filepath.Join(dir, "kamailio.cfg"), "-DD", "-E", "-Y", dir, "-P", filepath.Join(dir, "pid"), "-m", "32", "-M", "4")
 }
 
-func startSIPp(_ *testing.T, dir string, at netip.Addr, transport string) *exec.Cmd {
+func startSIPp(_ testing.TB, dir string, at netip.Addr, transport string) *exec.Cmd {
 	write(dir, "uas.xml", `<?xml version="1.0"?><scenario name="options"><recv request="OPTIONS"/><send><![CDATA[
 SIP/2.0 200 OK
 [last_Via:]
@@ -64,7 +64,7 @@ Content-Length: 0
 	return exec.Command("sipp", "-sf", filepath.Join(dir, "uas.xml"), "-i", at.String(), "-p", "5060", "-t", transport, "-nostdin", "-deadcall_wait", "0")
 }
 
-func startBaresip(_ *testing.T, dir string, at netip.Addr) *exec.Cmd {
+func startBaresip(_ testing.TB, dir string, at netip.Addr) *exec.Cmd {
 	write(dir, "config", fmt.Sprintf("sip_listen\t%v:5060\nsip_certificate\t%s/both.pem\nmodule_path\t/usr/lib/baresip/modules\nmodule_app\taccount.so\n", at, dir))
 	write(dir, "accounts", fmt.Sprintf("<sip:pbx@%v>;regint=0\n", at))
 	return exec.Command("baresip", "-f", dir)
@@ -120,7 +120,7 @@ func TestRealServers(t *testing.T) {
 }
 
 // firstPing waits for the server to start.
-func firstPing(t *testing.T, at netip.AddrPort, by Transport, ca *authority) (a Answer, err error) {
+func firstPing(t testing.TB, at netip.AddrPort, by Transport, ca *authority) (a Answer, err error) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		a, err = Ping(t.Context(), at, PingOptions{Transport: by, Security: Security{Roots: ca.roots}})
@@ -133,7 +133,7 @@ func firstPing(t *testing.T, at netip.AddrPort, by Transport, ca *authority) (a 
 
 // run starts a server in a process group of its own; kill ends every process of it,
 // and its sockets are closed when it returns.
-func run(t *testing.T, cmd *exec.Cmd, dir, pkg string) (kill func()) {
+func run(t testing.TB, cmd *exec.Cmd, dir, pkg string) (kill func()) {
 	t.Helper()
 	if _, err := exec.LookPath(cmd.Path); err != nil {
 		t.Fatalf("%v (apt-get install %s)", err, pkg)
@@ -162,7 +162,7 @@ func output(dir string) []byte {
 }
 
 // writeFiles writes a server's certificate and key as such programs want them.
-func (a *authority) writeFiles(t *testing.T, dir string) {
+func (a *authority) writeFiles(t testing.TB, dir string) {
 	t.Helper()
 	pair := a.issue(t, time.Now().Add(time.Hour)).Certificates[0]
 	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
@@ -180,6 +180,37 @@ func (a *authority) writeFiles(t *testing.T, dir string) {
 // a Kamailio: the processor time of all three nodes' probers together, each node's
 // with a grid of its own, as its agent has it.
 func TestCostOfProbing(t *testing.T) {
+	at, ca := kamailioToProbe(t)
+	for name, targets := range costly {
+		t.Run(name, func(t *testing.T) {
+			if share := costOf(t, at, ca, targets); share > 3 { // a third is each node's: a busy machine wakes us late and cold
+				t.Errorf("%.2f %% of a core", share)
+			}
+		})
+	}
+}
+
+// costly are the targets of one node.
+var costly = map[string][]Transport{"UDP": {UDP, UDP, UDP, UDP}, "mixed": {UDP, UDP, TCP, TLS}}
+
+// BenchmarkCostOfProbing holds each node's probers to what is promised.
+func BenchmarkCostOfProbing(b *testing.B) {
+	const promised = 0.5 // percent of a core
+	at, ca := kamailioToProbe(b)
+	for name, targets := range costly {
+		b.Run(name, func(b *testing.B) {
+			share := costOf(b, at, ca, targets) / 3
+			b.ReportMetric(share, "%core")
+			b.ReportMetric(0, "ns/op")
+			if share > promised {
+				b.Errorf("the probers of one node take %.2f %% of a core, at most %v are promised", share, promised)
+			}
+		})
+	}
+}
+
+func kamailioToProbe(t testing.TB) (netip.Addr, *authority) {
+	t.Helper()
 	ca := newAuthority(t)
 	at, dir := ownAddress().Addr(), t.TempDir()
 	ca.writeFiles(t, dir)
@@ -187,12 +218,11 @@ func TestCostOfProbing(t *testing.T) {
 	if _, err := firstPing(t, netip.AddrPortFrom(at, 5061), TLS, ca); err != nil {
 		t.Fatalf("%v\n%s", err, output(dir))
 	}
-	for name, targets := range map[string][]Transport{"UDP": {UDP, UDP, UDP, UDP}, "mixed": {UDP, UDP, TCP, TLS}} {
-		t.Run(name, func(t *testing.T) { costOf(t, at, ca, targets) })
-	}
+	return at, ca
 }
 
-func costOf(t *testing.T, at netip.Addr, ca *authority, targets []Transport) {
+// costOf is in percent of a core, all three nodes together.
+func costOf(t testing.TB, at netip.Addr, ca *authority, targets []Transport) (share float64) {
 	var probers []*running
 	var grids []time.Time
 	for i := range 3 {
@@ -216,19 +246,16 @@ func costOf(t *testing.T, at netip.Addr, ca *authority, targets []Transport) {
 	before, start := spent(t), time.Now()
 	time.Sleep(long) // the measure, not a wait
 	took, used := time.Since(start), spent(t)-before
-	var sent uint64
-	for _, p := range probers {
-		sent += p.Stats().Sent
-	}
-	share := 100 * used.Seconds() / took.Seconds()
+	share = 100 * used.Seconds() / took.Seconds()
 	t.Logf("%d probers: %.2f %% of a core, %.2f %% each node's, %v per probe", len(probers), share, share/3, used/time.Duration(max(1, 84*took/time.Second)))
-	if share > 3 { // promised is 0.5: a busy machine wakes us late and cold
-		t.Errorf("%.2f %% of a core (%d probes in all)", share, sent)
+	for _, p := range probers {
+		p.stop()
 	}
+	return share
 }
 
 // spent is this process's processor time.
-func spent(t *testing.T) time.Duration {
+func spent(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

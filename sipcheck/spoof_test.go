@@ -2,10 +2,17 @@ package sipcheck
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 )
 
 // Somebody who sees every probe, but is not on the way, answers it perfectly from
@@ -68,6 +75,84 @@ func TestGuessedAnswersNeverCount(t *testing.T) {
 	}
 }
 
+// refuse forges the refusal of a packet from asker to at, in the name of another
+// address.
+func refuse(t testing.TB, asker, at netip.AddrPort) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err != nil {
+		t.Errorf("%v (needs CAP_NET_RAW)", err)
+		return
+	}
+	defer unix.Close(fd)
+	from, to := asker.Addr().As4(), at.Addr().As4()
+	quoted := append([]byte{0x45, 0, 0, 28, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0}, slices.Concat(from[:], to[:])...)
+	quoted = binary.BigEndian.AppendUint16(quoted, asker.Port())
+	quoted = binary.BigEndian.AppendUint16(quoted, at.Port())
+	body, err := (&icmp.Message{Type: ipv4.ICMPTypeDestinationUnreachable, Code: 3,
+		Body: &icmp.DstUnreach{Data: append(quoted, 0, 8, 0, 0)}}).Marshal(nil)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 9}})
+	}
+	if err == nil {
+		err = unix.Sendto(fd, body, 0, &unix.SockaddrInet4{Addr: from})
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody who sees no probe has guessed the port that one left from. A second packet
+// leaves from another port at once, and decides: it is answered, or refused as well.
+func TestOneForgedRefusalDecidesNothing(t *testing.T) {
+	for name, want := range map[string]Verdict{"the other packet is answered": Up, "both are refused": Refused} {
+		t.Run(name, func(t *testing.T) {
+			var s *server
+			ready := make(chan struct{}) // s is set
+			s = serve(t, ownAddress(), func(n int, r request) [][]byte {
+				<-ready
+				s.mu.Lock()
+				first, now := s.from[0], s.from[n]
+				s.mu.Unlock()
+				if n > 0 && want == Up {
+					refuse(t, first, s.addr) // over and over is no more
+					return [][]byte{reply(r, "200 OK")}
+				}
+				refuse(t, now, s.addr)
+				return nil
+			})
+			close(ready)
+			target := quick(s.addr)
+			target.Interval = time.Hour
+			p := launch(t, target, Options{})
+			res := p.change(want)
+			t.Logf("after %v", res.At.Sub(res.Started))
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.from) != 2 || s.from[0] == s.from[1] { // a repetition would be from the same
+				t.Errorf("asked from %v, want two packets from two ports", s.from)
+			}
+		})
+	}
+}
+
+// Refused takes two packets, of a port that is known to refuse one.
+func TestRefusedByTwoPacketsThenByOne(t *testing.T) {
+	target := quick(ownAddress())
+	target.Interval = time.Hour
+	p := launch(t, target, Options{})
+	p.change(Refused)
+	if st := p.Stats(); st.Sent != 2 || st.Refused != 1 {
+		t.Errorf("at first: %+v", st)
+	}
+	p.ProbeNow()
+	if res := p.next(); res.Outcome != PortRefused {
+		t.Errorf("%+v", res)
+	}
+	if st := p.Stats(); st.Sent != 3 || st.Refused != 2 {
+		t.Errorf("once more: %+v", st)
+	}
+}
+
 // Of a suspicion one probe leaves per interval, so that fall of them are over after
 // fall*interval + timeout; an answer that takes nearly the timeout still counts.
 func TestSuspicionIsProbedPerInterval(t *testing.T) {
@@ -107,6 +192,64 @@ func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 	res := p.change(Up)
 	if res.RTT < slow || p.Stats().Answered == 0 {
 		t.Fatalf("%+v, %+v", res, p.Stats())
+	}
+}
+
+// Who waits long for answers says so before, once, and not again soon: in time for
+// another prober's whole timeout to end fall*interval + timeout + 300 ms after this one
+// began to wait for its next probe.
+func TestHesitation(t *testing.T) {
+	for _, c := range []struct {
+		timeout, interval time.Duration
+		fall              int
+		want              time.Duration
+	}{
+		{400 * time.Millisecond, 200 * time.Millisecond, 3, 200 * time.Millisecond},
+		{2 * time.Second, 200 * time.Millisecond, 3, 500 * time.Millisecond},
+		{2 * time.Second, 200 * time.Millisecond, 1, 200 * time.Millisecond},
+		{2 * time.Second, 50 * time.Millisecond, 3, 300 * time.Millisecond},
+	} {
+		s := serve(t, ownAddress(), mute)
+		target := Target{Node: "pbx1", Name: "main", Address: s.addr, Timeout: c.timeout, Interval: c.interval, Fall: c.fall}
+		var now, began time.Time
+		var told []time.Duration
+		p := NewProber(target, Options{Now: func() time.Time { return now }, Hesitates: func(started time.Time) {
+			if started != began {
+				t.Errorf("%+v: told of a probe of %v, not %v", c, started, began)
+			}
+			told = append(told, now.Sub(began))
+		}})
+		defer p.link.close()
+		probe := func(v Verdict) {
+			p.judge = judge{fall: c.fall, rise: 2, verdict: v}
+			now, p.nextAt = now.Add(time.Second), now.Add(time.Second)
+			began = now
+			for p.step(now); p.flight.active; p.step(now) {
+				now = p.due()
+				if now.Equal(p.flight.deadline) {
+					break
+				}
+			}
+			p.flight = flight{}
+		}
+		now = time.Now()
+		probe(Unknown)
+		probe(Silent)
+		if len(told) > 0 {
+			t.Errorf("%+v: told of what is not up", c)
+		}
+		probe(Up)
+		probe(Up)
+		if len(told) != 1 || told[0] != c.want {
+			t.Errorf("%+v: told after %v, want once after %v", c, told, c.want)
+		}
+		if d := told[0]; c.interval+d+c.timeout > time.Duration(c.fall)*c.interval+c.timeout+300*time.Millisecond {
+			t.Errorf("%+v: %v is too late for the others", c, d)
+		}
+		now = now.Add(hintGap)
+		if probe(Up); len(told) != 2 {
+			t.Errorf("%+v: told %d times, want once more", c, len(told))
+		}
 	}
 }
 

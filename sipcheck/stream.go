@@ -227,6 +227,9 @@ func (l *streams) take(e connEvent) arrival {
 // this host's own outlives one.
 func (l *streams) fail(error, time.Time) {}
 
+// renew: the kernel takes a refusal that quotes the connection's sequence numbers alone.
+func (l *streams) renew() bool { return false }
+
 func (l *streams) settle(answered bool, now time.Time) {
 	switch c := l.conn; {
 	case c == nil:

@@ -20,6 +20,23 @@ func overStreams(t *testing.T, f func(t *testing.T, s streamKind)) {
 	}
 }
 
+// overAll runs a test over UDP as well.
+func overAll(t *testing.T, f func(t *testing.T, k streamKind)) {
+	t.Run(UDP.String(), func(t *testing.T) { f(t, streamKind{by: UDP, ca: &authority{}}) })
+	overStreams(t, f)
+}
+
+// listen serves over whichever it is: where, and what was asked there.
+func (k streamKind) listen(t testing.TB, answer behaviour) (at netip.AddrPort, requests func() []request) {
+	t.Helper()
+	if k.by == UDP {
+		s := serve(t, ownAddress(), answer)
+		return s.addr, s.requests
+	}
+	s := k.serve(t, ownAddress(), answers(answer))
+	return s.addr, s.requests
+}
+
 type streamKind struct {
 	by Transport
 	ca *authority

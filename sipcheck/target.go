@@ -60,7 +60,7 @@ const (
 	Unknown   Verdict = iota // not enough probes yet
 	Up                       // it answers
 	Silent                   // Fall probes in a row stayed unanswered
-	Refused                  // nothing listens on the port: one refusal is enough
+	Refused                  // nothing listens on the port: one probe is enough
 	Unhealthy                // it answers, with a listed code, Fall times in a row
 )
 
@@ -85,7 +85,7 @@ const (
 	Unanswered  Outcome = iota // no answer within the timeout, or it could not be sent
 	Answered                   // any response that is not listed
 	Listed                     // a response with one of the UnhealthyCodes
-	PortRefused                // ICMP port unreachable, or a TCP reset to the connection request
+	PortRefused                // ICMP port unreachable, twice, or a TCP reset to the connection request
 )
 
 func (o Outcome) String() string {

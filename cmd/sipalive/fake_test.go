@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 
 	"sipalive/control"
 	"sipalive/platform"
+	"sipalive/test/lab"
 )
 
 // journals are the running agents' by the directory of their script.
@@ -153,9 +156,43 @@ func startSIP(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("SIP", conn.LocalAddr().String())
 }
 
+// startTLS answers OPTIONS over TLS, with a certificate that ends at a date by an
+// authority in ca.pem.
+func startTLS(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tls ADDRESS:PORT DATE")
+	}
+	ends, err := time.Parse(time.DateOnly, args[1])
+	ts.Check(err)
+	by, err := lab.NewAuthority("Test Authority")
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), by.PEM(), 0o600))
+	cert, key, err := by.Issue("pbx1.example.net", ends)
+	ts.Check(err)
+	pair, err := tls.X509KeyPair(cert, key)
+	ts.Check(err)
+	ln, err := net.Listen("tcp", args[0])
+	ts.Check(err)
+	serveStream(ts, tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{pair}}))
+}
+
+// startMute listens over UDP and answers nothing.
+func startMute(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: mute ADDRESS:PORT")
+	}
+	conn, err := net.ListenPacket("udp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { conn.Close() })
+}
+
 func startSIPOverTCP(ts *testscript.TestScript, at string) {
 	ln, err := net.Listen("tcp", at)
 	ts.Check(err)
+	serveStream(ts, ln)
+}
+
+func serveStream(ts *testscript.TestScript, ln net.Listener) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -210,6 +210,9 @@ func (w wish) advise(out io.Writer, m machine, own *named) {
 			fmt.Fprintf(out, "note: %s %s is in no subnet of this machine: the router needs a route to it\n", v.name, v.address)
 		}
 	}
+	if m.memcached == "" && m.cacheHere != "" {
+		fmt.Fprintf(out, "note: memcached is on %s alone, and the file is the same on every node: no action empties it, unless it listens on 127.0.0.1 too (memcached -l)\n", m.cacheHere)
+	}
 	if voters := len(w.nodes) + len(w.witnesses); voters < 3 {
 		fmt.Fprintf(out, "note: %d voters have no majority once one is gone: let a third machine vote (--witness)\n", voters)
 	}

@@ -20,7 +20,8 @@ type machine struct {
 	gateway   netip.Addr // the zero Addr: none
 	program   string     // a PBX that runs; "": none was found
 	target    string     // where it answers OPTIONS, such as udp:5060; "": nowhere
-	memcached string     // host:port; "": none
+	memcached string     // host:port that means the same on every node; "": none
+	cacheHere string     // host:port of one that is on this node's own address alone; "": none
 }
 
 type onInterface struct {
@@ -98,8 +99,8 @@ func (m *machine) findServices(ctx context.Context, own netip.Addr) error {
 	for _, l := range all {
 		switch {
 		case l.Program == "memcached":
-			if l.Network == "tcp" && (l.Local.Addr().IsUnspecified() || l.Local.Addr() == netip.AddrFrom4([4]byte{127, 0, 0, 1})) {
-				m.memcached = fmt.Sprintf("127.0.0.1:%d", l.Local.Port())
+			if l.Network == "tcp" {
+				m.cache(l.Local, own)
 			}
 		case m.program == "" || m.program == l.Program:
 			m.program = l.Program
@@ -110,6 +111,20 @@ func (m *machine) findServices(ctx context.Context, own netip.Addr) error {
 	}
 	m.target = answering(ctx, own, sip)
 	return nil
+}
+
+// cache takes a memcached's listener, 127.0.0.1 before ::1. The file is the same on
+// every node, so a node's own address is no server of theirs.
+func (m *machine) cache(at netip.AddrPort, own netip.Addr) {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	switch a := at.Addr(); {
+	case a.IsUnspecified() || a == loopback:
+		m.memcached = netip.AddrPortFrom(loopback, at.Port()).String()
+	case a == netip.IPv6Loopback() && m.memcached == "":
+		m.memcached = at.String()
+	case a == own:
+		m.cacheHere = at.String()
+	}
 }
 
 // answering is the first listener that answers OPTIONS, UDP before TCP and 5060
@@ -152,8 +167,8 @@ func (m machine) summary() string {
 	default:
 		found = append(found, m.program+", which answers OPTIONS on "+m.target)
 	}
-	if m.memcached != "" {
-		found = append(found, "memcached on "+m.memcached)
+	if at := cmp.Or(m.memcached, m.cacheHere); at != "" {
+		found = append(found, "memcached on "+at)
 	}
 	return "found: " + strings.Join(found, ", ")
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -18,9 +21,9 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// fakeAsterisk answers OPTIONS on a port that is not the usual one, and is silent
+// fakePBX answers OPTIONS on a port that is not the usual one, and is silent
 // on another; what it is called is what init looks for.
-func fakeAsterisk() {
+func fakePBX() {
 	for _, at := range []string{":5058", ":5062"} {
 		conn, err := net.ListenPacket("udp", at)
 		if err != nil {
@@ -42,14 +45,25 @@ func fakeAsterisk() {
 	select {}
 }
 
+// fakeMemcached is on 127.0.0.1, or where its arguments say.
 func fakeMemcached() {
-	l, err := net.Listen("tcp", "127.0.0.1:11311")
-	if err != nil {
-		panic(err)
+	at := os.Args[1:]
+	if len(at) == 0 {
+		at = []string{"127.0.0.1:11311"}
+	}
+	var all []net.Listener
+	for _, at := range at {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			panic(err)
+		}
+		all = append(all, l)
 	}
 	fmt.Println("ready")
-	_, err = l.Accept()
-	panic(err)
+	for _, l := range all {
+		_, err := l.Accept()
+		panic(err)
+	}
 }
 
 // node is a machine of its own, with an address, a gateway and, if they are
@@ -64,7 +78,8 @@ func node(t *testing.T, programs ...string) {
 		t.Fatal(err)
 	}
 	for _, p := range programs {
-		cmd := called(t, p)
+		args := strings.Fields(p)
+		cmd := called(t, args[0], args[1:]...)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -152,6 +167,121 @@ func TestInitFindsAndWrites(t *testing.T) {
 	if out, err := exec.Command("sh", "-nc", shell).CombinedOutput(); err != nil {
 		t.Errorf("the commands are none: %v: %s", err, out)
 	}
+}
+
+// TestInitFindsEachPBX by the name of its process, and what it says of it.
+func TestInitFindsEachPBX(t *testing.T) {
+	for _, program := range []string{"freeswitch", "kamailio", "asterisk", "opensips"} {
+		t.Run(program, func(t *testing.T) {
+			node(t, program)
+			file, _, flags := site(t)
+			out, err := called(t, "sipalive", append(flags, homeCase...)...).CombinedOutput()
+			if want := ", " + program + ", which answers OPTIONS on udp:5062\n"; err != nil || !strings.Contains(string(out), want) {
+				t.Fatalf("%v, it does not say %q:\n%s", err, want, out)
+			}
+			c, err := config.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if of := strings.Contains(string(text), "# FreeSWITCH: a profile for each VIP"); c.SIP.Targets[0].Port != 5062 || len(c.VIPs[0].Actions) > 0 || of != (program == "freeswitch") {
+				t.Errorf("%+v\n%s", c, text)
+			}
+		})
+	}
+}
+
+// TestInitFindsMemcached where every node can mean the same one; of another it says
+// why it is not in the file.
+func TestInitFindsMemcached(t *testing.T) {
+	const alone = "note: memcached is on 192.0.2.11:11211 alone"
+	for at, want := range map[string]struct{ found, action string }{
+		"0.0.0.0:11211":                            {"127.0.0.1:11211", "127.0.0.1:11211"},
+		"[::1]:11211":                              {"[::1]:11211", "[::1]:11211"},
+		"[::1]:11211 127.0.0.1:11211":              {"127.0.0.1:11211", "127.0.0.1:11211"},
+		"192.0.2.11:11211":                         {"192.0.2.11:11211", ""},
+		"192.0.2.11:11211 [::1]:11212":             {"[::1]:11212", "[::1]:11212"},
+		"127.0.0.1:11213 192.0.2.11:1 [::1]:11212": {"127.0.0.1:11213", "127.0.0.1:11213"},
+	} {
+		t.Run(at, func(t *testing.T) {
+			node(t, "memcached "+at)
+			file, _, flags := site(t)
+			out, err := called(t, "sipalive", append(flags, homeCase...)...).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), ", memcached on "+want.found+"\n") || strings.Contains(string(out), alone) != (want.action == "") {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			c, err := config.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if actions := c.VIPs[0].Actions; len(actions) > 0 {
+				got = actions[0].Memcached[0]
+			}
+			if got != want.action {
+				t.Errorf("an action empties %q, want %q", got, want.action)
+			}
+		})
+	}
+}
+
+// TestInitSizes: a first file has at most 40 lines with everything found, and says
+// the same in both of its forms.
+func TestInitSizes(t *testing.T) {
+	everything := machine{memcached: "127.0.0.1:11211", program: "freeswitch", target: "udp:5080"}
+	sized := func(nodes, witnesses, vips int) (w wish) {
+		w.cluster, w.iface = "pbx", "bond0.100"
+		for i := range nodes {
+			w.nodes = append(w.nodes, named{fmt.Sprintf("pbx%d", i+1), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)})})
+		}
+		for i := range witnesses {
+			w.witnesses = append(w.witnesses, named{fmt.Sprintf("db%d", i+1), netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 100)})})
+		}
+		for i := range vips {
+			w.vips = append(w.vips, named{fmt.Sprintf("vip%d", i+1), netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)})})
+		}
+		return w
+	}
+	var table strings.Builder
+	tables := map[bool]int{}
+	for nodes := 1; nodes <= 5; nodes++ {
+		for _, witnesses := range []int{0, 1} {
+			fmt.Fprintf(&table, "\n%d nodes, %d witnesses, 1 to 8 VIPs:", nodes, witnesses)
+			for vips := 1; vips <= 8; vips++ {
+				w := sized(nodes, witnesses, vips)
+				text := w.text(everything, "/etc/sipalive/key")
+				n := strings.Count(text, "\n")
+				fmt.Fprintf(&table, " %d", n)
+				if n > 40 {
+					t.Errorf("%d nodes, %d witnesses, %d VIPs: %d lines\n%s", nodes, witnesses, vips, n, text)
+				}
+				tables[strings.Contains(text, "\n[[vip]]\n")]++
+				if diff := cmp.Diff(parsed(t, w.tables(everything, "/k")), parsed(t, w.rows(everything, "/k")), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreUnexported(config.VIP{})); diff != "" {
+					t.Errorf("%d nodes, %d witnesses, %d VIPs: the forms differ (-tables +rows):\n%s", nodes, witnesses, vips, diff)
+				}
+			}
+		}
+	}
+	t.Logf("lines:%s\n%s", table.String(), sized(5, 0, 8).text(everything, "/etc/sipalive/key"))
+	if tables[true] == 0 || tables[false] == 0 {
+		t.Errorf("in tables: %v", tables)
+	}
+	// The most that the comment in text promises.
+	if text := sized(13, 0, 13).text(everything, "/k"); strings.Count(text, "\n") > 40 {
+		t.Errorf("26 nodes and VIPs:\n%s", text)
+	}
+}
+
+func parsed(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("init", []byte(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return c
 }
 
 // TestInitOverwritesNothing, neither a file nor a key, and leaves nothing behind

@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) {
 	hooks.BecomeAction() // this binary is what runs an action, too
-	testscript.Main(m, map[string]func(){"sipalive": main, "asterisk": fakeAsterisk, "memcached": fakeMemcached})
+	testscript.Main(m, map[string]func(){"sipalive": main, "memcached": fakeMemcached,
+		"freeswitch": fakePBX, "kamailio": fakePBX, "asterisk": fakePBX, "opensips": fakePBX})
 }
 
 // The scripts run the real command. Beside testscript's own they have
@@ -28,6 +29,8 @@ func TestMain(m *testing.M) {
 //	agent [frozen]      an agent that answers in the directory run, with a journal
 //	happen              the takeover in the journal of that agent is complete
 //	sip [ADDRESS:PORT]  a SIP server, over TCP too where it says so; its address and port are $SIP
+//	tls ADDRESS:PORT D  a SIP server over TLS whose certificate, by the authority in ca.pem, ends on that date
+//	mute ADDRESS:PORT   what listens over UDP, but never answers
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -37,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code": code, "agent": startAgent, "sip": startSIP, "happen": happen,
+			"code": code, "agent": startAgent, "sip": startSIP, "happen": happen, "tls": startTLS, "mute": startMute,
 		},
 	})
 }

@@ -8,10 +8,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"sipalive/agent"
 	"sipalive/config"
 	"sipalive/eventsocket"
 	"sipalive/hooks"
@@ -30,9 +30,9 @@ func newProbeCommand() *cobra.Command {
 		Use:   "probe -c FILE",
 		Short: "Ask every SIP target once, as the agent would, and say what follows",
 		Long: `Ask every SIP target of the file on every node and VIP, each as patiently as the
-agent would, and run this node's own checks: what the agent would conclude, and
-why. Needs no agent and changes nothing. Exit code 1 if anything speaks against
-a node.`,
+agent would, and run this node's own checks once: what the agent would conclude,
+and why. Needs no agent and changes nothing. Exit code 1 if anything speaks
+against a node.`,
 		Args:                  arguments(""),
 		DisableFlagsInUseLine: true,
 	}
@@ -94,7 +94,7 @@ func findings(ctx context.Context, c *config.Config, self *config.Node, from net
 			asks = append(asks, func() finding { return askCheck(ctx, self.Name, k) })
 		}
 		if c.FreeSWITCH.ReadyCheck {
-			asks = append(asks, func() finding { return askFreeSWITCH(ctx, self.Name, c.FreeSWITCH) })
+			asks = append(asks, func() finding { return askFreeSWITCH(ctx, self.Name, c) })
 		}
 	}
 	found := make([]finding, len(asks))
@@ -164,22 +164,35 @@ func why(r sipcheck.Result, t config.Target) string {
 	return text
 }
 
+// askCheck asks once: the rest is time, as long as fall times the interval.
 func askCheck(ctx context.Context, self string, k config.Check) finding {
 	code, text := hooks.RunCheck(ctx, self, k.Exec, k.Timeout)
-	word := map[int]string{hooks.CheckOK: "ok", hooks.CheckWarning: "warn", hooks.CheckUnfit: "unfit"}[code]
+	word := map[int]string{hooks.CheckOK: "ok", hooks.CheckWarning: "warn", hooks.CheckUnfit: unfitAfter(k.Fall)}[code]
 	if word == "" {
 		word = "unknown"
 	}
 	return finding{who: "node " + self, what: "check " + k.Name, word: word, why: text, bad: code == hooks.CheckUnfit}
 }
 
-func askFreeSWITCH(ctx context.Context, self string, fs config.FreeSWITCH) finding {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+// unfitAfter is what follows from one no.
+func unfitAfter(fall int) string {
+	if fall == 1 {
+		return "unfit"
+	}
+	return fmt.Sprintf("would be unfit after %d in a row", fall)
+}
+
+// askFreeSWITCH gives it as long as the agent does, and its no as much weight.
+func askFreeSWITCH(ctx context.Context, self string, c *config.Config) finding {
+	ctx, cancel := context.WithTimeout(ctx, agent.ReadyEvery)
 	defer cancel()
-	r, err := sipcheck.AskReadiness(ctx, eventsocket.Client{Address: fs.Address, Password: func() (string, error) { return readPassword(fs.PasswordFile) }})
-	f := finding{who: "node " + self, what: "freeswitch", word: r.String(), bad: r == sipcheck.Unready}
-	if err != nil {
+	r, err := sipcheck.AskReadiness(ctx, eventsocket.Client{Address: c.FreeSWITCH.Address, Password: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }})
+	f := finding{who: "node " + self, what: "freeswitch", word: r.String()}
+	switch {
+	case err != nil:
 		f.why = err.Error() + "; OPTIONS alone decides"
+	case r == sipcheck.Unready:
+		f.word, f.why, f.bad = unfitAfter(c.SIP.OnNode()[0].Fall), agent.NotReady, true
 	}
 	return f
 }

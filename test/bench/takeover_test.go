@@ -17,7 +17,7 @@ import (
 func BenchmarkPlannedMove(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
-	s.silences("planned move", "<= 5 ms", func() error {
+	s.silences("planned move", 5*time.Millisecond, func() error {
 		_, err := s.Client(0).Do(context.Background(), control.Command{Kind: control.Move, VIP: "vip1", Node: "pbx3"})
 		return err
 	}, nothing)
@@ -27,7 +27,7 @@ func BenchmarkPlannedMove(b *testing.B) {
 func BenchmarkTerminated(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
-	s.silences("SIGTERM to the holder", "<= 5 ms", func() error {
+	s.silences("SIGTERM to the holder", 5*time.Millisecond, func() error {
 		return s.Agent(0).Signal(syscall.SIGTERM)
 	}, func() error {
 		ctx, cancel := cluster.Deadline(patience)
@@ -40,7 +40,7 @@ func BenchmarkTerminated(b *testing.B) {
 func BenchmarkPBXKilled(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
-	s.silences("PBX killed", "<= 60 ms", func() error {
+	s.silences("PBX killed", 10*time.Millisecond, func() error {
 		s.PBX(0).Kill()
 		return nil
 	}, func() error { return s.StartPBX(0) })
@@ -51,7 +51,7 @@ func BenchmarkPBXKilled(b *testing.B) {
 func BenchmarkHostSilent(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
-	s.silences("host silent, lease 1 s", "<= 1050 ms", func() error { return s.Cut(s.Node(0)) },
+	s.silences("host silent, lease 1 s", 1050*time.Millisecond, func() error { return s.Cut(s.Node(0)) },
 		func() error { return s.Restore(s.Node(0)) })
 }
 

@@ -21,6 +21,7 @@ import (
 func build(t *testing.T, source, version string) string {
 	t.Helper()
 	cmd := exec.Command("make", "-C", source, "deb", "DEB_VERSION="+version, "SOURCE_DATE_EPOCH=1700000000")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-buildvcs=auto") // Go's default, whatever is set here
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make deb: %v\n%s", err, out)
 	}
@@ -42,6 +43,21 @@ func copied(t *testing.T) string {
 	return dir
 }
 
+// another is a copy as somebody else has it: a clone, with a umask of their own and
+// a file that is nobody else's.
+func another(t *testing.T) string {
+	t.Helper()
+	dir := copied(t)
+	script := `cd "$1" && git init -q && git add -A && git -c user.name=n -c user.email=n@example.net commit -q -m copy &&
+		echo mine >untracked && chmod -R go-rwx .`
+	cmd := exec.Command("sh", "-c", script, "sh", dir)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make a clone: %v\n%s", err, out)
+	}
+	return dir
+}
+
 func sum(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -56,7 +72,7 @@ func bill(deb string) string { return strings.TrimSuffix(deb, "deb") + "cdx.json
 // TestPackage: one test, since everything in it needs the packages.
 func TestPackage(t *testing.T) {
 	first := build(t, copied(t), "1.0.0")
-	second := build(t, copied(t), "1.0.0")
+	second := build(t, another(t), "1.0.0")
 	for _, pair := range [][2]string{{first, second}, {bill(first), bill(second)}} {
 		if a, b := sum(t, pair[0]), sum(t, pair[1]); a != b {
 			t.Errorf("%s: two builds, checksums %s and %s", filepath.Base(pair[0]), a, b)

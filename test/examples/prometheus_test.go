@@ -1,7 +1,10 @@
 package examples
 
 import (
+	"os"
 	"os/exec"
+	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -15,4 +18,44 @@ func TestPrometheus(t *testing.T) {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
 	}
+}
+
+// TestEveryRuleIsTested, once where it fires and once where it does not: promtool
+// itself is content with rules that no test names.
+func TestEveryRuleIsTested(t *testing.T) {
+	names := regexp.MustCompile(`- alert: (\w+)\n`).FindAllStringSubmatch(example(t, "alerts.yml"), -1)
+	if len(names) < 20 {
+		t.Fatalf("%d rules", len(names))
+	}
+	fires, quiet, known := map[string]int{}, map[string]int{}, map[string]bool{}
+	for _, test := range strings.Split(example(t, "alerts_test.yml"), "alertname: ")[1:] {
+		name := regexp.MustCompile(`^\w+`).FindString(test)
+		if strings.Contains(test, "exp_alerts: []") {
+			quiet[name]++
+		} else if strings.Contains(test, "- exp_labels: ") {
+			fires[name]++
+		}
+	}
+	for _, n := range names {
+		known[n[1]] = true
+		if fires[n[1]] == 0 || quiet[n[1]] == 0 {
+			t.Errorf("%s: %d tests where it fires, %d where it does not; want one of each at least", n[1], fires[n[1]], quiet[n[1]])
+		}
+	}
+	for _, of := range []map[string]int{fires, quiet} {
+		for name := range of {
+			if !known[name] { // it would be quiet for ever
+				t.Errorf("%s is tested, and is no rule", name)
+			}
+		}
+	}
+}
+
+func example(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(root + "/prometheus/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -64,13 +64,34 @@ func (c clsact) makeQdisc(index int) error {
 		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}})
 	if errors.Is(err, unix.EEXIST) {
-		return nil
+		return c.isClsact(index)
 	}
 	if err != nil {
 		return fmt.Errorf("add clsact: %w", err)
 	}
 	c.made[index] = true
 	return nil
+}
+
+// isClsact looks what has the place of a clsact. A qdisc ingress has its very
+// handle, and takes a filter for egress into the one list that it has, which it
+// runs on what comes in (Linux 6.18, net/sched/sch_ingress.c): one of our filters
+// would replace the other, and say nothing.
+func (c clsact) isClsact(index int) error {
+	all, err := c.links.QdiscList(device(index))
+	if err != nil {
+		return fmt.Errorf("list qdiscs: %w", err)
+	}
+	for _, q := range all {
+		if q.Attrs().Parent != netlink.HANDLE_CLSACT {
+			continue
+		}
+		if kind := q.Type(); kind != "clsact" {
+			return fmt.Errorf("add clsact: its place is taken by qdisc %s, which has no egress (put clsact there instead, which runs the same filters, or use Linux 6.6 or later)", kind)
+		}
+		return nil
+	}
+	return fmt.Errorf("add clsact: %w, and yet none is there (did another process take it off?)", unix.EEXIST)
 }
 
 // detach also removes the queueing discipline once it is empty, if we made it.

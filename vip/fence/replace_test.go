@@ -200,6 +200,53 @@ func TestForeignClsactStays(t *testing.T) {
 	}
 }
 
+// A qdisc ingress is no clsact: both of our filters would be in its one list. It
+// stays with what is in it, and what is not fenced there is said.
+func TestForeignIngressQdisc(t *testing.T) {
+	s := newSite(t)
+	s.clsact = true
+	theirs := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: s.index("eth0"), Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+	must(t, s.ns.Netlink.QdiscAdd(theirs))
+	s.counter("eth0")
+	before := s.attached("eth0")
+	const taken = "attach to eth0: add clsact: its place is taken by qdisc ingress, which has no egress (put clsact there instead, which runs the same filters, or use Linux 6.6 or later)"
+	o := s.options(0)
+	if f, err := Open(o); err == nil || err.Error() != `fence = "bpf": `+taken {
+		t.Errorf("fence = bpf: %v, want %s", err, taken)
+		if err == nil {
+			_ = f.Close(false)
+		}
+	}
+	o.Mode = Auto
+	for _, beside := range []bool{false, true} { // another device that can be fenced
+		if beside {
+			s.ns.Wire("eth1", s.far, "eth1")
+		}
+		f, err := Open(o)
+		must(t, err)
+		want := meansLifetime + "; no bpf: " + taken
+		if beside {
+			want = meansBPF + " (clsact on eth1); not everywhere: " + taken
+		}
+		if !f.Weak() || f.Explain() != want {
+			t.Errorf("weak %t: %s\nwant %s", f.Weak(), f.Explain(), want)
+		}
+		if now := s.attached("eth0"); !slices.Equal(now, before) {
+			t.Errorf("attached to eth0: %q, want what was there: %q", now, before)
+		}
+		if beside { // the administrator does what the error says
+			must(t, s.ns.Netlink.QdiscDel(theirs))
+			must(t, f.Sync())
+			s.wantAttached("eth0", s.ours()...)
+			if f.Weak() {
+				t.Error(f.Explain())
+			}
+		}
+		must(t, f.Close(true))
+	}
+}
+
 // An agent of another configuration or on another kernel finds what the last
 // one left, with whichever hook.
 func TestChangeOfHookAndMode(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -325,16 +327,21 @@ func (s *site) renewals(node int, long time.Duration) (n int) {
 func TestStarvedAgent(t *testing.T) {
 	s := start(t, "")
 	fault := lab.Now()
-	release := quota(t, s.Agent(0).Pid, 1000, 100_000)
+	throttled, release := quota(t, s.Agent(0).Pid, 1000, 100_000)
 	time.Sleep(10 * time.Second)
 	r := s.phones[0].Report(fault, lab.Now()-100*time.Millisecond)
-	t.Logf("10 s at 1 %% of a core: %v", r)
+	n := throttled()
+	t.Logf("10 s at 1 %% of a core, held back in %d of some 100 periods: %v", n, r)
+	if n == 0 {
+		t.Error("the agent was never held back: nothing is known of one that starves")
+	}
 	release()
 	s.oneHolder(fault)
 }
 
-// quota lets a process run for so many µs of each period.
-func quota(t *testing.T, pid, quota, period int) (release func()) {
+// quota lets a process run for so many µs of each period; throttled is in how
+// many periods it wanted more.
+func quota(t *testing.T, pid, quota, period int) (throttled func() int, release func()) {
 	t.Helper()
 	name := fmt.Sprintf("sipa-fence-%d", os.Getpid())
 	dir, limits := filepath.Join("/sys/fs/cgroup/cpu", name), map[string]string{
@@ -365,7 +372,22 @@ func quota(t *testing.T, pid, quota, period int) (release func()) {
 		}
 	}
 	t.Cleanup(release)
-	return release
+	throttled = func() int { return counted(t, filepath.Join(dir, "cpu.stat"), "nr_throttled") }
+	return throttled, release
+}
+
+// counted is a number of a control group's file.
+func counted(t *testing.T, file, name string) int {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	must(t, err)
+	m := regexp.MustCompile(`(?m)^` + name + ` (\d+)$`).FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("no %s in %s:\n%s", name, file, text)
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	must(t, err)
+	return n
 }
 
 // A runtime directory that takes nothing any more: votes cannot be stored, so
@@ -457,6 +479,11 @@ func unwritable(t *testing.T, spoil func(t *testing.T, dir string)) {
 	must(t, s.Agent(1).Stop())
 	time.Sleep(3 * lease)
 	s.oneHolder(fault)
+	failed := s.status(0).Counters["store_errors"]
+	t.Logf("pbx1 could not store its votes %d times", failed)
+	if failed == 0 || !strings.Contains(s.Agent(0).Output(), "store the votes") {
+		t.Errorf("pbx1 met nothing that it could not write, or does not say so: store_errors %d", failed)
+	}
 	must(t, s.Agent(1).Cont())
 	for i := range s.Nodes() {
 		if out := s.Agent(i).Output(); strings.Contains(out, "panic") || strings.Contains(out, "fatal error") {

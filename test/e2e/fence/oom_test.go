@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -42,18 +40,7 @@ func memoryGroup(t *testing.T, limit int) (dir, events string) {
 }
 
 // oomKills counts whom the kernel has killed in a group for want of memory.
-func oomKills(t *testing.T, events string) int {
-	t.Helper()
-	text, err := os.ReadFile(events)
-	must(t, err)
-	m := regexp.MustCompile(`(?m)^oom_kill (\d+)$`).FindSubmatch(text)
-	if m == nil {
-		t.Fatalf("no oom_kill in %s:\n%s", events, text)
-	}
-	n, err := strconv.Atoi(string(m[1]))
-	must(t, err)
-	return n
-}
+func oomKills(t *testing.T, events string) int { t.Helper(); return counted(t, events, "oom_kill") }
 
 // The kernel kills the holder's agent for want of memory, in a group that it
 // shares with somebody greedy and where its score does not spare it. Nobody

@@ -38,10 +38,10 @@ func (s *site) said(node int, text string) {
 // TestReload changes the file of a running cluster; what it does not concern
 // notices nothing.
 func TestReload(t *testing.T) {
-	s := start(t, "", nil, vip1, vip2)
+	s := start(t, options{}, vip1, vip2)
 	begun, epochs := lab.Now(), s.epochs(0)
 	t.Run("bad file", func(t *testing.T) { s.t = t; s.badFile() })
-	s.write("", 3, "", vip1, vip2, vip3)
+	s.write(3, vip1, vip2, vip3)
 	s.listen(vip3)
 	t.Run("VIP added", func(t *testing.T) {
 		s.t = t
@@ -52,7 +52,7 @@ func TestReload(t *testing.T) {
 	})
 	t.Run("node added", func(t *testing.T) {
 		s.t = t
-		s.write("", 4, "", vip1, vip2, vip3)
+		s.write(4, vip1, vip2, vip3)
 		must(t, s.StartAgent(3))
 		for i := range 3 {
 			s.reload(i)
@@ -64,7 +64,7 @@ func TestReload(t *testing.T) {
 	})
 	t.Run("VIP removed", func(t *testing.T) {
 		s.t = t
-		s.write("", 4, "", vip1, vip2)
+		s.write(4, vip1, vip2)
 		must(t, s.Agent(3).Signal(unix.SIGHUP)) // its holder first
 		s.said(3, "reloaded: VIP vip3 (10.77.0.103) removed")
 		for i := range 3 {
@@ -85,7 +85,7 @@ func TestReload(t *testing.T) {
 	t.Run("lease changed", func(t *testing.T) {
 		s.t = t
 		for _, lease := range []string{"3s", "600ms"} {
-			s.write("", 4, "", vip1, vip2)
+			s.write(4, vip1, vip2)
 			text, err := os.ReadFile(s.file)
 			must(t, err)
 			must(t, os.WriteFile(s.file, []byte(strings.Replace(string(text), "[timing]\n", "[timing]\nlease = \""+lease+"\"\n", 1)), 0o644))
@@ -106,14 +106,14 @@ func TestReload(t *testing.T) {
 // changeInterface: a held VIP follows the file from one interface to another.
 func (s *site) changeInterface() {
 	v := apart
-	s.write("", 4, "", vip1, vip2, v)
+	s.write(4, vip1, vip2, v)
 	for i := range 4 {
 		s.reload(i)
 	}
 	s.home(v)
 	epoch := s.epochs(0)[v.name]
 	v.dev = "vip0x"
-	s.write("", 4, "", vip1, vip2, v)
+	s.write(4, vip1, vip2, v)
 	for i := range 4 {
 		s.reload(i)
 	}
@@ -127,7 +127,7 @@ func (s *site) changeInterface() {
 	if now := s.epochs(0)[v.name]; now != epoch {
 		s.t.Errorf("epoch %d, was %d: nothing should have moved", now, epoch)
 	}
-	s.write("", 4, "", vip1, vip2)
+	s.write(4, vip1, vip2)
 	for i := range 4 {
 		s.reload(i)
 	}

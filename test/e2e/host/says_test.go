@@ -12,13 +12,13 @@ import (
 // means, in its log and in status; one that may not use bpf as well.
 func TestFenceSays(t *testing.T) {
 	const without = "agent-pbx2"
-	s := start(t, "", func(spec lab.Spec) lab.Spec {
+	s := start(t, options{agent: func(spec lab.Spec) lab.Spec {
 		if spec.Name == without {
 			spec.Args = append([]string{"--bounding-set", "-all,+net_admin,+net_raw", "--no-new-privs", spec.Path}, spec.Args...)
 			spec.Path = "setpriv"
 		}
 		return spec
-	}, vip1, vip2)
+	}}, vip1, vip2)
 	for i, want := range []struct {
 		kind  string
 		weak  bool

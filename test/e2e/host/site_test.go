@@ -39,6 +39,16 @@ type site struct {
 	file      string
 	addresses *lab.AddressObserver
 	phones    map[string]*lab.SIPObserver // by VIP
+	options
+}
+
+// options are what a site's file has beyond its nodes and VIPs; agent changes how
+// an agent is started.
+type options struct {
+	top    string // lines at the top of the file
+	timing string // and of [timing]
+	vip    string // and of each [[vip]]
+	agent  func(lab.Spec) lab.Spec
 }
 
 // vipAt is a VIP of the test's file.
@@ -55,26 +65,26 @@ var (
 func (v vipAt) ip() netip.Addr { return netip.MustParseAddr(v.address) }
 
 // write puts a file with so many nodes in place.
-func (s *site) write(top string, nodes int, more string, vips ...vipAt) {
+func (s *site) write(nodes int, vips ...vipAt) {
 	s.t.Helper()
-	text := fmt.Sprintf("cluster = \"host\"\nkey_file = %q\n%s\n[timing]\nhold_down = \"0s\"\nsettle = \"1s\"\n", s.file+".key", top)
+	text := fmt.Sprintf("cluster = \"host\"\nkey_file = %q\n%s\n[timing]\nhold_down = \"0s\"\nsettle = \"1s\"\n%s\n", s.file+".key", s.top, s.timing)
 	for i := range nodes {
 		text += fmt.Sprintf("[[node]]\nname = \"pbx%d\"\naddress = \"10.77.0.%d\"\n", i+1, 11+i)
 	}
 	for _, v := range vips {
-		text += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = %q\nprefer = [%q]\n%s", v.name, v.address, v.dev, v.prefer, more)
+		text += fmt.Sprintf("[[vip]]\nname = %q\naddress = %q\ninterface = %q\nprefer = [%q]\n%s", v.name, v.address, v.dev, v.prefer, s.vip)
 	}
 	must(s.t, os.WriteFile(s.file, []byte(text), 0o644))
 }
 
 // start starts three nodes of four on a file with these VIPs.
-func start(t *testing.T, more string, agent func(lab.Spec) lab.Spec, vips ...vipAt) *site {
+func start(t *testing.T, o options, vips ...vipAt) *site {
 	t.Helper()
-	s := &site{t: t, file: filepath.Join(t.TempDir(), "sipalive.toml"), phones: map[string]*lab.SIPObserver{}}
+	s := &site{t: t, options: o, file: filepath.Join(t.TempDir(), "sipalive.toml"), phones: map[string]*lab.SIPObserver{}}
 	key, err := config.GenerateKey(rand.Reader)
 	must(t, err)
 	must(t, os.WriteFile(s.file+".key", []byte(key+"\n"), 0o600))
-	s.write("", 3, more, vips...)
+	s.write(3, vips...)
 	s.Cluster, err = cluster.Start(cluster.Options{
 		Binary: binary, Nodes: []string{"pbx1", "pbx2", "pbx3", "pbx4"},
 		Ours: []netip.Addr{vip1.ip(), vip2.ip(), vip3.ip(), apart.ip()}, Aside: []string{"vip0", "vip0x", "elsewhere0"},
@@ -84,8 +94,8 @@ func start(t *testing.T, more string, agent func(lab.Spec) lab.Spec, vips ...vip
 		},
 		Agent: func(spec lab.Spec) lab.Spec {
 			spec.Args[slices.Index(spec.Args, "-c")+1] = s.file
-			if agent != nil {
-				spec = agent(spec)
+			if s.agent != nil {
+				spec = s.agent(spec)
 			}
 			return spec
 		},

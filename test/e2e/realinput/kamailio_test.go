@@ -117,9 +117,9 @@ func (s *site) killed(t *testing.T) {
 	s.moved(t, 0, at, to) // and it does not come back by itself
 }
 
-// fallTime is when a frozen PBX is given up at the latest: fall = 3 probes of
-// 400 ms, the first within self_interval = 200 ms.
-const fallTime = 200*time.Millisecond + 3*400*time.Millisecond
+// fallTime is when a frozen PBX is given up and taken over from at the latest: fall x
+// self_interval + timeout, and 300 ms (docs/health.md).
+const fallTime = 3*200*time.Millisecond + 400*time.Millisecond + 300*time.Millisecond
 
 func (s *site) frozen(t *testing.T) {
 	from, to := s.holder(t, 0), s.spare(t)

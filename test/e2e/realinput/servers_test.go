@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sipalive/test/lab"
 )
@@ -23,12 +24,10 @@ func serving(h *lab.Host) []netip.Addr {
 	return []netip.Addr{h.Addr, vipOf(h, 1), vipOf(h, 2)}
 }
 
-// kamailio is Debian's Kamailio as a node's PBX. It calls itself by the node's
-// name. A missing listen means serving.
+// kamailio is Debian's Kamailio as a node's PBX, over UDP. It calls itself by the
+// node's name. A missing listen means serving.
 func kamailio(t *testing.T, h *lab.Host, listen ...netip.Addr) lab.Spec {
 	t.Helper()
-	template, err := os.ReadFile("testdata/kamailio.cfg")
-	must(t, err)
 	if len(listen) == 0 {
 		listen = serving(h)
 	}
@@ -36,9 +35,34 @@ func kamailio(t *testing.T, h *lab.Host, listen ...netip.Addr) lab.Spec {
 	for _, a := range listen {
 		lines += fmt.Sprintf("listen=udp:%v:5060\n", a)
 	}
-	dir := t.TempDir()
+	return kamailioIn(t, h, t.TempDir(), lines, "disable_tcp=yes")
+}
+
+// kamailioOverAll speaks TCP and TLS, too, with a certificate by an authority.
+func kamailioOverAll(t *testing.T, h *lab.Host, by *lab.Authority) lab.Spec {
+	t.Helper()
+	dir, lines := t.TempDir(), ""
+	cert, key, err := by.Issue(h.Name, time.Now().Add(time.Hour))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(dir, "cert.pem"), cert, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "key.pem"), key, 0o600))
+	for _, a := range serving(h) {
+		lines += fmt.Sprintf("listen=udp:%[1]v:5060\nlisten=tcp:%[1]v:5060\nlisten=tls:%[1]v:5061\n", a)
+	}
+	return kamailioIn(t, h, dir, lines, fmt.Sprintf(`tcp_children=1
+enable_tls=yes
+loadmodule "tls.so"
+modparam("tls", "certificate", "%[1]s/cert.pem")
+modparam("tls", "private_key", "%[1]s/key.pem")
+modparam("tls", "tls_method", "TLSv1.2+")`, dir))
+}
+
+func kamailioIn(t *testing.T, h *lab.Host, dir, listen, streams string) lab.Spec {
+	t.Helper()
+	template, err := os.ReadFile("testdata/kamailio.cfg")
+	must(t, err)
 	cfg := filepath.Join(dir, "kamailio.cfg")
-	must(t, os.WriteFile(cfg, []byte(strings.NewReplacer("NAME", h.Name, "LISTEN", lines).Replace(string(template))), 0o644))
+	must(t, os.WriteFile(cfg, []byte(strings.NewReplacer("NAME", h.Name, "LISTEN", listen, "STREAMS", streams).Replace(string(template))), 0o644))
 	return lab.Spec{Name: "kamailio", Path: "kamailio", Args: []string{
 		"-f", cfg, "-DD", "-E", "-Y", dir, "-P", filepath.Join(dir, "pid"), "-m", "32", "-M", "4"}}
 }

@@ -23,10 +23,11 @@ import (
 const (
 	patience  = 30 * time.Second
 	heartbeat = 200 * time.Millisecond // the default
+	askedFor  = 20 * time.Millisecond  // lateness of heartbeats at the 99th percentile
 	// fairSlice is what Linux 6.8 and later give to processes of normal priority
 	// on each core in each second, whatever realtime processes want (the fair
-	// server). How many of them there are is not in this test's hands, so the
-	// 20 ms that are asked for are printed, and more is tolerated.
+	// server). How many of them there are is not in this test's hands, so
+	// what is asked for is printed, and more is tolerated.
 	fairSlice = 50 * time.Millisecond
 )
 
@@ -177,6 +178,7 @@ func TestHogs(t *testing.T) {
 		t.Errorf("vip1 is at %s under epoch %d, was at %s under %d", after.Holder, after.Epoch, before.Holder, before.Epoch)
 	}
 	s.oneHolder()
+	worst := time.Duration(0)
 	// Nobody answers asks on these paths; pbx1 asks the others in its heartbeats.
 	for _, p := range []path{{"pbx1", "pbx2"}, {"pbx1", "pbx3"}, {"pbx2", "pbx3"}, {"pbx3", "pbx2"}} {
 		between := s.wire.beats(p, begun, ended)
@@ -186,10 +188,12 @@ func TestHogs(t *testing.T) {
 		}
 		late := func(percent int) time.Duration { return between[(len(between)-1)*percent/100] - heartbeat }
 		t.Logf("%s to %s: %d heartbeats, late by %v median, %v p99, %v at most", p.from, p.to, len(between), late(50), late(99), late(100))
+		worst = max(worst, late(99))
 		if late(99) > fairSlice+heartbeat/4 {
 			t.Errorf("%s to %s: p99 of the heartbeats is %v late", p.from, p.to, late(99))
 		}
 	}
+	t.Logf("heartbeats are %v late at the 99th percentile on the worst path; %v are asked for", worst, askedFor)
 	for i := range s.Nodes() {
 		c := s.status(i).Counters
 		t.Logf("%s: the loop woke up %.1f ms late at worst", s.Node(i).Name, float64(c["loop_latest_wakeup_us"])/1000)
