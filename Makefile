@@ -93,17 +93,16 @@ newcomer: tools
 	$(GO) test -v -count 1 -timeout 25m $(NEWCOMER) -newcomer.write
 
 # The figures of the README, as medians over runs, and docs/benchmarks.md: side by
-# side with others, which are installed for this alone. 45 minutes; parts with e.g.
+# side with others, which are installed for this alone. Two hours; parts with e.g.
 # PEERS='-peers.tools sipalive -peers.settings 100ms -peers.faults silent-host'.
 PEERS ?=
 
 bench: TOOLS += keepalived ucarp sipsak
 bench: tools
-	$(GO) test -run '^$$' -bench 'Packet|Set' ./vip/fence
-	$(GO) test -run '^$$' -bench . ./sipcheck
 	@missed=; \
-	for part in '30m ./test/bench' '90m ./test/bench/peers $(PEERS)' '60m ./test/bench/scale'; do \
-		$(GO) test -run '^$$' -bench . -benchtime 1x -timeout $$part || missed=1; \
+	for part in "'Packet|Set' ./vip/fence" '. ./sipcheck' '. -benchtime 1x -timeout 30m ./test/bench' \
+		'. -benchtime 1x -timeout 90m ./test/bench/peers $(PEERS)' '. -benchtime 1x -timeout 120m ./test/bench/scale'; do \
+		eval $(GO) test -run "'^$$'" -bench "$$part" || missed=1; \
 	done; test -z "$$missed" # a target that is missed keeps no figure from being measured
 
 clean:

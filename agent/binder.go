@@ -265,7 +265,7 @@ func (b *binder) look(level []elect.Desired, repair bool) {
 	for _, d := range level {
 		if ap := b.applied[d.VIP]; ap != nil && (d.Hold && b.a.Now() < d.Until) != ap.on {
 			changes++
-			lettingGo = lettingGo || ap.on
+			lettingGo = lettingGo || !d.Hold && b.a.Now() < ap.until // what has ended does not wait
 		}
 	}
 	if b.view = nil; repair || changes > 1 || lettingGo {

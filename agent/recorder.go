@@ -33,6 +33,7 @@ type entry struct {
 	epoch elect.Epoch
 	zero  elect.Instant    // of its timeline
 	took  elect.Transition // of a takeover: what began it
+	over  bool             // it has an outcome
 }
 
 // maxReady bounds the prepare actions kept for a takeover that may never come.
@@ -411,12 +412,8 @@ func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text stri
 
 // superseded closes a takeover that did not come to its end here.
 func (r *recorder) superseded(t elect.Transition) {
-	if en := r.open[t.VIP]; en != nil {
-		r.fill(en, func(ev *control.Event) {
-			if ev.Outcome == "" {
-				ev.Outcome = "let go before it was complete"
-			}
-		})
+	if en := r.open[t.VIP]; en != nil && !en.over {
+		r.fill(en, func(ev *control.Event) { ev.Outcome = "let go before it was complete" })
 	}
 }
 
@@ -438,7 +435,7 @@ func (r *recorder) fill(en *entry, f func(*control.Event)) {
 	if took, known := now.Proof(); known {
 		r.proofs.Store(en.took.VIP, took)
 	}
-	if now.Outcome != "" {
+	if en.over = now.Outcome != ""; en.over {
 		r.a.timelines.ended(en.took, en.zero, now)
 	}
 }

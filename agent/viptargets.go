@@ -99,8 +99,13 @@ func (v *vipTargets) take() {
 	v.mu.Unlock()
 	for id, w := range before {
 		v.stop(id)
-		if l := v.a.names().byID[id]; l != nil && !l.left {
+		l := v.a.names().byID[id]
+		switch {
+		case l == nil || l.left:
+		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
 			v.startAs(l, w.epoch, w.told)
+		default: // what they said last stands for nothing any more
+			v.a.report(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
 		}
 	}
 }

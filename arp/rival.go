@@ -116,8 +116,9 @@ func (v *watched) rivalTick(w *Watch, now time.Duration) (next time.Duration) {
 	case r.turnAt != 0 && now >= r.turnAt:
 		if r.turnAt = 0; !v.turnBack(w) {
 			r.turnAt = now + askFirst
+		} else if !v.proving { // else the tries that failed count on: the router may follow no more
+			next = v.askAnew(now)
 		}
-		next = v.askAnew(now)
 	}
 	for _, at := range []time.Duration{r.turnAt, r.healAt} {
 		if at != 0 {
@@ -138,6 +139,9 @@ func (v *watched) tellEnd(w *Watch, now time.Duration) (next time.Duration) {
 		v.alarm(w, now)
 	}
 	over := r.last + min(max(rivalOver, 3*r.gap), rivalSeldom)
+	if !r.open {
+		over = max(over, r.told+defendEvery)
+	}
 	if now < over {
 		if !r.open {
 			return min(over, r.told+defendEvery)
@@ -166,15 +170,16 @@ func (v *watched) turnBack(w *Watch) (told bool) {
 	if v.Silent || !v.gw.resolved || !w.o.Announcer.may(v.VIP) {
 		return true // nothing to wait for
 	}
+	if v.VIP.Is4() {
+		if !w.announceTo(v.gw, v.VIP) {
+			return false
+		}
+		w.stats.Asked++
+	}
 	if told = w.ask(v.gw, v.VIP, true, 0); told {
 		w.stats.Asked++
 	}
-	if told && v.VIP.Is4() {
-		if told = w.announceTo(v.gw, v.VIP); told {
-			w.stats.Asked++
-		}
-	}
-	return told
+	return told || v.VIP.Is4()
 }
 
 // announceTo sends the request form of an announcement to a gateway alone.

@@ -331,6 +331,22 @@ func TestRivalPaces(t *testing.T) {
 	}
 }
 
+// The router is turned back after each pause, but what it left unanswered counts on:
+// else a rival that speaks each second would have it pass for proven for ever.
+func TestRivalKeepsTries(t *testing.T) {
+	p := newPaced()
+	began := p.now
+	p.claim(alienMAC)
+	p.v.tries = missesMost - 1
+	for at := began; at < began+5*time.Second; at += time.Second {
+		p.until(at)
+		p.claim(alienMAC)
+	}
+	if !p.v.proving || p.v.tries != missesMost-1 {
+		t.Errorf("proving %t with %d tries, want %d", p.v.proving, p.v.tries, missesMost-1)
+	}
+}
+
 // A rival that claims a few times, pauses and comes back draws one defence in 10 s and
 // one announcement after a pause.
 func TestRivalInSpells(t *testing.T) {

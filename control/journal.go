@@ -85,7 +85,7 @@ func (j *Journal) change(e *Event) {
 func (j *Journal) forget() {
 	for len(j.events) > 1 && (len(j.events) > j.max || j.bytes > maxBytes) {
 		if j.events[0].Kind == Takeover {
-			j.older = append(j.older[max(0, len(j.older)-maxTakeovers+1):], j.events[0])
+			j.older = append(j.older[max(0, len(j.older)-maxTakeovers+1):], j.events[0].quiet())
 		}
 		j.bytes -= j.events[0].size()
 		j.events[0] = nil // the array lives on until append outgrows it
@@ -114,13 +114,19 @@ func (j *Journal) last(n int) ([]Event, uint64) {
 func (j *Journal) takeovers(n int) []Event {
 	newest, _ := j.opening(0, n)
 	for i := range newest {
-		e := &newest[i]
-		e.Timeline = slices.Clone(e.Timeline)
-		for m := range e.Timeline {
-			e.Timeline[m].Output = ""
-		}
+		newest[i] = *newest[i].quiet()
 	}
 	return newest
+}
+
+// quiet is the same without what its actions printed, which may be much.
+func (e *Event) quiet() *Event {
+	q := *e
+	q.Timeline = slices.Clone(e.Timeline)
+	for m := range q.Timeline {
+		q.Timeline[m].Output = ""
+	}
+	return &q
 }
 
 // opening returns the newest n events and, where they are older, the newest

@@ -193,8 +193,13 @@ func (m *Machine) judgeAgain() {
 		return // at its end
 	}
 	for _, v := range m.vips {
-		if v.failed != nil && v.serves() && (v.unjudged || v.failed.Standing && m.mayMoveOn(v, *v.failed)) {
-			m.judge(v, *v.failed)
+		e := v.failed
+		switch {
+		case e == nil || !v.serves():
+		case v.unjudged && !e.Standing && !e.GiveBack:
+			v.failed, v.unjudged = nil, false
+		case v.unjudged, e.Standing && m.now >= v.excluded && m.mayMoveOn(v, *e):
+			m.judge(v, *e)
 		}
 	}
 }

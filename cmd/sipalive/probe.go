@@ -28,7 +28,7 @@ type finding struct {
 func newProbeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "probe -c FILE",
-		Short: "Ask every SIP target once, as the agent would, and say what follows",
+		Short: "Ask every SIP target as the agent would, and say what follows",
 		Long: `Ask every SIP target of the file on every node and VIP, each as patiently as the
 agent would, and run this node's own checks once: what the agent would conclude,
 and why. Needs no agent and changes nothing. Exit code 1 if anything speaks

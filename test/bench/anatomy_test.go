@@ -42,6 +42,7 @@ func BenchmarkAnatomy(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
 	var moves [][]time.Duration
+	unclear := 0
 	for range attempts {
 		if len(moves) == runs {
 			break
@@ -49,8 +50,11 @@ func BenchmarkAnatomy(b *testing.B) {
 		s.rest()
 		if took, seen := s.dissect(); seen {
 			moves = append(moves, took)
+		} else {
+			unclear++
 		}
 	}
+	fmt.Printf("  %d moves were not seen whole, or held up for more than %v\n", unclear, 4*maxStall)
 	if len(moves) < runs {
 		b.Fatalf("only %d of %d moves seen whole in %d attempts: the machine is too busy (load %s)", len(moves), runs, attempts, load())
 	}
