@@ -337,8 +337,9 @@ func TestRivalKeepsTries(t *testing.T) {
 	p := newPaced()
 	began := p.now
 	p.claim(alienMAC)
+	p.until(began + 900*time.Millisecond) // all were told again, in case it was the only claim
 	p.v.tries = missesMost - 1
-	for at := began; at < began+5*time.Second; at += time.Second {
+	for at := began + time.Second; at < began+6*time.Second; at += time.Second {
 		p.until(at)
 		p.claim(alienMAC)
 	}
