@@ -3,7 +3,7 @@ package control
 // Felt is how long a phone had nobody to talk to, on a takeover's timeline.
 type Felt struct {
 	// Since is the mark that it is counted from. From "last heard" it was so long at
-	// most; from "lease" about so long; from "noticed" so long at least, where a PBX hung:
+	// most; from "lease" too, to a millisecond; from "noticed" so long at least, where a PBX hung:
 	// that is noticed late.
 	Since string  `json:"since"`
 	From  Millis  `json:"from_ms"`

@@ -133,7 +133,7 @@ function feltBy(e) {
   const took = ms(e.felt.to_ms - e.felt.from_ms);
   return el("p", { className: "felt" }, "A phone had nobody to talk to for " + {
     "last heard": "at most " + took + ".",
-    "lease": "about " + took + ".",
+    "lease": "at most about " + took + ".",
   }[e.felt.since] ?? took + " from when that was noticed; before, too, where a PBX hung (up to fall intervals and a timeout).");
 }
 
