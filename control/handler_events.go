@@ -39,7 +39,7 @@ func (s *Server) follow(w http.ResponseWriter, r *http.Request, n int) {
 	ctx, out := s.lines(w, r)
 	defer out.end()
 	f := follower{patience: s.patience}
-	events, since := s.journal.last(n)
+	events, since := s.journal.opening(n, 0)
 	for ctx.Err() == nil {
 		now := time.Now()
 		show := f.see(now, events)

@@ -96,17 +96,8 @@ func (j *Journal) forget() {
 // Last returns the newest n events, oldest first. They share memory with the
 // journal and must not be changed.
 func (j *Journal) Last(n int) []Event {
-	events, _ := j.last(n)
+	events, _ := j.opening(n, 0)
 	return events
-}
-
-// last returns also the count of changes so far, for wait.
-func (j *Journal) last(n int) ([]Event, uint64) {
-	j.mu.Lock()
-	kept := slices.Clone(j.events[len(j.events)-min(max(n, 0), len(j.events)):])
-	changes := j.changes
-	j.mu.Unlock()
-	return values(kept), changes
 }
 
 // takeovers returns the newest n takeovers of all nodes, oldest first, without what

@@ -85,7 +85,7 @@ func TestJournalBoundsMemory(t *testing.T) {
 func TestJournalWait(t *testing.T) {
 	j := NewJournal(10)
 	j.Add(Event{Text: "a"})
-	_, since := j.last(0)
+	_, since := j.opening(0, 0)
 	type result struct {
 		events []Event
 		err    error

@@ -51,7 +51,7 @@ const (
 // a packet that came by chance meanwhile has left.
 // Where nothing is tracked it takes 10 µs. Else the kernel walks its whole hash
 // table, and lets nobody else on that core meanwhile: some 5 ms for the 262,144 buckets
-// of a host with 4 GB, twice for each of up to four VIPs where more than 4096
+// of a host with more than 4 GB, twice for each of up to four VIPs where more than 4096
 // connections are tracked, once otherwise; what it does not filter, all of it before
 // 5.8, takes 1 µs more per connection. (One by one, 128 VIPs that were
 // taken together kept a core busy for a second, and the last of them waiting for it.)

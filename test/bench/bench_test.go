@@ -53,10 +53,10 @@ func startWith(b *testing.B, o cluster.Options) *site {
 	if err != nil {
 		b.Fatal(err)
 	}
-	start := o.Agent
+	changed := o.Agent
 	o.Agent = func(spec lab.Spec) lab.Spec { // as the unit does
-		if start != nil {
-			spec = start(spec)
+		if changed != nil {
+			spec = changed(spec)
 		}
 		return spec.By(policy...)
 	}

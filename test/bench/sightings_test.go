@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -120,32 +121,24 @@ func stamped(control []byte) time.Duration {
 	return 0
 }
 
-// notice is of RTM_NEWADDR and RTM_DELADDR, whose ifaddrmsg takes 8 bytes.
 func (w *watcher) notice(m, _ []byte, _ unix.Sockaddr) sighting {
-	if len(m) < unix.NLMSG_HDRLEN+8 || !hasAddress(m[unix.NLMSG_HDRLEN+8:], w.vip) {
+	messages, err := syscall.ParseNetlinkMessage(m)
+	if err != nil || len(messages) == 0 {
 		return sighting{}
 	}
-	switch encoding.NativeEndian.Uint16(m[4:]) {
+	attributes, err := syscall.ParseNetlinkRouteAttr(&messages[0])
+	if err != nil || !slices.ContainsFunc(attributes, func(a syscall.NetlinkRouteAttr) bool {
+		return a.Attr.Type == unix.IFA_LOCAL && slices.Equal(a.Value, w.vip.AsSlice())
+	}) {
+		return sighting{}
+	}
+	switch messages[0].Header.Type {
 	case unix.RTM_NEWADDR:
 		return sighting{lab.Now(), addressCame}
 	case unix.RTM_DELADDR:
 		return sighting{lab.Now(), addressGone}
 	}
 	return sighting{}
-}
-
-func hasAddress(attributes []byte, a netip.Addr) bool {
-	for len(attributes) >= 4 {
-		size := int(encoding.NativeEndian.Uint16(attributes))
-		if size < 4 || size > len(attributes) {
-			return false
-		}
-		if encoding.NativeEndian.Uint16(attributes[2:]) == unix.IFA_LOCAL && slices.Equal(attributes[4:size], a.AsSlice()) {
-			return true
-		}
-		attributes = attributes[min((size+3)&^3, len(attributes)):]
-	}
-	return false
 }
 
 // end gives all that was seen, in order.

@@ -202,9 +202,7 @@ func TestWhatItGot(t *testing.T) {
 		if err := os.Symlink(disk, s.Args[len(s.Args)-1]); err != nil { // of --run-dir
 			t.Fatal(err)
 		}
-		s.Args = append([]string{"-r", "95", s.Path}, s.Args...)
-		s.Path = "chrt"
-		return s
+		return s.By("chrt", "-r", "95")
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -46,9 +46,7 @@ esac
 // running, and the heartbeats are on time.
 func TestTorture(t *testing.T) {
 	realtime := func(spec lab.Spec) lab.Spec { // as its unit may; three agents share this machine with what they run
-		spec.Args = append([]string{"--rr", "50", spec.Path}, spec.Args...)
-		spec.Path = "/usr/bin/chrt"
-		return spec
+		return spec.By("/usr/bin/chrt", "--rr", "50")
 	}
 	s := start(t, cluster.Options{VIPs: tortureVIPs, Agent: realtime, TOML: "[timing]\nlease = \"2s\"\nheartbeat = \"50ms\"\nhold_down = \"0s\"\n"}, func(s *site) string {
 		say, bad := s.script("note", note), s.script("nasty", nasty)
