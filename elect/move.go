@@ -41,6 +41,10 @@ func (m *Machine) steerMoves() {
 			m.endMove(v)
 			v.moveAfter = 0
 		}
+		if v.move != nil && m.shared(v) {
+			v.move.lastFail = "no node is fit"
+			m.endMove(v)
+		}
 		if v.move != nil {
 			m.carryMove(v)
 		}
@@ -73,6 +77,12 @@ func (m *Machine) healed(v *vip) bool {
 		}
 	}
 	return n < m.lists.Active.Majority()
+}
+
+// shared: what the PBX is left for has turned out to be everybody's, and nobody
+// moves for that (§4.7), neither when the next answer of the successor is good.
+func (m *Machine) shared(v *vip) bool {
+	return (v.move.cause == CauseSIP || v.move.cause == CauseCheck) && m.recovering()
 }
 
 // moveCause is why a VIP has to leave this node, if it has to (§4.7, §4.8).

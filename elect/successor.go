@@ -84,7 +84,10 @@ func (m *Machine) onPrepared(e Prepared) {
 	}
 	r := v.ready
 	r.running, r.failed = false, e.Failed
-	if e.Failed == "" {
+	if r.failed == "" {
+		r.failed = m.whyNotReady(v) // getting ready takes its time
+	}
+	if r.failed == "" {
 		r.at = m.now
 		r.nonce = Nonce(m.rng.Uint64() | 1)
 	}
