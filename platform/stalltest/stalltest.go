@@ -34,18 +34,31 @@ func (c *core) look(now time.Time) {
 	c.looked = now
 }
 
-// Watch measures until the test ends on how many cores it may run, and in how much
-// time at least one of them did not run this process: because the host of a virtual
-// machine stopped the core, or because others had it. Whatever is timed in this process
-// may be that much later, and no more: each moment counts once, on however many cores.
+// Watcher knows in how much time at least one of the cores that this process may use did
+// not run it: because the host of a virtual machine stopped the core, or because others
+// had it. What is timed may be that much later, and no more: each moment counts once, on
+// however many cores.
+type Watcher struct {
+	mu    sync.Mutex
+	cores []*core
+}
+
+// Watch says for how long the machine stood still since the call, until the test ends.
 func Watch(t testing.TB) (stood func() time.Duration) {
+	t.Helper()
+	from := time.Now()
+	w := NewWatcher(t)
+	return func() time.Duration { return w.Since(from) }
+}
+
+// NewWatcher watches until the test ends.
+func NewWatcher(t testing.TB) *Watcher {
 	t.Helper()
 	var may unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &may); err != nil {
 		t.Fatalf("ask for the cores of this process: %v", err)
 	}
-	var mu sync.Mutex
-	var cores []*core
+	w := &Watcher{}
 	var ended sync.WaitGroup
 	done := make(chan struct{})
 	for n := range len(may) * 64 {
@@ -53,7 +66,7 @@ func Watch(t testing.TB) (stood func() time.Duration) {
 			continue
 		}
 		c := &core{looked: time.Now()}
-		cores = append(cores, c)
+		w.cores = append(w.cores, c)
 		ended.Go(func() {
 			if err := pin(n); err != nil {
 				t.Errorf("pin a thread to core %d: %v", n, err)
@@ -61,24 +74,29 @@ func Watch(t testing.TB) (stood func() time.Duration) {
 			}
 			for !closed(done) {
 				_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(period)}, nil) // a sooner end is as good
-				mu.Lock()
+				w.mu.Lock()
 				c.look(time.Now())
-				mu.Unlock()
+				w.mu.Unlock()
 			}
 		})
 	}
 	t.Cleanup(func() { close(done); ended.Wait() })
-	return func() time.Duration {
-		mu.Lock()
-		defer mu.Unlock()
-		var all []span
-		for now, i := time.Now(), 0; i < len(cores); i++ {
-			c := core{looked: cores[i].looked}
-			c.look(now) // it may stand still now
-			all = append(append(all, cores[i].stood...), c.stood...)
-		}
-		return union(all)
+	return w
+}
+
+// Since is for how long the machine stood still since a moment, which is not before the
+// watch began.
+func (w *Watcher) Since(from time.Time) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	var all []span
+	for _, c := range w.cores {
+		still := core{looked: c.looked}
+		still.look(now) // it may stand still now
+		all = append(append(all, c.stood...), still.stood...)
 	}
+	return union(all, from)
 }
 
 // pin keeps this goroutine on a thread of its own on one core. The thread ends with
@@ -99,10 +117,9 @@ func closed(done chan struct{}) bool {
 	}
 }
 
-// union is how much time the spans cover together.
-func union(spans []span) (sum time.Duration) {
+// union is how much time the spans cover together, from a moment on.
+func union(spans []span, until time.Time) (sum time.Duration) {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
-	var until time.Time
 	for _, s := range spans {
 		if from := later(s.from, until); s.to.After(from) {
 			sum += s.to.Sub(from)

@@ -22,11 +22,10 @@ func TestEachMomentCountsOnce(t *testing.T) {
 		b.look(at(ms)) // from 30 to 200, and from 230 to 500
 	}
 	all := append(a.stood, b.stood...)
-	if len(all) != 3 || union(all) != 470*time.Millisecond {
-		t.Errorf("%v make %v, want 470 ms", all, union(all))
-	}
-	if union(nil) != 0 {
-		t.Error("nothing is something")
+	for since, want := range map[int]time.Duration{0: 470, 100: 400, 450: 50, 600: 0} {
+		if got := union(all, at(since)); len(all) != 3 || got != want*time.Millisecond {
+			t.Errorf("%v make %v from %d ms on, want %d ms", all, got, since, want)
+		}
 	}
 }
 

@@ -48,27 +48,31 @@ func oomKills(t *testing.T, events string) int { t.Helper(); return counted(t, e
 func TestOOMKilledAgent(t *testing.T) {
 	dir, events := memoryGroup(t, 64<<20)
 	s := start(t, "")
-	agent := s.Agent(0)
-	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Pid), []byte("1000"), 0))
-	must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
-	_, err := s.Phone().Start(lab.Spec{Name: "greedy", Path: "sh",
-		Args: []string{"-c", "echo $$ > " + filepath.Join(dir, "cgroup.procs") + "; exec tail -c 1000000000 /dev/zero"}})
-	must(t, err)
-	ctx, cancel := cluster.Deadline(patience)
-	defer cancel()
-	err = agent.Wait(ctx)
-	fault := lab.Now()
-	exit, is := errors.AsType[*exec.ExitError](err)
-	if !is || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the agent ended with %v, want SIGKILL", err)
-	}
-	if n := oomKills(t, events); n == 0 {
-		t.Fatal("the kernel killed nobody for want of memory")
-	}
-	s.taken(fault)
-	gone := s.unbound(0, fault)
-	t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
-	s.oneHolder(fault)
-	must(t, s.StartAgent(0))
-	s.failback(0)
+	s.inTime(func() (miss error) {
+		before := oomKills(t, events)
+		agent := s.Agent(0)
+		must(t, os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Pid), []byte("1000"), 0))
+		must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
+		_, err := s.Phone().Start(lab.Spec{Name: "greedy", Path: "sh",
+			Args: []string{"-c", "echo $$ > " + filepath.Join(dir, "cgroup.procs") + "; exec tail -c 1000000000 /dev/zero"}})
+		must(t, err)
+		ctx, cancel := cluster.Deadline(patience)
+		defer cancel()
+		err = agent.Wait(ctx)
+		fault := lab.Now()
+		exit, is := errors.AsType[*exec.ExitError](err)
+		if !is || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("the agent ended with %v, want SIGKILL", err)
+		}
+		if oomKills(t, events) == before {
+			t.Fatal("the kernel killed nobody for want of memory")
+		}
+		miss = s.taken(fault)
+		gone := s.unbound(0, fault)
+		t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
+		miss = errors.Join(miss, s.oneHolder(fault))
+		must(t, s.StartAgent(0))
+		s.failback(0)
+		return miss
+	})
 }
