@@ -16,11 +16,20 @@ import (
 // behind a router with a link-local address.
 func TestIPv6(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, IPv6: true})
+	s.scene(t, "clocks compared", moves{0, 0}, s.clocks6)
 	s.scene(t, "planned move", moves{1, 1}, s.plannedMove6)
 	s.scene(t, "duplicate and rival", moves{0, 0}, s.duplicate6)
 	s.scene(t, "host silent", moves{0, 1}, s.silentHost6)
 	s.scene(t, "agent frozen", moves{0, 1}, s.frozen6)
 	s.scene(t, "two of three die", moves{0, 1}, s.lastOfThree6)
+}
+
+// clocks6: doctor compares the clocks of nodes that have no address of IPv4, by TCP.
+func (s *site) clocks6(t *testing.T, _ time.Duration) {
+	c := s.within(t, 0, "doctor", "-c", s.Config, "--run-dir", s.RunDir(0))
+	for _, n := range []string{"pbx2", "pbx3"} {
+		matches(t, "doctor", c.out, `(?m)^ok +drift: `+n+`: its clock runs [+-][0-9]+ ppm beside this one`)
+	}
 }
 
 // lastOfThree6: heartbeats go through the gateway by IPv6, so the last node
