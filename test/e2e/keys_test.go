@@ -82,7 +82,7 @@ func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 	const most, attempts = 50 * time.Millisecond, 3
 	for attempt := 1; ; attempt++ {
 		before, refused, since := s.key(t, 0), s.refused(t), lab.Now()
-		matches(t, "key rotate", s.done(t, 0, "key", "rotate"), `\nkey rotated: [0-9a-f]{8} on pbx1, pbx2, pbx3$`)
+		matches(t, "key rotate", s.done(t, 0, "key", "rotate"), `(?m)^key rotated: [0-9a-f]{8} on pbx1, pbx2, pbx3$`)
 		took := lab.Now() - since
 		s.rotated(t, before)
 		if n := s.refused(t) - refused; n > 0 {
