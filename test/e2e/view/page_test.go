@@ -174,7 +174,7 @@ func anotherLease(t *testing.T, b *browser, c *cluster.Cluster) {
 	}
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	if text, err := c.Client(2).Do(ctx, control.Command{Kind: control.Reload}); err != nil || !strings.Contains(text, "lease") {
+	if text, err := c.Client(2).Do(ctx, control.Command{Kind: control.Reload}); err != nil || text != "reloaded: settings changed" {
 		t.Fatalf("reload: %q, %v", text, err)
 	}
 	b.shows("that pbx2 has another file", `document.querySelector("#unusual").innerText.includes("pbx2 runs another configuration")`)
