@@ -77,7 +77,7 @@ func (s *site) refused(t *testing.T) (sum uint64) {
 // rotateAtPeace: the phones hear no pause while the key is rotated and nothing else
 // happens. What the observer's own stall explains is no pause, and one that the machine
 // made, by standing still under a PBX, does not come again with the next rotation: one
-// that the agents make does.
+// that the agents make does. What the host took from a core excuses the last of them.
 func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 	const most, attempts = 50 * time.Millisecond, 3
 	for attempt := 1; ; attempt++ {
@@ -98,7 +98,11 @@ func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 			return
 		}
 		if attempt == attempts {
-			t.Errorf("phones heard nothing for %v, and for more than %v in each of %d rotations", pause, most, attempts)
+			lost, err := stolen().Since(since)
+			s.must(t, err)
+			if pause > most+lost {
+				t.Errorf("phones heard nothing for %v, and for more than %v in each of %d rotations (stolen by the host %v)", pause, most, attempts, lost)
+			}
 			return
 		}
 	}
