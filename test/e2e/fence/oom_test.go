@@ -89,17 +89,18 @@ func slain(err error) bool {
 }
 
 // The holder's agent in a group that it shares with somebody greedy. The kernel kills
-// whoever has most pages in memory, once it has added to each the score's thousandths
-// of the group's limit (mm/oom_kill.c, oom_badness, Linux 6.18). The limit is two
-// thirds of what the agent has in memory, nearly all of it from before it joined and
-// none of the group's: so whoever is greedy there stays smaller than the agent, and
+// whoever has most pages in memory, once it has added the score times a thousandth of
+// the group's limit, in whole pages (mm/oom_kill.c, oom_badness, Linux 6.18). The
+// limit is less than what the agent has in memory from before it joined, which does
+// not count in the group: so whoever is greedy there stays smaller than the agent, and
 // the score alone decides. The unit's makes the agent the smaller one by far.
 func TestOutOfMemory(t *testing.T) {
 	s := start(t, "")
 	agent := s.Agent(0)
 	used, err := agent.Usage()
 	must(t, err)
-	limit := used.Resident * 2 / 3
+	thousand := int64(1000 * os.Getpagesize())
+	limit := (used.Resident/thousand - 1) * thousand // less by 4 to 8 MB; one of 3999 pages has a thousandth of 3
 	group := newMemoryGroup(t, limit)
 	must(t, os.WriteFile(filepath.Join(group.dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
 	t.Logf("the agent has %.1f MB in memory, the group room for %.1f", float64(used.Resident)/1e6, float64(limit)/1e6)
