@@ -325,6 +325,8 @@ func (s *script) host(f []string) bool {
 			State: map[string]elect.GatewayState{"unknown": elect.GatewayUnknown, "answers": elect.GatewayAnswers, "silent": elect.GatewaySilent}[f[3]]})
 	case "blind": // a b on: a does not hear b's PBX
 		n().SetBlind(s.node(f[2]), on())
+	case "sees": // a b suspect: what a concludes of b's PBX, by hand
+		n().See(s.node(f[2]), map[string]elect.SIPState{"suspect": elect.SIPSuspect, "silent": elect.SIPSilent, "up": elect.SIPUp}[f[3]])
 	default:
 		return false
 	}

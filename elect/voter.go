@@ -109,13 +109,14 @@ func (m *Machine) yield(v *vip, p *peer) {
 }
 
 // noConfidence reports whether the asker is unfit as seen from here while some
-// other node is fit (§4.3, §4.7).
+// other node is fit (§4.3, §4.7). One that is doubted by all would be called unfit
+// next, and is none.
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {
-		if p != asker && m.isFit(p) && (p.Holder || v.Role) {
+		if p != asker && m.isFit(p) && !m.doubtedByAll(p) && (p.Holder || v.Role) {
 			return true
 		}
 	}

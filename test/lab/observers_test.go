@@ -389,3 +389,19 @@ func TestWaitForNamesWhatItAwaited(t *testing.T) {
 		t.Errorf("%v after %d looks", err, calls)
 	}
 }
+
+// TestStolen: what the host takes is counted per core, and only ever grows.
+func TestStolen(t *testing.T) {
+	cores, err := stolenOfCores()
+	if err != nil || len(cores) == 0 {
+		t.Fatalf("%d cores, %v", len(cores), err)
+	}
+	s := &Stolen{at: []time.Duration{10, 20, 30}, cores: [][]time.Duration{{0, 0}, {0, 1}, {0, 2}}}
+	for from, first := range map[time.Duration]int{0: 0, 15: 0, 20: 1, 25: 1} {
+		before := s.cores[first]
+		got, err := s.Since(from)
+		if want := max(cores[0]-before[0], cores[min(1, len(cores)-1)]-before[1]); err != nil || got < want {
+			t.Errorf("since %d: %v, %v, want at least %v", from, got, err, want)
+		}
+	}
+}

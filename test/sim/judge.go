@@ -19,6 +19,7 @@ type Judge struct {
 	w     *World
 	vips  []judgedVIP
 	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
+	ran   []stretch   // by node: the last run of its agent
 	live  liveness
 
 	forgotten bool // a node lost its memory, last at forgotAt
@@ -42,11 +43,15 @@ type promise struct {
 	until    Time
 }
 
+// stretch is from when to when an agent ran.
+type stretch struct{ start, end Time }
+
 func (j *Judge) init(w *World) {
 	j.w = w
 	j.vips = make([]judgedVIP, len(w.VIPs))
 	j.guards = make([]guard, len(w.VIPs))
 	j.ghost = make([][]promise, len(w.Nodes))
+	j.ran = make([]stretch, len(w.Nodes))
 	for i := range j.ghost {
 		j.ghost[i] = make([]promise, len(w.VIPs))
 	}
@@ -136,10 +141,15 @@ func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
 // under way does not carry it, the next one does.
 const diskWindow = 2 * slowestDisk
 
-func (j *Judge) forgot() {
+// forgot: n's runtime directory is about to be lost. What only that had, because its
+// agent has not run long enough since to write it to the disk, is lost with it.
+func (j *Judge) forgot(n *Node) {
 	j.forgotten, j.forgotAt = true, j.w.Now
+	ran := j.ran[n.Index]
 	for i := range j.vips {
-		if v := &j.vips[i]; j.w.Now < v.at+Time(diskWindow) {
+		v := &j.vips[i]
+		unwritten := n.knew(i) >= v.epoch && ran.end < max(v.at, ran.start)+Time(diskWindow)
+		if j.w.Now < v.at+Time(diskWindow) || unwritten {
 			v.lost = true
 		}
 	}
@@ -184,6 +194,7 @@ func (j *Judge) promise(o *Node, i int) promise {
 }
 
 func (j *Judge) killed(n *Node) {
+	j.ran[n.Index].end = j.w.Now
 	for i := range j.w.VIPs {
 		j.ghost[n.Index][i] = j.promise(n, i)
 	}
@@ -192,6 +203,7 @@ func (j *Judge) killed(n *Node) {
 // started: what a voter has promised and lost still binds it, by the quiet
 // time.
 func (j *Judge) started(n *Node) {
+	j.ran[n.Index].start = j.w.Now
 	if n.Runtime != nil && n.local() >= n.Runtime.QuietUntil {
 		clear(j.ghost[n.Index])
 	}

@@ -189,10 +189,23 @@ func (n *Node) Kill() {
 	n.writing, n.unwritten = false, nil
 }
 
-// Forget loses the runtime directory.
+// Forget loses the runtime directory of a node whose agent does not run.
 func (n *Node) Forget() {
+	n.w.Judge.forgot(n)
 	n.Runtime, n.granted = nil, nil
-	n.w.Judge.forgot()
+}
+
+// knew is the highest epoch of VIP i that the runtime directory tells of.
+func (n *Node) knew(i int) elect.Epoch {
+	if n.Runtime == nil {
+		return 0
+	}
+	r := n.Runtime.VIPs[n.w.VIPs[i].ID]
+	known := max(r.Asked, r.GivenUp)
+	if r.Grant != nil {
+		known = max(known, r.Grant.Epoch)
+	}
+	return known
 }
 
 // PowerOff ends the whole host: tmpfs and addresses are gone.

@@ -104,6 +104,7 @@ var onceFailed = []uint64{
 	321636, // judge: thousands of packets that waited for a frozen agent are no spinning
 	348285, // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
 	306656, // a voter restarted while quiet took its fresh record for its memory: two holders
+	610070, // judge: an agent that died did not write to its disk meanwhile
 	100921, // a move from a sick PBX ended and began anew with every round of asking
 }
 
