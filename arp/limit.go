@@ -31,8 +31,8 @@ type limiter struct {
 
 type ring struct {
 	at      []time.Time
-	next    int  // the oldest
-	waiting bool // first announcements do, or their second form: nothing else leaves
+	next    int // the oldest
+	waiting int // frames of first announcements that do: nothing else leaves
 }
 
 func newLimiter() *limiter { return &limiter{sent: map[string]*ring{}} }
@@ -60,8 +60,8 @@ func (l *limiter) take(ifname string, n, spare int) (wait time.Duration, ok bool
 	defer l.mu.Unlock()
 	r, now := l.of(ifname), time.Now()
 	most, window := l.share()
-	if r.waiting {
-		return window, false
+	if r.waiting > 0 {
+		return queueQuiet + time.Duration(r.waiting/most)*window, false
 	}
 	if wait = r.wait(n, most-spare*most/mostFrames, window, now); wait > 0 {
 		return wait, false
@@ -97,8 +97,8 @@ func (l *limiter) room(ifname string, second bool) (wait time.Duration) {
 	return l.of(ifname).wait(1, most, window, time.Now())
 }
 
-// hold has everything else wait while first announcements do.
-func (l *limiter) hold(ifname string, waiting bool) {
+// hold has everything else wait while frames of first announcements do.
+func (l *limiter) hold(ifname string, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.of(ifname).waiting = waiting

@@ -58,18 +58,19 @@ func (a *Announcer) dequeue(addr netip.Addr) {
 	is := func(other netip.Addr) bool { return other == addr }
 	for _, q := range a.queues {
 		q.firsts, q.second = slices.DeleteFunc(q.firsts, is), slices.DeleteFunc(q.second, is)
-		a.limit.hold(q.ifname, q.waits())
+		a.limit.hold(q.ifname, q.waiting())
 	}
 }
 
-func (q *queue) waits() bool { return len(q.firsts)+len(q.second) > 0 }
+// waiting is how many frames do.
+func (q *queue) waiting() int { return 2*len(q.firsts) + len(q.second) }
 
 // drain sends what may leave now, and sets the timer for what has to wait.
 func (a *Announcer) drain(q *queue) {
-	defer func() { a.limit.hold(q.ifname, q.waits()) }()
-	a.limit.hold(q.ifname, true)
+	defer func() { a.limit.hold(q.ifname, q.waiting()) }()
+	a.limit.hold(q.ifname, q.waiting())
 	q.timer.Stop()
-	for q.waits() {
+	for q.waiting() > 0 {
 		second := len(q.firsts) == 0
 		wait := a.limit.room(q.ifname, second)
 		if second {

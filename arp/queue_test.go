@@ -113,7 +113,11 @@ func TestManyUnderALimit(t *testing.T) {
 		if !a.Waits(numbered(many-1)) || a.Waits(numbered(0)) {
 			t.Error("the last VIP has been announced already, or the first waits")
 		}
-		<-a.Left()
+		select {
+		case <-a.Left():
+		default:
+			t.Error("nobody hears that announcements have left")
+		}
 		for n := 0; time.Since(f.start) < 2*time.Minute; n++ {
 			if time.Since(f.start) < 30*time.Second {
 				a.Repeat(numbered(n % many)) // a rival's claim
@@ -226,6 +230,30 @@ func TestRoomForTheNext(t *testing.T) {
 	}
 }
 
+// TestTakenMeanwhile: while second forms are said of many, one more VIP that is taken
+// waits for none of them.
+func TestTakenMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, f := limited(15, Options{})
+		for i := range 64 {
+			_ = a.Announce(numbered(i), "eth0")
+		}
+		for try := range 20 {
+			time.Sleep(6*time.Second + time.Duration(try)*77*time.Millisecond)
+			if _ = a.Announce(vip1, "eth0"); a.Waits(vip1) {
+				t.Errorf("try %d: it waits", try)
+			}
+			a.Stop(vip1)
+			for i := range 64 {
+				_ = a.Announce(numbered(i), "eth0")
+			}
+		}
+		if n := f.most(); n > 15 {
+			t.Errorf("%d frames in a second", n)
+		}
+	})
+}
+
 // TestLetGoInTheQueue: what is let go, or whose lease ends, before its turn comes is
 // never announced, and holds up nobody; another interface waits for none of it.
 func TestLetGoInTheQueue(t *testing.T) {
@@ -238,6 +266,9 @@ func TestLetGoInTheQueue(t *testing.T) {
 		_ = a.Announce(vip1, "eth1")
 		if len(f.all()) != 6 {
 			t.Fatalf("%d frames left at once", len(f.all()))
+		}
+		if wait, ok := a.limit.take("eth1", 1, 0); ok || wait > queueQuiet {
+			t.Errorf("what can wait goes before the second form, or waits %v", wait)
 		}
 		_ = a.Announce(numbered(8), "eth1") // a reload gave it another interface
 		a.Stop(numbered(6))
