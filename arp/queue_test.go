@@ -312,6 +312,7 @@ func TestQueueFails(t *testing.T) {
 // TestLimitOnTheWire: whole frames, in order, the last as late as it has to be; and
 // nothing after Close.
 func TestLimitOnTheWire(t *testing.T) {
+	t.Parallel()
 	near, far, a := wire(t, Options{Limit: 5})
 	conn := sniff(t, far)
 	began := time.Now()
