@@ -93,6 +93,12 @@ func (a *Announcer) sendNext(q *queue, second bool) {
 	}
 	addr := (*from)[0]
 	*from = (*from)[1:]
+	if !second {
+		select {
+		case a.left <- struct{}{}:
+		default:
+		}
+	}
 	if !a.may(addr) {
 		return
 	}
@@ -101,15 +107,8 @@ func (a *Announcer) sendNext(q *queue, second bool) {
 		return // the schedule tries again
 	}
 	a.limit.count(q.ifname, 1)
-	if second {
-		return
-	}
-	if addr.Is4() { // neighbour discovery has one form
+	if !second && addr.Is4() { // neighbour discovery has one form
 		q.second = append(q.second, addr)
-	}
-	select {
-	case a.left <- struct{}{}:
-	default:
 	}
 }
 
@@ -149,5 +148,5 @@ func (a *Announcer) Waits(addr netip.Addr) bool {
 	return false
 }
 
-// Left wakes whoever Waits for first announcements: one has left since.
+// Left wakes whoever Waits for first announcements: one waits no more.
 func (a *Announcer) Left() <-chan struct{} { return a.left }

@@ -303,7 +303,7 @@ func TestQueueFails(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		a.Stop(vip1)
-		if a.Waits(vip1) || len(f.of("repeated")) != 2 {
+		if a.Waits(vip1) || len(a.left) == 0 || len(f.of("repeated")) != 2 {
 			t.Errorf("waits %t, %+v", a.Waits(vip1), f.all())
 		}
 	})

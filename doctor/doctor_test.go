@@ -349,7 +349,7 @@ func TestManyVIPsOnAPort(t *testing.T) {
 		got := ""
 		for _, found := range crowded(sound(t, file3+c.text)) {
 			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") ||
-				!strings.Contains(found.Do, "limit = 10 in [announce], and the last VIP is announced 0s later") {
+				!strings.Contains(found.Do, "limit = 10 in [announce], under which the last VIP waits for 0s") {
 				t.Errorf("%+v", found)
 			}
 		}

@@ -131,7 +131,7 @@ func crowded(f *Facts) (out []Finding) {
 		}
 		if n > mostARP {
 			out = append(out, warn(fmt.Sprintf("%s: a node that takes its %d VIPs at once sends %d ARP packets in that moment; a switch that inspects ARP shuts a port at %d in a second (Cisco's default)",
-				name, arp[name], n, mostARP+1), fmt.Sprintf("where yours does: `ip arp inspection limit rate %d`, or `ip arp inspection trust`, on every node's port; or else limit = %d in [announce], and the last VIP is announced %s later; else nothing",
+				name, arp[name], n, mostARP+1), fmt.Sprintf("where yours does: `ip arp inspection limit rate %d`, or `ip arp inspection trust`, on every node's port; or limit = %d in [announce], under which the last VIP waits for %v; else nothing",
 				n+mostARP, goodLimit, lastAfter(all[name], goodLimit))))
 		}
 	}
