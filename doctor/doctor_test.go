@@ -382,4 +382,7 @@ func TestManyVIPsOnAPort(t *testing.T) {
 	if f.Self.Holder = false; len(crowded(f)) > 0 {
 		t.Error("a witness takes none")
 	}
+	if f.Config = nil; len(crowded(f)) > 0 {
+		t.Error("told of a file that could not be read")
+	}
 }

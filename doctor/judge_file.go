@@ -122,10 +122,9 @@ func crowded(f *Facts) (out []Finding) {
 			}
 		}
 	}
-	limit := f.Config.Announce.Limit
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		n := arp[name] * framesEach
-		if limit > 0 {
+		if limit := f.Config.Announce.Limit; limit > 0 {
 			n = min(n, limit)
 			out = append(out, waiting(name, all[name], limit)...)
 		}
