@@ -35,8 +35,7 @@ func (s *site) listenClaims() *claims {
 	s.t.Helper()
 	var fd int
 	must(s.t, s.Router().Do(func() (err error) {
-		const arp = 0x0806
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(arp>>8|arp&0xff<<8)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_ARP))); err != nil {
 			return err
 		}
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
