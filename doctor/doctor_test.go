@@ -348,7 +348,8 @@ func TestManyVIPsOnAPort(t *testing.T) {
 	} {
 		got := ""
 		for _, found := range crowded(sound(t, file3+c.text)) {
-			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") {
+			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") ||
+				!strings.Contains(found.Do, "limit = 10 in [announce], under which the last VIP waits for 0s") {
 				t.Errorf("%+v", found)
 			}
 		}
@@ -356,8 +357,32 @@ func TestManyVIPsOnAPort(t *testing.T) {
 			t.Errorf("told %q, want %q", got, c.want)
 		}
 	}
+	limited := func(limit, n int) (text string) {
+		for _, found := range crowded(sound(t, file3+vips(n-1, "")+fmt.Sprintf("[announce]\nlimit = %d\n", limit))) {
+			text += fmt.Sprintf("%s: %s\n", found.Level, found.Text)
+		}
+		return text
+	}
+	last := "eth0: %d frames leave in a second ([announce] limit), so the last of its %d VIPs taken at once is announced after %s\n"
+	for _, c := range []struct {
+		limit, vips int
+		want        string
+	}{
+		{10, 8, ""},
+		{10, 10, ""},
+		{10, 11, "ok: " + fmt.Sprintf(last, 10, 11, "1.1s")},
+		{15, 64, "warning: " + fmt.Sprintf(last, 15, 64, "4.4s")},
+		{16, 8, "warning: eth0: a node that takes its 8 VIPs at once sends 16 ARP packets in that moment; a switch that inspects ARP shuts a port at 16 in a second (Cisco's default)\n"},
+	} {
+		if got := limited(c.limit, c.vips); got != c.want {
+			t.Errorf("limit %d, %d VIPs: told %q, want %q", c.limit, c.vips, got, c.want)
+		}
+	}
 	f := sound(t, file3+vips(7, ""))
 	if f.Self.Holder = false; len(crowded(f)) > 0 {
 		t.Error("a witness takes none")
+	}
+	if f.Config = nil; len(crowded(f)) > 0 {
+		t.Error("told of a file that could not be read")
 	}
 }

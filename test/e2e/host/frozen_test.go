@@ -27,6 +27,7 @@ type claim struct {
 	at        time.Duration
 	mac, ip   string
 	announces bool // of itself, to all: the agent does; an answer is the kernel's
+	reply     bool // in that form
 }
 
 // listenClaims listens until the test ends.
@@ -55,7 +56,7 @@ func (s *site) listenClaims() *claims {
 				continue
 			}
 			c.mu.Lock()
-			c.heard = append(c.heard, claim{lab.Now(), net.HardwareAddr(b[8:14]).String(), net.IP(b[14:18]).String(), [4]byte(b[14:18]) == [4]byte(b[24:28])})
+			c.heard = append(c.heard, claim{lab.Now(), net.HardwareAddr(b[8:14]).String(), net.IP(b[14:18]).String(), [4]byte(b[14:18]) == [4]byte(b[24:28]), b[7] == 2})
 			c.mu.Unlock()
 		}
 	})
