@@ -130,7 +130,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.owed[d.VIP], changed = true, true // of what was never bound, too
 		}
 		b.wanted[d.VIP] = d.Hold
-		if *old == d || !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
+		if *old == d || !stored && d.Hold {
 			continue
 		}
 		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
