@@ -255,9 +255,10 @@ func (m *Machine) commandDone(c *command) bool {
 			return true
 		}
 		return c.node.beat.Drained == (c.kind == CommandDrain)
-	case CommandFreeze, CommandThaw:
-		// A freeze that runs already is set anew: what is left tells which it is.
-		return c.node == m.self || (c.node.beat.Frozen-c.long).Abs() < commandTimeout
+	case CommandThaw:
+		return c.node == m.self || c.node.beat.Frozen == 0
+	case CommandFreeze:
+		return c.node == m.self || m.frozenAsAsked(c)
 	}
 	for i := range c.moves {
 		mv := &c.moves[i]
@@ -269,6 +270,14 @@ func (m *Machine) commandDone(c *command) bool {
 		}
 	}
 	return true
+}
+
+// frozenAsAsked tells the freeze that was asked for from one that ran before: it began
+// after the command did, and so it ends that much later.
+func (m *Machine) frozenAsAsked(c *command) bool {
+	left, asked := c.node.beat.Frozen, c.by.Add(-commandTimeout)
+	end := c.node.lastHeard.Add(left + m.cfg.Heartbeat) // at most: the two clocks may differ
+	return left > 0 && left <= c.long && end >= asked.Add(c.long)
 }
 
 func (m *Machine) whyCommandLate(c *command) string {
