@@ -105,7 +105,7 @@ func (v *vipTargets) take() {
 		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
 			v.startAs(l, w.epoch, w.told)
 		default: // what they said last stands for nothing any more
-			v.a.report(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+			go v.a.report(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
 		}
 	}
 }
