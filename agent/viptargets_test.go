@@ -37,3 +37,32 @@ func TestVIPTargetsGoneWhileTheQueueIsFull(t *testing.T) {
 		t.Errorf("told %+v, want that nothing is asked any more", got)
 	}
 }
+
+// TestVIPVerdictsInOrder: while one is on its way to the loop no other is come to, for
+// that could overtake it.
+func TestVIPVerdictsInOrder(t *testing.T) {
+	v, w := newVIPWatch(t, 1)
+	v.a.events = make(chan elect.Event)
+	told := func() sipcheck.Verdict {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return w.told
+	}
+	go v.hear(w, w.probers[0], sipcheck.Silent)
+	for deadline := time.Now().Add(20 * time.Second); told() != sipcheck.Silent; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a verdict is not heard")
+		}
+	}
+	go v.hear(w, w.probers[0], sipcheck.Up)
+	for end := time.Now().Add(100 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if told() != sipcheck.Silent {
+			t.Fatal("another verdict is on its way before the first one has arrived")
+		}
+	}
+	for _, up := range []bool{false, true} {
+		if got := <-v.a.events; got != (elect.Verified{VIP: vip1, Epoch: 7, OK: up, Standing: true}) {
+			t.Errorf("told %+v, want whether it answers: %t", got, up)
+		}
+	}
+}
