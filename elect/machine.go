@@ -216,7 +216,7 @@ func (m *Machine) take(ev Event) {
 		m.onKeepOver(e)
 	case Reconfigure:
 		m.reconfigure(e.Config)
-	case Tick, Unstored:
+	case Tick:
 	}
 }
 
