@@ -178,22 +178,23 @@ func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progr
 }
 
 // resumeCalls lets new calls in again where an agent before this one died while it
-// waited for a node's calls to end.
+// waited for a node's calls to end; not while a drain waits, which may have them paused.
 func (a *Agent) resumeCalls(ctx context.Context) error {
 	p := a.pbx()
-	if !a.hasPaused() {
-		return nil
-	}
-	for {
-		err := p.resume(ctx)
-		if err == nil || ctx.Err() != nil {
-			return nil
+	for a.hasPaused() {
+		if a.waitsOut.TryLock() {
+			err := p.resume(ctx)
+			a.waitsOut.Unlock()
+			if err == nil || ctx.Err() != nil {
+				return nil
+			}
+			a.recorder.warn("let new calls in again", err)
 		}
-		a.recorder.warn("let new calls in again", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(socketTimeout):
 		}
 	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -139,4 +140,46 @@ func TestDrainQuietlyInterrupted(t *testing.T) {
 			t.Errorf("ended with %v, paused %t; want %v", got.err, paused(), errEnded)
 		}
 	}
+}
+
+// TestResumedOnceNobodyWaits: what an agent before this one paused is not let in again
+// under the feet of a drain that waits.
+func TestResumedOnceNobodyWaits(t *testing.T) {
+	a, l := beside(t)
+	if err := os.WriteFile(a.pbx().mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 1)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			poke(asked)
+		}
+	}()
+	begin := func() (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.resumeCalls(ctx) }()
+		return func() { cancel(); <-ended }
+	}
+	a.waitsOut.Lock()
+	end := begin()
+	select {
+	case <-asked:
+		t.Error("FreeSWITCH is asked while a drain waits")
+	case <-time.After(100 * time.Millisecond):
+	}
+	end()
+	a.waitsOut.Unlock()
+	end = begin()
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Error("FreeSWITCH is not asked")
+	}
+	end()
 }
