@@ -36,6 +36,7 @@ type binder struct {
 	again             bool          // this round announces what is held already
 	view              *vip.View     // of a round that has many addresses to look after; else nil
 	applied           map[elect.VIPID]*applied
+	unsaid            map[netip.Addr]bool // whose first announcement waits for its turn; true: of a takeover
 	stale             map[netip.Addr]bool // whose connections are tracked still; off the fast path
 	flush             chan struct{}
 }
@@ -61,7 +62,7 @@ const unbindRetry = 100 * time.Millisecond
 func newBinder(a *Agent) *binder {
 	b := &binder{a: a, wake: make(chan struct{}, 1), repair: make(chan struct{}, 1),
 		devices: make(chan struct{}, 1), owed: map[elect.VIPID]bool{}, wanted: map[elect.VIPID]bool{},
-		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, stale: map[netip.Addr]bool{}, flush: make(chan struct{}, 1)}
+		fenced: map[netip.Addr]bool{}, applied: map[elect.VIPID]*applied{}, stale: map[netip.Addr]bool{}, unsaid: map[netip.Addr]bool{}, flush: make(chan struct{}, 1)}
 	b.takeNames()
 	for id, ap := range b.applied {
 		if ap.vip != nil {
@@ -189,6 +190,9 @@ func (b *binder) run(ctx context.Context) error {
 			next = b.apply(false)
 		case <-due:
 			next = b.apply(false)
+		case <-b.a.Announcer.Left():
+			b.said()
+			continue
 		}
 		alarm.Set(int64(next))
 	}
@@ -309,12 +313,13 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 		return
 	}
 	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
+	waits := false
 	if fresh || moved || b.again && !ap.survivor {
-		b.announce(ap, fresh || moved)
+		waits = b.announce(ap, fresh || moved, fresh)
 	}
 	if fresh {
 		if ap.vip != nil {
-			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce)
+			b.a.recorder.bound(ap.id, d.Epoch, bound, b.a.Now(), ap.vip.Announce && !waits)
 		}
 		b.forget(ap)
 		b.a.actions.bound(ap.id, d.Epoch)
@@ -334,38 +339,81 @@ func (b *binder) turn(ap *applied, survivor bool) {
 		ap.survivor = true
 	default:
 		ap.survivor = false
-		b.announce(ap, false)
+		b.announce(ap, false, false)
 	}
 }
 
 // announce tells the neighbours, and asks the router whether it has heard. What
-// they were told of here before can wait for what they were not.
-func (b *binder) announce(ap *applied, first bool) {
+// they were told of here before can wait for what they were not; and so that may
+// have to, for the operator's limit.
+func (b *binder) announce(ap *applied, first, took bool) (waits bool) {
 	if ap.vip == nil {
-		return
+		return false
 	}
-	defer b.a.watch.Hold(ap.address.IP, ap.survivor)
+	ip := ap.address.IP
+	defer b.a.watch.Hold(ip, ap.survivor)
 	if !ap.vip.Announce {
-		return
+		return false
 	}
 	if first {
-		if err := b.a.Announcer.Announce(ap.address.IP, ap.address.Interface); err != nil {
+		if err := b.a.Announcer.Announce(ip, ap.address.Interface); err != nil {
 			b.a.recorder.warn(fmt.Sprintf("announce %s", ap.name), err)
+		}
+		if waits = b.a.Announcer.Waits(ip); waits {
+			b.mu.Lock()
+			b.unsaid[ip] = took
+			b.mu.Unlock()
 		}
 	}
 	if ap.survivor {
-		return
+		return waits
 	}
-	b.a.Announcer.Start(ap.address.IP, ap.address.Interface)
+	b.a.Announcer.Start(ip, ap.address.Interface)
 	if !first {
-		b.a.Announcer.Again(ap.address.IP)
+		b.a.Announcer.Again(ip)
 	}
+	return waits
+}
+
+// said goes on with what had to wait for the first announcement of a VIP to leave
+// ([announce] limit): the router can know it only now, and so can the phones.
+func (b *binder) said() {
+	for _, ap := range b.applied {
+		ip := ap.address.IP
+		if ap.vip == nil || !b.isUnsaid(ip) || b.a.Announcer.Waits(ip) {
+			continue
+		}
+		b.mu.Lock()
+		took := b.unsaid[ip]
+		delete(b.unsaid, ip)
+		b.mu.Unlock()
+		if !ap.on || !b.a.Ends.Ahead(ip) {
+			continue
+		}
+		if took {
+			b.a.recorder.mark(ap.id, ap.epoch, "announced", b.a.Now())
+		}
+		b.a.watch.Hold(ip, ap.survivor)
+		b.a.phones.flushed(ip)
+	}
+}
+
+// isUnsaid reports whether a VIP's first announcement had to wait, and has not been
+// seen to leave.
+func (b *binder) isUnsaid(ip netip.Addr) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, unsaid := b.unsaid[ip]
+	return unsaid
 }
 
 // silence ends everything that speaks in a VIP's name by itself.
 func (b *binder) silence(ap *applied) {
 	b.a.watch.LetGo(ap.address.IP)
 	b.a.Announcer.Stop(ap.address.IP)
+	b.mu.Lock()
+	delete(b.unsaid, ap.address.IP)
+	b.mu.Unlock()
 }
 
 // release silences the announcer before the address goes, and the machine is
@@ -448,7 +496,9 @@ func (b *binder) flushStale() {
 		b.a.recorder.warn("flush connection tracking", err)
 	}
 	for _, ip := range ips {
-		b.a.phones.flushed(ip)
+		if !b.isUnsaid(ip) { // else once they can answer
+			b.a.phones.flushed(ip)
+		}
 	}
 }
 

@@ -18,10 +18,11 @@ import (
 // and FreeSWITCH's readiness. What they answer is the node's own word: it needs no
 // company, and makes it unfit like a refused port does.
 type checks struct {
-	a      *Agent
-	change chan struct{} // there are other items
-	mu     sync.Mutex    // guards items and what each says
-	items  []*check
+	a       *Agent
+	change  chan struct{} // there are other items
+	telling sync.Mutex    // the last word told is the last there is
+	mu      sync.Mutex    // guards items and what each says
+	items   []*check
 }
 
 // check is one question, asked again and again.
@@ -60,6 +61,12 @@ func (c *check) note(word, text string) bool {
 		c.bad, c.down = 0, false
 	}
 	return c.down != was
+}
+
+// agree takes a no that agrees with another node's.
+func (c *check) agree(text string) {
+	c.bad = max(c.bad, c.fall-1)
+	c.note(checkUnfit, text)
 }
 
 func newChecks(a *Agent) *checks {
@@ -155,7 +162,7 @@ func (x *checks) run(ctx context.Context) error {
 		for _, item := range x.now() {
 			all.Go(func() { x.repeat(c, item) })
 		}
-		x.a.probes.setUnready(len(x.unfit()) > 0)
+		x.tell()
 		select {
 		case <-ctx.Done():
 		case <-x.change:
@@ -164,6 +171,12 @@ func (x *checks) run(ctx context.Context) error {
 		all.Wait()
 	}
 	return nil
+}
+
+func (x *checks) tell() {
+	x.telling.Lock()
+	defer x.telling.Unlock()
+	x.a.probes.setUnready(len(x.unfit()) > 0)
 }
 
 func (x *checks) repeat(ctx context.Context, c *check) {
@@ -178,7 +191,7 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 		changed := c.note(word, text)
 		x.mu.Unlock()
 		if changed {
-			x.a.probes.setUnready(len(x.unfit()) > 0)
+			x.tell()
 		}
 		select {
 		case <-ctx.Done():
@@ -187,7 +200,8 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 	}
 }
 
-// fresh asks every question once more, now, all at the same time: one no is enough.
+// fresh asks every question once more, now, all at the same time. It is asked because
+// another node's checks say no: one no agrees with that, and counts as fall of them.
 func (x *checks) fresh(ctx context.Context) error {
 	items := x.now()
 	said := make([]string, len(items))
@@ -196,11 +210,15 @@ func (x *checks) fresh(ctx context.Context) error {
 		all.Go(func() {
 			if word, text := c.ask(ctx); word == checkUnfit {
 				said[i] = strings.TrimSuffix(c.name+": "+text, ": ")
+				x.mu.Lock()
+				c.agree(text)
+				x.mu.Unlock()
 			}
 		})
 	}
 	all.Wait()
 	if no := slices.DeleteFunc(said, func(s string) bool { return s == "" }); len(no) > 0 {
+		x.tell()
 		return errors.New("its own checks say no, too: " + strings.Join(no, "; "))
 	}
 	return nil

@@ -171,7 +171,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	case elect.MoveStarted, elect.MoveFailed, elect.ReleaseDue:
 		ev.From, ev.To = r.a.Self.Name, string(t.Successor)
 	case elect.HolderSeen:
-		r.a.timelines.held(t.VIP, t.Node, t.Epoch)
+		r.a.timelines.held(t)
 		ev.To = string(t.Node)
 		if t.Previous != t.Node { // after a restart it is where it was
 			ev.From = string(t.Previous)
@@ -350,7 +350,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	}
 	ev.Time = r.wall(zero)
 	ev.From, ev.To = string(t.Previous), r.a.Self.Name
-	ev.Text = t.Why.String()
+	ev.Text, ev.Lease = t.Why.String(), control.Millis(t.Lease)
 	if t.Cause == elect.CauseCrash && t.Noticed != 0 && t.Noticed < zero {
 		ev.Add("last heard", t.Noticed.Sub(zero))
 	}
@@ -366,7 +366,7 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	r.proofs.Delete(t.VIP)
 	ev.Add("lease", at.Sub(zero))
 	r.log(t, ev)
-	r.a.timelines.held(t.VIP, t.Node, t.Epoch)
+	r.a.timelines.held(t)
 	r.open[t.VIP] = &entry{id: r.a.Journal.Add(ev), epoch: t.Epoch, zero: zero, took: t}
 }
 

@@ -116,6 +116,7 @@ func (a *Agent) take(f File) error {
 	}
 	a.inForce.Store(&settled{f.Config, names, f.Roots, eventsocket.Client{Address: f.Config.FreeSWITCH.Address, Password: f.FreeSWITCHPassword}, f.Relay})
 	a.Announcer.SetRefresh(f.Config.Announce.Refresh)
+	a.Announcer.SetLimit(f.Config.Announce.Limit)
 	a.watch.Configure(Links(f.Config), f.Relay, Neighbours(f.Config, f.Self), f.Config.Announce.Refresh)
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
 	a.Runner.SetUserAgent(f.Config.SIP.UserAgent)

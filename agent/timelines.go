@@ -46,6 +46,7 @@ type hearsay struct {
 type tenure struct {
 	node  elect.Node
 	epoch elect.Epoch // the takeover's, or one that it was raised to since
+	lease time.Duration
 	took  elect.Epoch // the takeover's own, as it was told; 0: not yet
 	id    uint64      // in the journal
 	size  int
@@ -137,15 +138,15 @@ func (t *timelines) ended(of elect.Transition, zero elect.Instant, ev control.Ev
 	}
 }
 
-// held takes in who has been seen to take a VIP.
-func (t *timelines) held(vip elect.VIPID, node elect.Node, e elect.Epoch) {
+// held takes in who has been seen to take a VIP: an Acquired or a HolderSeen.
+func (t *timelines) held(seen elect.Transition) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := t.seen[vip]
-	if n := len(all); n > 0 && all[n-1].node == node && e <= all[n-1].epoch {
+	all := t.seen[seen.VIP]
+	if n := len(all); n > 0 && all[n-1].node == seen.Node && seen.Epoch <= all[n-1].epoch {
 		return // seen again
 	}
-	t.seen[vip] = append(slices.Clone(all[max(0, len(all)-maxTenures+1):]), tenure{node: node, epoch: e})
+	t.seen[seen.VIP] = append(slices.Clone(all[max(0, len(all)-maxTenures+1):]), tenure{node: seen.Node, epoch: seen.Epoch, lease: seen.Lease})
 }
 
 // take takes a message from the network and does not wait.
@@ -177,6 +178,7 @@ func (t *timelines) hear(h hearsay) {
 		return // known
 	}
 	ev := eventOf(h, l.name, time.Now())
+	ev.Lease = control.Millis(of.lease)
 	of.size = size
 	if of.took == 0 {
 		of.took, of.id = h.Epoch, t.a.Journal.Add(ev)

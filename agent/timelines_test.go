@@ -97,6 +97,28 @@ func TestTimelineOfAnother(t *testing.T) {
 	}
 }
 
+// TestTakeoverKeepsItsLease: that of the new holder when it took over, there and where it
+// is told, whatever file is in force later and at the one that is told.
+func TestTakeoverKeepsItsLease(t *testing.T) {
+	r, third := newRecording(t), newRecording(t)
+	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: 8, Vacant: r.now, Lease: 3 * time.Second}})
+	third.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: "pbx3", Epoch: 8, Lease: 3 * time.Second}})
+	r.complete(vip1, 8, "done")
+	r.settle()
+	third.settle()
+	third.a.timelines.hear(hearsay{"pbx3", (<-r.a.timelines.over).Timeline})
+	for i, of := range []*recording{r, third} {
+		if e := of.last(); e.Kind != control.Takeover || time.Duration(e.Lease) != 3*time.Second {
+			t.Errorf("recording %d: a lease of %v in %+v, want 3 s", i, e.Lease, e)
+		}
+	}
+	third.sees("pbx1", 9) // of a node that has not said how long its lease is
+	third.a.timelines.hear(hearsay{"pbx1", elect.Timeline{VIP: vip1, Epoch: 9, Outcome: "done", Marks: []elect.Mark{{Kind: elect.MarkNoticed}, {Kind: elect.MarkLease}}}})
+	if e := third.last(); e.Epoch != 9 || strings.Contains(lines(t, e), "lease_ms") {
+		t.Errorf("a lease that nobody told is in %s", lines(t, e))
+	}
+}
+
 // sees has a recording see another node hold vip1.
 func (r *recording) sees(node elect.Node, e elect.Epoch) {
 	r.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: node, Epoch: e}})

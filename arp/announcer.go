@@ -22,9 +22,14 @@ type Options struct {
 	// router forgets an entry. It must be positive.
 	Refresh time.Duration
 
-	// OnError, if set, hears each failure of a scheduled announcement. It is
-	// called on the schedule's own goroutine, must not wait, and may come just
-	// after Stop has returned.
+	// Limit is how many frames of ARP and neighbour discovery may leave by an
+	// interface in a second ([announce] limit), first announcements included: at
+	// least MinLimit. 0: those are never held back.
+	Limit int
+
+	// OnError, if set, hears each failure of an announcement that was scheduled or
+	// waited for its turn. It is called on the sender's own goroutine, must not
+	// wait or call the Announcer, and may come just after Stop has returned.
 	OnError func(error)
 
 	// May, if set, says whether addr may still be spoken for: its lease has not
@@ -53,6 +58,13 @@ type Announcer struct {
 	sent, errors atomic.Uint64
 	running      sync.WaitGroup
 
+	// pace is held while a first announcement that may have to wait is sent: who
+	// takes it out of its queue waits for it.
+	pace    sync.Mutex
+	queues  map[string]*queue
+	sendOne func(addr netip.Addr, ifname string, second bool) error
+	left    chan struct{}
+
 	mu        sync.Mutex // guards what is below; never held while sending
 	schedules map[netip.Addr]*schedule
 	closed    bool
@@ -64,6 +76,9 @@ func New(o Options) (*Announcer, error) {
 	if o.Refresh <= 0 {
 		return nil, fmt.Errorf("announce every %v: must be positive", o.Refresh)
 	}
+	if o.Limit != 0 && o.Limit < MinLimit {
+		return nil, fmt.Errorf("announce with %d frames a second: must be at least %d, or 0 for no limit", o.Limit, MinLimit)
+	}
 	s, err := openSocket()
 	if err != nil {
 		return nil, fmt.Errorf("open raw socket for ARP: %w", explain(err))
@@ -74,10 +89,13 @@ func New(o Options) (*Announcer, error) {
 		socket:    s,
 		limit:     newLimiter(),
 		allowed:   o.May,
+		queues:    make(map[string]*queue),
+		left:      make(chan struct{}, 1),
 		schedules: make(map[netip.Addr]*schedule),
 	}
 	a.SetRefresh(o.Refresh)
-	a.send = a.sendBoth
+	a.SetLimit(o.Limit)
+	a.send, a.sendOne = a.sendBoth, a.sendForm
 	return a, nil
 }
 
@@ -101,21 +119,30 @@ func (a *Announcer) Warm(ifname string) error {
 // Announce tells the neighbours on ifname at once that addr is here: ARP
 // request form and reply form, both broadcast. Call it right after binding,
 // then Start the rest. It takes some 10 µs per frame, never waits and is never
-// held back: phones have nobody until it has left.
+// held back: phones have nobody until it has left. With a limit it may leave later,
+// which Waits and Left tell.
 func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
-	if err := a.send(addr, ifname, true); err != nil {
+	var err error
+	if a.limit.paced() {
+		err = a.enqueue(addr, ifname)
+	} else {
+		err = a.send(addr, ifname, true)
+	}
+	if err != nil {
 		a.errors.Add(1)
 		return fmt.Errorf("announce %s on %s: %w", addr, ifname, explain(err))
 	}
 	return nil
 }
 
+var errNoAddress = errors.New("not an address")
+
 // sendBoth sends both forms, or for IPv6 the one there is. One form that fails
 // does not keep back the other. Only the first announcement of a tenure cannot
 // wait.
 func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 	if !addr.IsValid() {
-		return errors.New("not an address")
+		return errNoAddress
 	}
 	if !a.may(addr) {
 		return nil
@@ -142,6 +169,29 @@ func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 		request := announcement(operationRequest, mac, addr)
 		reply := announcement(operationReply, mac, addr)
 		return cmp.Or(a.transmit(fd, index, request[:]), a.transmit(fd, index, reply[:]))
+	})
+}
+
+// sendForm sends one form of an announcement alone.
+func (a *Announcer) sendForm(addr netip.Addr, ifname string, second bool) error {
+	return a.socket.with(func(fd int) error {
+		index, mac, err := look(fd, ifname)
+		if err != nil {
+			return err
+		}
+		if addr.Is6() {
+			f, err := advertisement(mac, addr)
+			if err == nil {
+				err = a.transmit(fd, index, f)
+			}
+			return err
+		}
+		operation := uint16(operationRequest)
+		if second {
+			operation = operationReply
+		}
+		f := announcement(operation, mac, addr)
+		return a.transmit(fd, index, f[:])
 	})
 }
 
@@ -172,6 +222,14 @@ func (h *heldBack) Error() string {
 	return fmt.Sprintf("held back for %v, so that no switch shuts the port", h.wait)
 }
 
+// failed counts and tells of an announcement that nobody waits for.
+func (a *Announcer) failed(addr netip.Addr, ifname string, err error) {
+	a.errors.Add(1)
+	if a.onError != nil {
+		a.onError(fmt.Errorf("announce %s on %s: %w", addr, ifname, explain(err)))
+	}
+}
+
 func (a *Announcer) may(addr netip.Addr) bool { return a.allowed == nil || a.allowed(addr) }
 
 // Stats reads the counters.
@@ -188,6 +246,7 @@ func (a *Announcer) Close() error {
 		delete(a.schedules, addr)
 	}
 	a.mu.Unlock()
+	a.clearQueues()
 	a.running.Wait()
 	if err := a.socket.close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("close raw socket for ARP: %w", err)

@@ -2,7 +2,6 @@ package arp
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"sync"
 	"time"
@@ -100,10 +99,11 @@ func (a *Announcer) Repeat(addr netip.Addr) {
 	}
 }
 
-// Stop ends the schedule of addr. Once it has returned, no scheduled
-// announcement is handed to the kernel any more: a holder that lets go calls it
-// before it unbinds and releases. It waits at most for one announcement under
-// way, tens of µs. An Announce of the caller's own is the caller's to not make.
+// Stop ends the schedule of addr, and forgets its first announcement where that
+// still waits. Once it has returned, neither is handed to the kernel any more: a
+// holder that lets go calls it before it unbinds and releases. It waits at most for
+// what is under way, tens of µs. An Announce of the caller's own is the caller's
+// to not make.
 func (a *Announcer) Stop(addr netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock() // until stopped: the promise holds for a second caller too
@@ -111,6 +111,9 @@ func (a *Announcer) Stop(addr netip.Addr) {
 		s.stop()
 		delete(a.schedules, addr)
 	}
+	a.pace.Lock()
+	defer a.pace.Unlock()
+	a.dequeue(addr)
 }
 
 func (s *schedule) stop() {
@@ -175,10 +178,7 @@ func (a *Announcer) sendScheduled(s *schedule) (stopped bool, err error) {
 	err = a.send(s.addr, s.ifname, false)
 	s.mu.Unlock()
 	if back := (*heldBack)(nil); err != nil && !errors.As(err, &back) {
-		a.errors.Add(1)
-		if a.onError != nil {
-			a.onError(fmt.Errorf("announce %s on %s: %w", s.addr, s.ifname, explain(err)))
-		}
+		a.failed(s.addr, s.ifname, err)
 	}
 	return false, err
 }

@@ -287,6 +287,7 @@ var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable}
 // Announce says how the network is kept informed (design §5.3).
 type Announce struct {
 	Refresh time.Duration // between announcements of a held VIP
+	Limit   int           `json:",omitzero"` // frames a second by one interface, first announcements included; 0: those never wait
 }
 
 // Control is the unix socket, and what people and Prometheus may read over TCP.

@@ -121,6 +121,8 @@ func invalid(c *Config) string {
 		return "lease"
 	case t.HoldDown < 0 || t.Settle < 0 || t.Stagger <= 0 || t.FailbackAfter < 0 || t.Exclude < 0 || c.Announce.Refresh <= 0:
 		return "a duration"
+	case c.Announce.Limit != 0 && c.Announce.Limit < minLimit:
+		return "limit"
 	case c.Fence != FenceAuto && c.Fence != FenceBPF && c.Fence != FenceLifetime && c.Fence != FenceNone:
 		return "fence"
 	case c.Survivor != SurvivorAuto && c.Survivor != SurvivorAlways && c.Survivor != SurvivorNever || t.SurvivorAfter <= 0:

@@ -193,7 +193,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		"notify.events": `["takeover"]`, "notify.mail": `["other@example.net"]`, "notify.http": `"http://other/"`, "notify.exec": `["/other"]`,
 		"mail.server": `"127.0.0.1:26"`, "mail.tls": `"none"`, "mail.user": "", "mail.password_file": "", "mail.from": `"a@b"`,
 		"role.action.retries": "2", "role.action.user": `"nobody"`, "role.action.on_failure": `"release"`, "role.action.when": `["crash"]`,
-		"announce.refresh": `"10s"`, "control.group": `"other"`, "control.listen": `"127.0.0.1:9480"`, "control.public": "true",
+		"announce.refresh": `"10s"`, "announce.limit": "10", "control.group": `"other"`, "control.listen": `"127.0.0.1:9480"`, "control.public": "true",
 	}
 	// These have no second value that is right in the reference itself.
 	elsewhere := map[string][2]string{

@@ -18,6 +18,8 @@ const (
 	maxProbes   = 1000             // fall and rise
 	maxTimeout  = 32 * time.Second // RFC 3261 17.1.2.2: a transaction ends after 64*T1
 	minRefresh  = time.Second      // a shorter one floods the segment
+	minLimit    = 5                // fewer leave no room beside first announcements (arp.MinLimit)
+	maxLimit    = 1000             // frames a second; more than 256 VIPs send at once
 	minSurvivor = 2 * time.Second  // fifteen questions take 1.5 s
 	minStagger  = time.Millisecond // at none, candidates of different rank collide
 	maxHeart    = maxLease / 2     // a lease is two heartbeats and more
@@ -225,7 +227,11 @@ func role(t *table) Role {
 
 func announce(t *table) Announce {
 	defer t.done()
-	return Announce{Refresh: t.duration("refresh", 30*time.Second, minRefresh, maxInterval)}
+	a := Announce{Refresh: t.duration("refresh", 30*time.Second, minRefresh, maxInterval), Limit: t.number("limit", 0, 0, maxLimit)}
+	if a.Limit > 0 && a.Limit < minLimit {
+		t.fail("limit", "limit = %d: fewer than %d frames a second leave no room for what repeats them; 10 suits a switch that shuts a port at 16, 0 is no limit", a.Limit, minLimit)
+	}
+	return a
 }
 
 func control(t *table) Control {

@@ -46,8 +46,9 @@ type Event struct {
 	Epoch    uint64 `json:"epoch,omitempty"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`
-	Reason   string `json:"reason,omitempty"` // the cause: boot, crash, sip, move ...
-	Text     string `json:"text,omitempty"`   // for people, one line
+	Reason   string `json:"reason,omitempty"`   // the cause: boot, crash, sip, move ...
+	Text     string `json:"text,omitempty"`     // for people, one line
+	Lease    Millis `json:"lease_ms,omitempty"` // of a takeover: the new holder's `lease` when it took over; 0: not known
 	Timeline []Mark `json:"timeline,omitempty"`
 	Outcome  string `json:"outcome,omitempty"` // of a takeover, "done" or what went wrong; empty while it goes on
 

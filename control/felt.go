@@ -37,8 +37,10 @@ func (e Event) felt() *Felt {
 	}
 	f := &Felt{Since: first, From: from}
 	if to, known := e.served(); known {
-		if proven, known := e.mark("router proven"); known {
-			to = max(to, proven) // phones are behind it
+		for _, name := range []string{"announced", "router proven"} { // phones are behind the router
+			if heard, known := e.mark(name); known {
+				to = max(to, heard)
+			}
 		}
 		f.To = &to
 	}

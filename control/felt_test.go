@@ -16,6 +16,8 @@ func TestFelt(t *testing.T) {
 		return e
 	}
 	all := []string{"noticed", "lease", "bound", "announced", "sip answered"}
+	late := event("move", "done", "noticed", "lease", "bound", "sip answered")
+	late.Add("announced", 4406*time.Millisecond) // its turn came then ([announce] limit)
 	for name, c := range map[string]struct {
 		event    Event
 		none     bool
@@ -26,6 +28,7 @@ func TestFelt(t *testing.T) {
 		"sip":                         {event("sip", "done", all...), false, "noticed", 0, 9},
 		"move":                        {event("move", "done", all...), false, "lease", 4, 9},
 		"router after SIP":            {event("move", "done", append(all, "router proven")...), false, "lease", 4, 12},
+		"announced late":              {late, false, "lease", 4, 4406},
 		"unverified":                  {event("move", "done", all[:4]...), false, "lease", 4, 6},
 		"a role":                      {event("move", "done", all[:2]...), false, "lease", 4, 4},
 		"goes on":                     {event("crash", "", "last heard", "noticed", "lease", "announced"), false, "last heard", -1000, -1},

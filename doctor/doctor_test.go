@@ -147,8 +147,8 @@ func TestJudgements(t *testing.T) {
 		"clock fast":               {spoil: func(f *Facts) { f.Drifts[0].PPM = -700 }, want: []string{"warning drift: -700 ppm"}},
 		"clock within the measure": {spoil: func(f *Facts) { f.Drifts[0].PPM, f.Drifts[0].Fine = 1100, 700 }},
 		"clock not told, IPv6": {spoil: func(f *Facts) {
-			f.Drifts[0].Err, f.Config.Node("pbx2").Address = errors.New("ICMPv6 has no timestamps"), netip.MustParseAddr("2001:db8::12")
-		}, want: []string{"warning drift: by its line clock neither may be steered by more than 500 ppm"}},
+			f.Drifts[0].Err, f.Config.Node("pbx2").Address = errors.New("no answer on TCP port 7946"), netip.MustParseAddr("2001:db8::12")
+		}, want: []string{"warning drift: start its agent and let TCP port 7946 pass between the nodes; or run sipalive doctor there too: by its line clock neither may be steered by more than 500 ppm"}},
 		"clock not told": {spoil: func(f *Facts) { f.Drifts[0].Err = errors.New("it answers no ICMP timestamp") }, want: []string{"warning drift: types 13 and 14"}},
 		"gossip blocked": {spoil: func(f *Facts) { f.Ports[0].TCP = errors.New("no answer") }, want: []string{"warning port: over TCP: no answer"}},
 		"deaf by UDP":    {spoil: func(f *Facts) { status(f).Nodes[1] = control.NodeStatus{Name: "pbx2"} }, want: []string{"error port: pbx2: port 7946 of 192.0.2.12: TCP is open, and no heartbeat"}},
@@ -348,7 +348,8 @@ func TestManyVIPsOnAPort(t *testing.T) {
 	} {
 		got := ""
 		for _, found := range crowded(sound(t, file3+c.text)) {
-			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") {
+			if got += found.Text; found.Level != Warning || !strings.Contains(found.Do, "`ip arp inspection limit rate 31`") ||
+				!strings.Contains(found.Do, "limit = 10 in [announce], under which the last VIP waits for 0s") {
 				t.Errorf("%+v", found)
 			}
 		}
@@ -356,8 +357,32 @@ func TestManyVIPsOnAPort(t *testing.T) {
 			t.Errorf("told %q, want %q", got, c.want)
 		}
 	}
+	limited := func(limit, n int) (text string) {
+		for _, found := range crowded(sound(t, file3+vips(n-1, "")+fmt.Sprintf("[announce]\nlimit = %d\n", limit))) {
+			text += fmt.Sprintf("%s: %s\n", found.Level, found.Text)
+		}
+		return text
+	}
+	last := "eth0: %d frames leave in a second ([announce] limit), so the last of its %d VIPs taken at once is announced after %s\n"
+	for _, c := range []struct {
+		limit, vips int
+		want        string
+	}{
+		{10, 8, ""},
+		{10, 10, ""},
+		{10, 11, "ok: " + fmt.Sprintf(last, 10, 11, "1.1s")},
+		{15, 64, "warning: " + fmt.Sprintf(last, 15, 64, "4.4s")},
+		{16, 8, "warning: eth0: a node that takes its 8 VIPs at once sends 16 ARP packets in that moment; a switch that inspects ARP shuts a port at 16 in a second (Cisco's default)\n"},
+	} {
+		if got := limited(c.limit, c.vips); got != c.want {
+			t.Errorf("limit %d, %d VIPs: told %q, want %q", c.limit, c.vips, got, c.want)
+		}
+	}
 	f := sound(t, file3+vips(7, ""))
 	if f.Self.Holder = false; len(crowded(f)) > 0 {
 		t.Error("a witness takes none")
+	}
+	if f.Config = nil; len(crowded(f)) > 0 {
+		t.Error("told of a file that could not be read")
 	}
 }

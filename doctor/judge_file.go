@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"sipalive/config"
 )
@@ -98,28 +99,58 @@ func interfaces(f *Facts) (out []Finding) {
 	return append(out, crowded(f)...)
 }
 
-// What leaves a node at once for each IPv4 VIP that it takes (design §5.3), and what a
-// switch that inspects ARP bears in a second, at Cisco's default.
+// What leaves a node at once for each IPv4 VIP that it takes (design §5.3), what a
+// switch that inspects ARP bears in a second, at Cisco's default, and the limit that
+// keeps below that with room for the kernel's own. The frames of a limit leave together, and
+// the next as many later as package arp's pacedWindow.
 const (
-	framesEach = 2
-	mostARP    = 15
+	framesEach   = 2
+	mostARP      = 15
+	goodLimit    = 10
+	limitPause   = 1100 * time.Millisecond
+	longestPause = 2 * time.Second // without a warning
 )
 
 // crowded: the last node standing takes every VIP at once.
 func crowded(f *Facts) (out []Finding) {
-	announced := map[string]int{}
+	arp, all := map[string]int{}, map[string]int{}
 	for _, v := range f.bindable() {
-		if v.Announce && v.Address.Is4() {
-			announced[f.InterfaceOf(v)]++
+		if v.Announce {
+			all[f.InterfaceOf(v)]++
+			if v.Address.Is4() {
+				arp[f.InterfaceOf(v)]++
+			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(announced)) {
-		if n := announced[name] * framesEach; n > mostARP {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		n := arp[name] * framesEach
+		if limit := f.Config.Announce.Limit; limit > 0 {
+			n = min(n, limit)
+			out = append(out, waiting(name, all[name], limit)...)
+		}
+		if n > mostARP {
 			out = append(out, warn(fmt.Sprintf("%s: a node that takes its %d VIPs at once sends %d ARP packets in that moment; a switch that inspects ARP shuts a port at %d in a second (Cisco's default)",
-				name, announced[name], n, mostARP+1), fmt.Sprintf("where yours does: `ip arp inspection limit rate %d`, or `ip arp inspection trust`, on every node's port; else nothing", n+mostARP)))
+				name, arp[name], n, mostARP+1), fmt.Sprintf("where yours does: `ip arp inspection limit rate %d`, or `ip arp inspection trust`, on every node's port; or limit = %d in [announce], under which the last VIP waits for %v; else nothing",
+				n+mostARP, goodLimit, lastAfter(all[name], goodLimit))))
 		}
 	}
 	return out
+}
+
+// lastAfter is how long the last of n VIPs taken at once waits under a limit.
+func lastAfter(n, limit int) time.Duration { return time.Duration((n-1)/limit) * limitPause }
+
+// waiting tells what a limit costs.
+func waiting(name string, n, limit int) []Finding {
+	after := lastAfter(n, limit)
+	if after == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%s: %d frames leave in a second ([announce] limit), so the last of its %d VIPs taken at once is announced after %s", name, limit, n, after)
+	if after < longestPause {
+		return []Finding{fine(text)}
+	}
+	return []Finding{warn(text, "nobody reaches that VIP for so long; better `ip arp inspection trust`, or a higher rate, on every node's port and a higher limit or none here; else nothing")}
 }
 
 // addresses: a VIP in no subnet of its interface is reached only by a route.

@@ -121,11 +121,11 @@ func realtime(f *Facts) []Finding {
 // ClockBound is the most that two clocks may drift apart, in ppm: 0.1 %.
 const ClockBound = 1000
 
-// otherwise is what to do about a clock that was not compared. Over IPv6 nothing does
-// it, and this is said for as long as the nodes' addresses are of IPv6.
+// otherwise is what to do about a clock that was not compared.
 func (f *Facts) otherwise(d Drift) string {
 	if n := f.Config.Node(d.Node); n != nil && n.Address.Is6() {
-		return fmt.Sprintf("run sipalive doctor there too: by its line clock neither may be steered by more than %d ppm", ClockBound/2)
+		return fmt.Sprintf("start its agent and let TCP port %d pass between the nodes; or run sipalive doctor there too: by its line clock neither may be steered by more than %d ppm",
+			f.Config.Port, ClockBound/2)
 	}
 	return "let ICMP timestamps (types 13 and 14) pass between the nodes"
 }

@@ -116,7 +116,7 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 	}
 	if c.by != p || h.Epoch < c.hold.Epoch {
 		c.since = m.now.Add(-h.Age)
-		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.claims(), Previous: v.lastHeld, Cause: h.Cause, Why: h.Why})
+		m.tell(Transition{Kind: HolderSeen, VIP: v.ID, Node: p.Name, Epoch: h.claims(), Previous: v.lastHeld, Cause: h.Cause, Why: h.Why, Lease: p.beat.Lease})
 	}
 	c.by, c.hold, c.heard = p, h, m.now
 	v.told, v.passing, v.lastHeld, v.lastCause, v.noticed = false, "", p.Name, CauseNone, 0

@@ -26,7 +26,8 @@ type bench struct {
 	durable *elect.Durable
 	granted []elect.GrantEnd // what the runtime directory has beside the record
 	last    elect.Effects
-	highest elect.Epoch // that the others tell of
+	facts   []elect.Transition // all of them
+	highest elect.Epoch        // that the others tell of
 }
 
 func benchConfig() elect.Config {
@@ -61,6 +62,7 @@ func (b *bench) pass(d time.Duration) {
 
 func (b *bench) step(ev elect.Event) elect.Effects {
 	b.last = b.m.Step(b.now, ev)
+	b.facts = append(b.facts, b.last.Transitions...)
 	if b.last.Runtime != nil {
 		b.runtime = b.last.Runtime
 	}

@@ -295,6 +295,7 @@ type Transition struct {
 	// Vacant is when the VIP was seen to be free to take: the end of the old
 	// holder's lease, or the successor's ready.
 	Vacant Instant
+	Lease  time.Duration // Acquired, HolderSeen: for how long the holder is granted one; 0: it has not said
 	Text   string
 }
 

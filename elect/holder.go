@@ -18,7 +18,7 @@ func (m *Machine) acquire(v *vip, end Instant) {
 		v.excluded = 0 // an operator wants it here all the same
 	}
 	m.tell(Transition{Kind: Acquired, VIP: v.ID, Node: m.self.Name, Epoch: v.epoch, Previous: v.previous,
-		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince})
+		Cause: v.cause, Why: v.why, Noticed: v.noticed, Vacant: v.freeSince, Lease: m.cfg.Lease})
 	v.seenHeld, v.told, v.passing = true, false, ""
 	v.lastHeld, v.lastCause, v.noticed = m.self.Name, CauseNone, 0
 	m.dropClaim(v)

@@ -326,7 +326,7 @@ func (s *script) host(f []string) bool {
 	case "blind": // a b on: a does not hear b's PBX
 		n().SetBlind(s.node(f[2]), on())
 	case "sees": // a b suspect: what a concludes of b's PBX, by hand
-		n().See(s.node(f[2]), map[string]elect.SIPState{"suspect": elect.SIPSuspect, "silent": elect.SIPSilent, "up": elect.SIPUp}[f[3]])
+		n().See(s.node(f[2]), map[string]elect.SIPState{"suspect": elect.SIPSuspect, "silent": elect.SIPSilent, "unready": elect.SIPUnready, "up": elect.SIPUp}[f[3]])
 	default:
 		return false
 	}

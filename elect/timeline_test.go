@@ -52,3 +52,20 @@ func TestMicros(t *testing.T) {
 		t.Errorf("1500 us are %v", d)
 	}
 }
+
+// A takeover's transition has the new holder's lease: what a's heartbeats say, and b's
+// own once it takes vip1 over.
+func TestTransitionsSayWhoseLease(t *testing.T) {
+	b := newBench(t)
+	b.facts = nil
+	file := elect.Lists{File: abc, Active: abc}
+	b.hear("a", 31, elect.Heartbeat{Lists: file, Lease: 3 * time.Second, SIP: elect.SIPUp, Holds: []elect.Hold{{VIP: vip1, Epoch: 7}}})
+	b.own(t)
+	leases := map[elect.TransitionKind]time.Duration{}
+	for _, tr := range b.facts {
+		leases[tr.Kind] = tr.Lease
+	}
+	if a, own := leases[elect.HolderSeen], leases[elect.Acquired]; a != 3*time.Second || own != benchConfig().Lease {
+		t.Errorf("a took it under a lease of %v, b under %v; want 3 s and 1 s", a, own)
+	}
+}

@@ -111,7 +111,7 @@ func (m *Machine) yield(v *vip, p *peer) {
 // other node is fit (§4.3, §4.7). One that is doubted by all would be called unfit
 // next, and is none.
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
+	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) || m.stillServes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {
@@ -120,6 +120,14 @@ func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 		}
 	}
 	return false
+}
+
+// stillServes: the holder's own checks alone speak against it. Its PBX answers, and
+// the holder hands over as soon as somebody whose own checks say yes is ready (§4.7).
+func (m *Machine) stillServes(v *vip, holder *peer) bool {
+	g := v.grant
+	return g != nil && g.Holder == holder.Name && g.Instance == holder.instance && m.now < g.until &&
+		m.verdict(holder, holder) == SIPUnready && m.observers(holder).doubted == 0
 }
 
 // applyRelease changes our grant if it is the released one, and reports

@@ -2,7 +2,7 @@ package keepalived
 
 // Why something of the file has no equivalent, by its keyword.
 
-const announcements = "announcements go out at once, after 0.1, 1.1, 2.2 and 4.4 s, and every announce.refresh; only that one can be set"
+const announcements = "announcements go out at once, after 0.1, 1.1, 2.2 and 4.4 s, and every announce.refresh; that one can be set, and announce.limit, how many frames leave in a second"
 
 const noPriorities = "there are no priorities to add it to: a node whose check fails is unfit and hands its VIPs over"
 

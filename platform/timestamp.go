@@ -35,21 +35,19 @@ const (
 // errNoStamp: Linux answers timestamps unless a firewall drops them.
 var errNoStamp = errors.New("it answers no ICMP timestamp")
 
-// MeasureClock asks a machine for its time of day twice, `over` apart, by ICMP
-// timestamps (RFC 792), and compares what went by there with CLOCK_BOOTTIME here. A
-// clock that is set meanwhile shows as a large rate. IPv4 only; needs CAP_NET_RAW.
-func MeasureClock(ctx context.Context, from, of netip.Addr, over time.Duration) (ClockRate, error) {
-	if !of.Is4() {
-		return ClockRate{}, errors.New("ICMPv6 has no timestamps")
-	}
-	conn, err := net.ListenIP("ip4:icmp", &net.IPAddr{IP: from.AsSlice()})
+// MeasureClock asks a machine for its clock twice, `over` apart, and compares what went
+// by there with CLOCK_BOOTTIME here. Over IPv4 it asks for the time of day, by ICMP
+// timestamps (RFC 792): a clock that is set meanwhile shows as a large rate. ICMPv6 has
+// none, so over IPv6 it takes TCP's from a port that is open there: see tcpStamps. Needs
+// CAP_NET_RAW.
+func MeasureClock(ctx context.Context, from netip.Addr, of netip.AddrPort, over time.Duration) (ClockRate, error) {
+	c, err := openClock(from, of)
 	if err != nil {
-		return ClockRate{}, fmt.Errorf("ask %s for its time: %w (needs CAP_NET_RAW)", of, err)
+		return ClockRate{}, fmt.Errorf("ask %s for its time: %w (needs CAP_NET_RAW)", of.Addr(), err)
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	s := stamps{conn: conn, of: of, id: int(BootNow() & math.MaxUint16)}
-	first, err := s.burst()
+	defer c.close()
+	defer context.AfterFunc(ctx, c.close)()
+	first, err := burst(c)
 	if err != nil {
 		return ClockRate{}, err
 	}
@@ -58,11 +56,35 @@ func MeasureClock(ctx context.Context, from, of netip.Addr, over time.Duration) 
 	case <-ctx.Done():
 		return ClockRate{}, context.Cause(ctx)
 	}
-	second, err := s.burst()
+	second, err := burst(c)
 	if err != nil {
 		return ClockRate{}, err
 	}
-	return rate(first, second), nil
+	r := rate(first, second)
+	if of.Addr().Is6() && math.Abs(r.PPM) > oddRate {
+		return ClockRate{}, errOddTCPStamp
+	}
+	return r, nil
+}
+
+// remoteClock is another machine's, as it answers.
+type remoteClock interface {
+	// ask asks once: at some moment between sent and got, on the boot clock here, the
+	// other one showed millis. No answer within stampTimeout is os.ErrDeadlineExceeded.
+	ask() (sent, got, millis int64, err error)
+	silent() error // what it means that nothing answers
+	close()        // more than once, too
+}
+
+func openClock(from netip.Addr, of netip.AddrPort) (remoteClock, error) {
+	if of.Addr().Is6() {
+		return openTCPStamps(from, of)
+	}
+	conn, err := net.ListenIP("ip4:icmp", &net.IPAddr{IP: from.AsSlice()})
+	if err != nil {
+		return nil, err
+	}
+	return &stamps{conn: conn, of: of.Addr(), id: int(BootNow() & math.MaxUint16)}, nil
 }
 
 // bounds are what the other clock is ahead of this one, in ns, and when that was
@@ -102,14 +124,18 @@ type stamps struct {
 	started bool
 }
 
-func (s *stamps) burst() (b bounds, err error) {
+func (s *stamps) silent() error { return errNoStamp }
+
+func (s *stamps) close() { s.conn.Close() }
+
+func burst(c remoteClock) (b bounds, err error) {
 	misses := 0
 	for range stampsPerBurst {
-		sent, got, millis, err := s.ask()
+		sent, got, millis, err := c.ask()
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			if misses++; misses == stampMisses {
-				return b, errNoStamp
+				return b, c.silent()
 			}
 			continue
 		case err != nil:

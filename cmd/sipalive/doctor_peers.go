@@ -105,7 +105,7 @@ func findDrifts(ctx context.Context, c *config.Config, self *config.Node) []doct
 	for i := range found {
 		d := &found[i]
 		all.Go(func() {
-			m, err := platform.MeasureClock(ctx, self.Address, c.Node(d.Node).Address, driftOver)
+			m, err := platform.MeasureClock(ctx, self.Address, netip.AddrPortFrom(c.Node(d.Node).Address, c.Port), driftOver)
 			d.PPM, d.Fine, d.Err = m.PPM, m.Within, err
 		})
 	}

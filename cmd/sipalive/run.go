@@ -227,7 +227,7 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 		return nil, err
 	}
 	p.Ends = agent.NewLeaseEnds(p.Now)
-	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, May: p.Ends.Ahead, OnError: func(err error) {
+	p.Announcer, err = arp.New(arp.Options{Refresh: p.Config.Announce.Refresh, Limit: p.Config.Announce.Limit, May: p.Ends.Ahead, OnError: func(err error) {
 		log.Warn("announce", "node", p.Self.Name, "err", err)
 	}})
 	if err != nil {

@@ -137,19 +137,21 @@ function feltBy(e) {
   }[e.felt.since] ?? took + " from when that was noticed; before, too, where a PBX hung (up to fall intervals and a timeout).");
 }
 
-function takeover(e, leaseTime) {
+function takeover(e) {
   const marks = e.timeline ?? [];
   const ends = marks.map((m) => m.at_ms + (m.took_ms ?? 0));
   const first = Math.min(0, ...marks.map((m) => m.at_ms)), last = Math.max(0, ...ends);
   const trouble = e.outcome && e.outcome !== "done", failed = marks.filter((m) => m.ok === false).length;
 
-  // Beside the lease: what it cost, on the lease's own scale.
+  // What it cost, beside the lease it happened under: today's may be another one. Where
+  // that is not known none is drawn.
+  const leaseTime = e.lease_ms ?? 0;
   const heard = e.felt ? Math.min(0, e.felt.from_ms) : first;
   const felt = e.felt ? { from: e.felt.from_ms, to: e.felt.to_ms ?? last } : null;
   const wide = new Scale(heard, Math.max(heard + leaseTime, last));
   const beside = [
-    el("div", { className: "head" }, "beside the lease"),
-    ...wide.row("lease", ms(leaseTime), wide.bar(heard, heard + leaseTime, "lease"), "whole lease"),
+    el("div", { className: "head" }, leaseTime ? "beside the lease" : "as a whole"),
+    ...(leaseTime ? wide.row("lease", ms(leaseTime), wide.bar(heard, heard + leaseTime, "lease"), "whole lease") : []),
     ...wide.row("takeover", ms(last), wide.bar(0, last, trouble ? "failed" : ""), "whole takeover"),
     ...(felt ? wide.row("phone: silence", ms(felt.to - felt.from), wide.bar(felt.from, felt.to, e.felt.to_ms === undefined ? "phone open" : "phone"), "whole silence") : []),
   ];
@@ -204,8 +206,7 @@ function show(doc) {
     events.clear();
     for (const e of [...takeovers, ...others]) events.set(e.id, e);
   }
-  draw("takeovers", { lease: st.lease_ms ?? 0, list: takeovers },
-    ({ lease, list }) => list.length ? list.map((e) => takeover(e, lease)) : [el("p", { className: "faint" }, "none since its agent started")]);
+  draw("takeovers", takeovers, (list) => list.length ? list.map(takeover) : [el("p", { className: "faint" }, "none since its agent started")]);
   draw("events", others, (list) => list.map(event));
 }
 

@@ -51,14 +51,12 @@ func watch(s *site, i int) *watcher {
 
 // packetSocket hears every frame of the node, both ways, with the kernel's time.
 func packetSocket() (int, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(be16(unix.ETH_P_ALL)))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_ALL)))
 	if err != nil {
 		return -1, err
 	}
 	return fd, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
 }
-
-func be16(v uint16) uint16 { return v<<8 | v>>8 }
 
 func addressSocket() (int, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)

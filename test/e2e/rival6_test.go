@@ -34,8 +34,8 @@ func (s *site) alien(t *testing.T) *alien {
 		if err != nil {
 			return err
 		}
-		const ipv6 = unix.ETH_P_IPV6>>8 | unix.ETH_P_IPV6&0xff<<8
-		if a.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, ipv6); err != nil {
+		ipv6 := lab.NetworkOrder(unix.ETH_P_IPV6)
+		if a.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(ipv6)); err != nil {
 			return err
 		}
 		// Past pbx1's own fence, which would not let it.

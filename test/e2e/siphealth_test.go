@@ -298,11 +298,11 @@ func (s *site) boundAt(t *testing.T, vip int, node string, since time.Duration) 
 // nothing.
 func TestChecks(t *testing.T) {
 	dir := t.TempDir()
-	say := func(t *testing.T, code string, nodes ...string) {
+	script := func(t *testing.T, text string, nodes ...string) {
 		t.Helper()
 		for _, n := range nodes {
 			path := filepath.Join(dir, n)
-			if err := os.WriteFile(path+".new", []byte("echo database says "+code+"; exit "+code+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(path+".new", []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Rename(path+".new", path); err != nil {
@@ -310,10 +310,14 @@ func TestChecks(t *testing.T) {
 			}
 		}
 	}
+	say := func(t *testing.T, code string, nodes ...string) {
+		t.Helper()
+		script(t, "echo database says "+code+"; exit "+code+"\n", nodes...)
+	}
 	all := []string{"pbx1", "pbx2", "pbx3"}
 	say(t, "0", all...)
 	s := start(t, cluster.Options{TOML: calm + fmt.Sprintf(
-		"[[check]]\nname = \"database\"\nexec = [\"/bin/sh\", \"-c\", \". %s/$SIPALIVE_NODE\"]\ninterval = \"500ms\"\ntimeout = \"500ms\"\nfall = 2\n", dir)})
+		"[[check]]\nname = \"database\"\nexec = [\"/bin/sh\", \"-c\", \". %s/$SIPALIVE_NODE\"]\ninterval = \"1600ms\"\ntimeout = \"1600ms\"\nfall = 2\n", dir)})
 	s.scene(t, "a warning", moves{0, 0}, func(t *testing.T, _ time.Duration) {
 		say(t, "1", "pbx1")
 		s.status(t, 0, "the warning", func(st control.Status) bool {
@@ -334,8 +338,12 @@ func TestChecks(t *testing.T) {
 		say(t, "0", "pbx1")
 	})
 	s.scene(t, "unfit everywhere", moves{0, 0}, func(t *testing.T, _ time.Duration) {
-		// Each node asks at its own moments: who is asked to take over asks anew.
-		say(t, "2", all...)
+		// Each node asks at its own moments: who is asked to take over asks anew. However
+		// long that takes, here longer than a lease, the holder holds. Its second no is
+		// the last moment at which the others' answers were good.
+		once, twice := filepath.Join(dir, "once"), filepath.Join(dir, "twice")
+		script(t, fmt.Sprintf("[ -e %s ] && touch %s; touch %s; exit 2\n", once, twice, once), "pbx1")
+		script(t, fmt.Sprintf("[ -e %s ] || exit 0; sleep 1.2; exit 2\n", twice), "pbx2", "pbx3")
 		for i := range s.Nodes() {
 			s.status(t, i, "nobody fit", func(st control.Status) bool { return st.AllUnfit })
 		}

@@ -11,27 +11,48 @@ import (
 
 var policy = regexp.MustCompile(`(?ms)^CPUSchedulingPolicy=rr$.*^CPUSchedulingPriority=(\d+)$.*^LimitRTTIME=(\d+)s:(\d+)s$`)
 
+var oomScore = regexp.MustCompile(`(?m)^OOMScoreAdjust=(-?\d+)$`)
+
 // Policy is the realtime policy that the shipped unit starts the agent with: its
 // priority, and a command that starts a program with it and its limit.
 func Policy() (priority int, command []string, err error) {
+	m, err := setting(policy, "a realtime policy with a limit")
+	if err != nil {
+		return 0, nil, err
+	}
+	priority, err = strconv.Atoi(m[1])
+	return priority, []string{"prlimit", fmt.Sprintf("--rttime=%s000000:%s000000", m[2], m[3]), "chrt", "-r", m[1]}, err
+}
+
+// OOMScore is what the shipped unit has the kernel add to the agent's score, by
+// which it chooses whom to kill for want of memory.
+func OOMScore() (int, error) {
+	m, err := setting(oomScore, "an OOM score")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(m[1])
+}
+
+// setting finds what a pattern picks in the shipped unit.
+func setting(pattern *regexp.Regexp, what string) ([]string, error) {
 	root, err := os.Getwd()
 	for ; err == nil; root = filepath.Dir(root) {
 		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
 			break
 		}
 		if root == filepath.Dir(root) {
-			return 0, nil, errors.New("find the unit: no go.mod above the working directory")
+			return nil, errors.New("find the unit: no go.mod above the working directory")
 		}
 	}
 	unit := filepath.Join(root, "dist", "systemd", "sipalive.service")
 	text, err := os.ReadFile(unit)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
-	m := policy.FindSubmatch(text)
+	m := pattern.FindStringSubmatch(string(text))
 	if m == nil {
-		return 0, nil, fmt.Errorf("%s sets no realtime policy with a limit", unit)
+		return nil, fmt.Errorf("%s does not set %s", unit, what)
 	}
-	priority, err = strconv.Atoi(string(m[1]))
-	return priority, []string{"prlimit", fmt.Sprintf("--rttime=%s000000:%s000000", m[2], m[3]), "chrt", "-r", string(m[1])}, err
+	return m, nil
 }

@@ -101,10 +101,10 @@ func (s *site) asker() *asker {
 
 func rawSocket(t testing.TB, index int, protocol uint16) int {
 	t.Helper()
-	swapped := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
+	swapped := half(protocol)
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(swapped))
 	must(t, err)
-	must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: swapped, Ifindex: index}))
+	must(t, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(swapped), Ifindex: index}))
 	t.Cleanup(func() { unix.Close(fd) })
 	return fd
 }

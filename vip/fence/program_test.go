@@ -210,33 +210,3 @@ func BenchmarkSet(b *testing.B) {
 		}
 	}
 }
-
-// BenchmarkPacket is the cost of the fence for one packet, as the kernel itself
-// measures it; subtract the first line, a program that does nothing.
-func BenchmarkPacket(b *testing.B) {
-	f := loadOnly(b, vip, vip6)
-	must(b, f.Set(vip6, 1<<62))
-	empty, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "MIT", Instructions: emptyProgram()})
-	must(b, err)
-	defer empty.Close()
-	for _, c := range []struct {
-		name  string
-		p     *ebpf.Program
-		frame []byte
-	}{
-		{"nothing", empty, etherFrame(kindIPv4, ipv4Packet(peer, node, 160))},
-		{"IPv4 of another", f.programs[ethernet][ingress].Program, etherFrame(kindIPv4, ipv4Packet(peer, node, 160))},
-		{"IPv6 of another", f.programs[ethernet][ingress].Program, etherFrame(kindIPv6, ipv6Packet(17, peer6, node6, make([]byte, 160)))},
-		{"IPv6 of a VIP held", f.programs[ethernet][ingress].Program, etherFrame(kindIPv6, ipv6Packet(17, peer6, vip6, make([]byte, 160)))},
-		{"IPv4 of a VIP not held", f.programs[ethernet][ingress].Program, etherFrame(kindIPv4, ipv4Packet(peer, vip, 160))},
-		{"ARP of another", f.programs[ethernet][ingress].Program, etherFrame(kindARP, arpPacket(1, peer, node))},
-		{"neither", f.programs[ethernet][ingress].Program, etherFrame(0x88cc, make([]byte, 160))},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			_, took, err := c.p.Benchmark(c.frame, b.N, nil)
-			must(b, err)
-			b.ReportMetric(float64(took.Nanoseconds()), "ns/packet")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
-}

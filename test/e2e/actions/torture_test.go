@@ -264,7 +264,7 @@ func (s *site) observeBeats(node int) *beatObserver {
 	s.t.Helper()
 	o := &beatObserver{t: s.t, at: map[[4]byte][]time.Duration{}, done: make(chan struct{})}
 	s.must(s.Node(node).Do(func() (err error) {
-		o.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_IP)))
+		o.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_IP)))
 		return err
 	}))
 	s.must(unix.SetsockoptInt(o.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)) // the kernel's time: this test may be late
@@ -273,8 +273,6 @@ func (s *site) observeBeats(node int) *beatObserver {
 	go o.run()
 	return o
 }
-
-func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 func (o *beatObserver) run() {
 	packet, control := make([]byte, 128), make([]byte, 256)

@@ -3,6 +3,7 @@ package fence
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,16 +13,20 @@ import (
 
 	"sipalive/test/cluster"
 	"sipalive/test/lab"
+	"sipalive/test/shipped"
 )
 
-// memoryGroup makes a control group that may use so many bytes, and removes it
-// when those in it have ended.
-func memoryGroup(t *testing.T, limit int) (dir, events string) {
+// memoryGroup is a control group that may use so much memory and no swap.
+type memoryGroup struct{ dir, events string }
+
+// newMemoryGroup makes one, and removes it when those in it have ended.
+func newMemoryGroup(t *testing.T, limit int64) memoryGroup {
 	t.Helper()
-	name := fmt.Sprintf("sipa-oom-%d", os.Getpid())
-	dir, file, events := filepath.Join("/sys/fs/cgroup/memory", name), "memory.limit_in_bytes", "memory.oom_control"
+	dir := filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("sipa-oom-%d", os.Getpid()))
+	most, swap, events := "memory.limit_in_bytes", "memory.swappiness", "memory.oom_control"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2
-		dir, file, events = filepath.Join("/sys/fs/cgroup", name), "memory.max", "memory.events"
+		dir = filepath.Join("/sys/fs/cgroup", filepath.Base(dir))
+		most, swap, events = "memory.max", "memory.swap.max", "memory.events"
 		must(t, os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0o644))
 	}
 	must(t, os.Mkdir(dir, 0o755))
@@ -35,40 +40,127 @@ func memoryGroup(t *testing.T, limit int) (dir, events string) {
 			}
 		}
 	})
-	must(t, os.WriteFile(filepath.Join(dir, file), fmt.Append(nil, limit), 0o644))
-	return dir, filepath.Join(dir, events)
+	must(t, os.WriteFile(filepath.Join(dir, most), fmt.Append(nil, limit), 0))
+	if err := os.WriteFile(filepath.Join(dir, swap), []byte("0"), 0); !errors.Is(err, fs.ErrNotExist) { // a kernel without swap
+		must(t, err)
+	}
+	return memoryGroup{dir, filepath.Join(dir, events)}
 }
 
-// oomKills counts whom the kernel has killed in a group for want of memory.
-func oomKills(t *testing.T, events string) int { t.Helper(); return counted(t, events, "oom_kill") }
+// kills counts whom the kernel has killed in the group for want of memory.
+func (g memoryGroup) kills(t *testing.T) int { t.Helper(); return counted(t, g.events, "oom_kill") }
 
-// The kernel kills the holder's agent for want of memory, in a group that it
-// shares with somebody greedy and where its score does not spare it. Nobody
-// starts it again.
-func TestOOMKilledAgent(t *testing.T) {
-	dir, events := memoryGroup(t, 64<<20)
+// greedy joins the group with a score, and takes all of its memory until the kernel
+// ends somebody there.
+func (s *site) greedy(g memoryGroup, score int) *lab.Process {
+	s.t.Helper()
+	p, err := s.Phone().Start(lab.Spec{Name: "greedy", Path: "sh", Args: []string{"-c", fmt.Sprintf(
+		"echo %d >/proc/$$/oom_score_adj && echo $$ >%s/cgroup.procs && exec dd if=/dev/zero of=/dev/null bs=1G count=1", score, g.dir)}})
+	must(s.t, err)
+	return p
+}
+
+// setScore sets what the kernel adds to an agent's own when it looks for a victim.
+func setScore(agent *lab.Process, score int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Pid), fmt.Append(nil, score), 0)
+}
+
+// score gives the agent the unit's, and returns the ordinary one. Only who has
+// CAP_SYS_RESOURCE may lower a score; without it both are higher by as much: what
+// the kernel compares is the difference.
+func (s *site) score() (ordinary int) {
+	s.t.Helper()
+	units, err := shipped.OOMScore()
+	must(s.t, err)
+	err = setScore(s.Agent(0), units)
+	if errors.Is(err, fs.ErrPermission) {
+		ordinary = -units
+		err = setScore(s.Agent(0), 0)
+	}
+	must(s.t, err)
+	s.t.Logf("the agent's score is %d, an ordinary one %d", units+ordinary, ordinary)
+	return ordinary
+}
+
+// slain: ended by SIGKILL.
+func slain(err error) bool {
+	exit, is := errors.AsType[*exec.ExitError](err)
+	return is && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+}
+
+// The holder's agent in a group that it shares with somebody greedy. The kernel kills
+// whoever has most pages in memory, once it has added the score times a thousandth of
+// the group's limit, in whole pages (mm/oom_kill.c, oom_badness, Linux 6.18). The
+// limit is less than what the agent has in memory from before it joined, which does
+// not count in the group: so whoever is greedy there stays smaller than the agent, and
+// the score alone decides. The unit's makes the agent the smaller one by far.
+func TestOutOfMemory(t *testing.T) {
 	s := start(t, "")
 	agent := s.Agent(0)
-	must(t, os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Pid), []byte("1000"), 0))
-	must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
-	_, err := s.Phone().Start(lab.Spec{Name: "greedy", Path: "sh",
-		Args: []string{"-c", "echo $$ > " + filepath.Join(dir, "cgroup.procs") + "; exec tail -c 1000000000 /dev/zero"}})
+	used, err := agent.Usage()
 	must(t, err)
+	thousand := int64(1000 * os.Getpagesize())
+	limit := (used.Resident/thousand - 1) * thousand // less by 4 to 8 MB; one of 3999 pages has a thousandth of 3
+	group := newMemoryGroup(t, limit)
+	must(t, os.WriteFile(filepath.Join(group.dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
+	t.Logf("the agent has %.1f MB in memory, the group room for %.1f", float64(used.Resident)/1e6, float64(limit)/1e6)
+	ordinary := s.score()
+	s.spared(group, ordinary)
+	s.notSpared(group, ordinary)
+}
+
+// spared: an agent with the unit's score outlives whoever is greedy beside it, and
+// holds what it held. A machine that stood still may cost it a lease, and is given
+// more than one try.
+func (s *site) spared(group memoryGroup, ordinary int) {
+	s.t.Helper()
+	for range 3 {
+		before, killed, begun := s.status(1).VIPs[0], group.kills(s.t), lab.Now()
+		ctx, cancel := cluster.Deadline(patience)
+		err := s.greedy(group, ordinary).Wait(ctx)
+		cancel()
+		n := group.kills(s.t) - killed
+		time.Sleep(2 * lease) // longer than what it could hold without renewing
+		select {
+		case <-s.Agent(0).Done():
+			s.t.Fatalf("with the unit's score the agent ended; %d killed for want of memory", n)
+		default:
+		}
+		if !slain(err) || n != 1 {
+			s.t.Fatalf("who was greedy ended with %v, %d killed for want of memory; want SIGKILL, 1", err, n)
+		}
+		r := s.phones[0].Report(begun, lab.Now()-100*time.Millisecond)
+		s.t.Logf("with the unit's score, the one beside it killed: %v", r)
+		s.oneHolder(begun)
+		after := s.status(1).VIPs[0]
+		if after.Holder == before.Holder && after.Epoch == before.Epoch && r.By["pbx1"] == r.Answered {
+			return
+		}
+		s.t.Logf("%s under epoch %d, was %s under %d; answers by %v: once more", after.Holder, after.Epoch, before.Holder, before.Epoch, r.By)
+		s.failback(0)
+	}
+	s.t.Error("the agent lives, and loses its lease each time")
+}
+
+// notSpared: with the score of everybody else the kernel kills the agent. Nobody
+// starts it again.
+func (s *site) notSpared(group memoryGroup, ordinary int) {
+	s.t.Helper()
+	agent, killed := s.Agent(0), group.kills(s.t)
+	must(s.t, setScore(agent, ordinary))
+	greedy := s.greedy(group, ordinary)
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
-	err = agent.Wait(ctx)
+	err := agent.Wait(ctx)
 	fault := lab.Now()
-	exit, is := errors.AsType[*exec.ExitError](err)
-	if !is || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		t.Fatalf("the agent ended with %v, want SIGKILL", err)
-	}
-	if n := oomKills(t, events); n == 0 {
-		t.Fatal("the kernel killed nobody for want of memory")
+	if n := group.kills(s.t) - killed; !slain(err) || n == 0 {
+		s.t.Fatalf("the agent ended with %v, %d killed for want of memory; want SIGKILL, and itself", err, n)
 	}
 	s.taken(fault)
 	gone := s.unbound(0, fault)
-	t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
+	s.t.Logf("without the score: the kernel removed the address %v after it killed the agent", (gone - fault).Round(time.Millisecond))
 	s.oneHolder(fault)
-	must(t, s.StartAgent(0))
+	greedy.Kill()
+	must(s.t, s.StartAgent(0))
 	s.failback(0)
 }

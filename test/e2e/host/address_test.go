@@ -33,7 +33,6 @@ func TestAddresses(t *testing.T) {
 		{"removed by hand", s.removed},
 		{"flushed in a loop", s.flushed},
 		{"everything flushed", s.flushedAll},
-		{"removed unheard", s.removedUnheard},
 		{"interface down", s.down},
 		{"interface deleted", s.deleted},
 		{"interface renamed", s.renamed},
@@ -144,10 +143,18 @@ func (s *site) flushedAll() {
 	s.repaired(vip1, at, 1)
 }
 
-// removedUnheard: an agent that stood still for less than its lease, while more
+// TestRemovedUnheard: an agent that stood still for less than its lease, while more
 // was changed than the kernel keeps for it to hear. That its VIP went is among
-// what got lost: it reads everything anew.
+// what got lost: it reads everything anew. Without lifetimes: each second their
+// renewal puts an address back, heard or not.
+func TestRemovedUnheard(t *testing.T) {
+	s := start(t, options{top: "fence = \"bpf\"", timing: fmt.Sprintf("lease = %q", longLease)}, vip1, vip2)
+	s.removedUnheard()
+	s.untouched()
+}
+
 func (s *site) removedUnheard() {
+	s.t.Helper()
 	// Its buffer has room for some 3000; the observer of this test reads meanwhile.
 	const spell, spells = 2000, 4
 	batch := filepath.Join(s.t.TempDir(), "batch")

@@ -27,6 +27,7 @@ type claim struct {
 	at        time.Duration
 	mac, ip   string
 	announces bool // of itself, to all: the agent does; an answer is the kernel's
+	reply     bool // in that form
 }
 
 // listenClaims listens until the test ends.
@@ -34,8 +35,7 @@ func (s *site) listenClaims() *claims {
 	s.t.Helper()
 	var fd int
 	must(s.t, s.Router().Do(func() (err error) {
-		const arp = 0x0806
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(arp>>8|arp&0xff<<8)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_ARP))); err != nil {
 			return err
 		}
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
@@ -56,7 +56,7 @@ func (s *site) listenClaims() *claims {
 				continue
 			}
 			c.mu.Lock()
-			c.heard = append(c.heard, claim{lab.Now(), net.HardwareAddr(b[8:14]).String(), net.IP(b[14:18]).String(), [4]byte(b[14:18]) == [4]byte(b[24:28])})
+			c.heard = append(c.heard, claim{lab.Now(), net.HardwareAddr(b[8:14]).String(), net.IP(b[14:18]).String(), [4]byte(b[14:18]) == [4]byte(b[24:28]), b[7] == 2})
 			c.mu.Unlock()
 		}
 	})

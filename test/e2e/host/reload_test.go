@@ -62,6 +62,10 @@ func TestReload(t *testing.T) {
 		moved.prefer = "pbx4"
 		s.home(moved)
 	})
+	t.Run("announcements limited", func(t *testing.T) {
+		s.t = t
+		s.limitAnnouncements()
+	})
 	t.Run("VIP removed", func(t *testing.T) {
 		s.t = t
 		s.write(4, vip1, vip2)
@@ -101,6 +105,55 @@ func TestReload(t *testing.T) {
 	if now := s.epochs(0); !maps.Equal(now, epochs) {
 		t.Errorf("epochs %v, were %v before", now, epochs)
 	}
+}
+
+// limitAnnouncements: under a limit, the reply form of a takeover's first announcement
+// leaves 50 ms after the request form; without one, right behind it. A router's side
+// that stood still meanwhile hears both together, and listens to another move.
+func (s *site) limitAnnouncements() {
+	limit := func(top string) {
+		s.top = top
+		s.write(4, vip1, vip2, vip3)
+		for i := range 4 {
+			s.reload(i)
+		}
+	}
+	limit("[announce]\nlimit = 5\n")
+	heard := s.listenClaims()
+	v, home := vip3, vip3
+	home.prefer = "pbx4"
+	apart := time.Duration(0)
+	for try := 0; try < 5 && apart < 40*time.Millisecond; try++ {
+		since := lab.Now()
+		s.home(v)
+		s.await("both forms", func(context.Context) (err error) {
+			apart, err = heard.between(v, s.Node(2).MAC.String(), since)
+			return err
+		})
+		s.t.Logf("the two forms were heard %v apart", apart)
+		s.home(home)
+	}
+	if apart < 40*time.Millisecond {
+		s.t.Errorf("the two forms were heard %v apart", apart)
+	}
+	limit("")
+}
+
+// between is how long after its request form the first reply form of a VIP's
+// announcement was heard.
+func (c *claims) between(v vipAt, mac string, since time.Duration) (time.Duration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := map[bool]time.Duration{}
+	for _, h := range c.heard {
+		if _, known := first[h.reply]; h.at >= since && h.ip == v.address && h.mac == mac && h.announces && !known {
+			first[h.reply] = h.at
+		}
+	}
+	if len(first) < 2 {
+		return 0, fmt.Errorf("heard are %d", len(first))
+	}
+	return first[true] - first[false], nil
 }
 
 // changeInterface: a held VIP follows the file from one interface to another.

@@ -104,8 +104,7 @@ func (s *site) record(t *testing.T) *recorder {
 
 func tap(h *lab.Host) (fd int, err error) {
 	err = h.Do(func() error {
-		protocol := endian.NativeEndian.Uint16(endian.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(protocol)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_IP))); err != nil {
 			return err
 		}
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)

@@ -58,7 +58,7 @@ func packetSocket() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_IP))
+	protocol := lab.NetworkOrder(unix.ETH_P_IP)
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(protocol))
 	if err != nil {
 		return -1, err

@@ -3,6 +3,7 @@ package view
 import (
 	"fmt"
 	"math"
+	"os"
 	"strings"
 	"testing"
 
@@ -51,6 +52,7 @@ func TestPage(t *testing.T) {
 		}
 		b.picture(s.name)
 	}
+	anotherLease(t, b, c)
 
 	if err := c.Agent(2).Stop(); err != nil {
 		t.Fatal(err)
@@ -124,7 +126,7 @@ func toldToAll(t *testing.T, holder *browser, c *cluster.Cluster) {
 		return all.length === 1 && all[0].innerText.includes("told by pbx3") && all[0].querySelector("[data-row='sip answered']") && all[0].querySelector("[data-row='router proven']") !== null &&
 			all[0].querySelector(".felt").textContent.startsWith("A phone had nobody to talk to for at most ") })()`)
 	told := newest(t, c, 1, "vip1")
-	if told.Epoch != own.Epoch || !told.Told || told.Node != "pbx3" || told.Reason != own.Reason || told.Outcome != own.Outcome || len(told.Timeline) != len(own.Timeline) {
+	if told.Epoch != own.Epoch || !told.Told || told.Node != "pbx3" || told.Reason != own.Reason || told.Outcome != own.Outcome || told.Lease != own.Lease || len(told.Timeline) != len(own.Timeline) {
 		t.Fatalf("pbx2 knows it as\n%+v, pbx3 as\n%+v", told, own)
 	}
 	for i, m := range told.Timeline {
@@ -156,6 +158,27 @@ func toldToAll(t *testing.T, holder *browser, c *cluster.Cluster) {
 		t.Errorf("status of pbx2 has takeovers %v, not that of vip1 under epoch %d", once, own.Epoch)
 	}
 	b.picture("told")
+}
+
+// anotherLease has pbx3 alone take a file with a longer lease: its page goes on drawing the
+// takeover beside the lease it happened under.
+func anotherLease(t *testing.T, b *browser, c *cluster.Cluster) {
+	t.Helper()
+	text, err := os.ReadFile(c.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	longer := strings.Replace(string(text), "[control]", "[timing]\nlease = \"2s\"\n[control]", 1)
+	if err := os.WriteFile(c.Config, []byte(longer), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	if text, err := c.Client(2).Do(ctx, control.Command{Kind: control.Reload}); err != nil || text != "reloaded: settings changed" {
+		t.Fatalf("reload: %q, %v", text, err)
+	}
+	b.shows("that pbx2 has another file", `document.querySelector("#unusual").innerText.includes("pbx2 runs another configuration")`)
+	toScale(t, b, c)
 }
 
 // newest is the newest takeover of a VIP as a node knows it.
