@@ -131,7 +131,7 @@ func retried(t elect.Transition) bool {
 	case elect.BindFailed:
 		return true
 	case elect.MoveStarted, elect.MoveFailed:
-		return t.Cause == elect.CauseSIP || t.Cause == elect.CauseVerify || t.Cause == elect.CauseDrain
+		return t.Cause == elect.CauseSIP || t.Cause == elect.CauseCheck || t.Cause == elect.CauseVerify || t.Cause == elect.CauseDrain
 	}
 	return false
 }
