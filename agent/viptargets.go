@@ -20,6 +20,7 @@ import (
 // another fit node has not failed it (§5.5).
 type vipTargets struct {
 	a       *Agent
+	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
 	mu      sync.Mutex
 	ctx     context.Context // nil: not running
 	held    map[elect.VIPID]*vipWatch
@@ -105,9 +106,16 @@ func (v *vipTargets) take() {
 		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
 			v.startAs(l, w.epoch, w.told)
 		default: // what they said last stands for nothing any more
-			v.a.report(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+			go v.tell(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
 		}
 	}
+}
+
+// tell tells what is known after what is on its way; the loop does not wait for it.
+func (v *vipTargets) tell(e elect.Verified) {
+	v.telling.Lock()
+	defer v.telling.Unlock()
+	v.a.report(e)
 }
 
 // stop ends when this node lets the VIP go.
@@ -126,6 +134,8 @@ func (v *vipTargets) end(id elect.VIPID) {
 
 // hear tells a change: the VIP answers at all of its targets, or not.
 func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
+	v.telling.Lock()
+	defer v.telling.Unlock()
 	v.mu.Lock()
 	w.verdict[p] = verdict
 	now := sipcheck.Up

@@ -21,8 +21,9 @@ type Link struct {
 	Silent    bool       // never announced, nor asked for in ARP: a provider's API moves it
 }
 
-// WatchOptions of a Watch. Callbacks come one at a time, in order, on the
-// Watch's own goroutines; they must not wait.
+// WatchOptions of a Watch. Callbacks come one at a time, in order, on the Watch's own
+// goroutines or on that of a caller of Hold or LetGo. One may wait, but not for such a
+// caller: the next callback waits for it, and with it whoever brings it.
 type WatchOptions struct {
 	Links     []Link
 	Peers     map[netip.Addr]string // the nodes' own addresses and names, to call a rival by its name

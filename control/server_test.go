@@ -75,7 +75,7 @@ func TestServerRefusesOddInput(t *testing.T) {
 		{"unknown field", post(`{"kind":"drain","force":true}`), 400, "force"},
 		{"two objects", post(`{"kind":"stop"}{"kind":"stop"}`), 400, "more than one"},
 		{"no kind", post(`{}`), 400, "unknown"},
-		{"unknown kind", post(`{"kind":"reboot"}`), 400, "command reboot: unknown"},
+		{"unknown kind", post(`{"kind":"reboot"}`), 400, "command reboot: unknown (move, failback, drain, undrain, freeze, thaw, adopt, reload, stop)"},
 		{"half a move", post(`{"kind":"move","vip":"vip1"}`), 400, "needs a VIP and a node"},
 		{"stop takes nothing", post(`{"kind":"stop","node":"pbx1"}`), 400, "takes no such argument"},
 		{"drain takes no VIP", post(`{"kind":"drain","vip":"vip1"}`), 400, "takes no such argument"},
