@@ -27,6 +27,8 @@ type vipTargets struct {
 	probers sync.WaitGroup
 }
 
+// vipWatch is what is asked on one VIP that this node holds: nothing where the file has
+// no target on it, but a reload may bring one.
 type vipWatch struct {
 	lease   *lease
 	epoch   elect.Epoch
@@ -63,16 +65,15 @@ func (v *vipTargets) run(ctx context.Context) error {
 func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
 
 func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
-	targets := v.a.Config().SIP.OnVIP(l.name)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ctx == nil || l.vip == nil || len(targets) == 0 {
+	if v.ctx == nil || l.vip == nil {
 		return
 	}
 	v.end(l.id)
 	ctx, cancel := context.WithCancel(v.ctx)
 	w := &vipWatch{lease: l, epoch: e, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
-	for _, t := range targets {
+	for _, t := range v.a.Config().SIP.OnVIP(l.name) {
 		w.probers = append(w.probers, v.prober(w, t))
 	}
 	v.held[l.id] = w
@@ -92,8 +93,8 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	return p
 }
 
-// take begins anew under another configuration; what was told before stands until
-// it is another.
+// take starts over with the targets of another configuration. What was told before
+// stands until they say something else, or until none is left.
 func (v *vipTargets) take() {
 	v.mu.Lock()
 	before := maps.Clone(v.held)
@@ -105,8 +106,11 @@ func (v *vipTargets) take() {
 		case l == nil || l.left:
 		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
 			v.startAs(l, w.epoch, w.told)
-		default: // what they said last stands for nothing any more
-			go v.tell(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+		default:
+			v.start(l, w.epoch)
+			if len(w.probers) > 0 {
+				go v.tell(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+			}
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,4 +67,36 @@ func TestVIPVerdictsInOrder(t *testing.T) {
 			t.Errorf("told %+v, want whether it answers: %t", got, up)
 		}
 	}
+}
+
+// TestVIPTargetsOfAReload: a reload may bring the first target on a VIP that is held
+// already, and take the last one away.
+func TestVIPTargetsOfAReload(t *testing.T) {
+	r := newRecording(t)
+	r.a.events = make(chan elect.Event, 1)
+	r.a.vipTargets = newVIPTargets(r.a)
+	v := r.a.vipTargets
+	ended, end := context.WithCancel(context.Background())
+	end() // no prober sends anything
+	v.ctx = ended
+	reload := func(targets string) {
+		c := parse(t, strings.Replace(home, "[[role]]", targets+"[[role]]", 1))
+		r.a.inForce.Store(&settled{config: c, names: newNames(c, r.a.names())})
+		v.take()
+	}
+	v.start(r.a.names().byID[vip1], 7)
+	for range 2 {
+		reload("[[sip.target]]\nname = \"profile\"\nuri = \"udp:5080\"\non = \"vip1\"\n[[sip.target]]\nname = \"node\"\nuri = \"udp:5060\"\n")
+		if n := len(v.of(vip1)); n != 1 {
+			t.Fatalf("%d probers on vip1, want one", n)
+		}
+		reload("")
+		if n := len(v.of(vip1)); n != 0 {
+			t.Fatalf("%d probers on vip1, want none", n)
+		}
+		if got := <-r.a.events; got != (elect.Verified{VIP: vip1, Epoch: 7, Skipped: true}) {
+			t.Errorf("told %+v, want that nothing is asked any more", got)
+		}
+	}
+	v.probers.Wait()
 }
