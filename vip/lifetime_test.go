@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watched address is what a program that follows addresses may know of one:
-// the message but for the lifetime itself.
+// A watched address is what a program that follows addresses sees of one: the message
+// without the lifetime itself.
 type watched struct {
 	kind    uint16
 	header  [unix.SizeofIfAddrmsg]byte
@@ -38,8 +38,8 @@ func watchedOf(t *testing.T, m syscall.NetlinkMessage) watched {
 	return w
 }
 
-// A renewal is one message that says what the last one said, about an address
-// of the same age: a program that compares sees no new address.
+// A renewal is one message that repeats the last one, about an address of the same age.
+// So a program that compares sees no new address.
 func TestRenewalIsNoNewAddress(t *testing.T) {
 	ns, table := host(t)
 	watch, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
@@ -111,8 +111,8 @@ func TestLifetimeEnds(t *testing.T) {
 	has(t, ns, loopback)
 }
 
-// Binding for a time what is bound for a time already is silent; with and
-// without an end are two things.
+// BindFor changes nothing if the address is already bound for a limited time. Bound with
+// an end and bound without one are different states.
 func TestBindForSettles(t *testing.T) {
 	_, table := host(t)
 	permanent := func() bool {
