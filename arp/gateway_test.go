@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sipalive/platform/stalltest"
 )
 
 // gatewayTold waits for the n-th state told of the gateway, and returns when it came.
@@ -28,7 +30,7 @@ func (s *segment) gatewayTold(n int, want GatewayState) (at time.Duration) {
 func TestGatewaySilent(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.gatewayTold(1, GatewayAnswers)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		down := bootNow()
 		s.router.set(func(r *router) { r.down = true })
 		doubt := s.gatewayTold(2, GatewayUnknown) - down

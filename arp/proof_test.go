@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sipalive/platform"
+	"sipalive/platform/stalltest"
 )
 
 func bootNow() time.Duration { return time.Duration(platform.BootNow()) }
@@ -58,7 +59,7 @@ func TestProof(t *testing.T) {
 				s.answers(vip)
 				s.router.set(habits)
 				s.answersAgain(vip)
-				stalled := stalls(t)
+				stalled := stalltest.Watch(t)
 				at := s.take(vip)
 				took := s.proven(vip) - at
 				t.Logf("proven after %v", took)
@@ -95,7 +96,7 @@ func TestProofAfterSilence(t *testing.T) {
 		if p := s.state(vip); p.State != RouterUnproven || p.At-at < Patience || !strings.Contains(p.Why, "answers nothing any more") {
 			t.Errorf("unreachable %v after the takeover: %+v", p.At-at, p)
 		}
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		back := bootNow()
 		s.router.set(func(r *router) { r.down = false })
 		took := s.proven(vip) - back

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
+
+	"sipalive/platform/stalltest"
 )
 
 // rivalry is a host on the segment that sends any claim.
@@ -74,7 +76,7 @@ func TestRivalConstant(t *testing.T) {
 		s.answers(vip)
 		s.take(vip)
 		s.proven(vip)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		r, began, last := s.rival(), bootNow(), bootNow()
 		var widest time.Duration // if this machine stalls, the rival speaks less often
 		sent := 0
@@ -111,7 +113,7 @@ func TestRivalOnce(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
 		s.take(vip)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		r := s.rival()
 		mine := hardwareAddr(s.near.MAC("eth0"))
 		for i := range 2 {
@@ -167,7 +169,7 @@ func TestRivalSeldom(t *testing.T) {
 	s.open(Link{VIP: vip1, Interface: "eth0"})
 	s.answers(vip1)
 	s.take(vip1)
-	stalled := stalls(t)
+	stalled := stalltest.Watch(t)
 	r, mine := s.rival(), hardwareAddr(s.near.MAC("eth0"))
 	for i := range 6 {
 		if s.router.set(func(r *router) { r.request, r.reply = i%2 == 0, false }); i%2 == 0 {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -156,31 +155,6 @@ func (s *segment) await(what string, good func() bool) {
 			s.t.Fatalf("waited in vain for %s: proofs %+v, rivals %+v, %+v", what, s.proofs, s.rivals, s.watch.Stats())
 		}
 	}
-}
-
-// stalls measures how long a busy machine let nothing of this process run. Anything timed
-// meanwhile may be that much later.
-func stalls(t testing.TB) (sum func() time.Duration) {
-	var total atomic.Int64
-	done := make(chan struct{})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for last := time.Now(); ; {
-			select {
-			case <-done:
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-			now := time.Now()
-			if late := now.Sub(last) - 20*time.Millisecond; late > 0 {
-				total.Add(int64(late))
-			}
-			last = now
-		}
-	}()
-	t.Cleanup(func() { close(done); <-ended })
-	return func() time.Duration { return time.Duration(total.Load()) }
 }
 
 // state returns the newest proof told of a VIP.

@@ -22,7 +22,9 @@ type Link struct {
 }
 
 // WatchOptions are the options of a Watch. Callbacks come one at a time, in order, on the
-// Watch's own goroutines. They must not wait.
+// Watch's own goroutines or on that of a caller of Hold or LetGo. A callback may wait, but
+// not for a caller of Hold or LetGo: the next callback, and the goroutine that makes it,
+// wait for this one.
 type WatchOptions struct {
 	Links     []Link
 	Peers     map[netip.Addr]string // the nodes' own addresses and names, to name a rival

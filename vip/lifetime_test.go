@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"sipalive/platform/nstest"
 )
 
 // A watched address is what a program that follows addresses sees of one: the message
@@ -85,12 +87,11 @@ func TestRenewalIsNoNewAddress(t *testing.T) {
 
 func TestLifetimeEnds(t *testing.T) {
 	ns, table := host(t)
-	begun := time.Now()
-	must(t, table.BindFor(vip1, time.Second))
-	for time.Since(begun) < 2500*time.Millisecond {
-		must(t, table.Renew(vip1, time.Second))
-		has(t, ns, loopback, bound1)
-		time.Sleep(50 * time.Millisecond)
+	for attempt := 0; !renewed(t, ns, table); attempt++ {
+		if attempt == 5 {
+			t.Fatal("the machine stands still too often to tell anything")
+		}
+		must(t, table.Unbind(vip1))
 	}
 	last := time.Now()
 	must(t, table.Renew(vip1, 900*time.Millisecond)) // rounded up
@@ -109,6 +110,28 @@ func TestLifetimeEnds(t *testing.T) {
 	has(t, ns, loopback, bound1)
 	must(t, table.Unbind(vip1))
 	has(t, ns, loopback)
+}
+
+// renewed binds for a second and goes on renewing for longer than that. It returns false if
+// the machine itself stood still for nearly as long.
+func renewed(t *testing.T, ns *nstest.Namespace, table *Table) bool {
+	t.Helper()
+	last := time.Now()
+	must(t, table.BindFor(vip1, time.Second))
+	for begun := last; last.Sub(begun) < 2500*time.Millisecond; {
+		now := time.Now()
+		err, there := table.Renew(vip1, time.Second), len(ns.Addresses())
+		if time.Since(last) > 900*time.Millisecond {
+			return false
+		}
+		must(t, err)
+		if there != 2 { // with the loopback's
+			t.Fatalf("%d addresses after a renewal", there)
+		}
+		last = now
+		time.Sleep(50 * time.Millisecond)
+	}
+	return true
 }
 
 // BindFor changes nothing if the address is already bound for a limited time. Bound with
