@@ -101,7 +101,7 @@ func (r *claims) heard(now time.Duration) {
 	}
 }
 
-// due says whether something last done at last may be done again.
+// due reports whether defendEvery has passed since last, or last is 0 (never).
 func due(now, last time.Duration) bool { return last == 0 || now-last >= defendEvery }
 
 func (v *watched) rivalTick(w *Watch, now time.Duration) (next time.Duration) {
