@@ -265,7 +265,7 @@ func (a *assembler) mapped() {
 	)
 }
 
-// expired jumps to drop if the key is a VIP past its deadline, otherwise to label.
+// expired jumps to drop if the key is a VIP at or past its deadline, otherwise to label.
 func (a *assembler) expired(label string) {
 	a.emit(
 		asm.LoadMapPtr(asm.R1, a.deadlines),
