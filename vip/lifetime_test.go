@@ -14,8 +14,8 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// A watched address is what a program that follows addresses may know of one:
-// the message but for the lifetime itself.
+// A watched address is what a program that follows addresses sees of one: the message
+// without the lifetime itself.
 type watched struct {
 	kind    uint16
 	header  [unix.SizeofIfAddrmsg]byte
@@ -40,8 +40,8 @@ func watchedOf(t *testing.T, m syscall.NetlinkMessage) watched {
 	return w
 }
 
-// A renewal is one message that says what the last one said, about an address
-// of the same age: a program that compares sees no new address.
+// A renewal is one message that repeats the last one, about an address of the same age.
+// So a program that compares sees no new address.
 func TestRenewalIsNoNewAddress(t *testing.T) {
 	ns, table := host(t)
 	watch, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
@@ -112,7 +112,7 @@ func TestLifetimeEnds(t *testing.T) {
 	has(t, ns, loopback)
 }
 
-// renewed binds for a second, and renews for longer than that. It reports false where
+// renewed binds for a second and goes on renewing for longer than that. It returns false if
 // the machine itself stood still for nearly as long.
 func renewed(t *testing.T, ns *nstest.Namespace, table *Table) bool {
 	t.Helper()
@@ -134,8 +134,8 @@ func renewed(t *testing.T, ns *nstest.Namespace, table *Table) bool {
 	return true
 }
 
-// Binding for a time what is bound for a time already is silent; with and
-// without an end are two things.
+// BindFor changes nothing if the address is already bound for a limited time. Bound with
+// an end and bound without one are different states.
 func TestBindForSettles(t *testing.T) {
 	_, table := host(t)
 	permanent := func() bool {
