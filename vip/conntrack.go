@@ -66,6 +66,9 @@ func (t *Table) FlushConntrack(ips ...netip.Addr) (deleted int, err error) {
 			return 0, fmt.Errorf("flush connections of %s: %w", ip, err)
 		}
 	}
+	if len(ips) == 0 {
+		return 0, nil
+	}
 	deleted, err = flushConntrack(ips)
 	if err != nil {
 		return deleted, fmt.Errorf("flush connections of %s: %w", join(ips), explain(err))
@@ -92,9 +95,6 @@ func flushConntrack(ips []netip.Addr) (deleted int, err error) {
 	timeout := unix.NsecToTimeval(kernelTimeout.Nanoseconds())
 	_ = socket.SetReceiveTimeout(&timeout)
 	sockets := map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
-	if len(ips) == 0 {
-		return 0, nil
-	}
 	n := connections(sockets, ips[0])
 	if n == 0 {
 		return 0, nil
