@@ -1,6 +1,6 @@
-// Package fence judges from outside what becomes of a VIP whose agent is
-// frozen, killed, starved or cannot write: the address may stay bound, since
-// nobody is there to remove it, but it must not answer.
+// Package fence judges from outside what happens to a VIP whose agent is frozen, killed,
+// starved or cannot write. The address may stay bound, since nothing removes it, but it
+// must not answer.
 package fence
 
 import (
@@ -20,12 +20,12 @@ import (
 const (
 	patience = 30 * time.Second
 	lease    = time.Second // the default
-	// late is how much longer than its lease a takeover may take on a machine
-	// that is busy with other things; the figure is printed.
+	// late is how much longer than its lease a takeover may take on a machine that is
+	// busy with other things. The actual time is printed.
 	late = time.Second
 )
 
-// site is a cluster, and an observer outside of it.
+// site is a cluster and its observers.
 type site struct {
 	*cluster.Cluster
 	t         *testing.T
@@ -69,7 +69,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// rest waits until every agent sees everybody fit and each VIP at home.
+// rest waits until every agent sees all nodes fit and each VIP at home.
 func (s *site) rest() {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -100,7 +100,7 @@ func (s *site) hears(vip int, node string) {
 	}))
 }
 
-// status waits until a node answers.
+// status waits until a node's agent answers.
 func (s *site) status(node int) (st control.Status) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -109,8 +109,8 @@ func (s *site) status(node int) (st control.Status) {
 	return st
 }
 
-// served waits until somebody but the first node serves vip1, and says how long
-// after the fault the first answer came.
+// served waits until another node than the first serves vip1, and returns how long after
+// the fault the first such answer came.
 func (s *site) served(fault time.Duration) time.Duration {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -130,8 +130,8 @@ func (s *site) served(fault time.Duration) time.Duration {
 	return 0
 }
 
-// oneHolder: since a moment no question was answered by two machines, and none
-// by the old holder once another had answered.
+// oneHolder asserts that since a moment no two machines answered one question, and that
+// the old holder never answered after another node had.
 func (s *site) oneHolder(since time.Duration) {
 	s.t.Helper()
 	for _, v := range s.arp.Violations() {
@@ -164,7 +164,7 @@ func (s *site) oneHolder(since time.Duration) {
 	}
 }
 
-// programs lists what is attached to a node's eth0.
+// programs lists the BPF programs attached to a node's eth0.
 func (s *site) programs(node int) (names []string) {
 	s.t.Helper()
 	must(s.t, s.Node(node).Do(func() error {
