@@ -45,7 +45,7 @@ func TestCutSilencesAndRestoreHeals(t *testing.T) {
 	if r.Answered == 0 {
 		t.Errorf("after restore: %v", r)
 	}
-	must(t, l.Restore(node)) // no error when whole
+	must(t, l.Restore(node)) // no error when not cut
 	if err := l.Cut(l.Phone()); err == nil || !strings.Contains(err.Error(), "behind the router") {
 		t.Errorf("cut of the phone: %v", err)
 	}

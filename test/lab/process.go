@@ -127,7 +127,7 @@ func (p *Process) Kill() {
 }
 
 func (p *Process) kill() {
-	_ = p.Signal(syscall.SIGKILL) // fails only on what has ended
+	_ = p.Signal(syscall.SIGKILL) // fails only if the process has ended
 }
 
 // Stop freezes the process group (SIGSTOP). It keeps its sockets and addresses, and does

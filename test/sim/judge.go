@@ -202,8 +202,8 @@ func (j *Judge) killed(n *Node) {
 	}
 }
 
-// started judges an agent's start. A voter that lost its record is still bound, until its
-// quiet time is over, by what it promised before.
+// started notes an agent's start. A voter that lost its record, or is still quiet, stays
+// bound by what it promised before.
 func (j *Judge) started(n *Node) {
 	j.ran[n.Index].start = j.w.Now
 	if n.Runtime != nil && n.local() >= n.Runtime.QuietUntil {
