@@ -49,7 +49,8 @@ func TestDrainQuietlyFails(t *testing.T) {
 	}
 }
 
-// TestDrainQuietlyIsCancelled by a client that goes away, and by the server's end.
+// TestDrainQuietlyIsCancelled: the drain ends when its client goes away, and when the
+// server stops.
 func TestDrainQuietlyIsCancelled(t *testing.T) {
 	begun, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	agent := steady()
