@@ -9,5 +9,5 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for what should happen soon; never an expectation.
+// patience limits waits for what should happen soon. No test expects it to pass.
 const patience = 30 * time.Second
