@@ -15,7 +15,7 @@ import (
 	"sipalive/eventsocket/recorded"
 )
 
-// startMemcached runs a real memcached on a free port of loopback, with one key.
+// startMemcached runs a real memcached with one key on a free loopback port.
 func startMemcached(t *testing.T) (address string, client *memcache.Client) {
 	t.Helper()
 	path, err := exec.LookPath("memcached")
@@ -85,8 +85,8 @@ func port(address string) string {
 	return port
 }
 
-// TestMemcachedHangs: a frozen server and a frozen resolver cost the timeout, and
-// the server beside them is flushed.
+// TestMemcachedHangs: a frozen server and a frozen resolver cost the timeout. The server
+// beside them is still flushed.
 func TestMemcachedHangs(t *testing.T) {
 	alive, client := startMemcached(t)
 	frozen := recorded.Serve(t, func(conn net.Conn) error { _, _ = io.Copy(io.Discard, conn); return nil })
