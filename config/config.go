@@ -14,7 +14,7 @@ import (
 // make valid ones.
 type Config struct {
 	File       string // path it was read from, for messages only
-	Cluster    string // gossip label; other labels are ignored
+	Cluster    string // gossip label; messages with another label are ignored
 	KeyFile    string // absolute path, for LoadKeyring
 	Port       uint16 // heartbeats and gossip, UDP and TCP
 	Fence      Fence

@@ -120,7 +120,7 @@ func (e *Event) quiet() *Event {
 }
 
 // opening returns the newest n events, oldest first, and the count of changes to pass to
-// wait. If those have fewer than takeovers takeovers, older ones are put before them.
+// wait. If fewer than the wanted takeovers are among them, older ones come first.
 func (j *Journal) opening(n, takeovers int) ([]Event, uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

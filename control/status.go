@@ -141,7 +141,7 @@ type LockStatus struct {
 
 	Waiting       int    `json:"waiting,omitempty"`     // waiting clients on the answering node
 	KeptFor       string `json:"kept_for,omitempty"`    // the only node that may hold it for now, as far as the answering voter knows
-	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how much longer, unless that node speaks
+	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how much longer, if that node says nothing more
 }
 
 // normal returns the status with empty lists instead of absent ones, so that scripts may

@@ -80,8 +80,7 @@ func (m Millis) String() string {
 	return strconv.FormatFloat(float64(m)/float64(time.Millisecond), 'f', 1, 64) + " ms"
 }
 
-// encode returns v as one line of JSON, without HTML escaping: people read "pbx1 ->
-// pbx3".
+// encode returns v as one line of JSON. It escapes no HTML: people read "pbx1 -> pbx3".
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
