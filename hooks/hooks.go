@@ -1,5 +1,5 @@
 // Package hooks runs the takeover actions of a VIP: programs, FreeSWITCH commands,
-// memcached flushes, webhooks and mails.
+// memcached flushes, HTTP requests and mails.
 //
 // Nothing here is in the path from an event to a bound address. A Runner takes a chain of
 // actions and returns at once; callbacks report what the actions did. Epochs decide which
