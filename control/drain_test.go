@@ -80,8 +80,8 @@ func TestDrainQuietlyIsCancelled(t *testing.T) {
 	}
 }
 
-// TestDrainQuietlyHasTheLastWord: who interrupts a drain hears from the agent whether it
-// was carried out all the same.
+// TestDrainQuietlyHasTheLastWord: a client that interrupts a drain is told by the agent
+// whether the drain was carried out all the same.
 func TestDrainQuietlyHasTheLastWord(t *testing.T) {
 	for _, c := range []struct {
 		text string

@@ -90,8 +90,9 @@ func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(Ca
 	}
 }
 
-// untilLastWord is for a request that the agent hears the end of ctx of, by a connection
-// that is closed this way, while its answer is still read: as long as a command may take.
+// untilLastWord returns a context for a request that outlives ctx. When ctx ends, the
+// connection is closed for writing, which tells the agent. The answer is still read, for
+// as long as a command may take.
 func (c *Client) untilLastWord(ctx context.Context) (request context.Context, end context.CancelFunc) {
 	request, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var conn atomic.Value

@@ -147,7 +147,8 @@ func TestSlowClientsAreDropped(t *testing.T) {
 	}
 }
 
-// A follower that does not read, and is not dropped for long, holds up nobody who adds.
+// A follower that does not read and is not dropped for a long time does not delay
+// writers.
 func TestDeafFollowerHoldsNobodyUp(t *testing.T) {
 	s, journal, dir := start(t, steady(), func(s *Server) { s.write = time.Hour })
 	add := func(n int) {
@@ -171,7 +172,7 @@ func TestDeafFollowerHoldsNobodyUp(t *testing.T) {
 	if len(s.followers) != 1 {
 		t.Error("it follows no more")
 	}
-	follows.Close() // whoever writes to it, or waits for that, goes on
+	follows.Close() // ends every write to it, and every wait for that
 	<-added
 }
 

@@ -53,8 +53,8 @@ func ask(t *testing.T, address string, timeout time.Duration, commands ...string
 	return o
 }
 
-// askFor asks for an error that says how far the dialogue came within the timeout: a
-// machine that stands still has it come less far, so that it has more attempts.
+// askFor expects an error that says how far the dialogue came within the timeout. On a
+// machine that stalls it comes less far, so there are several attempts.
 func askFor(t *testing.T, want, address string, timeout time.Duration, commands ...string) (o Outcome) {
 	t.Helper()
 	for range 5 {

@@ -99,7 +99,7 @@ func TestMemcachedHangs(t *testing.T) {
 	}})
 	const timeout = 400 * time.Millisecond
 	var o Outcome
-	for n := 0; n < 5 && o.Output == ""; n++ { // a machine that stands still has no time to flush
+	for n := 0; n < 5 && o.Output == ""; n++ { // a machine that stalls has no time to flush
 		o = runOne(t, r, Action{Memcached: []string{frozen, "slow.example:11211", alive}, Timeout: timeout})
 	}
 	want := "memcached: not flushed: " + frozen + ": no answer within 400ms; slow.example:11211: no answer within 400ms"
