@@ -116,7 +116,7 @@ func (r *Rotation) patience() time.Duration {
 	return stepPatience
 }
 
-// ask returns the question to send; it is the same until it is answered. If the node's
+// ask returns the question to send; the same one until it is answered. If the node's
 // challenge has changed (its agent was restarted), the node answers with the new one.
 func (r *Rotation) ask(a *asked) (q Ask, err error) {
 	q = Ask{Question: a.question, Try: r.step == Lacks}
