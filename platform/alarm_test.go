@@ -17,7 +17,7 @@ func openAlarms(t *testing.T) *Alarms {
 	return a
 }
 
-// bell makes an alarm that tells when it rang.
+// bell makes an alarm that reports when it rang.
 func bell(a *Alarms) (*Alarm, chan int64) {
 	rang := make(chan int64, 16)
 	return a.New(func() { rang <- BootNow() }), rang
@@ -44,7 +44,7 @@ func TestAlarmsRingInOrderAndNeverEarly(t *testing.T) {
 	waits := []time.Duration{30 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 0}
 	for i, w := range waits {
 		at := start + int64(w)
-		a.New(func() { // they share a goroutine
+		a.New(func() { // all alarms share a goroutine
 			if now := BootNow(); now < at {
 				t.Errorf("alarm %d rings %v early", i, time.Duration(at-now))
 			}
@@ -111,7 +111,7 @@ func TestAlarmsClosed(t *testing.T) {
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l.Set(in(time.Millisecond)) // of no use, and no harm
+	l.Set(in(time.Millisecond)) // does nothing, and does no harm
 	other, after := bell(openAlarms(t))
 	other.Set(in(50 * time.Millisecond))
 	awaitBell(t, "one of another timer", after)
@@ -120,8 +120,7 @@ func TestAlarmsClosed(t *testing.T) {
 	}
 }
 
-// BenchmarkAlarm is from the time that was set to the ring, on an idle machine:
-// what a Go timer makes of it stands beside.
+// BenchmarkAlarm measures how late an alarm rings on an idle machine, beside a Go timer.
 func BenchmarkAlarm(b *testing.B) {
 	a, err := OpenAlarms()
 	if err != nil {
