@@ -191,7 +191,7 @@ func TestTextIsCutAndCleaned(t *testing.T) {
 	}
 }
 
-// home returns the heartbeat of the home case: three nodes, holding one VIP.
+// home returns the heartbeat of the home case: three nodes, holding one VIP and one role.
 func home() Packet {
 	return Packet{Header: header, Msg: elect.Heartbeat{
 		Config: 1, Lease: time.Second, SIP: elect.SIPUp, Rest: elect.SIPUp, AllReach: true, Relayed: true,
@@ -208,7 +208,7 @@ func TestEncodeAllocatesNothing(t *testing.T) {
 }
 
 // TestDecodeAllocatesLittle: a receiver that has heard a similar heartbeat allocates only
-// what is new in this one: the message, and one slice for the VIPs held.
+// three times: for the message, for the list of what is held, and for the role's name.
 func TestDecodeAllocatesLittle(t *testing.T) {
 	buf, r := mustEncode(t, home()), NewReader()
 	if n := testing.AllocsPerRun(100, func() {
