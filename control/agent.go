@@ -94,25 +94,36 @@ func (c Command) String() string {
 // bounded by the configuration, this only keeps hostile input small.
 const maxName = 128
 
+// commands are all that there are, and what each takes.
+var commands = []struct {
+	kind            Kind
+	vip, node, long bool
+}{
+	{kind: Move, vip: true, node: true}, {kind: Failback, vip: true}, {kind: Drain, node: true}, {kind: Undrain, node: true},
+	{kind: Freeze, node: true, long: true}, {kind: Thaw, node: true}, {kind: Adopt}, {kind: Reload}, {kind: Stop},
+}
+
 // check refuses a command whose shape is wrong; whether its names exist is the
 // agent's to say.
 func (c Command) check() error {
-	type need struct{ vip, node, long bool }
-	allowed := map[Kind]need{
-		Move: {vip: true, node: true}, Failback: {vip: true}, Drain: {node: true}, Undrain: {node: true}, Adopt: {}, Reload: {}, Stop: {},
-		Freeze: {node: true, long: true}, Thaw: {node: true},
+	var known []string
+	for _, may := range commands {
+		if may.kind == c.Kind {
+			return c.checkFor(may.vip, may.node, may.long)
+		}
+		known = append(known, string(may.kind))
 	}
-	may, known := allowed[c.Kind]
-	if !known {
-		return fmt.Errorf("command %s: unknown (move, failback, drain, undrain, freeze, thaw, adopt or stop)", oneLine(string(c.Kind)))
-	}
+	return fmt.Errorf("command %s: unknown (%s)", oneLine(string(c.Kind)), strings.Join(known, ", "))
+}
+
+func (c Command) checkFor(vip, node, long bool) error {
 	if c.Kind == Move && (c.VIP == "" || c.Node == "") {
 		return fmt.Errorf("command move: needs a VIP and a node")
 	}
-	if c.VIP != "" && !may.vip || c.Node != "" && !may.node {
+	if c.VIP != "" && !vip || c.Node != "" && !node {
 		return fmt.Errorf("command %s: takes no such argument", c.Kind)
 	}
-	if d := time.Duration(c.For); may.long && (d < time.Second || d > MaxFreeze) || !may.long && d != 0 {
+	if d := time.Duration(c.For); long && (d < time.Second || d > MaxFreeze) || !long && d != 0 {
 		return fmt.Errorf("command %s: for %s is not possible (freeze takes 1s to %s)", c.Kind, d, MaxFreeze)
 	}
 	for _, name := range []string{c.VIP, c.Node} {

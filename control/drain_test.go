@@ -78,3 +78,28 @@ func TestDrainQuietlyIsCancelled(t *testing.T) {
 		t.Error("the client says nothing")
 	}
 }
+
+// TestDrainQuietlyHasTheLastWord: who interrupts a drain hears from the agent whether it
+// was carried out all the same.
+func TestDrainQuietlyHasTheLastWord(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		err  error
+	}{
+		{text: "0 calls left; pbx1 is drained"},
+		{err: errors.New("drain --wait-calls: interrupted: nothing was moved")},
+	} {
+		agent := steady()
+		agent.drain = func(ctx context.Context, _ WaitCalls, progress func(CallsLeft)) (string, error) {
+			progress(CallsLeft{Calls: 1})
+			<-ctx.Done()
+			return c.text, c.err
+		}
+		_, _, dir := start(t, agent)
+		ctx, cancel := context.WithCancel(ctxFor(t))
+		text, err := NewClient(dir).DrainQuietly(ctx, WaitCalls{Wait: time.Hour}, func(CallsLeft) { cancel() })
+		if text != c.text || (err == nil) != (c.err == nil) || err != nil && err.Error() != c.err.Error() {
+			t.Errorf("heard %q, %v; want %q, %v", text, err, c.text, c.err)
+		}
+	}
+}

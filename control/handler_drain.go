@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,8 +62,11 @@ func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, erro
 }
 
 // DrainQuietly drains the agent's node once its calls have ended, and calls
-// progress about once a second. When ctx ends before the move nothing is moved.
+// progress about once a second. When ctx ends before the move nothing is moved; the
+// agent has the last word on whether it did.
 func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
+	ctx, end := c.untilLastWord(ctx)
+	defer end()
 	query := url.Values{"wait_ms": {strconv.FormatInt(w.Wait.Milliseconds(), 10)}, "max_calls": {strconv.Itoa(w.MaxCalls)}}
 	body, err := c.roundTrip(ctx, http.MethodPost, pathDrain, query, nil)
 	if err != nil {
@@ -83,4 +88,25 @@ func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(Ca
 			progress(*l.CallsLeft)
 		}
 	}
+}
+
+// untilLastWord is for a request that the agent hears the end of ctx of, by a connection
+// that is closed this way, while its answer is still read: as long as a command may take.
+func (c *Client) untilLastWord(ctx context.Context) (request context.Context, end context.CancelFunc) {
+	request, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var conn atomic.Value
+	request = httptrace.WithClientTrace(request, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn.Store(got.Conn) }})
+	forget := context.AfterFunc(ctx, func() {
+		half, connected := conn.Load().(interface{ CloseWrite() error })
+		if !connected || half.CloseWrite() != nil {
+			cancel()
+			return
+		}
+		select {
+		case <-time.After(c.do):
+			cancel()
+		case <-request.Done():
+		}
+	})
+	return request, func() { forget(); cancel() }
 }

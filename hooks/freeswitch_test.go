@@ -53,6 +53,19 @@ func ask(t *testing.T, address string, timeout time.Duration, commands ...string
 	return o
 }
 
+// askFor asks for an error that says how far the dialogue came within the timeout: a
+// machine that stands still has it come less far, so that it has more attempts.
+func askFor(t *testing.T, want, address string, timeout time.Duration, commands ...string) (o Outcome) {
+	t.Helper()
+	for range 5 {
+		if o = ask(t, address, timeout, commands...); o.Err == want {
+			return o
+		}
+	}
+	t.Errorf("got  %s\nwant %s", o.Err, want)
+	return o
+}
+
 func TestFreeSWITCHActions(t *testing.T) {
 	const unproven = "sofia profile vip2 start: said of a failed bind too, only an answered OPTIONS proves the profile"
 	tests := []struct {
@@ -150,10 +163,8 @@ func TestFreeSWITCHHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			const timeout = 150 * time.Millisecond
 			address := recorded.Serve(t, recorded.CutAfter(steps, stage.bytes, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }))
-			o := ask(t, address, timeout, "sofia profile vip1 recover")
-			if want := stage.step + "no answer within 150ms (frozen, or its database is away?)"; o.Err != want {
-				t.Errorf("got  %s\nwant %s", o.Err, want)
-			}
+			want := stage.step + "no answer within 150ms (frozen, or its database is away?)"
+			o := askFor(t, want, address, timeout, "sofia profile vip1 recover")
 			if o.Took < timeout || o.Took > 10*time.Second {
 				t.Errorf("took %s", o.Took)
 			}
@@ -250,8 +261,8 @@ func TestFreeSWITCHEndlessEvents(t *testing.T) {
 			}
 		}
 	}))
-	o := ask(t, address, 200*time.Millisecond, "status")
-	if o.Err != "status: no answer within 200ms (frozen, or its database is away?)" || o.Took > 10*time.Second {
+	o := askFor(t, "status: no answer within 200ms (frozen, or its database is away?)", address, 200*time.Millisecond, "status")
+	if o.Took > 10*time.Second {
 		t.Errorf("%+v", o)
 	}
 }

@@ -1,5 +1,5 @@
 // Package hooks runs the takeover actions of a VIP: programs, FreeSWITCH
-// commands and memcached flushes.
+// commands, memcached flushes, HTTP requests and mail.
 //
 // Nothing here is on the way from an event to a bound address. A Runner takes a
 // chain of actions and returns at once; what the actions did comes back through

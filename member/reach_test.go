@@ -32,12 +32,16 @@ func TestReach(t *testing.T) {
 	foreign.Keys = [][]byte{[]byte("another key, that nobody else has")[:32]}
 	other := start(t, foreign)
 
-	asking := func() map[elect.Node]Reached {
-		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-		defer cancel()
-		found, err := Reach(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
+	// A machine that stands still leaves no time for answers: whoever misses one asks again.
+	asking := func(good func(map[elect.Node]Reached) bool) (found map[elect.Node]Reached) {
+		for n := 0; n < 5 && (n == 0 || !good(found)); n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			var err error
+			found, err = Reach(ctx, cfg)
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		return found
 	}
@@ -58,19 +62,21 @@ func TestReach(t *testing.T) {
 	}
 
 	stop := beat(other)
-	found := asking()
+	silent, stranger := Reached{Answers: true}, Reached{Foreign: true}
+	found := asking(func(found map[elect.Node]Reached) bool { return found["pbx2"] == silent && found["pbx3"] == stranger })
 	stop()
-	if want := (Reached{Answers: true}); found["pbx2"] != want {
-		t.Errorf("a peer that sends nothing by itself: %+v, want %+v", found["pbx2"], want)
+	if found["pbx2"] != silent {
+		t.Errorf("a peer that sends nothing by itself: %+v, want %+v", found["pbx2"], silent)
 	}
-	if want := (Reached{Foreign: true}); found["pbx3"] != want {
-		t.Errorf("a peer with another key: %+v, want %+v", found["pbx3"], want)
+	if found["pbx3"] != stranger {
+		t.Errorf("a peer with another key: %+v, want %+v", found["pbx3"], stranger)
 	}
 	stop = beat(mute)
-	found = asking()
+	beats := Reached{Heard: true, Answers: true}
+	found = asking(func(found map[elect.Node]Reached) bool { return found["pbx2"] == beats })
 	stop()
-	if want := (Reached{Heard: true, Answers: true}); found["pbx2"] != want {
-		t.Errorf("a peer that beats: %+v, want %+v", found["pbx2"], want)
+	if found["pbx2"] != beats {
+		t.Errorf("a peer that beats: %+v, want %+v", found["pbx2"], beats)
 	}
 	if c := mute.Counters(); c.Garbage+c.WrongSource+c.Unproven+c.Replayed > 0 {
 		t.Errorf("the question was taken for something else: %+v", c)
