@@ -32,7 +32,7 @@ func TestReach(t *testing.T) {
 	foreign.Keys = [][]byte{[]byte("another key, that nobody else has")[:32]}
 	other := start(t, foreign)
 
-	// A machine that stands still leaves no time for answers: whoever misses one asks again.
+	// While the machine stands still, answers come too late. So ask again if one is missing.
 	asking := func(good func(map[elect.Node]Reached) bool) (found map[elect.Node]Reached) {
 		for n := 0; n < 5 && (n == 0 || !good(found)); n++ {
 			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)

@@ -117,9 +117,9 @@ func (r *receiver) numbered(p Packet, from *peer) {
 }
 
 // judge delivers the packet if it is fresh. It holds order from the verdict to the
-// delivery: two local addresses have two receivers, and one must not overtake the other
-// with an ask in between. order is a lock of its own, so that sending never waits for
-// Deliver.
+// delivery. Each local address has its own receiver; without order, one receiver could
+// deliver a newer ask before an older one that another receiver has already judged. order
+// is a separate lock, so that sending never waits for Deliver.
 func (n *Network) judge(p Packet, twoPaths bool) Verdict {
 	n.order.Lock()
 	defer n.order.Unlock()
