@@ -72,8 +72,8 @@ func nextHop(route netlink.Route, index int) netip.Addr {
 
 // OwnAddress returns an address of ifname from which packets can be sent to towards.
 // Preferred is one whose subnet contains towards (link-local for link-local), or else any
-// of the same family. It skips addresses that except returns true for. If there is none,
-// the result is the zero Addr.
+// of the same family that is not link-local. It skips tentative addresses, and those that
+// except returns true for. If there is none, the result is the zero Addr.
 func (r *Routes) OwnAddress(ifname string, towards netip.Addr, except func(netip.Addr) bool) (netip.Addr, error) {
 	link, err := r.handle.LinkByName(ifname)
 	if err != nil {
