@@ -21,24 +21,27 @@ import (
 // that takes its time delays no heartbeat; it ends a lease by itself when the
 // loop does not renew it.
 type binder struct {
-	a      *Agent
-	mu     sync.Mutex
+	a       *Agent
+	wake    chan struct{}
+	repair  chan struct{}
+	devices chan struct{} // some appeared or changed: fence them
+	flush   chan struct{} // there is something in stale
+	unheard atomic.Bool   // neighbours may have missed us: announce what is held once more
+
+	mu     sync.Mutex // for what follows, which the loop, run and others share
 	level  []elect.Desired
 	owed   map[elect.VIPID]bool // the machine waits for word that it is off
 	wanted map[elect.VIPID]bool // what the machine last held: more than level, where that could not be stored
 	fenced map[netip.Addr]bool  // what the fence knows
+	unsaid map[netip.Addr]bool  // whose first announcement waits for its turn; true: of a takeover
+	stale  map[netip.Addr]bool  // whose connections are tracked still; off the fast path
 	// A reload is under way, and has put other names in force: take them up.
 	changing, renamed bool
-	wake              chan struct{}
-	repair            chan struct{}
-	devices           chan struct{} // some appeared or changed: fence them
-	unheard           atomic.Bool   // neighbours may have missed us: announce what is held once more
-	again             bool          // this round announces what is held already
-	view              *vip.View     // of a round that has many addresses to look after; else nil
-	applied           map[elect.VIPID]*applied
-	unsaid            map[netip.Addr]bool // whose first announcement waits for its turn; true: of a takeover
-	stale             map[netip.Addr]bool // whose connections are tracked still; off the fast path
-	flush             chan struct{}
+
+	// What follows is run's own.
+	applied map[elect.VIPID]*applied
+	view    *vip.View // of a round that has many addresses to look after; else nil
+	again   bool      // this round announces what is held already
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -131,7 +134,7 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 			b.owed[d.VIP], changed = true, true // of what was never bound, too
 		}
 		b.wanted[d.VIP] = d.Hold
-		if *old == d || !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {
+		if *old == d || !stored && d.Hold {
 			continue
 		}
 		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -128,6 +129,29 @@ func TestEndOfWhatWasNeverBound(t *testing.T) {
 	}
 	if len(a.events) != 1 || <-a.events != (elect.Bound{VIP: cdr}) {
 		t.Errorf("told %d things more, want that %s is off, once", len(a.events), cdr)
+	}
+}
+
+// TestOldEndOfWhatIsNotStored: what is held stays held while no record can be stored,
+// and ends where the last stored one says, for the kernel and for the next agent.
+func TestOldEndOfWhatIsNotStored(t *testing.T) {
+	r, b := newBinding(t)
+	want := func(until elect.Instant, stored bool) {
+		b.want([]elect.Desired{{VIP: vip1, Hold: true, Epoch: 7, Until: until}, {VIP: elect.RoleID("cdr")}}, stored)
+	}
+	ends := func() [3]elect.Instant {
+		left := readLeases(filepath.Join(r.a.Directory.run, leaseName), bootNumber(r.a.Directory.boot))[vip1]
+		return [3]elect.Instant{b.levelOf(vip1).Until, left.Until, r.a.Ends.ends[netip.MustParseAddr(string(vip1))]}
+	}
+	old, later := r.at(time.Second), r.at(3*time.Second)
+	want(old, true)
+	want(later, false)
+	if got := ends(); got != [3]elect.Instant{old, old, old} {
+		t.Errorf("not stored: the level, the lease file and the fence end at %v, want all %v", got, old)
+	}
+	want(later, true)
+	if got := ends(); got != [3]elect.Instant{later, later, later} {
+		t.Errorf("stored: the level, the lease file and the fence end at %v, want all %v", got, later)
 	}
 }
 

@@ -102,6 +102,8 @@ func (p pbx) calls(ctx context.Context) (int, error) {
 	return strconv.Atoi(m[1])
 }
 
+var errCalledOff = errors.New("drain --wait-calls: interrupted: nothing was moved")
+
 // DrainQuietly answers `sipalive drain --wait-calls`: no new calls, then the move
 // once few enough are left or time is up. When ctx ends before the move everything
 // is as it was.
@@ -119,27 +121,31 @@ func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress 
 		}
 		again, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*socketTimeout)
 		defer cancel()
-		if e := p.resume(again); e != nil {
+		switch e := p.resume(again); {
+		case e != nil:
 			a.recorder.warn("let new calls in again", e)
 			err = errors.Join(err, fmt.Errorf("new calls are still refused: %w (fsctl resume)", e))
+		case err == errCalledOff:
+			err = fmt.Errorf("%w, and new calls are let in again", err)
 		}
 	}()
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return "", fmt.Errorf("drain --wait-calls: %w", err)
 	}
-	left, err := a.waitCalls(ctx, p, w, progress)
-	if err != nil {
-		return "", err
+	left := a.waitCalls(ctx, p, w, progress)
+	if ctx.Err() != nil {
+		return "", errCalledOff
 	}
-	text, err = a.Do(ctx, control.Command{Kind: control.Drain})
+	// In the loop's hands it is carried out, whether or not the one who asked still waits.
+	text, err = a.Do(context.WithoutCancel(ctx), control.Command{Kind: control.Drain})
 	if err == nil {
 		text = left + "; " + text
 	}
 	return text, err
 }
 
-// waitCalls returns in words what was left when the wait ended.
-func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progress func(control.CallsLeft)) (string, error) {
+// waitCalls returns in words what was left when the wait ended. It ends with ctx, too.
+func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progress func(control.CallsLeft)) string {
 	end := time.Now().Add(w.Wait)
 	tick := time.NewTicker(countEvery)
 	defer tick.Stop()
@@ -153,41 +159,42 @@ func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progr
 		default:
 			progress(control.CallsLeft{Calls: n, Left: control.Millis(left)})
 			if n <= w.MaxCalls {
-				return fmt.Sprintf("%d calls left", n), nil
+				return fmt.Sprintf("%d calls left", n)
 			}
 		}
 		if left == 0 {
 			if err != nil {
-				return "nobody knows how many calls are left", nil
+				return "nobody knows how many calls are left"
 			}
-			return fmt.Sprintf("%d calls left after %s", n, w.Wait), nil
+			return fmt.Sprintf("%d calls left after %s", n, w.Wait)
 		}
 		select {
 		case <-tick.C:
 		case <-time.After(left):
 		case <-ctx.Done():
-			return "", fmt.Errorf("drain --wait-calls: cancelled, nothing was moved")
+			return ""
 		}
 	}
 }
 
 // resumeCalls lets new calls in again where an agent before this one died while it
-// waited for a node's calls to end.
+// waited for a node's calls to end; not while a drain waits, which may have them paused.
 func (a *Agent) resumeCalls(ctx context.Context) error {
 	p := a.pbx()
-	if !a.hasPaused() {
-		return nil
-	}
-	for {
-		err := p.resume(ctx)
-		if err == nil || ctx.Err() != nil {
-			return nil
+	for a.hasPaused() {
+		if a.waitsOut.TryLock() {
+			err := p.resume(ctx)
+			a.waitsOut.Unlock()
+			if err == nil || ctx.Err() != nil {
+				return nil
+			}
+			a.recorder.warn("let new calls in again", err)
 		}
-		a.recorder.warn("let new calls in again", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(socketTimeout):
 		}
 	}
+	return nil
 }

@@ -1,32 +1,44 @@
 package agent
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"sipalive/control"
 	"sipalive/hooks"
 )
 
-// TestDrainQuietlyOnceAtATime: the first waits for a FreeSWITCH that does not
-// answer; a second is refused, one after it is not.
-func TestDrainQuietlyOnceAtATime(t *testing.T) {
+// beside is an agent whose FreeSWITCH is the test, at l.
+func beside(t *testing.T) (a *Agent, l net.Listener) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	directory, err := OpenDirectory(t.TempDir(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &Agent{Parts: Parts{Directory: directory, Runner: hooks.NewRunner(hooks.Options{
+	t.Cleanup(func() { l.Close() })
+	r := newRecording(t)
+	r.a.Directory = openDirectory(t, t.TempDir())
+	r.a.Runner = hooks.NewRunner(hooks.Options{
 		Now:                func() int64 { return 0 },
 		FreeSWITCHAddress:  l.Addr().String(),
 		FreeSWITCHPassword: func() (string, error) { return "ClueCon", nil },
-	})}}
+	})
+	return r.a, l
+}
+
+// TestDrainQuietlyOnceAtATime: the first waits for a FreeSWITCH that does not
+// answer; a second is refused, one after it is not.
+func TestDrainQuietlyOnceAtATime(t *testing.T) {
+	a, l := beside(t)
 	drain := func() error {
 		_, err := a.DrainQuietly(context.Background(), control.WaitCalls{}, func(control.CallsLeft) {})
 		return err
@@ -47,4 +59,127 @@ func TestDrainQuietlyOnceAtATime(t *testing.T) {
 			t.Errorf("the first drain: %v", err)
 		}
 	}
+}
+
+// idle answers at l as a FreeSWITCH without calls; paused says what it was told last.
+func idle(l net.Listener) (paused func() bool) {
+	var is atomic.Bool
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		fmt.Fprint(conn, "Content-Type: auth/request\n\n")
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			command, asked := strings.CutPrefix(lines.Text(), "api ")
+			text := "+OK\n"
+			switch {
+			case lines.Text() == "":
+				continue
+			case !asked:
+				fmt.Fprint(conn, "Content-Type: command/reply\nReply-Text: +OK accepted\n\n")
+				continue
+			case command == "fsctl pause_check":
+				text = strconv.FormatBool(is.Load())
+			case command == "show calls count":
+				text = "\n0 total.\n"
+			default:
+				is.Store(command == "fsctl pause")
+			}
+			fmt.Fprintf(conn, "Content-Type: api/response\nContent-Length: %d\n\n%s", len(text), text)
+		}
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(conn)
+		}
+	}()
+	return is.Load
+}
+
+// TestDrainQuietlyInterrupted: before the drain is in the loop's hands it is called off,
+// and new calls are let in again; from then on it is the loop that says what came of it.
+func TestDrainQuietlyInterrupted(t *testing.T) {
+	a, l := beside(t)
+	paused := idle(l)
+	a.queries, a.ended = make(chan func()), make(chan struct{})
+	type end struct {
+		text string
+		err  error
+	}
+	drain := func(ctx context.Context, progress func(control.CallsLeft)) <-chan end {
+		ended := make(chan end, 1)
+		go func() {
+			text, err := a.DrainQuietly(ctx, control.WaitCalls{Wait: time.Hour}, progress)
+			ended <- end{text, err}
+		}()
+		return ended
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	const off = "drain --wait-calls: interrupted: nothing was moved, and new calls are let in again"
+	select {
+	case got := <-drain(ctx, func(control.CallsLeft) { cancel() }):
+		if got.err == nil || got.err.Error() != off || paused() {
+			t.Errorf("ended with %v, paused %t; want %s", got.err, paused(), off)
+		}
+	case <-a.queries:
+		t.Fatal("interrupted, it is carried out")
+	}
+
+	ctx, cancel = context.WithCancel(t.Context())
+	ended := drain(ctx, func(control.CallsLeft) {})
+	<-a.queries // the loop has it
+	cancel()
+	select {
+	case got := <-ended:
+		t.Errorf("ended with %v, though the loop may have drained the node", got.err)
+	case <-time.After(100 * time.Millisecond):
+		close(a.ended)
+		if got := <-ended; !errors.Is(got.err, errEnded) || paused() {
+			t.Errorf("ended with %v, paused %t; want %v", got.err, paused(), errEnded)
+		}
+	}
+}
+
+// TestResumedOnceNobodyWaits: what an agent before this one paused is not let in again
+// under the feet of a drain that waits.
+func TestResumedOnceNobodyWaits(t *testing.T) {
+	a, l := beside(t)
+	if err := os.WriteFile(a.pbx().mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{}, 1)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+			poke(asked)
+		}
+	}()
+	begin := func() (end func()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.resumeCalls(ctx) }()
+		return func() { cancel(); <-ended }
+	}
+	a.waitsOut.Lock()
+	end := begin()
+	select {
+	case <-asked:
+		t.Error("FreeSWITCH is asked while a drain waits")
+	case <-time.After(100 * time.Millisecond):
+	}
+	end()
+	a.waitsOut.Unlock()
+	end = begin()
+	select {
+	case <-asked:
+	case <-time.After(20 * time.Second):
+		t.Error("FreeSWITCH is not asked")
+	}
+	end()
 }

@@ -62,7 +62,10 @@ func TestDocumentedReasons(t *testing.T) {
 func TestDocumentedAlarms(t *testing.T) {
 	alarms := []string{control.KindRouter, control.KindUnreachable, control.KindRival}
 	for _, k := range enumerated(elect.Acquired) {
-		if levelOf(k) > slog.LevelInfo {
+		if forms[k].event == "" {
+			t.Errorf("nobody has said how %q is told", k)
+		}
+		if forms[k].level > slog.LevelInfo {
 			alarms = append(alarms, k.String())
 		}
 	}

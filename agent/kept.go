@@ -28,8 +28,9 @@ type keptLock struct {
 	User     string         `json:"user"`     // whom Until runs as: who asked for the lock
 	Instance elect.Instance `json:"instance"` // of the boot in which it was obtained
 
-	recorded bool // on disk
-	parted   bool // its client is gone
+	recorded bool   // on disk
+	refused  string // why it is not, where it was tried
+	parted   bool   // its client is gone
 }
 
 const (
@@ -81,14 +82,14 @@ func (k *locks) ready(q *lockQueue, c *lockClient, l elect.HeldLock) bool {
 	case l.Kept:
 		c.kept = &keptLock{Name: q.name, Epoch: l.Epoch, Keep: time.Duration(c.req.Keep), Until: c.req.Until, User: c.user, Instance: k.a.Machine.Instance()}
 		k.kept[q.name] = c.kept
-		k.record(func() { c.kept.recorded = true })
+		k.record(c.kept)
 	}
 	return false
 }
 
-// record writes what is kept to disk, off the loop, one record after the other; then
-// the loop runs done.
-func (k *locks) record(done func()) {
+// record writes what is kept to disk, off the loop, one record after the other, for r
+// to be used, or for none.
+func (k *locks) record(r *keptLock) {
 	all := slices.Collect(maps.Values(k.kept))
 	copies := make([]*keptLock, len(all))
 	for i, r := range all {
@@ -105,12 +106,30 @@ func (k *locks) record(done func()) {
 		close(written)
 		if err != nil {
 			k.a.recorder.warn("store the locks kept for this node", err)
-			return
 		}
-		if done != nil {
-			k.later(done)
-		}
+		k.later(func() {
+			switch {
+			case err != nil:
+				k.recordLater(r, written, err)
+			case r != nil:
+				r.recorded = true
+			}
+		})
 	}()
+}
+
+// recordLater tries again what the disk refused, unless it is out of date by then.
+func (k *locks) recordLater(r *keptLock, written chan struct{}, err error) {
+	if r != nil {
+		r.refused = err.Error()
+	}
+	time.AfterFunc(durableRetry, func() {
+		k.later(func() {
+			if r != nil && k.kept[r.Name] == r || r == nil && k.writing == written {
+				k.record(r)
+			}
+		})
+	})
 }
 
 // parted: the client of a kept lock is gone, and it stays kept or not.

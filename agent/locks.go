@@ -281,8 +281,11 @@ func (k *locks) explain(q *lockQueue) {
 			why = fmt.Sprintf("held by %s", s.Holder)
 		}
 	}
-	if k.kept[q.name] != nil {
-		why = "kept until this node has recovered: " + k.kept[q.name].Until
+	switch r := k.kept[q.name]; {
+	case r != nil && r.recorded:
+		why = "kept until this node has recovered: " + r.Until
+	case r != nil && r.refused != "":
+		why = "this node cannot record that it is kept: " + r.refused
 	}
 	say := func(c *lockClient, why string) { c.tell(func(l *control.LockLevel) { l.Waiting = why }) }
 	if c := q.asking; c != nil && c.level.Epoch == 0 {

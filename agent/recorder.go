@@ -127,11 +127,9 @@ func again(t elect.Transition, words string) string {
 // retried are the transitions that come again every lease or two while what
 // keeps them from succeeding lasts; an operator's own command is always told.
 func retried(t elect.Transition) bool {
-	switch t.Kind {
-	case elect.BindFailed:
-		return true
-	case elect.MoveStarted, elect.MoveFailed:
-		return t.Cause == elect.CauseSIP || t.Cause == elect.CauseVerify || t.Cause == elect.CauseDrain
+	switch t.Cause {
+	case elect.CauseNone, elect.CauseSIP, elect.CauseCheck, elect.CauseVerify, elect.CauseDrain:
+		return forms[t.Kind].retried
 	}
 	return false
 }
@@ -153,7 +151,7 @@ func (r *recorder) transitions(ts []elect.Transition) {
 }
 
 func (r *recorder) transition(t elect.Transition, at elect.Instant) {
-	ev := control.Event{Time: r.wall(at), Node: r.a.Self.Name, Kind: kindOf(t.Kind), Epoch: uint64(t.Epoch), Text: t.Text}
+	ev := control.Event{Time: r.wall(at), Node: r.a.Self.Name, Kind: forms[t.Kind].event, Epoch: uint64(t.Epoch), Text: t.Text}
 	if l := r.a.names().byID[t.VIP]; l != nil {
 		ev.VIP = l.name
 	}
@@ -266,56 +264,53 @@ func words(t elect.Transition, vip string) string {
 	return because(t.Kind.String())
 }
 
-func kindOf(k elect.TransitionKind) string {
-	switch k {
-	case elect.Acquired:
-		return control.Takeover
-	case elect.Raised:
-		return control.KindRaised
-	case elect.Survives, elect.LeasedAgain:
-		return control.KindSurvivor
-	case elect.LetGo, elect.Lapsed, elect.ReleaseDue:
-		return control.KindRelease
-	case elect.MoveStarted, elect.MoveFailed:
-		return control.KindMove
-	case elect.AllUnfit, elect.AllUnfitOver:
-		return control.KindAllUnfit
-	case elect.QuorumLost, elect.QuorumBack:
-		return control.KindQuorum
-	case elect.HolderSeen:
-		return control.KindHolder
-	case elect.VIPVacant:
-		return control.KindVacant
-	case elect.Drained, elect.Undrained:
-		return control.KindDrain
-	case elect.Frozen, elect.Thawed:
-		return control.KindFreeze
-	case elect.ListTaken, elect.ConfigDiffers, elect.ConfigSame:
-		return control.KindConfig
-	case elect.VerifyFailed, elect.ActionFailed:
-		return control.KindVerify
-	case elect.BindFailed:
-		return control.KindBind
-	}
-	return control.KindNode
+// form is how a kind of transition is told, beside its words.
+type form struct {
+	event   string     // its kind in the journal
+	level   slog.Level // docs/alarms.md tells of warnings and errors
+	fails   bool       // Text says what went wrong
+	retried bool
 }
 
-// levelOf is how much a transition is a trouble; docs/alarms.md tells of warnings and errors.
-func levelOf(k elect.TransitionKind) slog.Level {
-	switch k {
-	case elect.Lapsed, elect.Survives, elect.MoveFailed, elect.NodeDown, elect.NodeUnfit, elect.QuorumLost, elect.VIPVacant, elect.VerifyFailed, elect.ActionFailed,
-		elect.ConfigDiffers:
-		return slog.LevelWarn
-	case elect.AllUnfit, elect.BindFailed:
-		return slog.LevelError
-	}
-	return slog.LevelInfo
+const warn = slog.LevelWarn
+
+var forms = map[elect.TransitionKind]form{
+	elect.Acquired:      {event: control.Takeover},
+	elect.Raised:        {event: control.KindRaised},
+	elect.Survives:      {event: control.KindSurvivor, level: warn},
+	elect.LeasedAgain:   {event: control.KindSurvivor},
+	elect.LetGo:         {event: control.KindRelease},
+	elect.Lapsed:        {event: control.KindRelease, level: warn},
+	elect.ReleaseDue:    {event: control.KindRelease},
+	elect.RetireDue:     {event: control.KindRelease}, // not told: its actions show there
+	elect.MoveStarted:   {event: control.KindMove, retried: true},
+	elect.MoveFailed:    {event: control.KindMove, level: warn, fails: true, retried: true},
+	elect.NodeUp:        {event: control.KindNode},
+	elect.NodeDown:      {event: control.KindNode, level: warn},
+	elect.NodeFit:       {event: control.KindNode},
+	elect.NodeUnfit:     {event: control.KindNode, level: warn},
+	elect.AllUnfit:      {event: control.KindAllUnfit, level: slog.LevelError},
+	elect.AllUnfitOver:  {event: control.KindAllUnfit},
+	elect.QuorumLost:    {event: control.KindQuorum, level: warn},
+	elect.QuorumBack:    {event: control.KindQuorum},
+	elect.HolderSeen:    {event: control.KindHolder},
+	elect.VIPVacant:     {event: control.KindVacant, level: warn},
+	elect.Drained:       {event: control.KindDrain},
+	elect.Undrained:     {event: control.KindDrain},
+	elect.Frozen:        {event: control.KindFreeze},
+	elect.Thawed:        {event: control.KindFreeze},
+	elect.ListTaken:     {event: control.KindConfig},
+	elect.ConfigDiffers: {event: control.KindConfig, level: warn},
+	elect.ConfigSame:    {event: control.KindConfig},
+	elect.VerifyFailed:  {event: control.KindVerify, level: warn, fails: true},
+	elect.ActionFailed:  {event: control.KindVerify, level: warn, fails: true},
+	elect.BindFailed:    {event: control.KindBind, level: slog.LevelError, fails: true, retried: true},
 }
 
 func (r *recorder) log(t elect.Transition, ev control.Event) {
 	why, err := ev.Reason, ""
 	switch {
-	case t.Kind == elect.BindFailed || t.Kind == elect.MoveFailed || t.Kind == elect.VerifyFailed || t.Kind == elect.ActionFailed:
+	case forms[t.Kind].fails:
 		err = t.Text
 	case t.Text != "":
 		why = t.Text
@@ -337,7 +332,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	if t.Epoch != 0 {
 		attrs = append(attrs, slog.Uint64("epoch", uint64(t.Epoch)))
 	}
-	r.a.Log.LogAttrs(context.Background(), levelOf(t.Kind), t.Kind.String(), attrs...)
+	r.a.Log.LogAttrs(context.Background(), forms[t.Kind].level, t.Kind.String(), attrs...)
 }
 
 // acquired opens the one event of a takeover. Its timeline counts from the

@@ -203,15 +203,17 @@ func TestWarningsKeepApart(t *testing.T) {
 func TestRetriesAreToldOnce(t *testing.T) {
 	r := newRecording(t)
 	for range 5 {
-		for _, c := range []elect.Cause{elect.CauseSIP, elect.CauseMove} {
+		for _, c := range []elect.Cause{elect.CauseSIP, elect.CauseCheck, elect.CauseMove} {
 			r.transitions([]elect.Transition{
 				{Kind: elect.MoveStarted, VIP: vip1, Node: "pbx3", Successor: "pbx1", Epoch: 4, Cause: c},
-				{Kind: elect.MoveFailed, VIP: vip1, Node: "pbx3", Epoch: 4, Cause: c, Text: "pbx1 refused"}})
+				{Kind: elect.MoveFailed, VIP: vip1, Node: "pbx3", Epoch: 4, Cause: c, Text: "pbx1 refused for " + c.String()}})
 		}
 	}
 	r.settle()
-	if got := strings.Count(r.log.String(), "reason=sip"); got != 2 {
-		t.Errorf("%d lines of one failing move, want its start and its end:\n%s", got, r.log)
+	for _, reason := range []string{"reason=sip", "reason=check"} {
+		if got := strings.Count(r.log.String(), reason); got != 2 {
+			t.Errorf("%s: %d lines of one failing move, want its start and its end:\n%s", reason, got, r.log)
+		}
 	}
 	if got := strings.Count(r.log.String(), "reason=move"); got != 10 {
 		t.Errorf("%d lines of an operator's five moves, want 10", got)

@@ -20,12 +20,15 @@ import (
 // another fit node has not failed it (§5.5).
 type vipTargets struct {
 	a       *Agent
+	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
 	mu      sync.Mutex
 	ctx     context.Context // nil: not running
 	held    map[elect.VIPID]*vipWatch
 	probers sync.WaitGroup
 }
 
+// vipWatch is what is asked on one VIP that this node holds: nothing where the file has
+// no target on it, but a reload may bring one.
 type vipWatch struct {
 	lease   *lease
 	epoch   elect.Epoch
@@ -62,16 +65,15 @@ func (v *vipTargets) run(ctx context.Context) error {
 func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
 
 func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
-	targets := v.a.Config().SIP.OnVIP(l.name)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.ctx == nil || l.vip == nil || len(targets) == 0 {
+	if v.ctx == nil || l.vip == nil {
 		return
 	}
 	v.end(l.id)
 	ctx, cancel := context.WithCancel(v.ctx)
 	w := &vipWatch{lease: l, epoch: e, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
-	for _, t := range targets {
+	for _, t := range v.a.Config().SIP.OnVIP(l.name) {
 		w.probers = append(w.probers, v.prober(w, t))
 	}
 	v.held[l.id] = w
@@ -91,8 +93,8 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	return p
 }
 
-// take begins anew under another configuration; what was told before stands until
-// it is another.
+// take starts over with the targets of another configuration. What was told before
+// stands until they say something else, or until none is left.
 func (v *vipTargets) take() {
 	v.mu.Lock()
 	before := maps.Clone(v.held)
@@ -104,10 +106,20 @@ func (v *vipTargets) take() {
 		case l == nil || l.left:
 		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
 			v.startAs(l, w.epoch, w.told)
-		default: // what they said last stands for nothing any more
-			v.a.report(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+		default:
+			v.start(l, w.epoch)
+			if len(w.probers) > 0 {
+				go v.tell(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
+			}
 		}
 	}
+}
+
+// tell tells what is known after what is on its way; the loop does not wait for it.
+func (v *vipTargets) tell(e elect.Verified) {
+	v.telling.Lock()
+	defer v.telling.Unlock()
+	v.a.report(e)
 }
 
 // stop ends when this node lets the VIP go.
@@ -126,6 +138,8 @@ func (v *vipTargets) end(id elect.VIPID) {
 
 // hear tells a change: the VIP answers at all of its targets, or not.
 func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
+	v.telling.Lock()
+	defer v.telling.Unlock()
 	v.mu.Lock()
 	w.verdict[p] = verdict
 	now := sipcheck.Up

@@ -49,7 +49,8 @@ func TestDrainQuietlyFails(t *testing.T) {
 	}
 }
 
-// TestDrainQuietlyIsCancelled by a client that goes away, and by the server's end.
+// TestDrainQuietlyIsCancelled: the drain ends when its client goes away, and when the
+// server stops.
 func TestDrainQuietlyIsCancelled(t *testing.T) {
 	begun, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	agent := steady()
@@ -76,5 +77,30 @@ func TestDrainQuietlyIsCancelled(t *testing.T) {
 	}
 	if err := <-failed; err == nil {
 		t.Error("the client says nothing")
+	}
+}
+
+// TestDrainQuietlyHasTheLastWord: a client that interrupts a drain is told by the agent
+// whether the drain was carried out all the same.
+func TestDrainQuietlyHasTheLastWord(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		err  error
+	}{
+		{text: "0 calls left; pbx1 is drained"},
+		{err: errors.New("drain --wait-calls: interrupted: nothing was moved")},
+	} {
+		agent := steady()
+		agent.drain = func(ctx context.Context, _ WaitCalls, progress func(CallsLeft)) (string, error) {
+			progress(CallsLeft{Calls: 1})
+			<-ctx.Done()
+			return c.text, c.err
+		}
+		_, _, dir := start(t, agent)
+		ctx, cancel := context.WithCancel(ctxFor(t))
+		text, err := NewClient(dir).DrainQuietly(ctx, WaitCalls{Wait: time.Hour}, func(CallsLeft) { cancel() })
+		if text != c.text || (err == nil) != (c.err == nil) || err != nil && err.Error() != c.err.Error() {
+			t.Errorf("heard %q, %v; want %q, %v", text, err, c.text, c.err)
+		}
 	}
 }

@@ -6,38 +6,40 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
 // WaitCalls is a drain that waits for calls to end.
 type WaitCalls struct {
 	Wait     time.Duration // at most
-	MaxCalls int           // so many may be left
+	MaxCalls int           // how many calls may be left
 }
 
-// CallsLeft is how such a drain goes on.
+// CallsLeft is the progress of such a drain.
 type CallsLeft struct {
 	Calls int    `json:"calls"`
-	Left  Millis `json:"left_ms"`        // until time is up
-	Text  string `json:"text,omitempty"` // why nobody knows the number of calls now
+	Left  Millis `json:"left_ms"`        // until the time is up
+	Text  string `json:"text,omitempty"` // why the number of calls is unknown now
 }
 
-// maxWait bounds a drain that waits.
+// maxWait is the longest a drain may wait.
 const maxWait = 24 * time.Hour
 
 const maxCalls = 1_000_000
 
-// drainLine is one line of the answer: progress, or, last, the outcome.
+// drainLine is one line of the answer: progress or, on the last line, the outcome.
 type drainLine struct {
 	*CallsLeft
 	Outcome *string `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`
 }
 
-// drainWaiting tells how the drain goes on, one JSON object per line, and ends it
-// when the client is gone or the server ends.
+// drainWaiting reports the drain's progress, one JSON object per line. It ends the drain
+// when the client goes away or the server stops.
 func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	millis, err := strconv.ParseInt(query.Get("wait_ms"), 10, 64)
@@ -59,9 +61,12 @@ func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, erro
 	return nil, nil
 }
 
-// DrainQuietly drains the agent's node once its calls have ended, and calls
-// progress about once a second. When ctx ends before the move nothing is moved.
+// DrainQuietly drains the agent's node once its calls have ended, and calls progress
+// about once a second. If ctx ends before the move, nothing is moved; the agent has the
+// last word on whether it was.
 func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
+	ctx, end := c.untilLastWord(ctx)
+	defer end()
 	query := url.Values{"wait_ms": {strconv.FormatInt(w.Wait.Milliseconds(), 10)}, "max_calls": {strconv.Itoa(w.MaxCalls)}}
 	body, err := c.roundTrip(ctx, http.MethodPost, pathDrain, query, nil)
 	if err != nil {
@@ -83,4 +88,26 @@ func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(Ca
 			progress(*l.CallsLeft)
 		}
 	}
+}
+
+// untilLastWord returns a context for a request that outlives ctx. When ctx ends, the
+// connection is closed for writing, which tells the agent. The answer is still read, for
+// as long as a command may take.
+func (c *Client) untilLastWord(ctx context.Context) (request context.Context, end context.CancelFunc) {
+	request, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var conn atomic.Value
+	request = httptrace.WithClientTrace(request, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { conn.Store(got.Conn) }})
+	forget := context.AfterFunc(ctx, func() {
+		half, connected := conn.Load().(interface{ CloseWrite() error })
+		if !connected || half.CloseWrite() != nil {
+			cancel()
+			return
+		}
+		select {
+		case <-time.After(c.do):
+			cancel()
+		case <-request.Done():
+		}
+	})
+	return request, func() { forget(); cancel() }
 }

@@ -228,22 +228,19 @@ func (c *command) cause() Cause {
 // fails what took too long.
 func (m *Machine) runCommands() {
 	m.forgetRequests()
-	keep := m.commands[:0]
-	for _, c := range m.commands {
+	m.commands = slices.DeleteFunc(m.commands, func(c *command) bool {
 		if m.commandDone(c) {
 			m.answerCommand(c.id, "")
-			continue
+			return true
 		}
 		if m.now >= c.by {
 			m.answerCommand(c.id, m.whyCommandLate(c))
-			continue
+			return true
 		}
 		m.due(c.by)
 		m.requestAgain(c)
-		keep = append(keep, c)
-	}
-	clear(m.commands[len(keep):])
-	m.commands = keep
+		return false
+	})
 }
 
 func (m *Machine) commandDone(c *command) bool {
@@ -255,9 +252,10 @@ func (m *Machine) commandDone(c *command) bool {
 			return true
 		}
 		return c.node.beat.Drained == (c.kind == CommandDrain)
-	case CommandFreeze, CommandThaw:
-		// A freeze that runs already is set anew: what is left tells which it is.
-		return c.node == m.self || (c.node.beat.Frozen-c.long).Abs() < commandTimeout
+	case CommandThaw:
+		return c.node == m.self || c.node.beat.Frozen == 0
+	case CommandFreeze:
+		return c.node == m.self || m.frozenAsAsked(c)
 	}
 	for i := range c.moves {
 		mv := &c.moves[i]
@@ -269,6 +267,14 @@ func (m *Machine) commandDone(c *command) bool {
 		}
 	}
 	return true
+}
+
+// frozenAsAsked tells the freeze that was asked for from one that ran before: it began
+// after the command did, and so it ends that much later.
+func (m *Machine) frozenAsAsked(c *command) bool {
+	left, asked := c.node.beat.Frozen, c.by.Add(-commandTimeout)
+	end := c.node.lastHeard.Add(left + m.cfg.Heartbeat) // at most: the two clocks may differ
+	return left > 0 && left <= c.long && end >= asked.Add(c.long)
 }
 
 func (m *Machine) whyCommandLate(c *command) string {
@@ -303,15 +309,13 @@ func (m *Machine) requestAgain(c *command) {
 
 // failCommands ends every command that waited for this move.
 func (m *Machine) failCommands(v *vip, text string) {
-	keep := m.commands[:0]
-	for _, c := range m.commands {
-		if c.waitsFor(v) {
+	m.commands = slices.DeleteFunc(m.commands, func(c *command) bool {
+		fails := c.waitsFor(v)
+		if fails {
 			m.answerCommand(c.id, fmt.Sprintf("move %s: %s", v.Name, text))
-			continue
 		}
-		keep = append(keep, c)
-	}
-	m.commands = keep
+		return fails
+	})
 	for _, r := range m.requests {
 		if r.v == v && r.err == "" {
 			r.err = fmt.Sprintf("move %s: %s", v.Name, text)
@@ -402,12 +406,5 @@ func (c *command) hasAsked(id uint64) bool {
 
 // forgetRequests drops what its sender no longer repeats.
 func (m *Machine) forgetRequests() {
-	keep := m.requests[:0]
-	for _, r := range m.requests {
-		if m.now.Sub(r.at) < time.Minute+m.cfg.PrepareTimeout {
-			keep = append(keep, r)
-		}
-	}
-	clear(m.requests[len(keep):])
-	m.requests = keep
+	m.requests = slices.DeleteFunc(m.requests, func(r *request) bool { return m.now.Sub(r.at) >= time.Minute+m.cfg.PrepareTimeout })
 }

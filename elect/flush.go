@@ -1,6 +1,9 @@
 package elect
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // flushing is an operator's flush on its way through the cluster: every node runs
 // its flush actions once, however often it is asked.
@@ -109,17 +112,14 @@ func (m *Machine) reported(p *peer, part Report) {
 
 // runFlushes answers those that are complete or late, and asks again.
 func (m *Machine) runFlushes() {
-	keep := m.flushes[:0]
-	for _, f := range m.flushes {
+	m.flushes = slices.DeleteFunc(m.flushes, func(f *flushing) bool {
 		if f.open > 0 && m.now < f.by {
 			m.askFlush(f)
-			keep = append(keep, f)
-			continue
+			return false
 		}
 		m.answerFlush(f, "no answer in time")
-	}
-	clear(m.flushes[len(keep):])
-	m.flushes = keep
+		return true
+	})
 }
 
 // endFlushes answers with what has been reported: nodes have other places now.

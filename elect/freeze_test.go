@@ -161,3 +161,53 @@ func TestFreezeOutlivesTheAgent(t *testing.T) {
 		t.Errorf("thawed, and frozen again by a restart: %+v", n)
 	}
 }
+
+// An operator's word to another node is repeated until that one's heartbeats say that it
+// is frozen for as long, or is not any more: what it said before does not count, however
+// near it comes.
+func TestFreezeOfAnotherIsSeen(t *testing.T) {
+	for name, c := range map[string]struct {
+		kind         elect.CommandKind
+		before, long time.Duration
+	}{
+		"a short freeze":        {elect.CommandFreeze, 0, time.Second},
+		"the longest":           {elect.CommandFreeze, 0, elect.MaxFreeze},
+		"of one frozen shorter": {elect.CommandFreeze, 1500 * time.Millisecond, 3 * time.Second},
+		"of one frozen longer":  {elect.CommandFreeze, 3 * time.Second, 1500 * time.Millisecond},
+		"thawed before its end": {elect.CommandThaw, 1500 * time.Millisecond, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			requests := 0
+			answers := func() (all []string) {
+				for _, a := range b.last.Answers {
+					all = append(all, a.Error)
+				}
+				for _, o := range b.last.Send {
+					if r, ok := o.Msg.(elect.Request); ok && o.To == "a" && r.Kind == c.kind && r.For == c.long {
+						requests++
+					}
+				}
+				return all
+			}
+			beat := func(frozen time.Duration) []string {
+				b.hear("a", 11, elect.Heartbeat{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, SIP: elect.SIPUp, Frozen: max(frozen, 0)})
+				return answers()
+			}
+			beat(c.before)
+			b.step(elect.Command{ID: 1, Kind: c.kind, Node: "a", For: c.long})
+			early := answers()
+			for i := range time.Duration(10) { // the first requests are lost
+				b.now += elect.Instant(100 * time.Millisecond)
+				b.step(elect.Tick{})
+				early = append(append(early, answers()...), beat(c.before-(i+1)*100*time.Millisecond)...)
+			}
+			if len(early) > 0 || requests < 3 {
+				t.Errorf("answered %q to %d requests before it has shown", early, requests)
+			}
+			if got := beat(c.long); !slices.Equal(got, []string{""}) {
+				t.Errorf("answered %q once it shows", got)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package elect
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -334,10 +335,9 @@ func (m *Machine) startUnkeep(id VIPID, e Epoch) {
 }
 
 func (m *Machine) repeatUnkeeps() {
-	keep := m.unkeeps[:0]
-	for _, u := range m.unkeeps {
+	m.unkeeps = slices.DeleteFunc(m.unkeeps, func(u *unkeep) bool {
 		if len(u.missing) == 0 || m.now >= u.end {
-			continue
+			return true
 		}
 		if next := u.sent.Add(m.cfg.Heartbeat / 2); u.sent == 0 || m.now >= next {
 			u.sent = m.now
@@ -348,10 +348,8 @@ func (m *Machine) repeatUnkeeps() {
 			}
 		}
 		m.due(u.sent.Add(m.cfg.Heartbeat / 2))
-		keep = append(keep, u)
-	}
-	clear(m.unkeeps[len(keep):])
-	m.unkeeps = keep
+		return false
+	})
 }
 
 func (m *Machine) dropKept(id VIPID, n Node, e Epoch) {

@@ -24,7 +24,7 @@ type Machine struct {
 	peers      []*peer // every node in configured order, self included
 	named      map[Node]*peer
 	electorate []*peer // of them the voters of the active list
-	vips       []*vip  // every VIP and role in configured order
+	vips       []*vip  // every VIP and role in configured order, then the locks in use
 	known      map[VIPID]*vip
 	// VIPs that have left the configuration (Reconfigure), until the kernel has
 	// said that they are gone.
@@ -216,7 +216,7 @@ func (m *Machine) take(ev Event) {
 		m.onKeepOver(e)
 	case Reconfigure:
 		m.reconfigure(e.Config)
-	case Tick, Unstored:
+	case Tick:
 	}
 }
 

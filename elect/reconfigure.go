@@ -211,11 +211,9 @@ func (m *Machine) part(v *vip) {
 // forgetLeft remembers of a VIP that is gone for good only what this node has
 // promised: nobody may be asked for the same epoch twice should it come back.
 func (m *Machine) forgetLeft() {
-	keep := m.leaving[:0]
-	for _, v := range m.leaving {
+	m.leaving = slices.DeleteFunc(m.leaving, func(v *vip) bool {
 		if v.phase == unbinding {
-			keep = append(keep, v)
-			continue
+			return false
 		}
 		if s := v.record(); s != (RuntimeVIP{}) {
 			m.strangers[v.ID] = s
@@ -225,9 +223,8 @@ func (m *Machine) forgetLeft() {
 			m.durableDue = true
 		}
 		m.dirty = true
-	}
-	clear(m.leaving[len(keep):])
-	m.leaving = keep
+		return true
+	})
 }
 
 // dropCommands fails what waits for a node that has left.

@@ -1,5 +1,7 @@
 package elect
 
+import "slices"
+
 // pendingRelease is a release on its way: repeated until every voter has
 // acknowledged it, or its grants have ended by themselves.
 type pendingRelease struct {
@@ -36,19 +38,16 @@ func (m *Machine) putRelease(pr *pendingRelease) {
 }
 
 func (m *Machine) repeatReleases() {
-	keep := m.releases[:0]
-	for _, pr := range m.releases {
+	m.releases = slices.DeleteFunc(m.releases, func(pr *pendingRelease) bool {
 		if pr.left == 0 || m.now >= pr.end {
-			continue
+			return true
 		}
 		if m.now >= pr.sent.Add(m.pace()) {
 			m.putRelease(pr)
 		}
 		m.due(pr.sent.Add(m.pace()))
-		keep = append(keep, pr)
-	}
-	clear(m.releases[len(keep):])
-	m.releases = keep
+		return false
+	})
 }
 
 func (m *Machine) onReleased(p *peer, r Released) {

@@ -117,8 +117,8 @@ func (s SIPState) Down() bool { return s == SIPSilent || s == SIPUnready || s ==
 // Doubted reports whether the last probe brought no good answer.
 func (s SIPState) Doubted() bool { return s == SIPSuspect || s.Down() }
 
-// Cause says why a VIP got a new holder. The words stand in events, in
-// SIPALIVE_REASON and, later, in an action's `when`.
+// Cause says why a VIP got a new holder. The words stand in events and in
+// SIPALIVE_REASON; an action's `when` has coarser ones of its own.
 type Cause uint8
 
 // The causes of a takeover.

@@ -76,9 +76,8 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 	return ans
 }
 
-// grant records this voter's part of a lease. Only a change of whom, what or
-// how long has to be stored: a restarted voter honours what it finds for one
-// full lease, so the renewals in between need not be (§4.5).
+// grant records this voter's part of a lease. Only a change of whom, what or how long
+// makes a new record; of a renewal the end alone is kept, as a GrantEnd (§4.5).
 func (m *Machine) grant(v *vip, g Grant) {
 	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
 		m.dirty = true

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -58,10 +57,8 @@ func drainQuietly(cmd *cobra.Command, client *control.Client, args []string, w c
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // the agent's last word is waited for, but not for a second signal
 	text, err := client.DrainQuietly(ctx, w, showCalls(cmd.OutOrStdout()))
-	if errors.Is(ctx.Err(), context.Canceled) && err != nil {
-		return errors.New("drain --wait-calls: interrupted: nothing was moved, and new calls are let in again")
-	}
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func newFreezeCommand() *cobra.Command {
 	cmd := newOrderCommand(control.Freeze, "[NODE]", "Work on a node's PBX without losing its VIPs",
 		`Have no SIP verdict take a VIP from a node, this one unless another is named:
 its PBX may be restarted. Leases go on, so a node that dies is taken over as
-ever. It ends by itself, with thaw, or with the agent on that node.`,
+ever. It ends by itself or with thaw; a restart of the agent does not end it.`,
 		func(args []string) control.Command {
 			return control.Command{Kind: control.Freeze, Node: optional(args), For: control.Millis(long)}
 		})

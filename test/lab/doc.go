@@ -28,6 +28,6 @@
 // A run that was killed leaves its namespaces behind. Their names contain the run's
 // process id and start time. The next [New] (or [Sweep]) with the same prefix removes
 // them; it leaves the namespaces of a living run alone. The processes of a killed run die
-// with it (PR_SET_PDEATHSIG), and the sweep kills those that still live in its
+// with it (PR_SET_PDEATHSIG). The sweep kills any process that still lives in its
 // namespaces.
 package lab

@@ -93,19 +93,20 @@ func runHours(t *testing.T, hours float64, nodes int) {
 // onceFailed are seeds of three nodes that found a bug, or an error of the judge, after
 // the first hundreds of hours had found nothing more.
 var onceFailed = []uint64{
-	100243, // judge: a first start in which two nodes never heard each other
-	100450, // judge: a node without a fence thawed and unbound a moment later
-	200765, // judge: if a raised epoch cannot be stored, the promise still stands
-	310100, // judge: a voter that restarts while quiet is still bound by what it forgot
-	310475, // a lease that could not be stored was never bound, and its end never reported: no node could hold
-	316026, // judge: an epoch reaches a slow disk with the write after the one under way
-	368424, // judge: so does a raised epoch
-	320249, // simulator: every step tried again to bind while a try was under way
-	321636, // judge: thousands of packets that waited for a frozen agent are no spinning
-	348285, // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
-	306656, // a voter restarted while quiet took its fresh record for its memory: two holders
-	610070, // judge: an agent that had died wrote nothing to its disk meanwhile
-	100921, // a move from a sick PBX ended and began again with every round of asking
+	100243,  // judge: a first start in which two nodes never heard each other
+	100450,  // judge: a node without a fence thawed and unbound a moment later
+	200765,  // judge: if a raised epoch cannot be stored, the promise still stands
+	310100,  // judge: a voter that restarts while quiet is still bound by what it forgot
+	310475,  // a lease that could not be stored was never bound, and its end never reported: no node could hold
+	316026,  // judge: an epoch reaches a slow disk with the write after the one under way
+	368424,  // judge: so does a raised epoch
+	320249,  // simulator: every step tried again to bind while a try was under way
+	321636,  // judge: thousands of packets that waited for a frozen agent are no spinning
+	348285,  // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
+	306656,  // a voter restarted while quiet took its fresh record for its memory: two holders
+	2012042, // judge: nor are the answers of two frozen agents that thaw at once
+	610070,  // judge: an agent that had died wrote nothing to its disk meanwhile
+	100921,  // a move from a sick PBX ended and began again with every round of asking
 }
 
 func TestOnceFailed(t *testing.T) {

@@ -118,6 +118,7 @@ var bugs = []bug{
 	{name: "keepalive inside the phone's window", file: "vip/phones/keepalive.go", old: "c.Seq-1, flagACK", new: "c.Seq, flagACK", directed: true, pkg: "./vip/phones"},
 	{name: "whatever is no phone believed", file: "vip/phones/book.go", old: "!c.reachable(vip) || ", new: "", directed: true, pkg: "./vip/phones"},
 	{name: "connections of an earlier hold left", file: "agent/wakes.go", old: "			b.endStale(vip, to)\n", new: "", directed: true, pkg: "./agent"},
+	{name: "lease renewed though not stored", file: "agent/binder.go", old: "|| !stored && d.Hold {", new: "|| !stored && d.Hold && (!old.Hold || old.Epoch != d.Epoch) {", directed: true, pkg: "./agent"},
 	{name: "phones woken without a lease", file: "agent/wakes.go", old: "b.a.Now())) || !b.a.Ends.Ahead(vip) {", new: "b.a.Now())) {", directed: true, pkg: "./agent"},
 	{name: "restored lease not cut", file: store, old: "v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = h.Until", directed: true},
 	{name: "new key seals before all accept it", file: rotation, old: "r.err == nil && r.all()", new: "r.err == nil && (r.step == Accepts || r.all())", directed: true, pkg: "./keyring"},
