@@ -64,8 +64,8 @@ func (j *Judge) violate(format string, args ...any) {
 }
 
 // holds is called when the kernel of n is told to answer for VIP i. was says whether it
-// answered already, grew whether the lease was extended; before is what the kernel had until
-// now.
+// answered already, grew whether the lease was extended; before is what the kernel had
+// until now.
 func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
 	if b.survivor || before.survivor {
