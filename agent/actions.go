@@ -264,8 +264,8 @@ func (x *actions) again(l *lease, o hooks.Owed) {
 }
 
 // verify asks the VIP itself with OPTIONS until it answers or time is up. The takeover
-// whose actions ran may be over by now; then verify asks nothing, because another
-// takeover's PBX would answer.
+// whose actions ran may be over by now. Then verify asks nothing, because what answers
+// would belong to another takeover.
 func (x *actions) verify(l *lease, took elect.Epoch) {
 	t := x.get(l.id)
 	if t.gone || t.took != took {

@@ -45,8 +45,7 @@ func (d *Directory) OpenGrants(ids []elect.VIPID) (ends []elect.GrantEnd, err er
 	return ends, err
 }
 
-// openLeaseFile maps the file called name. After a reload it replaces the mapping from
-// before.
+// openLeaseFile maps the file called name, and replaces the mapping from before a reload.
 func (d *Directory) openLeaseFile(name string, ids []elect.VIPID, in **leaseFile) ([]elect.HeldVIP, error) {
 	path := filepath.Join(d.run, name)
 	found := readLeases(path, bootNumber(d.boot))

@@ -84,7 +84,8 @@ func (a *Agent) step(ev elect.Event) {
 
 // carryOut does what the machine decided, in the order that keeps it safe: first the
 // record in the runtime directory, then the fence's deadlines and the binder's level,
-// then the packets. People and scripts are told last, off the loop.
+// then the packets. What people and scripts are told is only queued here and runs off the
+// loop.
 func (a *Agent) carryOut(eff elect.Effects) {
 	stored := a.storeRuntime(eff.Runtime)
 	// Also where storing failed: then no packet tells of the grant, and an end without a

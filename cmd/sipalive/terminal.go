@@ -11,7 +11,7 @@ import (
 	"sipalive/control"
 )
 
-// terminal returns the terminal that w is; nil if w is none.
+// terminal returns the terminal that w is; nil if w is not a terminal.
 func terminal(w io.Writer) *os.File {
 	f, is := w.(*os.File)
 	if !is {
