@@ -1,5 +1,5 @@
-// Package arp makes the network agree: it tells the neighbours which MAC
-// address a VIP is at.
+// Package arp makes the network agree with the kernel: it tells the neighbours which MAC
+// address a VIP is at, watches for rivals and proves that the router follows.
 package arp
 
 import (
@@ -17,35 +17,35 @@ import (
 
 // Options of an Announcer.
 type Options struct {
-	// Refresh is the time between announcements once the burst after a takeover
-	// is over ([announce] refresh): a switch forgets a silent port before a
-	// router forgets an entry. It must be positive.
+	// Refresh is the time between announcements after the burst that follows a takeover
+	// ([announce] refresh). A switch forgets a silent port before a router forgets an
+	// entry. Refresh must be positive.
 	Refresh time.Duration
 
-	// Limit is how many frames of ARP and neighbour discovery may leave by an
-	// interface in a second ([announce] limit), first announcements included: at
-	// least MinLimit. 0: those are never held back.
+	// Limit is how many ARP and ND frames may leave by an interface in a second
+	// ([announce] limit), first announcements included: at least MinLimit. With 0, first
+	// announcements are never held back.
 	Limit int
 
-	// OnError, if set, hears each failure of an announcement that was scheduled or
-	// waited for its turn. It is called on the sender's own goroutine, must not
-	// wait or call the Announcer, and may come just after Stop has returned.
+	// OnError, if set, is told of each failure of an announcement that was scheduled or
+	// waited for its turn. It is called on the goroutine that sends, must not wait or
+	// call the Announcer, and may be called just after Stop has returned.
 	OnError func(error)
 
-	// May, if set, says whether addr may still be spoken for: its lease has not
-	// ended. An agent that was stopped for a while must not announce before it has
-	// looked at the clock. It is asked right before each frame and must not wait.
+	// May, if set, says whether addr may still be announced: its lease has not ended. It
+	// is called right before each frame, because an agent that was stopped for a while
+	// must look at the clock before it announces. It must not wait.
 	May func(addr netip.Addr) bool
 }
 
-// Stats count since New.
+// Stats are counters since New.
 type Stats struct {
-	Sent   uint64 // frames handed to the kernel, two per announcement
+	Sent   uint64 // frames handed to the kernel, two per IPv4 announcement, one per IPv6
 	Errors uint64 // announcements that failed
 }
 
-// An Announcer sends gratuitous ARP for the VIPs that this host holds. Its
-// methods may be called from any goroutine.
+// An Announcer sends gratuitous ARP and unsolicited neighbour advertisements for the VIPs
+// that this host holds. Its methods may be called from any goroutine.
 type Announcer struct {
 	refresh atomic.Int64 // a time.Duration
 	burst   []time.Duration
@@ -53,25 +53,25 @@ type Announcer struct {
 	allowed func(netip.Addr) bool
 	send    func(addr netip.Addr, ifname string, first bool) error
 	socket  *socket
-	limit   *limiter // nil: none
+	limit   *limiter // nil: no limit at all
 
 	sent, errors atomic.Uint64
 	running      sync.WaitGroup
 
-	// pace is held while a first announcement that may have to wait is sent: who
-	// takes it out of its queue waits for it.
+	// pace is held while a queue sends a first announcement, so dequeue waits until that
+	// announcement has left.
 	pace    sync.Mutex
 	queues  map[string]*queue
 	sendOne func(addr netip.Addr, ifname string, second bool) error
 	left    chan struct{}
 
-	mu        sync.Mutex // guards what is below; never held while sending
+	mu        sync.Mutex // guards the fields below; never held while sending
 	schedules map[netip.Addr]*schedule
 	closed    bool
 }
 
-// New opens the Announcer's one raw socket, in the network namespace of the
-// caller. It needs CAP_NET_RAW.
+// New opens the Announcer's only raw socket, in the network namespace of the caller. It
+// needs CAP_NET_RAW.
 func New(o Options) (*Announcer, error) {
 	if o.Refresh <= 0 {
 		return nil, fmt.Errorf("announce every %v: must be positive", o.Refresh)
@@ -99,12 +99,12 @@ func New(o Options) (*Announcer, error) {
 	return a, nil
 }
 
-// SetRefresh changes Options.Refresh, after a reload. It must be positive. What
-// is scheduled already is sent when it was due.
+// SetRefresh changes Options.Refresh after a reload. d must be positive. The next
+// announcement still leaves when it was already due.
 func (a *Announcer) SetRefresh(d time.Duration) { a.refresh.Store(int64(d)) }
 
-// Warm says whether announcements could leave by ifname: it is there, and it is
-// Ethernet. Nothing is sent.
+// Warm returns an error if announcements could not leave by ifname: it must exist and be
+// Ethernet. It sends nothing.
 func (a *Announcer) Warm(ifname string) error {
 	err := a.socket.with(func(fd int) error {
 		_, _, err := look(fd, ifname)
@@ -116,11 +116,13 @@ func (a *Announcer) Warm(ifname string) error {
 	return nil
 }
 
-// Announce tells the neighbours on ifname at once that addr is here: ARP
-// request form and reply form, both broadcast. Call it right after binding,
-// then Start the rest. It takes some 10 µs per frame, never waits and is never
-// held back: phones have nobody until it has left. With a limit it may leave later,
-// which Waits and Left tell.
+// Announce tells the neighbours on ifname at once that addr is here: ARP request form and
+// reply form, both broadcast; for IPv6 a neighbour advertisement. Call it right after
+// binding, then call Start for the repetitions.
+//
+// Announce takes about 10 µs per frame and never waits. Without Options.Limit it is never
+// held back, because phones reach nobody until the frames have left. With a limit the
+// frames may leave later; Waits and Left tell when.
 func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
 	var err error
 	if a.limit.paced() {
@@ -137,9 +139,9 @@ func (a *Announcer) Announce(addr netip.Addr, ifname string) error {
 
 var errNoAddress = errors.New("not an address")
 
-// sendBoth sends both forms, or for IPv6 the one there is. One form that fails
-// does not keep back the other. Only the first announcement of a tenure cannot
-// wait.
+// sendBoth sends both forms of an announcement, or the only one for IPv6. If one form
+// fails, the other is still sent. An announcement that is not the first of a tenure may
+// be held back: the error is then a *heldBack.
 func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 	if !addr.IsValid() {
 		return errNoAddress
@@ -165,14 +167,14 @@ func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 		if err := a.mayLeave(ifname, 2, first); err != nil {
 			return err
 		}
-		// The request first: every neighbour known takes that form.
+		// Request form first: every known neighbour takes it.
 		request := announcement(operationRequest, mac, addr)
 		reply := announcement(operationReply, mac, addr)
 		return cmp.Or(a.transmit(fd, index, request[:]), a.transmit(fd, index, reply[:]))
 	})
 }
 
-// sendForm sends one form of an announcement alone.
+// sendForm sends one form of an announcement.
 func (a *Announcer) sendForm(addr netip.Addr, ifname string, second bool) error {
 	return a.socket.with(func(fd int) error {
 		index, mac, err := look(fd, ifname)
@@ -195,7 +197,8 @@ func (a *Announcer) sendForm(addr netip.Addr, ifname string, second bool) error 
 	})
 }
 
-// mayLeave holds back what can wait.
+// mayLeave counts the frames of a first announcement. It returns a *heldBack if another
+// announcement would exceed the limit.
 func (a *Announcer) mayLeave(ifname string, frames int, first bool) error {
 	if first {
 		a.limit.count(ifname, frames)
@@ -215,14 +218,15 @@ func (a *Announcer) transmit(fd, index int, f []byte) error {
 	return err
 }
 
-// heldBack is no failure: the frame would have been one too many in a second.
+// heldBack is not a failure: the frame would have exceeded the limit. It says how long to
+// wait before the next try.
 type heldBack struct{ wait time.Duration }
 
 func (h *heldBack) Error() string {
 	return fmt.Sprintf("held back for %v, so that no switch shuts the port", h.wait)
 }
 
-// failed counts and tells of an announcement that nobody waits for.
+// failed counts and reports the failure of an announcement whose caller gets no error.
 func (a *Announcer) failed(addr netip.Addr, ifname string, err error) {
 	a.errors.Add(1)
 	if a.onError != nil {
@@ -232,12 +236,11 @@ func (a *Announcer) failed(addr netip.Addr, ifname string, err error) {
 
 func (a *Announcer) may(addr netip.Addr) bool { return a.allowed == nil || a.allowed(addr) }
 
-// Stats reads the counters.
 func (a *Announcer) Stats() Stats {
 	return Stats{Sent: a.sent.Load(), Errors: a.errors.Load()}
 }
 
-// Close stops every schedule, waits for their goroutines and closes the socket.
+// Close stops every schedule, waits for the goroutines and closes the socket.
 func (a *Announcer) Close() error {
 	a.mu.Lock()
 	a.closed = true
@@ -254,7 +257,7 @@ func (a *Announcer) Close() error {
 	return nil
 }
 
-// explain adds what would help to the errno of a send.
+// explain adds a hint to the errno of a send.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):

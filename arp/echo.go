@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lengths in bytes of the headers that are built and read here.
+// Lengths in bytes of the headers built and read here.
 const (
 	ethernetHeader = 14
 	ipv4Header     = 20
@@ -19,16 +19,16 @@ const (
 	nonceLength    = 8
 )
 
-// echo names one ping. The nonce keeps an answer to an earlier agent's ping, or
-// a guess, from counting.
+// echo identifies one ping. The nonce keeps an answer to an earlier agent's ping, or a
+// guess, from counting.
 type echo struct {
 	id, seq uint16
 	nonce   uint64
 }
 
-// echoRequest is the frame of one ping, built whole: the kernel would first ask
-// for the gateway's MAC address in the VIP's name, and so repair the very table
-// that is to be proven (measured).
+// echoRequest builds the whole frame of one ping. The kernel would first ask for the
+// gateway's MAC address in the VIP's name, and so repair the very table that is to be
+// proven (measured).
 func echoRequest(mac, to hardwareAddr, from, target netip.Addr, e echo) ([]byte, error) {
 	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.id), Seq: int(e.seq),
 		Data: binary.BigEndian.AppendUint64(nil, e.nonce)}}
@@ -44,8 +44,8 @@ func echoRequest(mac, to hardwareAddr, from, target netip.Addr, e echo) ([]byte,
 	return packetFrame(mac, to, from, target, body), nil
 }
 
-// hops is a new packet's TTL; ND is believed at 255 only, which no packet from
-// beyond the link can have (RFC 4861 7.1).
+// hops is the TTL of a new packet. ND packets need ndHops: a receiver accepts ND only at
+// 255, which no packet from beyond the link can have (RFC 4861 7.1).
 const (
 	hops   = 64
 	ndHops = 255
@@ -95,8 +95,8 @@ func (p ipPacket) frame() []byte {
 	return append(f, p.body...)
 }
 
-// checksum is the internet checksum (RFC 1071) over a sum so far and what has
-// its own field zero.
+// checksum returns the internet checksum (RFC 1071) of b, whose checksum field is zero,
+// added to the sum sofar.
 func checksum(sofar uint32, b []byte) uint16 {
 	s := sum16(sofar, b)
 	for s > 0xffff {
@@ -115,8 +115,8 @@ func sum16(s uint32, b []byte) uint32 {
 	return s
 }
 
-// echoReply reads the answer to a ping from an IP packet without its Ethernet
-// header; ok is false for everything else.
+// echoReply reads the answer to a ping from an IP packet without its Ethernet header. ok
+// is false for everything else.
 func echoReply(packet []byte) (from, to netip.Addr, e echo, ok bool) {
 	from, to, body, ok := icmpOf(packet)
 	want := byte(ipv4.ICMPTypeEchoReply)
@@ -131,12 +131,12 @@ func echoReply(packet []byte) (from, to netip.Addr, e echo, ok bool) {
 	return from, to, e, true
 }
 
-// icmpOf takes an IP packet with ICMP or ICMPv6 right behind its header apart.
+// icmpOf takes apart an IP packet that has ICMP or ICMPv6 right behind its header.
 func icmpOf(p []byte) (from, to netip.Addr, body []byte, ok bool) {
 	switch {
 	case len(p) >= ipv4Header && p[0]>>4 == 4:
 		header, total := int(p[0]&0xf)*4, int(binary.BigEndian.Uint16(p[2:]))
-		fragment := binary.BigEndian.Uint16(p[6:]) & 0x3fff // more to come, or not the first
+		fragment := binary.BigEndian.Uint16(p[6:]) & 0x3fff // more fragments to come, or not the first
 		if header < ipv4Header || total < header || total > len(p) || fragment != 0 || p[9] != unix.IPPROTO_ICMP {
 			return from, to, nil, false
 		}

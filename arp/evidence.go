@@ -6,34 +6,34 @@ import (
 	"time"
 )
 
-// What a node without a majority has to know of a VIP (design §4.6): does its
-// gateway answer, does the router's table point here, does anybody answer for
-// it. The watch for rivals tells what it heard; the rest is asked.
+// What a node without a majority has to know of a VIP (design §4.6): does its gateway
+// answer, does the router's table point here, does anybody answer for the VIP. The watch
+// for rivals tells what it heard; Ask asks for the rest.
 
-// Evidence is an answer, or the word that a question has left.
+// Evidence is an answer, or for AskOwner the report that the question has left.
 type Evidence struct {
 	VIP  netip.Addr
 	Kind Question
 	Sent time.Duration // when the question left, boot clock
 }
 
-// Question is whom to ask about a VIP.
+// Question says whom to ask about a VIP.
 type Question uint8
 
-// The questions. The first two are pings, answered when they come as Evidence.
-// The third is answered by a Sign; that it has left comes as Evidence, for a
-// question that was held back proves nothing.
+// The questions. The first two are pings; their answers come as Evidence. The answer to
+// AskOwner comes as a Sign. That AskOwner's question has left comes as Evidence, because
+// a question that was held back proves nothing.
 const (
-	AskGateway Question = iota // the VIP's gateway, from our own address
-	AskRouter                  // the same from the VIP, which has to be held
-	AskOwner                   // everybody, from our own address
+	AskGateway Question = iota // ping the VIP's gateway from our own address
+	AskRouter                  // ping it from the VIP, which has to be held
+	AskOwner                   // ask everybody from our own address
 )
 
-// Sign is another machine's word about a VIP, held here or not: it claims to
-// have it, or asks who does.
+// Sign is what another machine says about a VIP, held here or not: it claims to have the
+// VIP, or asks who has it.
 type Sign struct {
 	VIP  netip.Addr
-	Node string // the cluster's, by its MAC or address, as far as known
+	Node string // the cluster's node, by its MAC or address, as far as known
 	Asks bool
 }
 
@@ -44,8 +44,9 @@ type asking struct {
 	tell bool
 }
 
-// Ask asks; tell has the router be told first, of AskRouter, where the VIP is.
-// It never waits. Where nothing is known to ask, nothing is asked.
+// Ask asks the question what about vip. With tell, AskRouter first tells the router where
+// the VIP is. Ask never waits. Where no address, MAC or gateway to ask is known, it asks
+// nothing.
 func (w *Watch) Ask(vip netip.Addr, what Question, tell bool) {
 	w.askMu.Lock()
 	w.asked = append(w.asked, asking{vip, what, tell})
@@ -53,7 +54,7 @@ func (w *Watch) Ask(vip netip.Addr, what Question, tell bool) {
 	w.poke()
 }
 
-// askTick asks what waits to be asked: each gateway once for all its VIPs.
+// askTick sends the questions that wait. It pings each gateway once for all its VIPs.
 func (w *Watch) askTick(now time.Duration) {
 	w.askMu.Lock()
 	asked := w.asked
@@ -86,25 +87,25 @@ func (w *Watch) askTick(now time.Duration) {
 	}
 }
 
-// urgeAlone tells the router, and everybody, where a survivor's VIP is.
+// urgeAlone tells the router and everybody where a survivor's VIP is.
 func (v *watched) urgeAlone(w *Watch) {
 	if v.gw.resolved && w.o.Announcer.may(v.VIP) && w.ask(v.gw, v.VIP, true, 0) {
 		w.stats.Asked++
 	}
-	_ = w.o.Announcer.send(v.VIP, v.Interface, false) // where it is held back, the router has heard the question
+	_ = w.o.Announcer.send(v.VIP, v.Interface, false) // if it is held back, the router has still heard the question
 }
 
-// askOwner's sender is our own address: only an announcement would speak for
-// the VIP.
+// askOwner asks from our own address: from the VIP, the question would be an
+// announcement.
 func (w *Watch) askOwner(now time.Duration, v *watched) {
 	if w.askAll(v, 1) {
 		w.evidence(Evidence{v.VIP, AskOwner, now})
 	}
 }
 
-// seekOwner asks everybody for a VIP that is held here and that the router looks for
-// elsewhere: a machine that has it too, and speaks of it only when asked, answers us
-// then, and is a rival.
+// seekOwner asks everybody who has a VIP that is held here but that the router looks for
+// elsewhere. A machine that also has the VIP, and speaks of it only when asked, then
+// answers us, and is a rival.
 func (w *Watch) seekOwner(v *watched) { w.askAll(v, 1) }
 
 func (w *Watch) askAll(v *watched, spare int) bool {
@@ -115,7 +116,7 @@ func (w *Watch) askAll(v *watched, spare int) bool {
 	return true
 }
 
-// answered tells of an answer to a ping.
+// answered reports the answer to a ping.
 func (w *Watch) answered(p *ping) {
 	kind := AskGateway
 	if p.vip != nil {
@@ -132,8 +133,8 @@ func (w *Watch) evidence(e Evidence) {
 	}
 }
 
-// hearSign takes what another machine claims or asks. A gateway does not count:
-// it may answer for all.
+// hearSign takes what another machine claims or asks. A gateway does not count: it may
+// answer for every address.
 func (w *Watch) hearSign(now time.Duration, h heard) {
 	if w.o.OnSign == nil {
 		return

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// told counts the evidence of one kind for a VIP, and says when the newest
-// question left.
+// told counts the evidence of one kind for a VIP, and returns when the newest question
+// left.
 func (s *segment) told(vip netip.Addr, kind Question) (n int, sent time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -30,9 +30,9 @@ func (s *segment) heardOf(want Sign) bool {
 	return false
 }
 
-// The gateway is asked once for all VIPs, and answers from our own address to
-// each; from a VIP only who holds it hears of an answer, and only while the
-// router's table points here.
+// The gateway is asked once for all VIPs, and its answer to our own address is evidence
+// for each. A ping from a VIP is answered only while the VIP is held and the router's
+// table points here.
 func TestEvidence(t *testing.T) {
 	t.Parallel()
 	for name, vips := range map[string][2]netip.Addr{"IPv4": {vip1, vip2}, "IPv6": {vip6, netip.MustParseAddr("2001:db8::102")}} {
@@ -66,8 +66,8 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
-// Asked to tell, it turns a router that takes no announcement; otherwise who
-// holds alone says nothing, neither to a router that forgot it nor to a rival.
+// With tell, Ask makes a router follow that takes no announcement. Otherwise a node that
+// holds alone says nothing, neither to a router that forgot the VIP nor to a rival.
 func TestAloneSpeaksWhenAskedOnly(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -94,8 +94,8 @@ func TestAloneSpeaksWhenAskedOnly(t *testing.T) {
 	}
 }
 
-// An owner is asked for by our own address; so slowly that no switch shuts the
-// port, and what did not leave is not told.
+// The question for an owner comes from our own address. It leaves so slowly that no
+// switch shuts the port, and a question that did not leave is not told.
 func TestAskOwner(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -132,8 +132,8 @@ func TestAskOwner(t *testing.T) {
 	}
 }
 
-// Signs: what another host claims and what another node asks. What the gateway
-// says for others does not count, nor our own frame that came back.
+// Signs are what another host claims and what another node asks. What the gateway says
+// for others does not count, nor our own frame that came back.
 func TestSigns(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -142,7 +142,7 @@ func TestSigns(t *testing.T) {
 	r := s.rival()
 	own := hardwareAddr(s.near.MAC("eth0"))
 	for _, f := range []frame{
-		announcement(operationRequest, own, vip1),               // came back
+		announcement(operationRequest, own, vip1),               // our own, came back
 		announcement(operationReply, routerMAC, vip1),           // the gateway's, for others
 		announcement(operationReply, alienMAC, vip2),            // no VIP of ours
 		question(broadcast, alienMAC, gatewayAddr.Next(), vip1), // a phone asks
@@ -161,8 +161,8 @@ func TestSigns(t *testing.T) {
 	}
 }
 
-// A gateway whose MAC is not known yet is not pinged from a VIP: the frame would go
-// to no station, many times a second.
+// A gateway whose MAC is not known yet is not pinged from a VIP: the frames would reach
+// no station, many times a second.
 func TestAskRouterUnresolved(t *testing.T) {
 	t.Parallel()
 	s := join(t)

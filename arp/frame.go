@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// frameLength in bytes: Ethernet header and ARP for IPv4 (RFC 826). The driver
-// pads to the minimum of the medium, as it does for the kernel's own ARP.
+// frameLength is the Ethernet header plus ARP for IPv4 (RFC 826), in bytes. The driver
+// pads the frame to the minimum of the medium, as it does for the kernel's own ARP.
 const frameLength = 14 + 28
 
 type (
@@ -24,10 +24,10 @@ const (
 	operationReply   = 2
 )
 
-// announcement is the frame that says, in one of its two forms, that ip is at
-// mac. Request: RFC 5227 §2.3, target hardware address zero. Reply: the target
-// is the sender too; with another target a Linux neighbour ignores it for a
-// second after its last update (measured).
+// announcement builds one of the two forms of the frame that says that ip is at mac.
+// Request form: the target hardware address is zero (RFC 5227 §2.3). Reply form: the
+// target hardware address is the sender's. With another target a Linux neighbour ignores
+// the reply for a second after its last update (measured).
 func announcement(operation uint16, mac hardwareAddr, ip netip.Addr) frame {
 	var target hardwareAddr
 	if operation == operationReply {
@@ -36,9 +36,9 @@ func announcement(operation uint16, mac hardwareAddr, ip netip.Addr) frame {
 	return arpFrame(operation, broadcast, mac, ip, target, ip)
 }
 
-// question asks who has target, in the name of from: whoever answers learns
-// that from is at mac. With from unspecified it is a probe (RFC 5227 2.1.1),
-// from which nobody learns anything.
+// question builds an ARP request for target with from as its sender. Whoever answers
+// learns that from is at mac. If from is unspecified, the request is a probe (RFC 5227
+// 2.1.1), from which nobody learns anything.
 func question(to, mac hardwareAddr, from, target netip.Addr) frame {
 	return arpFrame(operationRequest, to, mac, from, hardwareAddr{}, target)
 }
@@ -49,7 +49,7 @@ func arpFrame(operation uint16, to, mac hardwareAddr, sender netip.Addr, targetM
 	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_ARP)
 	binary.BigEndian.PutUint16(f[14:], 1) // hardware: Ethernet
 	binary.BigEndian.PutUint16(f[16:], unix.ETH_P_IP)
-	f[18], f[19] = 6, 4 // lengths of the two kinds of address
+	f[18], f[19] = 6, 4 // lengths of a hardware address and of a protocol address
 	binary.BigEndian.PutUint16(f[20:], operation)
 	senderIP, targetIP := sender.As4(), target.As4()
 	copy(f[22:28], mac[:])
@@ -59,8 +59,8 @@ func arpFrame(operation uint16, to, mac hardwareAddr, sender netip.Addr, targetM
 	return f
 }
 
-// arpClaim reads from an ARP packet without its Ethernet header who says that
-// which address is at which MAC, and whom it asks for. A probe claims nothing.
+// arpClaim reads a claim from an ARP packet without its Ethernet header: ip is at mac.
+// asks is the address that a request asks for. A probe claims nothing.
 func arpClaim(p []byte) (ip, asks netip.Addr, mac hardwareAddr, ok bool) {
 	if len(p) < frameLength-ethernetHeader || binary.BigEndian.Uint16(p) != 1 ||
 		binary.BigEndian.Uint16(p[2:]) != unix.ETH_P_IP || p[4] != 6 || p[5] != 4 {

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// A Gateway is what is known of the router behind an interface.
+// A Gateway is what a Watch knows of the router behind an interface.
 type Gateway struct {
 	Interface string
-	Address   netip.Addr       // the zero Addr: there is none, or none known
-	MAC       net.HardwareAddr // nil: it has answered no ARP or ND yet
+	Address   netip.Addr       // the zero Addr: no gateway, or none known
+	MAC       net.HardwareAddr // nil: it has answered no ARP or ND question yet
 	Answers   bool             // it has answered a ping of ours since the agent started
-	Answered  time.Duration    // when the last ping it answered was sent, boot clock
+	Answered  time.Duration    // when the last answered ping was sent, boot clock
 	State     GatewayState
 }
 
-// GatewayState says whether a gateway answers this node itself, VIP or not.
+// GatewayState says whether a gateway answers this node itself, with or without a VIP.
 type GatewayState uint8
 
-// The states. Unknown lies between the others too. Answers: it left at most one
-// ping unanswered. Silent: for SilentAfter it answered neither pings nor the
-// question for its MAC, though it was asked often; a gateway that limits pings,
-// or ARP, is not silent, and one that has never answered a ping is unknown.
+// The states of a gateway. GatewayAnswers: it left at most one ping unanswered.
+// GatewaySilent: for SilentAfter it answered neither pings nor the question for its MAC,
+// although it was asked often. GatewayUnknown: it has never answered a ping, or is
+// between the other two. A gateway that limits pings, or ARP, is not silent.
 const (
 	GatewayUnknown GatewayState = iota
 	GatewayAnswers
 	GatewaySilent
 )
 
-// SilentAfter is how long a gateway must have answered nothing to be silent. Who
-// is in doubt is so much sooner: a gateway that dies is in doubt everywhere
-// before it is silent anywhere.
+// SilentAfter is how long a gateway must have answered nothing to count as silent. It
+// comes to be in doubt (GatewayUnknown) much sooner. So when a gateway dies, every node
+// doubts it before any node calls it silent.
 const SilentAfter = 3 * time.Second
 
 type gatewayKey struct {
@@ -40,38 +40,38 @@ type gatewayKey struct {
 	configured netip.Addr
 }
 
-// gateway is known beforehand, for VIPs that are not held too: a proof that had
-// to look for it first would prove nothing.
+// gateway is kept known for VIPs that are not held too: a proof that first had to find
+// the gateway would prove nothing.
 type gateway struct {
 	key      gatewayKey
-	hop      netip.Addr // its address
-	own      netip.Addr // ours to ask from; invalid: the interface has VIPs alone
+	hop      netip.Addr // the gateway's address
+	own      netip.Addr // our address to ask from; invalid: the interface has only VIPs
 	index    int        // of the interface, as last seen
 	mac      hardwareAddr
 	resolved bool
-	voices   [3]hardwareAddr // where answers to our own address came from: a redundant router may speak with another MAC
+	voices   [3]hardwareAddr // MACs that answered our own address; a redundant router may speak with another MAC than g.mac
 	heard    time.Duration   // when the last answered ping was sent; 0: never
-	silent   int             // pings from our own address unanswered since
-	mute     int             // questions for its MAC unanswered since
+	silent   int             // pings from our own address since the last answered one
+	mute     int             // questions for its MAC since it last answered one
 	lastWord time.Duration   // when it last answered anything
-	state    GatewayState    // as told
+	state    GatewayState    // as last told
 
-	lookAt    time.Duration // for route and own address
+	lookAt    time.Duration // when to read the route and our own address
 	resolveAt time.Duration
 	pingAt    time.Duration
-	urgent    time.Duration // since when a proof waits for it; 0: none does
-	askers    []*watched    // who waits for a ping from our own address
+	urgent    time.Duration // since when a proof waits for the gateway; 0: none waits
+	askers    []*watched    // the VIPs that AskGateway wants a ping for
 }
 
 const (
 	gatewayIdle   = 10 * time.Second       // between looks, questions and pings while all is well
-	gatewayUrgent = 250 * time.Millisecond // and while a proof waits, or the gateway fell silent
-	gatewayPulse  = time.Second            // between pings of one that answers: is our link alive?
-	gatewayGiveUp = 30 * time.Second       // with one that has never answered, after which haste is no use
-	gatewayTries  = 10                     // to hear of one at all, while nothing waits for it
+	gatewayUrgent = 250 * time.Millisecond // the same while a proof waits, or a ping is unanswered
+	gatewayPulse  = time.Second            // between pings of a gateway that answers: is our link alive?
+	gatewayGiveUp = 30 * time.Second       // with a gateway that has never answered: then haste is no use
+	gatewayTries  = 10                     // tries to hear of a gateway at all while no proof waits for it
 	silentMost    = 2                      // questions or pings that may go unanswered by chance
-	gatewayDoubt  = 100 * time.Millisecond // between pings of one that answered until now
-	silentLeast   = 20                     // pings unanswered of one that is silent: a fifth of all frames lost is no silence
+	gatewayDoubt  = 100 * time.Millisecond // between pings of a gateway that answered until now
+	silentLeast   = 20                     // unanswered pings until a gateway is silent: losing a fifth of all frames is not silence
 )
 
 func (g *gateway) public() Gateway {
@@ -82,7 +82,7 @@ func (g *gateway) public() Gateway {
 	return p
 }
 
-// pause is between two questions or pings.
+// pause returns the time between two questions or pings.
 func (g *gateway) pause(now time.Duration) time.Duration {
 	switch {
 	case g.heard == 0 && g.silent+g.mute < gatewayTries:
@@ -103,9 +103,8 @@ func (g *gateway) haste() time.Duration {
 	return gatewayIdle
 }
 
-// judge tells whether it answers, when that is another than before. Answers that
-// an agent without processor time has not read yet are none, but then it has not
-// asked either.
+// judge sets the state and reports a change. An agent without processor time may have
+// unread answers, which do not count; but such an agent has sent no pings either.
 func (g *gateway) judge(w *Watch, now time.Duration) {
 	state := GatewayUnknown
 	switch {
@@ -132,7 +131,8 @@ func (w *Watch) tellGateway(vip netip.Addr, state GatewayState) {
 	}
 }
 
-// tick keeps the gateway known.
+// tick reads the routes, asks for the MAC and pings, each when it is due. It returns when
+// the next of these is due.
 func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
 	g.judge(w, now)
 	if now >= g.lookAt {
@@ -153,13 +153,13 @@ func (g *gateway) tick(w *Watch, now time.Duration) (next time.Duration) {
 		if g.silent++; g.silent == silentMost+1 {
 			g.resolveAt = min(g.resolveAt, now+gatewayUrgent)
 		}
-		g.pingAt = now + g.pause(now) // an answer puts it off
+		g.pingAt = now + g.pause(now) // an answer moves this later
 	}
 	return min(next, g.resolveAt, g.pingAt)
 }
 
-// look reads from the kernel which gateway there is and from where it may be
-// asked.
+// look reads from the kernel which gateway there is, and from which address we can ask
+// it.
 func (g *gateway) look(w *Watch, now time.Duration) {
 	g.lookAt = now + gatewayIdle
 	w.readOwn(now)
@@ -167,7 +167,7 @@ func (g *gateway) look(w *Watch, now time.Duration) {
 	if !hop.IsValid() {
 		found, err := w.routes.NextHop(g.key.ifname, g.key.ipv6)
 		if err != nil || !found.IsValid() {
-			return // what was known stays: a route that is gone now may come back
+			return // keep what was known: the route may come back
 		}
 		hop = found
 	}
@@ -180,12 +180,13 @@ func (g *gateway) look(w *Watch, now time.Duration) {
 		g.own = own
 	}
 	if !g.own.IsValid() {
-		g.lookAt = now + gatewayIdle/10 // an interface that just came up: its address may come
+		g.lookAt = now + gatewayIdle/10 // the interface may just have come up: its address may still come
 	}
 }
 
-// find asks for the gateway's MAC: it alone while it is known, so that the
-// segment is left in peace. An IPv4 question may come from nobody.
+// find asks for the gateway's MAC. While that MAC is known and answers come, the question
+// goes to it alone, to spare the segment. Without an own address an IPv4 question is sent
+// from 0.0.0.0.
 func (g *gateway) find(w *Watch, now time.Duration) {
 	from := g.own
 	if !from.IsValid() && g.hop.Is4() {
@@ -200,8 +201,8 @@ func (g *gateway) find(w *Watch, now time.Duration) {
 	}
 }
 
-// gatewayState is what was told of a VIP's gateway, nothing of one that was not
-// watched.
+// gatewayState returns the state last told for a VIP's gateway, GatewayUnknown for a VIP
+// that was not watched.
 func (v *watched) gatewayState() GatewayState {
 	if v == nil {
 		return GatewayUnknown
@@ -209,7 +210,7 @@ func (v *watched) gatewayState() GatewayState {
 	return v.gw.state
 }
 
-// resolve takes the gateway's word about its MAC.
+// resolve takes what the gateway says of its MAC.
 func (g *gateway) resolve(w *Watch, now time.Duration, mac hardwareAddr) {
 	g.mute, g.lastWord = 0, now
 	if g.resolved && g.mac == mac {
@@ -221,7 +222,7 @@ func (g *gateway) resolve(w *Watch, now time.Duration, mac hardwareAddr) {
 	w.hurry(g, now)
 }
 
-// answer takes an answer to our own address.
+// answer takes an answer to a ping from our own address.
 func (g *gateway) answer(w *Watch, now, sent time.Duration, from hardwareAddr) {
 	if !g.voice(from) {
 		copy(g.voices[1:], g.voices[:len(g.voices)-1])
@@ -236,8 +237,8 @@ func (g *gateway) answer(w *Watch, now, sent time.Duration, from hardwareAddr) {
 	}
 }
 
-// voice reports whether a frame with this sender is the gateway's: its own MAC,
-// or one that brought an answer to our own address.
+// voice reports whether a frame with this sender comes from the gateway: from its own
+// MAC, or from one that brought an answer to our own address.
 func (g *gateway) voice(mac hardwareAddr) bool {
 	if g.resolved && g.mac == mac {
 		return true
@@ -250,7 +251,7 @@ func (g *gateway) voice(mac hardwareAddr) bool {
 	return false
 }
 
-// hurry has proofs that wait for a gateway go on at once: it can answer again.
+// hurry makes the proofs that wait for g go on at once, because g can answer again.
 func (w *Watch) hurry(g *gateway, now time.Duration) {
 	for _, v := range w.vips {
 		if v.gw == g && v.held && v.proving {

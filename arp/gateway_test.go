@@ -5,9 +5,11 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"sipalive/platform/stalltest"
 )
 
-// gatewayTold waits for the n-th word about the gateway, and says when it came.
+// gatewayTold waits for the n-th state told of the gateway, and returns when it came.
 func (s *segment) gatewayTold(n int, want GatewayState) (at time.Duration) {
 	s.t.Helper()
 	s.await("word of the gateway", func() bool {
@@ -23,12 +25,12 @@ func (s *segment) gatewayTold(n int, want GatewayState) (at time.Duration) {
 	return bootNow()
 }
 
-// A gateway that answers a node without any VIP; then nothing, with the carrier
-// up; then again. It is in doubt well before it is silent.
+// The gateway answers a node that holds no VIP, then nothing although the carrier is up,
+// then answers again. It is in doubt well before it is silent.
 func TestGatewaySilent(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.gatewayTold(1, GatewayAnswers)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		down := bootNow()
 		s.router.set(func(r *router) { r.down = true })
 		doubt := s.gatewayTold(2, GatewayUnknown) - down
@@ -48,8 +50,7 @@ func TestGatewaySilent(t *testing.T) {
 	})
 }
 
-// Pings that a gateway stops to answer are no silence, while it answers for its
-// MAC; nor has one ever been reached that answers no ping.
+// A gateway that no longer answers pings, but answers for its MAC, is not silent.
 func TestGatewayThatLimitsPings(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.gatewayTold(1, GatewayAnswers)
@@ -60,7 +61,7 @@ func TestGatewayThatLimitsPings(t *testing.T) {
 				t.Fatalf("gateway %+v", g)
 			}
 		}
-		s.router.set(func(r *router) { r.down = true }) // and then it is
+		s.router.set(func(r *router) { r.down = true }) // and now it is silent
 		s.gatewayTold(3, GatewaySilent)
 	})
 }
@@ -82,7 +83,7 @@ func TestGatewayNeverHeard(t *testing.T) {
 	}
 }
 
-// A VIP that a reload brings hears of a gateway that is known already.
+// A VIP that a reload adds is told the state of a gateway that is already known.
 func TestGatewayOfANewVIP(t *testing.T) {
 	s := join(t)
 	first := Link{VIP: vip1, Interface: "eth0"}

@@ -6,38 +6,38 @@ import (
 	"time"
 )
 
-// A switch with ARP inspection shuts a port that sends more than 15 ARP packets
-// in a second (Cisco's default, "ip arp inspection limit rate 15"). So what can
-// wait leaves only while no more than this have left in a second, which keeps
-// room for the kernel's own and for two VIPs that are taken meanwhile: what a
-// phone waits for goes out at once, whatever has left before, unless the
-// operator has set a limit for that too.
+// A switch with ARP inspection shuts a port that sends more than 15 ARP packets in a
+// second (Cisco's default, "ip arp inspection limit rate 15"). So a frame that can wait
+// leaves only if no more than mostFrames then have left in limitWindow. That leaves room
+// for the kernel's own frames and for two VIPs taken meanwhile. A first announcement
+// leaves at once, because phones wait for it, unless the operator has set a limit for
+// that too.
 const (
 	mostFrames  = 10
 	limitWindow = time.Second
 
-	// pacedWindow is the second of an operator's limit, and a tenth more: frames are
-	// on the wire a little later than they were sent, some more than others, and the
+	// pacedWindow replaces the second for an operator's limit, with a tenth more. Frames
+	// reach the wire a little after they were sent, some later than others, and the
 	// switch counts them there.
 	pacedWindow = 1100 * time.Millisecond
 )
 
 // limiter keeps the times of the newest frames of each interface.
 type limiter struct {
-	limit atomic.Int32 // [announce] limit; 0: none for first announcements
+	limit atomic.Int32 // [announce] limit; 0: first announcements have no limit
 	mu    sync.Mutex
 	sent  map[string]*ring
 }
 
 type ring struct {
 	at      []time.Time
-	next    int // the oldest
-	waiting int // frames of first announcements that do: nothing else leaves
+	next    int // index of the oldest time
+	waiting int // frames of first announcements that still wait; nothing else leaves meanwhile
 }
 
 func newLimiter() *limiter { return &limiter{sent: map[string]*ring{}} }
 
-// set changes the limit; what has left still counts.
+// set changes the limit. Frames that have left still count.
 func (l *limiter) set(limit int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,8 +50,9 @@ func (l *limiter) set(limit int) {
 // paced reports whether first announcements are limited too.
 func (l *limiter) paced() bool { return l != nil && l.limit.Load() > 0 }
 
-// take lets n frames that can wait go out together by ifname, leaving spare more
-// for those that can wait less; else it says when to try again.
+// take counts n frames that can wait and lets them leave together by ifname, if that
+// leaves room for spare more urgent ones (of mostFrames; fewer under a low limit).
+// Otherwise it counts nothing and returns when to try again.
 func (l *limiter) take(ifname string, n, spare int) (wait time.Duration, ok bool) {
 	if l == nil {
 		return 0, true
@@ -70,8 +71,8 @@ func (l *limiter) take(ifname string, n, spare int) (wait time.Duration, ok bool
 	return 0, true
 }
 
-// share is how many frames may leave in which time that are no first form of a
-// first announcement. Below an operator's limit a third stays free for those.
+// share returns how many frames that are not the first form of a first announcement may
+// leave in which window. Under an operator's limit, a third stays free for first forms.
 func (l *limiter) share() (most int, window time.Duration) {
 	limit := int(l.limit.Load())
 	if limit == 0 {
@@ -80,16 +81,15 @@ func (l *limiter) share() (most int, window time.Duration) {
 	return min(mostFrames, limit-limit/3), pacedWindow
 }
 
-// room says how long the next frame of the first announcements that wait for their
-// turn has to wait still; the second form, as long as a repetition would. It counts
-// nothing.
+// room returns how long the next queued frame of a first announcement still has to wait.
+// A second form waits as long as a repetition would. room counts nothing.
 func (l *limiter) room(ifname string, second bool) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	most, window := l.share()
 	limit := int(l.limit.Load())
 	if limit == 0 {
-		return 0 // a reload has ended it
+		return 0 // a reload has removed the limit
 	}
 	if !second {
 		most = limit
@@ -97,14 +97,15 @@ func (l *limiter) room(ifname string, second bool) (wait time.Duration) {
 	return l.of(ifname).wait(1, most, window, time.Now())
 }
 
-// hold has everything else wait while frames of first announcements do.
+// hold makes all other frames on ifname wait while waiting, the number of frames of first
+// announcements that wait, is not 0.
 func (l *limiter) hold(ifname string, waiting int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.of(ifname).waiting = waiting
 }
 
-// count notes n frames that have left, or do, without having asked.
+// count counts n frames that left, or are about to, without asking take.
 func (l *limiter) count(ifname string, n int) {
 	if l == nil {
 		return
@@ -121,9 +122,9 @@ func (l *limiter) of(ifname string) *ring {
 	return l.sent[ifname]
 }
 
-// wait is until n more frames are no more than most in the window.
+// wait returns the time until n more frames make no more than most in the window.
 func (r *ring) wait(n, most int, window time.Duration, now time.Time) time.Duration {
-	// The frame that must have left the window before the last of them may go.
+	// Before they leave, this frame must be out of the window.
 	oldest := r.at[(r.next+len(r.at)-(most-n+1))%len(r.at)]
 	if oldest.IsZero() {
 		return 0
@@ -138,7 +139,7 @@ func (r *ring) count(n int, now time.Time) {
 	}
 }
 
-// resize keeps the newest.
+// resize keeps the newest times.
 func (r *ring) resize(size int) {
 	old := *r
 	r.at, r.next = make([]time.Time, size), 0

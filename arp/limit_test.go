@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What can wait leaves only while a switch bears it; what cannot wait is counted.
+// Frames that can wait leave only while a switch tolerates them; frames that cannot wait
+// are counted.
 func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter()
@@ -48,8 +49,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// A node that takes twenty VIPs at once, just when nothing more may leave, says
-// so of every one, in both forms, at once; what it repeats keeps to the limit.
+// A node that takes twenty VIPs at once, just when the limit is used up, announces every
+// one at once in both forms. The repetitions keep to the limit.
 func TestManyAtOnce(t *testing.T) {
 	_, far, a := wire(t, Options{})
 	conn := sniff(t, far)
@@ -64,7 +65,7 @@ func TestManyAtOnce(t *testing.T) {
 		if sent := a.Stats().Sent - before; sent != 2 {
 			t.Fatalf("%d frames of VIP %d had left when Announce was back", sent, i)
 		}
-		a.Repeat(vip) // not scheduled: nothing
+		a.Repeat(vip) // not scheduled: does nothing
 	}
 	forms := map[[2]byte]bool{}
 	for range 2 * many {
@@ -93,8 +94,8 @@ func TestManyAtOnce(t *testing.T) {
 		forms[[2]byte{f[31], f[21]}] = true
 	}
 	for i := range at {
-		// As they are heard, they may be closer together than they left: this side of
-		// the wire stands still for up to a second now and then.
+		// They may arrive closer together than they left: the receiving end sometimes
+		// stands still for up to a second.
 		n := len(at[i:]) - len(slices.DeleteFunc(slices.Clone(at[i:]), func(u time.Time) bool { return u.Sub(at[i]) < 2*time.Second }))
 		if n > 3*mostFrames {
 			t.Fatalf("%d frames within 2 s of %v", n, at[i].Sub(at[0]))
@@ -102,7 +103,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// Again begins the burst anew; for what is not announced it does nothing.
+// Again begins the burst again; for a VIP that is not announced it does nothing.
 func TestAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
@@ -117,8 +118,8 @@ func TestAgain(t *testing.T) {
 	})
 }
 
-// A repetition that is held back comes as soon as it may, with a whole burst
-// behind it.
+// A repetition that is held back leaves as soon as the limit allows, followed by a whole
+// burst.
 func TestHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
@@ -143,7 +144,7 @@ func TestHeldBack(t *testing.T) {
 	})
 }
 
-// An agent that was stopped over the end of a lease announces nothing.
+// An agent that was stopped past the end of a lease announces nothing.
 func TestMay(t *testing.T) {
 	ended := false
 	_, far, a := wire(t, Options{May: func(netip.Addr) bool { return !ended }})

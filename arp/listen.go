@@ -13,22 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heard is a packet that somebody on one of our links sent us: a claim, or the
-// answer to a ping.
+// heard is a packet that a machine on one of our links sent: a claim, or the answer to a
+// ping.
 type heard struct {
 	index int          // of the interface
 	from  hardwareAddr // the frame's sender
 	claim bool
-	ip    netip.Addr   // claimed, or that answered
-	asks  netip.Addr   // claims: whom ip asks for, in the same breath
+	ip    netip.Addr   // the address that is claimed, or that answered
+	asks  netip.Addr   // claims: the address that the same packet asks for
 	mac   hardwareAddr // where ip is said to be
 	to    netip.Addr   // answers: the address that had asked
 	echo  echo
 }
 
-// listener hears ARP, ND and the answers to our pings on every interface of the
-// network namespace it was opened in. The kernel throws the rest away before it
-// costs us anything: on a PBX nearly every packet is a call's.
+// listener hears ARP, ND and the answers to our pings on every interface of the network
+// namespace it was opened in. The kernel drops all other packets before they cost us
+// anything: on a PBX nearly every packet belongs to a call.
 type listener struct {
 	sockets []*tap
 }
@@ -63,7 +63,7 @@ func openListener(id uint16) (l *listener, err error) {
 }
 
 func openTap(protocol uint16, filter []bpf.Instruction) (*tap, error) {
-	// Bound only once the filter is in place: nothing gets past it.
+	// The socket is bound after the filter is in place, so that no packet gets past it.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -117,8 +117,8 @@ func filter4(id uint16) []bpf.Instruction {
 	}
 }
 
-// filter6 passes neighbour solicitations and advertisements, and ICMPv6 echo
-// replies to id.
+// filter6 passes neighbour solicitations and advertisements, and ICMPv6 echo replies to
+// id.
 func filter6(id uint16) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 6, Size: 1},
@@ -134,7 +134,7 @@ func filter6(id uint16) []bpf.Instruction {
 	}
 }
 
-// packetMost is how many bytes of a packet are looked at.
+// packetMost is how many bytes of a packet are read.
 const packetMost = 512
 
 func hearARP(p []byte, h *heard) (ok bool) {
@@ -157,8 +157,8 @@ func hear6(p []byte, h *heard) (ok bool) {
 	return hearEcho(p, h)
 }
 
-// run hands every packet to take until the socket is closed. What does not
-// parse is dropped.
+// run hands every packet to take until the socket is closed. It drops packets that do not
+// parse.
 func (t *tap) run(take func(heard)) error {
 	buffer := make([]byte, packetMost)
 	for {
@@ -167,7 +167,7 @@ func (t *tap) run(take func(heard)) error {
 		case errors.Is(err, os.ErrClosed):
 			return nil
 		case errors.Is(err, unix.ENETDOWN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EINTR):
-			// An interface went down, or packets were lost: the socket goes on.
+			// An interface went down, or packets were lost: the socket still works.
 		case err != nil:
 			return err
 		case ok:
@@ -195,8 +195,8 @@ func (t *tap) read(buffer []byte) (h heard, ok bool, err error) {
 	}
 	h.index, h.from = link.Ifindex, hardwareAddr(link.Addr[:6])
 	ok = t.parse(buffer[:n], &h)
-	// A frame to another MAC reaches a promiscuous interface too, when the switch
-	// does not know that MAC: an answer that was not meant for us proves nothing.
+	// A switch floods frames to a MAC that it does not know, and a promiscuous interface
+	// takes them. An answer that was not meant for us proves nothing.
 	return h, ok && (h.claim || link.Pkttype == unix.PACKET_HOST), nil
 }
 

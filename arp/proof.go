@@ -9,9 +9,9 @@ import (
 // RouterState says whether the router reaches a VIP here.
 type RouterState uint8
 
-// The states, in the words of status (design §8). Unknown: the gateway has never
-// answered a ping, or there is none. Unproven: it answers, or did, but not to
-// the VIP.
+// The states, in the words of status (design §8). RouterUnknown: the gateway has never
+// answered a ping, or there is none. RouterUnproven: it answers, or did, but not to the
+// VIP.
 const (
 	RouterUnknown RouterState = iota
 	RouterUnproven
@@ -22,56 +22,56 @@ func (s RouterState) String() string {
 	return [...]string{"unknown", "unproven", "proven"}[min(s, RouterProven)]
 }
 
-// Proof is what a Watch tells of a VIP's router: a new state, the end of a
-// round, or that it stayed unproven for Patience.
+// Proof is what a Watch tells of a VIP's router: a new state, or that the VIP stayed
+// unproven for Patience.
 type Proof struct {
 	VIP         netip.Addr
 	State       RouterState
 	At          time.Duration // boot clock
-	Sent        time.Duration // RouterProven: when the ping that was answered was sent
-	Changed     bool          // State is another than before
-	First       bool          // RouterProven, for the first time since Hold
-	Lost        bool          // RouterUnproven, and it was proven before
-	Unreachable bool          // unproven for Patience now, told once until it is proven
+	Sent        time.Duration // RouterProven: when the answered ping was sent
+	Changed     bool          // State differs from the last one
+	First       bool          // RouterProven for the first time since Hold
+	Lost        bool          // RouterUnproven, after it was proven
+	Unreachable bool          // unproven for Patience now; told once until it is proven
 	Gateway     netip.Addr
-	Why         string // of what is not proven, in words
+	Why         string // why it is not proven, in words
 }
 
-// Patience is how long a VIP may stay unproven until that is trouble.
+// Patience is how long a VIP may stay unproven before that is reported.
 const Patience = 10 * time.Second
 
-// The pace of a proof: pings at once, then slower, and again every provePause
-// for as long as it takes; in between the router is told again.
+// The pace of a proof: first pings quickly, then one every provePause until one is
+// answered. In between, the router is told again where the VIP is.
 const (
 	provePause = 400 * time.Millisecond
 	askFirst   = 100 * time.Millisecond
 	askLast    = 5 * time.Second
-	missesMost = 5 // pings of a VIP that was proven, until it is no more
+	missesMost = 5 // unanswered pings after which a proven VIP is unproven
 
-	seekFrom = 800 * time.Millisecond // the pause from which on the router's choice is looked for
+	seekFrom = 800 * time.Millisecond // the pause from which on everybody is asked who has the VIP
 )
 
 var firstPauses = [...]time.Duration{50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 400 * time.Millisecond}
 
-// watched is one VIP.
+// watched is one VIP that a Watch knows.
 type watched struct {
 	Link
 	gw    *gateway
 	held  bool
-	alone bool          // without a majority: it speaks for itself only where it is asked to (§4.6)
-	since time.Duration // held
+	alone bool          // held without a majority: it speaks for itself only when Ask says so (§4.6)
+	since time.Duration // since when it is held
 	state RouterState
 
-	proving  bool // until the next answer
+	proving  bool // pinging until the next answer
 	first    bool // no answer yet since it is held
-	tries    int  // pings of this round
+	tries    int  // pings in this round
 	nextPing time.Duration
 	nextAsk  time.Duration
 	askPause time.Duration
-	unproven time.Duration // since when; 0: it is not
-	told     bool          // that it is unreachable
-	detour   hardwareAddr  // who else brought an answer in this round
-	sought   time.Duration // when everybody was last asked who has it; 0: never
+	unproven time.Duration // since when; 0: it is not unproven
+	told     bool          // told that it is unreachable
+	detour   hardwareAddr  // the other MAC that brought an answer in this round
+	sought   time.Duration // when everybody was last asked who has the VIP; 0: never
 
 	rival claims
 }
@@ -99,7 +99,8 @@ func (v *watched) begin(now time.Duration) {
 	if g.urgent == 0 {
 		g.urgent = now
 	}
-	// Its own answers tell a router that does not know us from one that is gone.
+	// An answer to our own address shows whether the router is gone or only does not know
+	// the VIP is here.
 	g.pingAt = min(g.pingAt, now+2*askFirst)
 	if !g.hop.IsValid() {
 		g.lookAt = now
@@ -131,7 +132,7 @@ func (v *watched) tick(w *Watch, now time.Duration) (next time.Duration) {
 	return next
 }
 
-// prove pings once more.
+// prove sends one more ping.
 func (v *watched) prove(w *Watch, now time.Duration) {
 	v.judge(w, now)
 	if v.gw.resolved {
@@ -149,11 +150,11 @@ func (v *watched) prove(w *Watch, now time.Duration) {
 	}
 }
 
-// urge tells the router again, each time after a longer pause: by broadcast, and
-// by a question to it alone in the VIP's name, which even a table that takes no
-// announcement learns from (measured).
+// urge tells the router again where the VIP is, each time after a longer pause: by
+// broadcast, and by a question to the router alone in the VIP's name. Even a table that
+// takes no announcement learns from that question (measured).
 func (v *watched) urge(w *Watch, now time.Duration) {
-	if v.alone || v.tries == 0 || v.rival.turnAt != 0 { // nothing to hear yet; or a rival that speaks, which is not fought this way
+	if v.alone || v.tries == 0 || v.rival.turnAt != 0 { // no ping has left yet, or a rival speaks: rivalTick tells the router
 		v.nextAsk = now + askFirst
 		return
 	}
@@ -162,7 +163,7 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 			w.stats.Asked++
 			v.nextPing = min(v.nextPing, now+firstPauses[0])
 		}
-		if v.askPause > askFirst && v.rival.healAt == 0 { // a rival would answer what all hear
+		if v.askPause > askFirst && v.rival.healAt == 0 { // the rival would answer a broadcast
 			w.o.Announcer.Repeat(v.VIP)
 		}
 		if v.askPause >= seekFrom {
@@ -174,7 +175,7 @@ func (v *watched) urge(w *Watch, now time.Duration) {
 	v.nextAsk = now + v.askPause
 }
 
-// judge says what it means that there is no answer yet.
+// judge sets the state while there is no answer yet.
 func (v *watched) judge(w *Watch, now time.Duration) {
 	state := v.state
 	switch {
@@ -205,7 +206,7 @@ func (v *watched) proven(w *Watch, now, sent time.Duration) {
 	}
 }
 
-// calm ends the haste around a gateway once no proof waits for it.
+// calm ends the haste around a gateway if no proof waits for it any more.
 func (w *Watch) calm(g *gateway) {
 	for _, v := range w.vips {
 		if v.gw == g && v.held && v.proving {
@@ -225,7 +226,7 @@ func (v *watched) tell(w *Watch, p Proof) {
 	}
 }
 
-// why the router is not proven, in words.
+// why says in words why the router is not proven.
 func (v *watched) why() string {
 	g := v.gw
 	switch {

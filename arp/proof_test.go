@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sipalive/platform"
+	"sipalive/platform/stalltest"
 )
 
 func bootNow() time.Duration { return time.Duration(platform.BootNow()) }
@@ -26,8 +27,7 @@ func run(t testing.TB, w *Watch) {
 	})
 }
 
-// family runs a test for an IPv4 VIP and for an IPv6 one behind a link-local
-// router.
+// family runs a test for an IPv4 VIP, and for an IPv6 VIP behind a link-local router.
 func family(t *testing.T, test func(t *testing.T, s *segment, vip netip.Addr)) {
 	t.Parallel()
 	for name, vip := range map[string]netip.Addr{"IPv4": vip1, "IPv6": vip6} {
@@ -41,7 +41,7 @@ func family(t *testing.T, test func(t *testing.T, s *segment, vip netip.Addr)) {
 	}
 }
 
-// Whatever form of announcement a router takes, the proof is there soon.
+// Whichever form of announcement a router takes, the proof comes soon.
 func TestProof(t *testing.T) {
 	t.Parallel()
 	for name, habits := range map[string]func(*router){
@@ -59,7 +59,7 @@ func TestProof(t *testing.T) {
 				s.answers(vip)
 				s.router.set(habits)
 				s.answersAgain(vip)
-				stalled := stalls(t)
+				stalled := stalltest.Watch(t)
 				at := s.take(vip)
 				took := s.proven(vip) - at
 				t.Logf("proven after %v", took)
@@ -77,7 +77,7 @@ func TestProof(t *testing.T) {
 	}
 }
 
-// answersAgain waits for the next answer: the habits are known by then.
+// answersAgain waits for the next answer: the new habits are then in effect.
 func (s *segment) answersAgain(vip netip.Addr) {
 	s.t.Helper()
 	last := s.watch.Gateway(vip).Answered
@@ -86,7 +86,7 @@ func (s *segment) answersAgain(vip netip.Addr) {
 	s.await("another answer", func() bool { return s.watch.Gateway(vip).Answered > last })
 }
 
-// A router that comes back after 10 s proves the VIP within one.
+// A router that was silent for 10 s proves the VIP within one second of its return.
 func TestProofAfterSilence(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
@@ -96,7 +96,7 @@ func TestProofAfterSilence(t *testing.T) {
 		if p := s.state(vip); p.State != RouterUnproven || p.At-at < Patience || !strings.Contains(p.Why, "answers nothing any more") {
 			t.Errorf("unreachable %v after the takeover: %+v", p.At-at, p)
 		}
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		back := bootNow()
 		s.router.set(func(r *router) { r.down = false })
 		took := s.proven(vip) - back
@@ -107,7 +107,7 @@ func TestProofAfterSilence(t *testing.T) {
 	})
 }
 
-// A router that answers no ping is unknown, for ever, and is left in peace.
+// A router that answers no ping stays unknown.
 func TestProofUnknown(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.router.set(func(r *router) { r.pings = false })
@@ -119,13 +119,13 @@ func TestProofUnknown(t *testing.T) {
 			t.Errorf("told %+v", s.proofs)
 		}
 		s.mu.Unlock()
-		// It need only answer once.
+		// One answer is enough.
 		s.router.set(func(r *router) { r.pings = true })
 		s.proven(vip)
 	})
 }
 
-// An old holder that forwards brings the answer too. That is no proof.
+// If the old holder forwards the answer, that is no proof.
 func TestProofThroughTheOldHolder(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -150,8 +150,8 @@ func TestProofThroughTheOldHolder(t *testing.T) {
 	s.proven(vip1)
 }
 
-// A router that forgets, or believes somebody else without our hearing of it, is
-// noticed and put right.
+// A router that forgets the VIP, or believes another machine without our hearing of it,
+// is noticed and put right.
 func TestProofAgain(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
@@ -174,7 +174,7 @@ func TestProofAgain(t *testing.T) {
 	})
 }
 
-// Another router takes the gateway's address over, with a MAC of its own.
+// Another router takes over the gateway's address, with its own MAC.
 func TestGatewayReplaced(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
@@ -189,8 +189,8 @@ func TestGatewayReplaced(t *testing.T) {
 	})
 }
 
-// Each VIP is asked for on its own: a gateway of its own, one without any, and
-// one that must not speak ARP.
+// Each VIP is proven separately: one has its own gateway, which nobody answers for; the
+// other must not speak ARP.
 func TestGatewayOfItsOwn(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -213,8 +213,8 @@ func TestGatewayOfItsOwn(t *testing.T) {
 	}
 }
 
-// A reload: what stays is not proven anew, what has another gateway is, and what
-// is gone is left alone.
+// After a reload an unchanged VIP is not proven again, a VIP with another gateway is, and
+// a VIP that left the configuration is left alone.
 func TestConfigure(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -239,7 +239,7 @@ func TestConfigure(t *testing.T) {
 	if p := s.state(vip2); p.Gateway != gatewayAddr {
 		t.Errorf("told of what is gone: %+v", p)
 	}
-	s.watch.LetGo(vip2) // the agent may be late with that
+	s.watch.LetGo(vip2) // the agent may call this late
 	if g := s.watch.Gateway(vip2); g.Address.IsValid() {
 		t.Errorf("gateway of what is gone: %+v", g)
 	}

@@ -7,26 +7,26 @@ import (
 	"time"
 )
 
-// MinLimit is the least Options.Limit that leaves room for what repeats.
+// MinLimit is the smallest Options.Limit that leaves room for repetitions.
 const MinLimit = 5
 
-// queueQuiet is how long after the last first announcement second forms wait: VIPs
-// that are taken together come a few ms apart, and each is heard of once before any
-// is twice.
+// queueQuiet is how long second forms wait after the last call of Announce. VIPs that are
+// taken together come a few ms apart; so each is announced once before any is announced
+// twice.
 const queueQuiet = 50 * time.Millisecond
 
-// queue holds the first announcements on an interface that has a limit. The first
-// form of every VIP leaves before the second of any, each in the order of Announce;
-// what repeats, defends or asks comes after all of them.
+// queue holds the first announcements on an interface that has a limit. The first form of
+// every VIP leaves before the second form of any, in the order of the Announce calls.
+// Repetitions, defences and questions come after all of them.
 type queue struct {
 	ifname         string
 	firsts, second []netip.Addr
-	quiet          time.Time // until then the second forms wait
+	quiet          time.Time // the second forms wait until then
 	timer          *time.Timer
 }
 
-// enqueue sends the first announcement of addr as soon as the limit allows, which
-// may be now.
+// enqueue sends the first announcement of addr as soon as the limit allows, possibly at
+// once.
 func (a *Announcer) enqueue(addr netip.Addr, ifname string) error {
 	a.pace.Lock()
 	defer a.pace.Unlock()
@@ -52,8 +52,8 @@ func (a *Announcer) enqueue(addr netip.Addr, ifname string) error {
 	return nil
 }
 
-// dequeue forgets addr. Whoever calls it holds a.pace, and nothing of addr is under
-// way then.
+// dequeue removes addr from every queue. The caller holds a.pace, so no announcement from
+// a queue is being sent meanwhile.
 func (a *Announcer) dequeue(addr netip.Addr) {
 	is := func(other netip.Addr) bool { return other == addr }
 	for _, q := range a.queues {
@@ -62,10 +62,10 @@ func (a *Announcer) dequeue(addr netip.Addr) {
 	}
 }
 
-// waiting is how many frames do.
+// waiting returns how many frames may still have to leave.
 func (q *queue) waiting() int { return 2*len(q.firsts) + len(q.second) }
 
-// drain sends what may leave now, and sets the timer for what has to wait.
+// drain sends what may leave now and sets the timer for the rest.
 func (a *Announcer) drain(q *queue) {
 	defer func() { a.limit.hold(q.ifname, q.waiting()) }()
 	a.limit.hold(q.ifname, q.waiting())
@@ -84,8 +84,8 @@ func (a *Announcer) drain(q *queue) {
 	}
 }
 
-// sendNext sends one frame. It is counted once it has left: an agent that was held
-// up meanwhile sends the next so much later.
+// sendNext sends one frame. It counts the frame after the send, so that an agent that was
+// held up during the send waits that much longer before the next one.
 func (a *Announcer) sendNext(q *queue, second bool) {
 	from := &q.firsts
 	if second {
@@ -107,7 +107,7 @@ func (a *Announcer) sendNext(q *queue, second bool) {
 		return // the schedule tries again
 	}
 	a.limit.count(q.ifname, 1)
-	if !second && addr.Is4() { // neighbour discovery has one form
+	if !second && addr.Is4() { // ND has only one form
 		q.second = append(q.second, addr)
 	}
 }
@@ -122,7 +122,7 @@ func (a *Announcer) clearQueues() {
 	a.queues = nil
 }
 
-// SetLimit changes Options.Limit, after a reload.
+// SetLimit changes Options.Limit after a reload.
 func (a *Announcer) SetLimit(limit int) {
 	a.limit.set(limit)
 	a.pace.Lock()
@@ -132,8 +132,7 @@ func (a *Announcer) SetLimit(limit int) {
 	}
 }
 
-// Waits reports whether the first announcement of addr has not left yet, for
-// Options.Limit.
+// Waits reports whether Options.Limit still holds back the first announcement of addr.
 func (a *Announcer) Waits(addr netip.Addr) bool {
 	if !a.limit.paced() {
 		return false
@@ -148,5 +147,6 @@ func (a *Announcer) Waits(addr netip.Addr) bool {
 	return false
 }
 
-// Left wakes whoever Waits for first announcements: one waits no more.
+// Left receives a value when a first announcement no longer waits: its turn has come.
+// Values that nobody has received yet merge into one.
 func (a *Announcer) Left() <-chan struct{} { return a.left }

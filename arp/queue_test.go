@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sentFrame is one that left, and when.
+// sentFrame is a frame that left.
 type sentFrame struct {
 	addr   netip.Addr
 	second bool // a first announcement's second form
@@ -22,7 +22,7 @@ type sentFrame struct {
 	at     time.Duration
 }
 
-// frames takes the socket's place behind the limit.
+// frames records frames in place of the socket, behind the limit.
 type frames struct {
 	mu    sync.Mutex
 	start time.Time
@@ -36,7 +36,7 @@ func (f *frames) leave(addr netip.Addr, what string, second bool) {
 	f.sent = append(f.sent, sentFrame{addr, second, what, time.Since(f.start)})
 }
 
-// limited makes an announcer with the bubble's clock, a limit and no socket.
+// limited makes an announcer with the synctest bubble's clock, a limit and no socket.
 func limited(limit int, o Options) (*Announcer, *frames) {
 	f := &frames{start: time.Now()}
 	a := &Announcer{burst: burst[:], limit: newLimiter(), allowed: o.May, onError: o.OnError, queues: map[string]*queue{}, left: make(chan struct{}, 1),
@@ -64,7 +64,7 @@ func limited(limit int, o Options) (*Announcer, *frames) {
 	return a, f
 }
 
-// all is a copy.
+// all returns a copy.
 func (f *frames) all() []sentFrame {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,7 +81,7 @@ func (f *frames) of(what string) []sentFrame {
 	return slices.DeleteFunc(f.all(), func(s sentFrame) bool { return s.what != what })
 }
 
-// most is how many frames left in the busiest second, wherever that begins.
+// most returns how many frames left in the busiest second, wherever that begins.
 func (f *frames) most() (n int) {
 	all := f.all()
 	for i, s := range all {
@@ -96,9 +96,9 @@ func (f *frames) most() (n int) {
 
 func numbered(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}) }
 
-// TestManyUnderALimit: 64 VIPs are taken at once, 15 frames a second may leave, and
-// rivals are defended, gateways asked and the network watched all the while. In no
-// second more leave; every VIP is heard of once before any is twice.
+// TestManyUnderALimit takes 64 VIPs at once while 15 frames a second may leave. Meanwhile
+// rivals are answered and gateways are asked. In no second do more frames leave, and
+// every VIP is announced once before any is announced twice.
 func TestManyUnderALimit(t *testing.T) {
 	const many, limit = 64, 15
 	synctest.Test(t, func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestManyUnderALimit(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.Start(numbered(i), "eth0")
-			time.Sleep(time.Millisecond / 2) // binding takes its time
+			time.Sleep(time.Millisecond / 2) // binding takes time
 		}
 		if !a.Waits(numbered(many-1)) || a.Waits(numbered(0)) {
 			t.Error("the last VIP has been announced already, or the first waits")
@@ -161,8 +161,8 @@ func TestManyUnderALimit(t *testing.T) {
 	})
 }
 
-// TestManyWithoutALimit: by default all leave at once, in both forms, and again
-// once a reload has ended the limit.
+// TestManyWithoutALimit: by default all announcements leave at once, in both forms. They
+// also do once a reload has removed the limit.
 func TestManyWithoutALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, f := limited(0, Options{})
@@ -195,8 +195,8 @@ func TestManyWithoutALimit(t *testing.T) {
 	})
 }
 
-// TestRoomForTheNext: what repeats leaves a third of any limit to a VIP that is taken
-// meanwhile, and a new limit counts what has left under the old one.
+// TestRoomForTheNext: repetitions leave a third of any limit to a VIP taken meanwhile. A
+// new limit counts what left under the old one.
 func TestRoomForTheNext(t *testing.T) {
 	for _, limit := range []int{MinLimit, 10, 15, 16, 100} {
 		synctest.Test(t, func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestRoomForTheNext(t *testing.T) {
 	}
 }
 
-// TestTakenMeanwhile: while second forms are said of many, one more VIP that is taken
+// TestTakenMeanwhile: one more VIP, taken while the second forms of many still wait,
 // waits for none of them.
 func TestTakenMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -254,8 +254,8 @@ func TestTakenMeanwhile(t *testing.T) {
 	})
 }
 
-// TestLetGoInTheQueue: what is let go, or whose lease ends, before its turn comes is
-// never announced, and holds up nobody; another interface waits for none of it.
+// TestLetGoInTheQueue: a VIP that is let go, or whose lease ends, before its turn comes
+// is never announced and delays no other. Another interface does not wait for this queue.
 func TestLetGoInTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ended sync.Map
@@ -290,7 +290,7 @@ func TestLetGoInTheQueue(t *testing.T) {
 	})
 }
 
-// TestQueueFails: what cannot be sent is told, and tried again by its schedule.
+// TestQueueFails: a failed send is reported, and the schedule tries it again.
 func TestQueueFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var told []string
@@ -309,8 +309,8 @@ func TestQueueFails(t *testing.T) {
 	})
 }
 
-// TestLimitOnTheWire: whole frames, in order, the last as late as it has to be; and
-// nothing after Close.
+// TestLimitOnTheWire: whole frames leave in order, the last as late as the limit demands,
+// and none leaves after Close.
 func TestLimitOnTheWire(t *testing.T) {
 	t.Parallel()
 	near, far, a := wire(t, Options{Limit: 5})

@@ -6,9 +6,8 @@ import (
 	"net/netip"
 )
 
-// RelayLink is the router that is to pass packets on between the nodes (design
-// §4.6): where, and from which of this node's addresses. The zero RelayLink is
-// none.
+// RelayLink names the router that passes packets on between the nodes (design §4.6), and
+// this node's interface and address towards it. The zero RelayLink means no relay.
 type RelayLink struct {
 	Interface string
 	Own       netip.Addr
@@ -19,8 +18,8 @@ func (l RelayLink) key() gatewayKey {
 	return gatewayKey{l.Interface, l.Own.Is6(), l.Gateway.WithZone("")}
 }
 
-// via is what a frame to the relaying gateway needs. It is published whenever
-// it changes, for heartbeats wait for no lock.
+// via is what a frame to the relaying gateway needs. publish stores it whenever it
+// changes, because heartbeats must not wait for a lock.
 type via struct {
 	RelayLink
 	mac hardwareAddr
@@ -40,9 +39,9 @@ func (w *Watch) publish() {
 
 var errNoGateway = errors.New("the gateway's MAC address is not known (is there a default route, and does it answer ARP or ND?)")
 
-// Relay sends a UDP datagram to another node's address, but to the gateway's MAC
-// address, for the gateway to pass on. Frames are built whole: by the kernel's
-// sockets the gateway's redirects would shorten that way. It never waits.
+// Relay sends a UDP datagram to another node's address, but to the gateway's MAC address,
+// so that the gateway passes it on. It builds whole frames: the kernel would follow the
+// gateway's redirects and bypass the gateway. Relay never waits.
 func (w *Watch) Relay(port uint16, to netip.AddrPort, datagram []byte) error {
 	v := w.via.Load()
 	if v == nil {

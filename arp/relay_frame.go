@@ -10,12 +10,12 @@ import (
 const (
 	udpHeader      = 8
 	fragmentHeader = 8    // IPv6 (RFC 8200 4.5)
-	moreFragments  = 1    // in an offset that counts bytes
-	fragmentMost   = 1200 // bytes of a datagram in one frame, a multiple of 8: an MTU of 1280 takes it
+	moreFragments  = 1    // flag in an offset that counts bytes (multiples of 8)
+	fragmentMost   = 1200 // bytes of a datagram per frame, a multiple of 8; fits an MTU of 1280
 )
 
-// udpFrames are the frames of one UDP datagram (RFC 768), in fragments where
-// it is longer than one of them. id names the datagram while it is under way.
+// udpFrames builds the frames of one UDP datagram (RFC 768), in fragments if it is longer
+// than fragmentMost. id identifies the datagram's fragments.
 func udpFrames(mac, to hardwareAddr, from, target netip.AddrPort, id uint32, payload []byte) (frames [][]byte) {
 	d := make([]byte, udpHeader, udpHeader+len(payload))
 	binary.BigEndian.PutUint16(d, from.Port())
@@ -25,7 +25,7 @@ func udpFrames(mac, to hardwareAddr, from, target netip.AddrPort, id uint32, pay
 	pseudo := sum16(uint32(unix.IPPROTO_UDP)+uint32(len(d)), append(from.Addr().AsSlice(), target.Addr().AsSlice()...))
 	c := checksum(pseudo, d)
 	if c == 0 {
-		c = 0xffff // 0 would mean none
+		c = 0xffff // 0 would mean: no checksum
 	}
 	binary.BigEndian.PutUint16(d[6:], c)
 	p := ipPacket{mac: mac, to: to, from: from.Addr(), target: target.Addr(), protocol: unix.IPPROTO_UDP, limit: hops}
@@ -45,7 +45,7 @@ func udpFrames(mac, to hardwareAddr, from, target netip.AddrPort, id uint32, pay
 	return frames
 }
 
-// piece is the frame of one fragment (RFC 791, RFC 8200).
+// piece builds the frame of one fragment (RFC 791, RFC 8200).
 func (p ipPacket) piece(id uint32, offset uint16) []byte {
 	if p.target.Is4() {
 		p.id, p.fragment = uint16(id), offset>>3|offset&moreFragments<<13

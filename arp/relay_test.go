@@ -10,8 +10,8 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// A datagram goes to the gateway's MAC address with the peer's IP address, and
-// comes whole through a kernel at the other end, in fragments where it is long.
+// A datagram goes to the gateway's MAC address with the peer's IP address. A kernel at
+// the other end receives it whole, in fragments if it is long.
 func TestRelay(t *testing.T) {
 	for name, site := range map[string]struct{ own, gateway, peer netip.Prefix }{
 		"IPv4": {netip.MustParsePrefix("192.0.2.11/24"), netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.12/32")},
@@ -28,7 +28,7 @@ func TestRelay(t *testing.T) {
 				}
 			}
 			near.DefaultRoute("eth0", site.gateway.Addr())
-			// The peer's port, as if the gateway had passed the datagram on already.
+			// The peer's port, as if the gateway had already passed the datagram on.
 			var conn *net.UDPConn
 			far.Do(func() {
 				for end := time.Now().Add(10 * time.Second); conn == nil; time.Sleep(time.Millisecond) {

@@ -6,31 +6,31 @@ import (
 	"time"
 )
 
-// Rival is what a Watch tells of another machine that claims a VIP held here.
-// The first claim is told at once; the end too, with how many there were.
+// Rival is what a Watch tells of another machine that claims a VIP held here. It tells
+// the first claim at once. It also tells the end, with the number of claims.
 type Rival struct {
 	VIP    netip.Addr
 	MAC    net.HardwareAddr
-	Node   string // the cluster's node that was last seen with this MAC; mostly ""
+	Node   string // the cluster's node last seen with this MAC; mostly ""
 	At     time.Duration
 	Over   bool // silent again
-	Claims int  // Over: since the first
+	Claims int  // with Over: since the first
 }
 
 const (
-	// defendEvery is how soon a claim is answered again (RFC 5227 2.4 c: a
-	// defence more often than this makes two sides fight for ever). The same
-	// holds for what is announced once a rival seems to be over, and for alarms.
+	// defendEvery is the shortest time between two answers to claims (RFC 5227 2.4 c: two
+	// sides that defend more often fight for ever). It also applies to the announcement
+	// after a rival seems to be over, and to alarms.
 	defendEvery = 10 * time.Second
-	// rivalQuiet without a claim: it may be over, and the neighbours are put
-	// right. A rival that speaks more seldom is waited for longer, or each of
-	// its claims would draw an announcement.
+	// rivalQuiet without a claim means that the rival may be over, and the neighbours are
+	// told again. For a rival that claims less often the wait is longer: otherwise each
+	// of its claims would cause an announcement.
 	rivalQuiet = 250 * time.Millisecond
 	rivalOver  = 3 * time.Second
-	// rivalSeldom is how far apart claims may be to be one rival's.
+	// rivalSeldom is how far apart two claims of one rival may be.
 	rivalSeldom = 2 * defendEvery
-	// straggler: a frame that the last holder sent before it let go may still be
-	// on its way when we hold.
+	// straggler is how long after Hold a peer's frame does not count: the last holder may
+	// have sent it before it let go.
 	straggler = 100 * time.Millisecond
 )
 
@@ -38,24 +38,24 @@ const (
 type claims struct {
 	mac      hardwareAddr
 	active   bool
-	open     bool // told, and its end not yet
+	open     bool // its start was told, its end not yet
 	count    int
 	last     time.Duration // 0: never
-	gap      time.Duration // between the last two
+	gap      time.Duration // between the last two claims
 	defended time.Duration // 0: never
-	turnAt   time.Duration // 0: the router has been turned back
-	healAt   time.Duration // 0: the neighbours have been put right
+	turnAt   time.Duration // when to tell the router; 0: not due
+	healAt   time.Duration // when to tell everybody; 0: not due
 	healed   time.Duration // 0: never
 	told     time.Duration // 0: never
 }
 
-// claimed takes somebody's word that a VIP is at h.mac.
+// claimed takes another machine's claim that a VIP is at h.mac.
 func (v *watched) claimed(w *Watch, now time.Duration, h heard) {
 	if !v.held || v.alone || w.isOwn(now, h.mac) {
 		return
 	}
 	if v.sought != 0 && now < v.sought+time.Second && w.isGateway(h) {
-		return // asked, it may answer for all
+		return // asked who has the VIP, a gateway may answer for every address
 	}
 	_, peer := w.peerMACs[h.mac]
 	if peer && now-v.since < straggler {
@@ -66,13 +66,12 @@ func (v *watched) claimed(w *Watch, now time.Duration, h heard) {
 	if !r.active {
 		r.active, r.count = true, 0
 		if !v.proving {
-			v.begin(now) // does the router believe it?
+			v.begin(now) // does the router believe the rival?
 			v.nextPing = now + firstPauses[0]
 		}
 	}
 	r.heard(now)
-	// Another MAC each time must not fill the journal, nor one rival that comes
-	// and goes.
+	// Neither a new MAC each time nor a rival that comes and goes may fill the journal.
 	other := r.mac != h.mac
 	r.mac = h.mac
 	if (other || !r.open) && due(now, r.told) {
@@ -85,9 +84,9 @@ func (v *watched) claimed(w *Watch, now time.Duration, h heard) {
 	w.poke()
 }
 
-// heard plans what becomes of one more claim. The router is turned back soon after
-// each pause; everybody is told again when the claims have ceased, as far as their
-// pace shows that, but not every few seconds because of one that comes and goes.
+// heard counts one more claim and plans the reaction. The router is told soon after each
+// pause. Everybody is told when the claims seem to have ceased, judged by their pace, and
+// at most every defendEvery because of a rival that comes and goes.
 func (r *claims) heard(now time.Duration) {
 	r.gap = 0
 	if r.last != 0 && now-r.last < rivalSeldom {
@@ -102,7 +101,7 @@ func (r *claims) heard(now time.Duration) {
 	}
 }
 
-// due says whether what was last done then may be done again.
+// due reports whether defendEvery has passed since last, or last is 0 (never).
 func due(now, last time.Duration) bool { return last == 0 || now-last >= defendEvery }
 
 func (v *watched) rivalTick(w *Watch, now time.Duration) (next time.Duration) {
@@ -116,7 +115,7 @@ func (v *watched) rivalTick(w *Watch, now time.Duration) (next time.Duration) {
 	case r.turnAt != 0 && now >= r.turnAt:
 		if r.turnAt = 0; !v.turnBack(w) {
 			r.turnAt = now + askFirst
-		} else if !v.proving { // else the tries that failed count on: the router may follow no more
+		} else if !v.proving { // keep the failed tries: the router may have stopped following
 			next = v.askAnew(now)
 		}
 	}
@@ -131,8 +130,8 @@ func (v *watched) rivalTick(w *Watch, now time.Duration) (next time.Duration) {
 	return next
 }
 
-// tellEnd tells of a rival's end, and of one that came back too soon to be told
-// of at once.
+// tellEnd tells of a rival's end. It also tells of a rival that came back too soon to be
+// told at once.
 func (v *watched) tellEnd(w *Watch, now time.Duration) (next time.Duration) {
 	r := &v.rival
 	if !r.open && due(now, r.told) {
@@ -155,20 +154,20 @@ func (v *watched) tellEnd(w *Watch, now time.Duration) (next time.Duration) {
 	return now + time.Minute
 }
 
-// askAnew begins a proof: the router may believe the rival.
+// askAnew begins a proof, because the router may believe the rival.
 func (v *watched) askAnew(now time.Duration) (next time.Duration) {
 	v.begin(now)
 	v.nextPing = now + firstPauses[0]
 	return v.nextPing
 }
 
-// turnBack tells the router alone where the VIP is: the rival hears nothing of it
-// that it could answer. A Linux router takes an announcement at any time and a
-// question only when its entry is a second old; others learn from questions alone.
-// Where too many frames have left in this second it has to be tried again.
+// turnBack tells the router alone where the VIP is, so the rival hears nothing that it
+// could answer. A Linux router takes an announcement at any time, but a question only
+// when its entry is a second old; other routers learn from questions alone. If too many
+// frames have left in this second, turnBack returns false and has to be tried again.
 func (v *watched) turnBack(w *Watch) (told bool) {
 	if v.Silent || !v.gw.resolved || !w.o.Announcer.may(v.VIP) {
-		return true // nothing to wait for
+		return true // nothing to try again
 	}
 	if v.VIP.Is4() {
 		if !w.announceTo(v.gw, v.VIP) {

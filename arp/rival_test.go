@@ -8,9 +8,11 @@ import (
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
+
+	"sipalive/platform/stalltest"
 )
 
-// rivalry is a host on the segment that says what it likes.
+// rivalry is a host on the segment that sends any claim.
 type rivalry struct {
 	t    testing.TB
 	conn *packet.Conn
@@ -67,16 +69,16 @@ func (s *segment) rivalTold(n int) (r Rival) {
 	return r
 }
 
-// A rival that claims constantly is told at once, defended against once, and the
-// router is right again soon after its end.
+// A constant rival is told at once and defended against once. The router is right again
+// soon after the rival's last claim.
 func TestRivalConstant(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
 		s.take(vip)
 		s.proven(vip)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		r, began, last := s.rival(), bootNow(), bootNow()
-		var widest time.Duration // a machine that stalls makes a rival that speaks seldom
+		var widest time.Duration // if this machine stalls, the rival speaks less often
 		sent := 0
 		for ; bootNow()-began < 2*time.Second; sent++ {
 			r.claims(vip, alienMAC)
@@ -95,7 +97,7 @@ func TestRivalConstant(t *testing.T) {
 		if healed > 500*time.Millisecond+stalled()+widest {
 			t.Errorf("router right %v after the rival's end", healed)
 		}
-		if d := s.watch.Stats().Defences; d > 2 { // one against it, one after it
+		if d := s.watch.Stats().Defences; d > 2 { // one against the rival, one after its end
 			t.Errorf("%d announcements in 2 s of rivalry", d)
 		}
 		s.proven(vip)
@@ -106,12 +108,12 @@ func TestRivalConstant(t *testing.T) {
 	})
 }
 
-// One claim, while the VIP is being taken over and, with nothing known of a rival, at rest.
+// One claim: first while the VIP is being taken over, then at rest with no rival known.
 func TestRivalOnce(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.answers(vip)
 		s.take(vip)
-		stalled := stalls(t)
+		stalled := stalltest.Watch(t)
 		r := s.rival()
 		mine := hardwareAddr(s.near.MAC("eth0"))
 		for i := range 2 {
@@ -130,8 +132,8 @@ func TestRivalOnce(t *testing.T) {
 	})
 }
 
-// A machine that has the VIP too, and says so only to whom it is asked by, the router
-// for one, is found once the router does not follow.
+// A machine that also has the VIP, and says so only when asked (for example by the
+// router), is found once the router does not follow.
 func TestSilentRival(t *testing.T) {
 	family(t, func(t *testing.T, s *segment, vip netip.Addr) {
 		s.other.Sysctl("net/ipv6/conf/eth0/accept_dad", "0")
@@ -159,15 +161,15 @@ func TestSilentRival(t *testing.T) {
 	})
 }
 
-// A rival that speaks once in a while is not answered each time; the router alone is
-// told after each of its claims.
+// A rival that claims now and then is not answered each time. The router alone is told
+// after each of its claims.
 func TestRivalSeldom(t *testing.T) {
 	t.Parallel()
 	s := join(t)
 	s.open(Link{VIP: vip1, Interface: "eth0"})
 	s.answers(vip1)
 	s.take(vip1)
-	stalled := stalls(t)
+	stalled := stalltest.Watch(t)
 	r, mine := s.rival(), hardwareAddr(s.near.MAC("eth0"))
 	for i := range 6 {
 		if s.router.set(func(r *router) { r.request, r.reply = i%2 == 0, false }); i%2 == 0 {
@@ -189,8 +191,8 @@ func TestRivalSeldom(t *testing.T) {
 	}
 }
 
-// What is no rival: our own frames come back, somebody looks for duplicates,
-// the last holder's frame was late, a VIP is another's.
+// These are not rivals: our own frames that come back, duplicate address detection, a
+// late frame of the last holder, a claim of a VIP that is not held here.
 func TestNoRival(t *testing.T) {
 	t.Parallel()
 	s := join(t)
@@ -213,7 +215,7 @@ func TestNoRival(t *testing.T) {
 	bad := announcement(operationRequest, alienMAC, vip1)
 	bad[18] = 7
 	r.write(bad[:])
-	r.claims(vip1, alienMAC) // what comes last is heard last
+	r.claims(vip1, alienMAC) // what is sent last is heard last
 	if told := s.rivalTold(1); told.MAC.String() != macText(alienMAC) || told.Node != "" {
 		t.Errorf("told %+v", told)
 	}
@@ -248,7 +250,7 @@ func TestRivalFlood(t *testing.T) {
 	}
 }
 
-// paced is a rival by the clock of the test's own making, and what is done about it.
+// paced is a rival on the test's own clock, with the reactions to it.
 type paced struct {
 	now, next time.Duration
 	w         *Watch
@@ -291,9 +293,9 @@ func (p *paced) claim(mac hardwareAddr) {
 	p.does(func() { p.v.claimed(p.w, p.now, heard{mac: mac}) })
 }
 
-// However far apart a rival's claims are, it is defended against at most every 10 s,
-// once more after its first claim where that may have been the only one, and once
-// when it has ended; and it fills no journal.
+// However far apart a rival's claims are, the defence comes at most every 10 s. One more
+// comes after the first claim, in case that was the only one, and one when the rival has
+// ended. The alarms do not fill the journal.
 func TestRivalPaces(t *testing.T) {
 	for _, c := range []struct {
 		every, lasts, heals time.Duration
@@ -331,13 +333,14 @@ func TestRivalPaces(t *testing.T) {
 	}
 }
 
-// The router is turned back after each pause, but what it left unanswered counts on:
-// else a rival that speaks each second would have it pass for proven for ever.
+// The router is told after each pause, but the pings it left unanswered still count.
+// Otherwise a rival that claims every second would let the router pass for proven for
+// ever.
 func TestRivalKeepsTries(t *testing.T) {
 	p := newPaced()
 	began := p.now
 	p.claim(alienMAC)
-	p.until(began + 900*time.Millisecond) // all were told again, in case it was the only claim
+	p.until(began + 900*time.Millisecond) // all were told again, in case that was the only claim
 	p.v.tries = missesMost - 1
 	for at := began + time.Second; at < began+6*time.Second; at += time.Second {
 		p.until(at)
@@ -348,7 +351,7 @@ func TestRivalKeepsTries(t *testing.T) {
 	}
 }
 
-// A rival that claims a few times, pauses and comes back draws one defence in 10 s and
+// A rival that claims a few times, pauses and comes back causes one defence in 10 s and
 // one announcement after a pause.
 func TestRivalInSpells(t *testing.T) {
 	p := newPaced()
@@ -365,8 +368,8 @@ func TestRivalInSpells(t *testing.T) {
 	}
 }
 
-// Another machine that claims the VIP just after a rival fell silent is told of all the
-// same, once the last alarm is 10 s old; so is one that comes back for good.
+// Another machine that claims the VIP just after a rival fell silent is still told, once
+// the last alarm is 10 s old. So is a rival that comes back.
 func TestRivalBackSoon(t *testing.T) {
 	for _, mac := range []hardwareAddr{alienMAC, otherMAC} {
 		p := newPaced()

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// burst: when to announce again, counted from the first announcement. 1.1 and
-// not 1.0 since a Linux neighbour ignores a reply for a second after its last
-// update; the rest for neighbours and switches that lost the ones before.
+// burst says when to announce again, counted from the first announcement. It has 1.1 s
+// and not 1.0 because a Linux neighbour ignores a reply for a second after its last
+// update. The later ones are for neighbours and switches that lost the earlier ones.
 var burst = [...]time.Duration{
 	100 * time.Millisecond,
 	1100 * time.Millisecond,
@@ -17,8 +17,8 @@ var burst = [...]time.Duration{
 	4400 * time.Millisecond,
 }
 
-// After a failure (an interface that is down, say) the next attempt comes
-// sooner than scheduled; the pause doubles.
+// After a failure (for example, the interface is down) the next attempt comes sooner than
+// scheduled. The pause doubles with each failure.
 const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
@@ -29,18 +29,18 @@ type schedule struct {
 	addr   netip.Addr
 	ifname string
 
-	mu      sync.Mutex // held while sending: stop waits for what is under way
+	mu      sync.Mutex // held while sending, so that stop waits for that
 	stopped bool
 	done    chan struct{}
-	sooner  chan time.Duration // announce after that time, and then a burst anew
+	sooner  chan time.Duration // announce after that time, then begin the burst again
 }
 
 func newSchedule(addr netip.Addr, ifname string) *schedule {
 	return &schedule{addr: addr, ifname: ifname, done: make(chan struct{}), sooner: make(chan time.Duration, 1)}
 }
 
-// hurry has the schedule announce after wait, and go on with a burst; an earlier
-// hurry that has not been heard yet will do.
+// hurry makes the schedule announce after wait and begin its burst again. If an earlier
+// hurry has not been received yet, that one stands.
 func (s *schedule) hurry(wait time.Duration) {
 	select {
 	case s.sooner <- wait:
@@ -48,15 +48,14 @@ func (s *schedule) hurry(wait time.Duration) {
 	}
 }
 
-// Start announces addr on ifname again 0.1, 1.1, 2.2 and 4.4 s from now, and
-// then every Refresh, until Stop. The first announcement is Announce's.
-// Started already on that interface, it changes nothing; on another, it
-// starts anew there. After Close it does nothing.
+// Start announces addr on ifname again 0.1, 1.1, 2.2 and 4.4 s from now, and then every
+// Refresh, until Stop. Announce sends the first announcement. If addr is already
+// scheduled on ifname, Start changes nothing; if on another interface, it stops that
+// schedule and starts one on ifname. After Close it does nothing.
 //
-// A failed attempt is repeated after 0.1 s, then ever less often; once one
-// succeeds the burst begins anew, since neighbours heard nothing meanwhile. A
-// cable that is out is no failure the kernel would tell: Announce when it is
-// back.
+// A failed attempt is repeated after 0.1 s, then ever less often. After the next success
+// the burst begins again, because neighbours heard nothing meanwhile. The kernel reports
+// no failure while the cable is out: call Again when the link is back.
 func (a *Announcer) Start(addr netip.Addr, ifname string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -74,8 +73,8 @@ func (a *Announcer) Start(addr netip.Addr, ifname string) {
 	a.running.Go(func() { a.run(s) })
 }
 
-// Again begins the burst of a running schedule anew, at once or as soon as it may: neighbours and
-// switches may have missed or forgotten what they were told.
+// Again begins the burst of a running schedule again, at once or as soon as the limit
+// allows, because neighbours and switches may have missed or forgotten the announcements.
 func (a *Announcer) Again(addr netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -84,8 +83,8 @@ func (a *Announcer) Again(addr netip.Addr) {
 	}
 }
 
-// Repeat announces addr once more at once, if it is scheduled; what would be one
-// frame too many in a second, as soon as it may, with a burst behind it.
+// Repeat announces addr once more at once, if it is scheduled. If the limit holds that
+// back, the announcement leaves as soon as the limit allows, followed by a burst.
 func (a *Announcer) Repeat(addr netip.Addr) {
 	a.mu.Lock()
 	s := a.schedules[addr]
@@ -99,14 +98,13 @@ func (a *Announcer) Repeat(addr netip.Addr) {
 	}
 }
 
-// Stop ends the schedule of addr, and forgets its first announcement where that
-// still waits. Once it has returned, neither is handed to the kernel any more: a
-// holder that lets go calls it before it unbinds and releases. It waits at most for
-// what is under way, tens of µs. An Announce of the caller's own is the caller's
-// to not make.
+// Stop ends the schedule of addr and removes its first announcement if that still waits.
+// After Stop has returned, neither hands a frame to the kernel: a holder that lets go
+// calls Stop before it unbinds and releases. Stop waits at most for a send under way,
+// tens of µs. The caller must not call Announce for addr at the same time.
 func (a *Announcer) Stop(addr netip.Addr) {
 	a.mu.Lock()
-	defer a.mu.Unlock() // until stopped: the promise holds for a second caller too
+	defer a.mu.Unlock() // held to the end, so that a second caller also returns only after the stop
 	if s := a.schedules[addr]; s != nil {
 		s.stop()
 		delete(a.schedules, addr)
@@ -150,7 +148,7 @@ func (a *Announcer) run(s *schedule) {
 		case err != nil:
 			timer.Reset(retry)
 			retry = min(2*retry, retryMax, max(time.Duration(a.refresh.Load()), retryMin))
-			step = -1 // what succeeds next is the first of a new burst
+			step = -1 // the next success begins a burst
 			continue
 		case step < 0:
 			first, retry = time.Now(), retryMin
@@ -160,7 +158,7 @@ func (a *Announcer) run(s *schedule) {
 	}
 }
 
-// pause is the time until announcement number step after the first.
+// pause returns the time until announcement number step after the first.
 func (a *Announcer) pause(step int, first time.Time) time.Duration {
 	if step < len(a.burst) {
 		return time.Until(first.Add(a.burst[step]))
@@ -168,7 +166,7 @@ func (a *Announcer) pause(step int, first time.Time) time.Duration {
 	return time.Duration(a.refresh.Load())
 }
 
-// sendScheduled announces unless s is stopped, and keeps stop waiting meanwhile.
+// sendScheduled announces unless s is stopped. stop waits for it.
 func (a *Announcer) sendScheduled(s *schedule) (stopped bool, err error) {
 	s.mu.Lock()
 	if s.stopped {

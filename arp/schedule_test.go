@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recorder takes the socket's place: when each announcement left, in ms.
+// recorder takes the socket's place. It records when each announcement left, in ms.
 type recorder struct {
 	mu    sync.Mutex
 	start time.Time
@@ -33,7 +33,7 @@ func (r *recorder) send(addr netip.Addr, ifname string, _ bool) error {
 	return nil
 }
 
-// recorded makes an announcer with the bubble's clock and no socket.
+// recorded makes an announcer with the synctest bubble's clock and no socket.
 func recorded(o Options) (*Announcer, *recorder) {
 	r := &recorder{start: time.Now(), at: make(map[netip.Addr][]int64)}
 	a := &Announcer{
@@ -70,7 +70,8 @@ func TestSchedule(t *testing.T) {
 	})
 }
 
-// A reload may change how often; what is due already stays so.
+// A reload may change the refresh; an announcement already due still leaves when it was
+// due.
 func TestScheduleWithAnotherRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, r := recorded(Options{Refresh: 30 * time.Second})
@@ -98,7 +99,7 @@ func TestScheduleMovesToAnotherInterface(t *testing.T) {
 	})
 }
 
-// A failure is retried ever less often; the first success begins a new burst.
+// A failure is retried ever less often. The first success begins a new burst.
 func TestScheduleAfterFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var failures []int64
@@ -127,8 +128,8 @@ func TestScheduleAfterFailures(t *testing.T) {
 	})
 }
 
-// Stop waits for an announcement under way, and none follows. In real time: a
-// wait for a mutex holds up a bubble's clock.
+// Stop waits for an announcement under way, and none follows. The test uses real time: a
+// goroutine that waits for a mutex stops a bubble's clock.
 func TestStopWaits(t *testing.T) {
 	a, _ := recorded(Options{Refresh: time.Millisecond})
 	sending, goOn := make(chan struct{}, 100), make(chan struct{})
@@ -140,7 +141,7 @@ func TestStopWaits(t *testing.T) {
 	a.Start(vip1, "eth0")
 	<-sending
 	stopped := make(chan struct{})
-	for range 2 { // the second caller gets the same promise
+	for range 2 { // the second caller gets the same guarantee
 		go func() { a.Stop(vip1); stopped <- struct{}{} }()
 	}
 	select {

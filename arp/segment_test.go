@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,10 +34,10 @@ var (
 	alienMAC  = hardwareAddr{2, 0, 0, 0, 0, 0x66}
 )
 
-// segment is a switch with this test's host, another one and a router on it.
+// segment is a switch with this test's host, another host and a router.
 type segment struct {
 	t                  testing.TB
-	near, other, plain *nstest.Namespace // plain is the router's: no address, no kernel that answers
+	near, other, plain *nstest.Namespace // plain is the router's: it has no address, so its kernel answers nothing
 	router             *router
 	announcer          *Announcer
 	watch              *Watch
@@ -51,15 +50,14 @@ type segment struct {
 	gateways []GatewayState // of the first link's gateway
 }
 
-// plug gives a namespace eth0 at a switch.
+// plug connects a namespace's eth0 to a switch.
 func plug(n, sw *nstest.Namespace, bridge netlink.Link, port string) {
 	n.Wire("eth0", sw, port)
 	sw.Master(port, bridge)
 }
 
-// join makes the segment. The test's host has 192.0.2.11 and 2001:db8::11, and
-// default routes to 192.0.2.1 and fe80::1, where nobody is but the router of
-// the test's own making.
+// join makes the segment. The test's host has 192.0.2.11 and 2001:db8::11, and default
+// routes to 192.0.2.1 and fe80::1. Only the test's own router answers there.
 func join(t testing.TB) *segment {
 	t.Helper()
 	s := &segment{t: t, near: nstest.Enter(t)}
@@ -89,8 +87,7 @@ func openAlarms(t testing.TB) *platform.Alarms {
 	return alarms
 }
 
-// open starts announcer and watch. The VIPs are the kernel's too, as they are
-// for a holder: a router may ask for them.
+// open starts announcer and watch.
 func (s *segment) open(links ...Link) {
 	s.t.Helper()
 	var err error
@@ -124,7 +121,7 @@ func (s *segment) open(links ...Link) {
 	})
 }
 
-// known waits until the gateway's MAC is, as it is on a node that holds nothing.
+// known waits until the gateway's MAC is known, as it is on a node that holds nothing.
 func (s *segment) known(vip netip.Addr) {
 	s.t.Helper()
 	s.await("the gateway to be known", func() bool { return s.watch.Gateway(vip).MAC != nil })
@@ -136,7 +133,7 @@ func (s *segment) answers(vip netip.Addr) {
 	s.await("the gateway to answer", func() bool { return s.watch.Gateway(vip).Answers })
 }
 
-// take binds, announces and holds, as the agent does.
+// take binds, announces and holds a VIP, as the agent does.
 func (s *segment) take(vip netip.Addr) (at time.Duration) {
 	s.t.Helper()
 	s.near.Add("eth0", netip.PrefixFrom(vip, vip.BitLen()).String())
@@ -160,32 +157,7 @@ func (s *segment) await(what string, good func() bool) {
 	}
 }
 
-// stalls measures for how long a busy machine let nobody of this process run:
-// what is timed may be that much later.
-func stalls(t testing.TB) (sum func() time.Duration) {
-	var total atomic.Int64
-	done := make(chan struct{})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for last := time.Now(); ; {
-			select {
-			case <-done:
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-			now := time.Now()
-			if late := now.Sub(last) - 20*time.Millisecond; late > 0 {
-				total.Add(int64(late))
-			}
-			last = now
-		}
-	}()
-	t.Cleanup(func() { close(done); <-ended })
-	return func() time.Duration { return time.Duration(total.Load()) }
-}
-
-// state is the newest word about a VIP.
+// state returns the newest proof told of a VIP.
 func (s *segment) state(vip netip.Addr) (last Proof) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -197,28 +169,28 @@ func (s *segment) state(vip netip.Addr) (last Proof) {
 	return last
 }
 
-// proven waits for the proof and says when it came.
+// proven waits for the proof and returns when it came.
 func (s *segment) proven(vip netip.Addr) time.Duration {
 	s.t.Helper()
 	s.await("proof of "+vip.String(), func() bool { return s.state(vip).State == RouterProven })
 	return s.state(vip).At
 }
 
-// router is one of the test's own making, with a table and habits.
+// router is the test's own router, with a table and habits.
 type router struct {
 	conn *packet.Conn
 	ip   [2]netip.Addr
 
 	mu       sync.Mutex
 	mac      hardwareAddr // its own
-	speaks   hardwareAddr // whence it sends pings' answers; mostly mac
+	speaks   hardwareAddr // the MAC that sends its answers to pings; mostly mac
 	table    map[netip.Addr]hardwareAddr
 	request  bool // learns from announcements in the request form, and advertisements
 	reply    bool // and in the reply form
-	unicast  bool // learns from questions to it alone
+	unicast  bool // learns from questions sent to it alone
 	pings    bool // answers pings
 	down     bool
-	arpEvery time.Duration // looks at one ARP packet in that time, and no other
+	arpEvery time.Duration // reads one ARP packet in that time, and no other
 	arpLast  time.Time
 	arps     int // heard, of all kinds
 	pinged   int
@@ -323,7 +295,7 @@ func (r *router) learn(to hardwareAddr, ip netip.Addr, mac hardwareAddr, ok, rep
 	takes := r.request
 	switch {
 	case to == r.mac && reply && !known, ip == nodeAddr, ip == node6:
-		takes = true // what it asked for, and hosts it has no reason to distrust
+		takes = true // what it asked for, and hosts that it has no reason to distrust
 	case to == r.mac:
 		takes = r.unicast
 	case reply:
@@ -379,7 +351,8 @@ func (r *router) ping(f []byte) {
 	}
 }
 
-// who asks for somebody it does not know, as a router does before it answers.
+// who asks who has an address, as a router does before it answers somebody it does not
+// know.
 func (r *router) who(ip netip.Addr) {
 	if ip.Is6() {
 		if q, err := solicitation(r.mac, r.ip[1], nil, ip); err == nil {

@@ -10,18 +10,18 @@ import (
 	"sipalive/platform"
 )
 
-// socket sends frames on any interface of the network namespace it was opened
-// in. It is bound to none, and looks the interface up by name each time (1 µs):
-// so there is nothing to reopen when one goes down, comes back with another
-// index or changes its MAC address. It receives nothing (protocol 0).
+// socket sends frames on any interface of the network namespace it was opened in. It is
+// bound to no interface and looks the interface up by name each time (1 µs). So nothing
+// has to be reopened when an interface goes down, or comes back with another index or MAC
+// address. It receives nothing (protocol 0).
 type socket struct {
 	file *os.File
 	raw  syscall.RawConn
 }
 
 func openSocket() (*socket, error) {
-	// Not non-blocking, so that the runtime does not wait for it: it would be woken
-	// each time that a frame has left.
+	// A blocking socket, so that the runtime's poller does not watch it: the poller would
+	// be woken each time a frame has left.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func (s *socket) with(f func(fd int) error) error {
 	return err
 }
 
-// look finds the interface as it is now.
+// look reads the interface's index and MAC address as they are now.
 func look(fd int, ifname string) (index int, mac hardwareAddr, err error) {
 	if index, err = platform.InterfaceIndex(fd, ifname); err != nil {
 		return 0, mac, err
@@ -55,9 +55,9 @@ func look(fd int, ifname string) (index int, mac hardwareAddr, err error) {
 	return index, mac, err
 }
 
-// transmit hands one frame to the interface's queue. It never waits: a full
-// queue is ENOBUFS or EAGAIN, an interface that is down ENETDOWN. Without a
-// carrier the kernel drops the frame and says nothing.
+// transmit hands one frame to the interface's queue. It never waits: a full queue is
+// ENOBUFS or EAGAIN, an interface that is down is ENETDOWN. Without a carrier the kernel
+// drops the frame and returns no error.
 func transmit(fd, index int, f []byte) error {
 	to := unix.SockaddrLinklayer{
 		Protocol: networkOrder(binary.BigEndian.Uint16(f[12:])),

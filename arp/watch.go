@@ -13,23 +13,24 @@ import (
 	"sipalive/platform"
 )
 
-// A Link is a VIP and where it belongs.
+// A Link is a VIP and the interface it belongs on.
 type Link struct {
 	VIP       netip.Addr
 	Interface string
 	Gateway   netip.Addr // the router asked for proof; the zero Addr: the next hop of the default route there
-	Silent    bool       // never announced, nor asked for in ARP: a provider's API moves it
+	Silent    bool       // never announced, never the sender of an ARP or ND question: a provider's API moves it
 }
 
-// WatchOptions of a Watch. Callbacks come one at a time, in order, on the Watch's own
-// goroutines or on that of a caller of Hold or LetGo. One may wait, but not for such a
-// caller: the next callback waits for it, and with it whoever brings it.
+// WatchOptions are the options of a Watch. Callbacks come one at a time, in order, on the
+// Watch's own goroutines or on that of a caller of Hold or LetGo. A callback may wait, but
+// not for a caller of Hold or LetGo: the next callback, and the goroutine that makes it,
+// wait for this one.
 type WatchOptions struct {
 	Links     []Link
-	Peers     map[netip.Addr]string // the nodes' own addresses and names, to call a rival by its name
+	Peers     map[netip.Addr]string // the nodes' own addresses and names, to name a rival
 	Announcer *Announcer
 	Relay     RelayLink
-	Refresh   time.Duration        // between two proofs of a VIP that is proven
+	Refresh   time.Duration        // time between two proofs of a proven VIP
 	Now       func() time.Duration // the boot clock
 	Alarms    *platform.Alarms     // on that clock
 
@@ -37,28 +38,28 @@ type WatchOptions struct {
 	OnRival    func(Rival)
 	OnEvidence func(Evidence)
 	OnSign     func(Sign)
-	// OnGateway hears of every VIP, held or not, whether its gateway answers this
-	// node: what changed since OpenWatch, at which it is unknown.
+	// OnGateway is told of every VIP, held or not, whether its gateway answers this node.
+	// It is told each change; at OpenWatch the state is GatewayUnknown.
 	OnGateway func(netip.Addr, GatewayState)
 }
 
-// WatchStats count since OpenWatch.
+// WatchStats are counters since OpenWatch.
 type WatchStats struct {
 	Pings    uint64 // sent from VIPs and, to know the gateway, from our own addresses
-	Answers  uint64 // that counted
-	Detours  uint64 // answers to a VIP's ping that another MAC than the gateway's brought: no proof
-	Asked    uint64 // unicast questions to a gateway in the VIP's name
-	Claims   uint64 // of a VIP we hold, by others
-	Defences uint64 // announcements because of them
-	Owners   uint64 // questions for a VIP's owner
+	Answers  uint64 // answers that counted
+	Detours  uint64 // answers to a VIP's ping from a MAC that is not the gateway's: no proof
+	Asked    uint64 // unicast questions and announcements to a gateway in the VIP's name
+	Claims   uint64 // claims of a VIP we hold, by others
+	Defences uint64 // announcements because of such claims
+	Owners   uint64 // questions who has a VIP
 
 	Relayed, RelayErrors uint64 // datagrams for other nodes: sent, not sent
 }
 
-// A Watch asks the router whether a takeover has reached it, and looks out for
-// others that claim a VIP held here (design §5.4). It opens its sockets in the
-// network namespace of the caller; Run does the work. Its methods may be called
-// from any goroutine and never wait for the network.
+// A Watch asks the router whether a takeover has reached it, and watches for other
+// machines that claim a VIP held here (design §5.4). OpenWatch opens its sockets in the
+// network namespace of the caller; Run does the work. Its methods may be called from any
+// goroutine and never wait for the network.
 type Watch struct {
 	o        WatchOptions
 	routes   *platform.Routes
@@ -80,7 +81,7 @@ type Watch struct {
 	told     []func() // callbacks due, in order
 	telling  sync.Mutex
 
-	askMu sync.Mutex // guards what follows, for the loop never waits for the other
+	askMu sync.Mutex // guards asked, so that the loop never waits for mu
 	asked []asking
 
 	via                  atomic.Pointer[via]
@@ -88,14 +89,14 @@ type Watch struct {
 	datagram             atomic.Uint32
 }
 
-// ping is one that may still be answered.
+// ping is a ping that may still be answered.
 type ping struct {
 	echo
 	vip    *watched // nil: from our own address, to know the gateway
 	gw     *gateway
 	from   netip.Addr
 	sent   time.Duration
-	askers []*watched // for whom an answer is Evidence
+	askers []*watched // VIPs for which an answer is Evidence
 }
 
 // OpenWatch opens a Watch. It needs CAP_NET_RAW.
@@ -116,11 +117,10 @@ func OpenWatch(o WatchOptions) (w *Watch, err error) {
 	return w, nil
 }
 
-// Configure replaces links, relay, peers and refresh, after a reload. What stays
-// as it was is watched on; the proof of a VIP that is held begins anew where its
-// interface or gateway is another.
+// Configure replaces links, relay, peers and refresh after a reload. An unchanged link
+// keeps its state. A held VIP whose interface or gateway changed begins its proof again.
 func (w *Watch) Configure(links []Link, relay RelayLink, peers map[netip.Addr]string, refresh time.Duration) {
-	defer w.poke() // whatever there is to tell: the caller may be who hears it
+	defer w.poke() // Run's goroutine makes the callbacks: the caller may be the one who receives them
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.o.Peers, w.o.Refresh = peers, refresh
@@ -164,7 +164,7 @@ func (w *Watch) take(links []Link, relay RelayLink) {
 	w.vips, w.gateways = vips, gateways
 }
 
-// Close closes the sockets; Run ends.
+// Close closes the sockets, which ends Run.
 func (w *Watch) Close() {
 	if w.listener != nil {
 		w.listener.close()
@@ -175,7 +175,7 @@ func (w *Watch) Close() {
 	w.routes.Close()
 }
 
-// Run listens, asks and tells until ctx ends, and then closes the Watch.
+// Run listens, asks and calls back until ctx ends, and then closes the Watch.
 func (w *Watch) Run(ctx context.Context) error {
 	var readers sync.WaitGroup
 	failed := make(chan error, len(w.listener.sockets))
@@ -199,11 +199,11 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
-// Hold begins the proof of a VIP that was just bound and announced, and the
-// watch for its rivals. Held already, it begins the proof again and looks at
-// routes and addresses anew: a link came up, or an address was put back. Alone,
-// without a majority (design §4.6), nothing speaks in the VIP's name but pings:
-// neither is the router urged nor a rival fought.
+// Hold begins the proof of a VIP that was just bound and announced, and the watch for its
+// rivals. If the VIP is already held, it begins the proof again and reads routes and
+// addresses again: call it so after a link came up or an address was put back. If alone,
+// without a majority (design §4.6), the Watch on its own sends nothing but pings in the
+// VIP's name: it neither tells the router nor fights a rival.
 func (w *Watch) Hold(vip netip.Addr, alone bool) {
 	w.locked(func(now time.Duration) {
 		if v := w.vips[vip]; v != nil {
@@ -213,8 +213,8 @@ func (w *Watch) Hold(vip netip.Addr, alone bool) {
 	w.poke()
 }
 
-// LetGo ends both. Once it has returned nothing leaves in the VIP's name any
-// more: call it before unbinding.
+// LetGo ends the proof and the watch for rivals. Once it has returned, no frame leaves in
+// the VIP's name any more: call it before unbinding.
 func (w *Watch) LetGo(vip netip.Addr) {
 	w.locked(func(time.Duration) {
 		if v := w.vips[vip]; v != nil {
@@ -224,7 +224,7 @@ func (w *Watch) LetGo(vip netip.Addr) {
 	})
 }
 
-// Gateway is what is known of a VIP's router, held or not.
+// Gateway returns what is known of a VIP's router, whether the VIP is held or not.
 func (w *Watch) Gateway(vip netip.Addr) Gateway {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -235,7 +235,6 @@ func (w *Watch) Gateway(vip netip.Addr) Gateway {
 	return v.gw.public()
 }
 
-// Stats reads the counters.
 func (w *Watch) Stats() WatchStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -251,7 +250,7 @@ func (w *Watch) poke() {
 	}
 }
 
-// locked runs f and then, without the lock, the callbacks it left.
+// locked runs f under the lock and then, without the lock, the callbacks that are due.
 func (w *Watch) locked(f func(now time.Duration)) {
 	w.mu.Lock()
 	f(w.o.Now())
@@ -275,7 +274,7 @@ func (w *Watch) tell() {
 	}
 }
 
-// tick does what is due and says when it is due again.
+// tick does what is due and returns when it is due again.
 func (w *Watch) tick() (next time.Duration) {
 	w.locked(func(now time.Duration) {
 		next = now + time.Minute
@@ -285,14 +284,14 @@ func (w *Watch) tick() (next time.Duration) {
 				next = min(next, v.rivalTick(w, now), v.tick(w, now))
 			}
 		}
-		for _, g := range w.gateways { // second: a proof may want more of it
+		for _, g := range w.gateways { // after the proofs: they may have made the gateway's work due
 			next = min(next, g.tick(w, now))
 		}
 	})
 	return next
 }
 
-// hear takes what a socket heard.
+// hear takes a packet from a socket.
 func (w *Watch) hear(h heard) {
 	w.locked(func(now time.Duration) {
 		if h.claim {
@@ -338,7 +337,7 @@ func (w *Watch) hearAnswer(now time.Duration, h heard) {
 	case !p.gw.voice(h.from):
 		w.stats.Detours++
 		p.vip.detour = h.from
-		return // the right answer may come yet
+		return // the right answer may still come
 	default:
 		w.stats.Answers++
 		p.vip.proven(w, now, p.sent)
@@ -347,9 +346,9 @@ func (w *Watch) hearAnswer(now time.Duration, h heard) {
 	p.gw = nil
 }
 
-// ping asks a gateway, from a VIP or from our own address; what is asked for is
-// told when it is answered. An interface that is down is no error worth telling:
-// nothing is answered either.
+// ping sends a ping to a gateway, from a VIP or (v nil) from our own address. The answer
+// becomes Evidence for the askers. If the interface is down, ping reports no error: no
+// answer will come.
 func (w *Watch) ping(now time.Duration, g *gateway, v *watched, askers ...*watched) {
 	from := g.own
 	if v != nil {
@@ -366,8 +365,9 @@ func (w *Watch) ping(now time.Duration, g *gateway, v *watched, askers ...*watch
 	}
 }
 
-// ask has the gateway learn from a question where from is: in the VIP's name,
-// or in our own to learn its MAC. unicast wants that to be known.
+// ask asks the gateway for its own MAC with from as sender, so the gateway learns where
+// from is. from is a VIP, or our own address when we want to learn the MAC. unicast needs
+// the gateway's MAC to be known.
 func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool, spare int) bool {
 	to := &g.mac
 	if !unicast {
@@ -376,8 +376,9 @@ func (w *Watch) ask(g *gateway, from netip.Addr, unicast bool, spare int) bool {
 	return w.question(g, from, g.hop, to, spare)
 }
 
-// question asks for target on a gateway's link: to alone, or everybody. It sends
-// nothing where fewer than spare frames would be left for what is more urgent.
+// question asks who has target on a gateway's link: the MAC to alone, or everybody if to
+// is nil. It sends nothing if fewer than spare frames would then be left for more urgent
+// ones.
 func (w *Watch) question(g *gateway, from, target netip.Addr, to *hardwareAddr, spare int) bool {
 	if _, ok := w.o.Announcer.limit.take(g.key.ifname, 1, spare); !ok {
 		return false
@@ -394,7 +395,7 @@ func (w *Watch) question(g *gateway, from, target netip.Addr, to *hardwareAddr, 
 	})
 }
 
-// urgentFrames are left for announcements by what can wait.
+// urgentFrames is how many frames a question that can wait leaves for announcements.
 const urgentFrames = 4
 
 func (w *Watch) send(g *gateway, build func(mac hardwareAddr) ([]byte, error)) bool {
@@ -413,8 +414,8 @@ func (w *Watch) send(g *gateway, build func(mac hardwareAddr) ([]byte, error)) b
 	return err == nil
 }
 
-// isOwn reports whether a MAC is this machine's; it looks again, not too often,
-// before it calls one foreign.
+// isOwn reports whether mac belongs to this machine. Before it calls a MAC foreign it
+// reads the MACs again, at most once a second.
 func (w *Watch) isOwn(now time.Duration, mac hardwareAddr) bool {
 	if !w.own[mac] && now-w.ownAt > time.Second {
 		w.readOwn(now)

@@ -10,7 +10,7 @@ import (
 	"sipalive/elect"
 )
 
-// An answer to gossip's ping shows the way there and back.
+// TestAnswered: an answer to gossip's ping shows that the path works in both directions.
 func TestAnswered(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
@@ -23,8 +23,8 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
-// TestReach: what a peer sends by itself, what it answers, and what is sealed with
-// another key are told apart; and whoever asks is no instance of anybody.
+// TestReach: what a peer sends unasked, what it answers, and packets sealed with another
+// key are told apart. Reach itself is no new instance to any peer.
 func TestReach(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
@@ -32,12 +32,16 @@ func TestReach(t *testing.T) {
 	foreign.Keys = [][]byte{[]byte("another key, that nobody else has")[:32]}
 	other := start(t, foreign)
 
-	asking := func() map[elect.Node]Reached {
-		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-		defer cancel()
-		found, err := Reach(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
+	// While the machine stands still, answers come too late. So ask again if one is missing.
+	asking := func(good func(map[elect.Node]Reached) bool) (found map[elect.Node]Reached) {
+		for n := 0; n < 5 && (n == 0 || !good(found)); n++ {
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			var err error
+			found, err = Reach(ctx, cfg)
+			cancel()
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		return found
 	}
@@ -58,25 +62,27 @@ func TestReach(t *testing.T) {
 	}
 
 	stop := beat(other)
-	found := asking()
+	silent, stranger := Reached{Answers: true}, Reached{Foreign: true}
+	found := asking(func(found map[elect.Node]Reached) bool { return found["pbx2"] == silent && found["pbx3"] == stranger })
 	stop()
-	if want := (Reached{Answers: true}); found["pbx2"] != want {
-		t.Errorf("a peer that sends nothing by itself: %+v, want %+v", found["pbx2"], want)
+	if found["pbx2"] != silent {
+		t.Errorf("a peer that sends nothing by itself: %+v, want %+v", found["pbx2"], silent)
 	}
-	if want := (Reached{Foreign: true}); found["pbx3"] != want {
-		t.Errorf("a peer with another key: %+v, want %+v", found["pbx3"], want)
+	if found["pbx3"] != stranger {
+		t.Errorf("a peer with another key: %+v, want %+v", found["pbx3"], stranger)
 	}
 	stop = beat(mute)
-	found = asking()
+	beats := Reached{Heard: true, Answers: true}
+	found = asking(func(found map[elect.Node]Reached) bool { return found["pbx2"] == beats })
 	stop()
-	if want := (Reached{Heard: true, Answers: true}); found["pbx2"] != want {
-		t.Errorf("a peer that beats: %+v, want %+v", found["pbx2"], want)
+	if found["pbx2"] != beats {
+		t.Errorf("a peer that beats: %+v, want %+v", found["pbx2"], beats)
 	}
 	if c := mute.Counters(); c.Garbage+c.WrongSource+c.Unproven+c.Replayed > 0 {
 		t.Errorf("the question was taken for something else: %+v", c)
 	}
-	// Now the agent starts: it is heard as if nobody had been there. What pbx2 sent last
-	// comes again once pbx1 has said hello, so that lower numbers are old.
+	// Now the agent starts. It is heard as if nobody had used its place. pbx2 repeats its
+	// last packet once pbx1 has said hello, so lower numbers are old.
 	meetUpFrom(t, start(t, cfg), mute, 1_000_000)
 	if _, err := Reach(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("beside an agent: %v", err)

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -17,7 +18,7 @@ func openAlarms(t *testing.T) *Alarms {
 	return a
 }
 
-// bell makes an alarm that tells when it rang.
+// bell makes an alarm that reports when it rang.
 func bell(a *Alarms) (*Alarm, chan int64) {
 	rang := make(chan int64, 16)
 	return a.New(func() { rang <- BootNow() }), rang
@@ -36,32 +37,47 @@ func awaitBell(t *testing.T, what string, rang chan int64) int64 {
 
 func in(d time.Duration) int64 { return BootNow() + int64(d) }
 
+// ahead calls set with an instant that is still in the future when set returns. If the
+// machine stood still meanwhile, it calls set again; each call must use new alarms.
+func ahead(t *testing.T, set func(at int64)) (at int64) {
+	t.Helper()
+	for d := 20 * time.Millisecond; d < alarmPatience; d *= 2 {
+		at := in(d)
+		if set(at); BootNow() < at {
+			return at
+		}
+	}
+	t.Fatal("the machine stands still too often to tell anything")
+	return 0
+}
+
 func TestAlarmsRingInOrderAndNeverEarly(t *testing.T) {
 	a := openAlarms(t)
-	var order []int
-	done := make(chan struct{})
-	start := BootNow()
-	waits := []time.Duration{30 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 0}
-	for i, w := range waits {
-		at := start + int64(w)
-		a.New(func() { // they share a goroutine
-			if now := BootNow(); now < at {
-				t.Errorf("alarm %d rings %v early", i, time.Duration(at-now))
-			}
-			if order = append(order, i); len(order) == len(waits) {
-				close(done)
-			}
-		}).Set(at)
-	}
-	select {
-	case <-done:
-	case <-time.After(alarmPatience):
-		t.Fatal("not all have rung")
-	}
-	for i, want := range []int{3, 1, 2, 0} {
-		if order[i] != want {
-			t.Fatalf("rang in the order %v", order)
+	var rang chan int
+	ahead(t, func(at int64) {
+		this := make(chan int, 4) // not shared: an earlier attempt's alarms may still ring
+		rang = this
+		for i, w := range []time.Duration{20 * time.Millisecond, 0, 10 * time.Millisecond, -time.Second} {
+			at := at + int64(w)
+			a.New(func() { // all alarms share a goroutine
+				if now := BootNow(); now < at {
+					t.Errorf("alarm %d rings %v early", i, time.Duration(at-now))
+				}
+				this <- i
+			}).Set(at)
 		}
+	})
+	var order []int
+	for range 4 {
+		select {
+		case i := <-rang:
+			order = append(order, i)
+		case <-time.After(alarmPatience):
+			t.Fatalf("of four only %v have rung", order)
+		}
+	}
+	if !slices.Equal(order, []int{3, 1, 2, 0}) {
+		t.Fatalf("rang in the order %v", order)
 	}
 }
 
@@ -69,13 +85,18 @@ func TestAlarmIsSetAnew(t *testing.T) {
 	a := openAlarms(t)
 	sooner, rang := bell(a)
 	sooner.Set(in(time.Hour))
+	between, _ := bell(a)
+	between.Set(in(time.Hour / 2))
 	sooner.Set(in(5 * time.Millisecond))
 	awaitBell(t, "set to be sooner", rang)
 
-	at := in(60 * time.Millisecond)
-	later, rang := bell(a)
-	later.Set(in(20 * time.Millisecond))
-	later.Set(at)
+	var later *Alarm
+	const more = int64(40 * time.Millisecond)
+	at := more + ahead(t, func(at int64) {
+		later, rang = bell(a)
+		later.Set(at)
+		later.Set(at + more)
+	})
 	if rangAt := awaitBell(t, "set to be later", rang); rangAt < at {
 		t.Errorf("rang %v early", time.Duration(at-rangAt))
 	}
@@ -90,12 +111,16 @@ func TestAlarmIsSetAnew(t *testing.T) {
 
 func TestAlarmStopped(t *testing.T) {
 	a := openAlarms(t)
-	stopped, rang := bell(a)
-	stopped.Set(in(10 * time.Millisecond))
-	stopped.Stop()
-	stopped.Stop()
+	var stopped *Alarm
+	var rang chan int64
+	at := ahead(t, func(at int64) {
+		stopped, rang = bell(a)
+		stopped.Set(at)
+		stopped.Stop()
+		stopped.Stop()
+	})
 	other, after := bell(a)
-	other.Set(in(30 * time.Millisecond))
+	other.Set(at + int64(20*time.Millisecond))
 	awaitBell(t, "the other", after)
 	if len(rang) > 0 {
 		t.Error("a stopped alarm rang")
@@ -105,23 +130,26 @@ func TestAlarmStopped(t *testing.T) {
 }
 
 func TestAlarmsClosed(t *testing.T) {
-	a := openAlarms(t)
-	l, rang := bell(a)
-	l.Set(in(20 * time.Millisecond))
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
-	l.Set(in(time.Millisecond)) // of no use, and no harm
+	var rang chan int64
+	at := ahead(t, func(at int64) {
+		a := openAlarms(t)
+		var l *Alarm
+		l, rang = bell(a)
+		l.Set(at)
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l.Set(in(time.Millisecond)) // does nothing, and does no harm
+	})
 	other, after := bell(openAlarms(t))
-	other.Set(in(50 * time.Millisecond))
+	other.Set(at + int64(30*time.Millisecond))
 	awaitBell(t, "one of another timer", after)
 	if len(rang) > 0 {
 		t.Error("rang after the end")
 	}
 }
 
-// BenchmarkAlarm is from the time that was set to the ring, on an idle machine:
-// what a Go timer makes of it stands beside.
+// BenchmarkAlarm measures how late an alarm rings on an idle machine, beside a Go timer.
 func BenchmarkAlarm(b *testing.B) {
 	a, err := OpenAlarms()
 	if err != nil {

@@ -11,22 +11,21 @@ import (
 	"sipalive/platform"
 )
 
-// Bind makes a.IP an address of a.Interface: /32 or /128, scope global, no prefix
-// route, valid forever, tagged as ours, of IPv6 without duplicate address
-// detection; and an address of nothing else: other copies,
-// on other interfaces or with another prefix length, are removed once the right
-// one is there. Bound already, it changes nothing and wakes no watcher of
-// addresses. Like `ip address add IP/32 dev IF noprefixroute proto 187`.
+// Bind makes a.IP an address of a.Interface: /32 or /128, scope global, no prefix route,
+// valid forever, tagged as ours, for IPv6 without duplicate address detection. Once that
+// address is there, Bind removes other copies: on other interfaces or with another prefix
+// length. If the address is already bound, Bind changes nothing and wakes no watcher of
+// addresses. It is like `ip address add IP/32 dev IF noprefixroute proto 187`.
 //
-// On error the VIP may be bound; Bind again or Unbind.
+// After an error the VIP may be bound; call Bind again or Unbind.
 func (t *Table) Bind(a Address) error { return t.BindSeeing(nil, a) }
 
-// BindSeeing is Bind without another look for other copies, where the View has
-// shown none.
+// BindSeeing is Bind, but does not look for other copies if v showed none.
 func (t *Table) BindSeeing(v *View, a Address) error { return t.bindOrSay(v, a, forever) }
 
-// Reachable is nil if somebody could hear a.IP on a.Interface: it is there, set
-// up, and has its carrier. Bind works without; nothing it sends is an error then.
+// Reachable returns nil if other machines could hear a.IP on a.Interface: the interface
+// exists, is set up and has its carrier. Bind works without a carrier, and sending then
+// returns no error.
 func (t *Table) Reachable(a Address) error {
 	running, err := platform.InterfaceRunning(t.socket.GetFd(), a.Interface)
 	if err == nil && !running {
@@ -38,10 +37,10 @@ func (t *Table) Reachable(a Address) error {
 	return nil
 }
 
-// BindFor is Bind for an address that the kernel removes by itself, unless
-// Renew comes in time: not before valid has passed, and up to 2.3 s later
-// (lifetimes are whole seconds, and the kernel looks at them once in a while).
-// Bound already for a time, it changes nothing: its end neither.
+// BindFor is Bind for an address that the kernel removes by itself unless Renew comes in
+// time. The kernel removes it after valid has passed, and up to 2.3 s later (lifetimes
+// are whole seconds, and the kernel checks them only now and then). If the address is
+// already bound for a limited time, BindFor changes nothing, its end included.
 func (t *Table) BindFor(a Address, valid time.Duration) error { return t.BindForSeeing(nil, a, valid) }
 
 // BindForSeeing is to BindFor what BindSeeing is to Bind.
@@ -56,11 +55,11 @@ func (t *Table) bindOrSay(v *View, a Address, life lifetime) error {
 	return nil
 }
 
-// Renew has a.IP stay for valid from now on. It costs some 20 µs, and every
-// watcher of addresses one RTM_NEWADDR that differs from the last in nothing but
-// the lifetime: no route changes, and no other part of the kernel is told.
+// Renew makes a.IP stay for valid from now on. It costs some 20 µs. Every watcher of
+// addresses gets one RTM_NEWADDR that differs from the last only in the lifetime. No
+// route changes, and no other part of the kernel is told.
 //
-// An address that somebody has removed comes back by it.
+// Renew also brings back an address that somebody has removed.
 func (t *Table) Renew(a Address, valid time.Duration) error {
 	err := t.check(a)
 	if err == nil {
@@ -94,7 +93,7 @@ func (t *Table) bind(v *View, a Address, life lifetime) error {
 	}
 	right, found := find(all, index, a.IP)
 	switch {
-	case !found: // removed by someone between two requests, or bound with another prefix length
+	case !found: // somebody removed it between two requests, or it has another prefix length
 		if err := t.makeRoom(all, index, a.IP); err != nil {
 			return err
 		}
@@ -113,7 +112,7 @@ func (t *Table) bind(v *View, a Address, life lifetime) error {
 	})
 }
 
-// makeRoom removes what keeps an IPv6 host copy out: an interface has such an
+// makeRoom removes the IPv6 copy that prevents a host copy: an interface has each IPv6
 // address once, whatever its prefix length.
 func (t *Table) makeRoom(all []entry, index int, ip netip.Addr) error {
 	if ip.Is4() {
@@ -122,7 +121,7 @@ func (t *Table) makeRoom(all []entry, index int, ip netip.Addr) error {
 	return t.removeAll(all, func(e entry) bool { return e.local == ip && e.index == index })
 }
 
-// find is the host copy of ip on one interface; the kernel allows only one.
+// find returns the host copy of ip on one interface; the kernel allows only one.
 func find(all []entry, index int, ip netip.Addr) (entry, bool) {
 	for _, e := range all {
 		if e.local == ip && e.index == index && e.isHost() {
@@ -132,31 +131,30 @@ func find(all []entry, index int, ip netip.Addr) (entry, bool) {
 	return entry{}, false
 }
 
-// settled: a host copy is as Bind makes it. A label and the no-prefix-route
-// flag make no difference to a host address, which has no prefix route.
+// settled reports whether a host copy is as Bind makes it. A label and the
+// no-prefix-route flag do not count: a host address has no prefix route.
 func (t *Table) settled(e entry, life lifetime) bool {
 	return t.shaped(e) && (e.flags&unix.IFA_F_PERMANENT != 0) == (life == forever)
 }
 
-// shaped: settled, however long it stays.
+// shaped is settled without a look at the lifetime.
 func (t *Table) shaped(e entry) bool {
 	return !e.doubted() && e.scope == unix.RT_SCOPE_UNIVERSE && (e.tag == Tag || t.untagged)
 }
 
-// doubted: an IPv6 address on which duplicate address detection has not ended,
-// or has failed; the kernel does not serve it, and changes nothing about that in
-// place.
+// doubted reports an IPv6 address on which duplicate address detection has not ended, or
+// has failed. The kernel does not serve such an address and cannot change that in place.
 func (e entry) doubted() bool {
 	return e.local.Is6() && e.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && e.flags&unix.IFA_F_OPTIMISTIC == 0
 }
 
-// settle makes a host copy that someone else bound as Bind makes it.
+// settle changes a host copy that somebody else bound into what Bind makes.
 func (t *Table) settle(e entry, life lifetime) error {
 	if t.settled(e, life) {
 		return nil
 	}
 	if e.scope != unix.RT_SCOPE_UNIVERSE || e.doubted() {
-		// The kernel changes tag and lifetime in place, the scope never.
+		// The kernel changes tag and lifetime in place, but never the scope.
 		if err := t.remove(e); err != nil {
 			return err
 		}
@@ -165,8 +163,8 @@ func (t *Table) settle(e entry, life lifetime) error {
 	if err := t.add(e.index, e.local, unix.NLM_F_REPLACE, life); err != nil {
 		return err
 	}
-	// Without the tag kept, settling again each time would wake each watcher
-	// each time, us included.
+	// If the kernel does not keep the tag, settling at each Bind would wake every watcher
+	// of addresses each time, us included. So find out whether it keeps it.
 	all, err := t.list()
 	if err != nil {
 		return err
@@ -176,13 +174,12 @@ func (t *Table) settle(e entry, life lifetime) error {
 	return nil
 }
 
-// Unbind removes a.IP from every interface, whatever its prefix length and
-// whoever bound it. Not bound, it does nothing. The connection-tracking entries
-// of the VIP outlive it: call FlushConntrack, off the fast path.
+// Unbind removes a.IP from every interface, whatever its prefix length and whoever bound
+// it. If it is not bound, Unbind does nothing. The VIP's connection-tracking entries
+// stay: call FlushConntrack, off the fast path.
 func (t *Table) Unbind(a Address) error { return t.UnbindSeeing(nil, a) }
 
-// UnbindSeeing is Unbind without another look for other copies, where the View has
-// shown none.
+// UnbindSeeing is Unbind, but does not look for other copies if v showed none.
 func (t *Table) UnbindSeeing(v *View, a Address) error {
 	if err := t.unbind(v, a); err != nil {
 		return fmt.Errorf("unbind %s: %w", a.IP, explain(err))
@@ -194,8 +191,8 @@ func (t *Table) unbind(v *View, a Address) error {
 	if err := t.check(a); err != nil {
 		return err
 	}
-	// First what is nearly always all there is, without looking. Should it fail,
-	// so will the second try below, and say why.
+	// First remove what is nearly always the only copy, without listing. If that fails,
+	// the second try below fails too and returns the reason.
 	if index, err := platform.InterfaceIndex(t.socket.GetFd(), a.Interface); err == nil {
 		err := t.remove(entry{index: index, local: a.IP, address: a.IP, prefix: a.IP.BitLen()})
 		if err == nil && v.only(a.IP, index) {
@@ -209,10 +206,10 @@ func (t *Table) unbind(v *View, a Address) error {
 	return t.removeAll(all, func(e entry) bool { return e.local == a.IP })
 }
 
-// Sweep removes every copy, on every interface, of each managed VIP that keep
-// does not want, and tells what it removed. For the start, before any lease: a
-// VIP that a crashed agent, an ifupdown file or a hand left behind (a copy on lo
-// answers ARP on eth0 too).
+// Sweep removes every copy, on every interface, of each managed VIP that keep does not
+// want, and returns what it removed. It is for the start, before any lease: a crashed
+// agent, an ifupdown file or an operator may have left a VIP (a copy on lo answers ARP on
+// eth0 too).
 func (t *Table) Sweep(keep func(netip.Addr) bool) (removed []Bound, err error) {
 	all, err := t.list()
 	if err != nil {
@@ -231,8 +228,8 @@ func (t *Table) Sweep(keep func(netip.Addr) bool) (removed []Bound, err error) {
 	return removed, nil
 }
 
-// removeAll removes what unwanted selects of all, as much as it can, and
-// returns the first error.
+// removeAll removes all entries that unwanted selects, as far as it can, and returns the
+// first error.
 func (t *Table) removeAll(all []entry, unwanted func(entry) bool) error {
 	var firstErr error
 	for _, e := range all {

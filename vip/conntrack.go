@@ -34,33 +34,40 @@ var (
 	destination = side{nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST, 1 << 1}
 )
 
-// The kernel is asked to filter for up to so many VIPs, one after the other, and
-// where it tracks more than a few connections; else its table is read as a whole, once.
+// If more than fewConnections connections are tracked and at most filtered VIPs are to be
+// flushed, there are two walks through the table for each VIP, and the kernel filters
+// those for IPv4. Otherwise there is one unfiltered walk per address family.
 const (
 	filtered       = 4
 	fewConnections = 4096
 )
 
-// FlushConntrack deletes the connection-tracking entries whose original source
-// or original destination is one of ips, and tells how many. An entry that outlives the
-// VIP keeps NAT and firewall verdicts for connections that live on another node
-// now, and would catch them when the VIP comes back.
+// FlushConntrack deletes the connection-tracking entries whose original source or
+// original destination is one of ips, and returns how many it deleted. An entry that
+// outlives the VIP keeps NAT and firewall verdicts for connections that now live on
+// another node, and would apply to them again when the VIP comes back.
 //
-// It opens a socket of its own in the caller's network namespace, so any
-// goroutine may call it: when the VIP was unbound, and when it was bound, for what
-// a packet that came by chance meanwhile has left.
-// Where nothing is tracked it takes 10 µs. Else the kernel walks its whole hash
-// table, and lets nobody else on that core meanwhile: some 5 ms for the 262,144 buckets
-// of a host with more than 4 GB, twice for each of up to four VIPs where more than 4096
-// connections are tracked, once otherwise; what it does not filter, all of it before
-// 5.8, takes 1 µs more per connection. (One by one, 128 VIPs that were
-// taken together kept a core busy for a second, and the last of them waiting for it.)
+// FlushConntrack opens its own socket in the caller's network namespace, so any goroutine
+// may call it. Call it after unbinding the VIP, and after binding it, because a packet
+// that came by chance meanwhile may have left an entry.
+//
+// If nothing is tracked, it takes 10 µs. Otherwise the kernel walks its whole hash table
+// and lets nothing else run on that core meanwhile. A walk takes some 5 ms for the
+// 262,144 buckets of a host with more than 4 GB. If more than 4096 connections are
+// tracked, each of up to four VIPs needs two walks; in all other cases there is one walk
+// per address family. Connections that the kernel does not filter (before 5.8: all) take
+// 1 µs more each. (Walks for each of 128 VIPs taken together kept a core busy for a
+// second, and the last VIP had to wait for that.)
+//
 // A kernel without connection tracking has nothing to delete: no error.
 func (t *Table) FlushConntrack(ips ...netip.Addr) (deleted int, err error) {
 	for _, ip := range ips {
 		if err := t.check(Address{IP: ip}); err != nil {
 			return 0, fmt.Errorf("flush connections of %s: %w", ip, err)
 		}
+	}
+	if len(ips) == 0 {
+		return 0, nil
 	}
 	deleted, err = flushConntrack(ips)
 	if err != nil {
@@ -88,9 +95,6 @@ func flushConntrack(ips []netip.Addr) (deleted int, err error) {
 	timeout := unix.NsecToTimeval(kernelTimeout.Nanoseconds())
 	_ = socket.SetReceiveTimeout(&timeout)
 	sockets := map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
-	if len(ips) == 0 {
-		return 0, nil
-	}
 	n := connections(sockets, ips[0])
 	if n == 0 {
 		return 0, nil
@@ -105,8 +109,8 @@ func flushConntrack(ips []netip.Addr) (deleted int, err error) {
 	return deleted, nil
 }
 
-// connections is how many this network namespace tracks; where the kernel does not
-// tell it may be any number.
+// connections returns how many connections this network namespace tracks, the highest
+// number if the kernel does not say.
 func connections(sockets map[int]*nl.SocketHandle, ip netip.Addr) uint32 {
 	answers, err := conntrackRequest(sockets, ip, getConntrackStats, unix.NLM_F_ACK).Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil || len(answers) != 1 || len(answers[0]) < nl.SizeofNfgenmsg {
@@ -119,18 +123,19 @@ func connections(sockets map[int]*nl.SocketHandle, ip netip.Addr) uint32 {
 	return binary.BigEndian.Uint32(entries)
 }
 
-// A walk is one way of the kernel through its table.
+// A walk is one pass of the kernel through its table.
 type walk struct {
-	ips    map[netip.Addr]bool // of one family
+	ips    map[netip.Addr]bool // all of one family
 	sides  []side
-	filter bool // by the one address and side
+	filter bool // ask the kernel to filter by the one address and side
 }
 
 func walks(ips []netip.Addr, filter bool) (all []walk) {
 	if filter && len(ips) <= filtered {
 		for _, ip := range ips {
 			for _, s := range []side{source, destination} {
-				// Of IPv6 the kernel leaves out exactly what is asked for (measured, Linux 6.18).
+				// For IPv6 the kernel's filter drops exactly the wanted entries
+				// (measured, Linux 6.18), so only IPv4 is filtered.
 				all = append(all, walk{map[netip.Addr]bool{ip: true}, []side{s}, ip.Is4()})
 			}
 		}
@@ -159,7 +164,7 @@ func (w walk) matches(attributes []byte) bool {
 }
 
 func (w walk) flush(sockets map[int]*nl.SocketHandle) (deleted int, err error) {
-	var ip netip.Addr // one of them
+	var ip netip.Addr // any of them
 	for ip = range w.ips {
 		break
 	}
@@ -167,8 +172,8 @@ func (w walk) flush(sockets map[int]*nl.SocketHandle) (deleted int, err error) {
 	if w.filter {
 		filterBy(list, ip, w.sides[0])
 	}
-	// Matches are copied out of the stream: a busy host has 100,000 entries, and
-	// a kernel that does not filter sends them all.
+	// Only matches are copied out of the stream: a busy host has 100,000 entries, and a
+	// kernel that does not filter sends them all.
 	var matches [][]byte
 	err = list.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
 		if len(m) > nl.SizeofNfgenmsg && w.matches(m[nl.SizeofNfgenmsg:]) {
@@ -177,14 +182,14 @@ func (w walk) flush(sockets map[int]*nl.SocketHandle) (deleted int, err error) {
 		return true
 	})
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		return 0, nil // netlink for netfilter is there, connection tracking is not
+		return 0, nil // the kernel has netlink for netfilter, but no connection tracking
 	}
 	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
 		return 0, err
 	}
 	for _, entry := range matches {
 		request := conntrackRequest(sockets, ip, nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-		request.AddRawData(entry) // tuple and id: this connection, no later one
+		request.AddRawData(entry) // tuple and id: this connection, not a later one
 		_, err := request.Execute(unix.NETLINK_NETFILTER, 0)
 		switch {
 		case err == nil:
@@ -206,7 +211,7 @@ func conntrackRequest(sockets map[int]*nl.SocketHandle, ip netip.Addr, operation
 	return request
 }
 
-// filterBy has the kernel send only what matches; before 5.8 it ignores this.
+// filterBy makes the kernel send only matching entries; kernels before 5.8 ignore it.
 func filterBy(request *nl.NetlinkRequest, ip netip.Addr, s side) {
 	filter := nl.NewRtAttr(ctaFilter|unix.NLA_F_NESTED, nil)
 	filter.AddRtAttr(ctaFilterOrigFlags, nl.Uint32Attr(s.filterFlag))

@@ -43,7 +43,7 @@ func TestFlushConntrack(t *testing.T) {
 	track(t, ns, "192.0.2.101", "192.0.2.101", 5072)
 	track(t, ns, "198.51.100.7", "192.0.2.102", 5073)
 	track(t, ns, "192.0.2.11", "198.51.100.7", 5074)
-	for i := range uint16(500) { // more than one message of the answer
+	for i := range uint16(500) { // more than one message in the answer
 		track(t, ns, "192.0.2.101", "198.51.100.8", 6000+i)
 	}
 	if deleted, err := table.FlushConntrack(vip1.IP); deleted != 503 || err != nil {
@@ -58,7 +58,7 @@ func TestFlushConntrack(t *testing.T) {
 	}
 }
 
-// Among many connections the kernel is asked for those of the VIP alone.
+// Among many connections the kernel filters for the VIP's.
 func TestFlushConntrackAmongMany(t *testing.T) {
 	ns, table := host(t)
 	for i := range uint16(fewConnections) {
@@ -74,7 +74,7 @@ func TestFlushConntrackAmongMany(t *testing.T) {
 	}
 }
 
-// Many VIPs are looked for in one walk through the table, or one per family.
+// For many VIPs there is one walk through the table per address family.
 func TestFlushConntrackOfMany(t *testing.T) {
 	ns, table := host(t)
 	var all []netip.Addr
@@ -100,7 +100,7 @@ func TestFlushConntrackOfMany(t *testing.T) {
 	}
 }
 
-// A kernel that does not filter sends every connection; we look ourselves.
+// A kernel that does not filter sends every connection; we filter ourselves.
 func TestSideMatches(t *testing.T) {
 	ip := netip.MustParseAddr("192.0.2.101")
 	tuple := func(src, dst [4]byte) []byte {
@@ -126,7 +126,7 @@ func TestSideMatches(t *testing.T) {
 	}
 }
 
-// A host that tracks no connection does not pay for the walk through its table.
+// A host that tracks no connection needs no walk through its table.
 func BenchmarkFlushConntrackOfNone(b *testing.B) {
 	_, table := host(b)
 	for b.Loop() {

@@ -16,20 +16,21 @@ const (
 	devconfPromoteSecondaries = 20 // IPV4_DEVCONF_PROMOTE_SECONDARIES
 )
 
-// removeAlone removes e and nothing with it. With a primary address the kernel
-// also deletes the later ones of the same subnet on that interface (a VIP that
-// someone bound as /24 before the node's own address takes that along), unless
-// the interface's promote_secondaries is on; so it is, for that moment.
+// removeAlone removes e and no other address. With a primary address the kernel also
+// deletes the later addresses of the same subnet on that interface: a VIP that somebody
+// bound as /24 before the node's own address takes that address along. The kernel keeps
+// them if the interface's promote_secondaries is on, so removeAlone turns that on for the
+// moment.
 func (t *Table) removeAlone(e entry, all []entry) error {
 	if !e.leads(all) {
 		return t.remove(e)
 	}
-	// By netlink, since a hardened service may not write to /proc/sys.
+	// By netlink, because a hardened service may not write to /proc/sys.
 	before, readErr := t.promotes(e.index)
 	if readErr == nil && before {
 		return t.remove(e)
 	}
-	// Whatever fails here, the VIP must go: two holders are worse than a node
+	// If a step here fails, the VIP must still go: two holders are worse than a node
 	// without its address.
 	setErr := t.setPromote(e.index, true)
 	err := t.remove(e)
@@ -39,9 +40,10 @@ func (t *Table) removeAlone(e entry, all []entry) error {
 	return cmp.Or(err, readErr, setErr)
 }
 
-// leads: others on the interface hang on e as their primary address.
+// leads reports whether other addresses of the interface depend on e as their primary
+// address.
 func (e entry) leads(all []entry) bool {
-	if e.flags&unix.IFA_F_SECONDARY != 0 || e.local.Is6() { // IPv6 has no such ranks
+	if e.flags&unix.IFA_F_SECONDARY != 0 || e.local.Is6() { // IPv6 has no primary and secondary addresses
 		return false
 	}
 	subnet := netip.PrefixFrom(e.address, e.prefix)
@@ -70,7 +72,7 @@ func (t *Table) promotes(index int) (on bool, err error) {
 			continue
 		}
 		devconf := nested(m[unix.SizeofIfInfomsg:], unix.IFLA_AF_SPEC, unix.AF_INET, iflaInetConf)
-		// An array of 32-bit values, the first of which has number 1.
+		// An array of 32-bit values; the first has number 1.
 		if at := (devconfPromoteSecondaries - 1) * 4; len(devconf) >= at+4 {
 			found, on = true, binary.NativeEndian.Uint32(devconf[at:]) != 0
 		}

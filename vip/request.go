@@ -10,44 +10,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tag is the IFA_PROTO value of addresses that we bound: `ip address` of a
-// recent iproute2 shows it as "proto 187". The kernel uses 1-3 itself.
+// Tag is the IFA_PROTO value of addresses that we bound. `ip address` of a recent
+// iproute2 shows it as "proto 187". The kernel itself uses 1-3.
 const Tag = 187
 
-// ifaProto is IFA_PROTO of linux/if_addr.h (5.18); neither x/sys nor the
-// netlink library know it.
+// ifaProto is IFA_PROTO of linux/if_addr.h (5.18). Neither x/sys nor the netlink library
+// has it.
 const ifaProto = 11
 
 // An entry is one address in the kernel's table.
 type entry struct {
 	index   int
-	local   netip.Addr // ours
-	address netip.Addr // the same, or the peer's on a point-to-point interface
+	local   netip.Addr // the address itself
+	address netip.Addr // the same as local, or the peer's on a point-to-point interface
 	prefix  int
 	scope   uint8
 	flags   uint32 // IFA_F_...
 	tag     uint8  // IFA_PROTO, 0 if none
 }
 
-// isHost: the shape in which Bind binds, a prefix of the address alone.
+// isHost reports whether e has the shape that Bind gives: a prefix of one address.
 func (e entry) isHost() bool { return e.prefix == e.local.BitLen() && e.address == e.local }
 
 // lifetime is how long an address stays, in seconds.
 type lifetime uint32
 
-// forever is what the kernel takes for an address that has no end.
+// forever is the kernel's value for an address without an end.
 const forever lifetime = 1<<32 - 1
 
-// seconds rounds up, to at least one.
+// seconds rounds up to whole seconds, at least one.
 func seconds(d time.Duration) lifetime {
 	return lifetime(max((d+time.Second-1)/time.Second, 1))
 }
 
-// cacheInfo is struct ifa_cacheinfo: preferred and valid lifetime, and two
-// times that only the kernel fills in. IPv4 is preferred as long as valid: an
-// address that serves calls must not look like one on its way out. IPv6 is never
-// preferred: RFC 6724 would let the host's own connections leave from the VIP,
-// and die with it. Who binds it by name is not concerned.
+// cacheInfo builds struct ifa_cacheinfo: preferred and valid lifetime, and two times that
+// only the kernel fills in. An IPv4 address is preferred as long as it is valid: it
+// serves calls and must not look like an address that is about to go. An IPv6 address is
+// never preferred: otherwise RFC 6724 would let the host's own connections leave from the
+// VIP, and they would die with it. Sockets that bind the VIP explicitly are not affected.
 func (l lifetime) cacheInfo(ip netip.Addr) []byte {
 	info := make([]byte, 16)
 	if ip.Is4() {
@@ -79,13 +79,13 @@ func addressHeader(e entry) *nl.IfAddrmsg {
 	return header
 }
 
-// add asks for ip as a host address of interface index. mode is NLM_F_EXCL
-// (EEXIST if it is there) or NLM_F_REPLACE.
+// add asks the kernel to make ip a host address of interface index. mode is NLM_F_EXCL
+// (EEXIST if the address is there) or NLM_F_REPLACE.
 func (t *Table) add(index int, ip netip.Addr, mode uint16, life lifetime) error {
 	err := t.addTagged(index, ip, mode, life, !t.untagged)
 	if errors.Is(err, unix.EINVAL) && !t.untagged {
 		if err = t.addTagged(index, ip, mode, life, false); err == nil {
-			t.untagged = true // it was the tag
+			t.untagged = true // the tag was the reason
 		}
 	}
 	return err
@@ -108,9 +108,9 @@ func (t *Table) addTagged(index int, ip netip.Addr, mode uint16, life lifetime, 
 	return err
 }
 
-// addressFlags: no prefix route, and no duplicate address detection, which would
-// take a second in which the VIP is not served. The lease is what says that it
-// is ours.
+// addressFlags returns: no prefix route, and for IPv6 no duplicate address detection,
+// which would leave the VIP unserved for a second. The lease already says that the VIP is
+// ours.
 func addressFlags(ip netip.Addr) uint32 {
 	if ip.Is6() {
 		return unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_NODAD
@@ -118,7 +118,7 @@ func addressFlags(ip netip.Addr) uint32 {
 	return unix.IFA_F_NOPREFIXROUTE
 }
 
-// remove deletes exactly e. That it is not there, or its interface, is no error.
+// remove deletes exactly e. It is no error if the address or its interface is not there.
 func (t *Table) remove(e entry) error {
 	request := t.request(unix.RTM_DELADDR, unix.NLM_F_ACK)
 	request.AddData(addressHeader(e))
@@ -131,12 +131,11 @@ func (t *Table) remove(e entry) error {
 	return err
 }
 
-// listAttempts: the table may change while it is read (NLM_F_DUMP_INTR), which
-// makes what was read unreliable.
+// listAttempts is how often list reads the table. If the table changes during a read
+// (NLM_F_DUMP_INTR), the result is unreliable.
 const listAttempts = 8
 
-// list reads all addresses of the namespace, those of IPv6 only where there is
-// such a VIP.
+// list reads all addresses of the namespace; IPv6 ones only if there is an IPv6 VIP.
 func (t *Table) list() ([]entry, error) {
 	var messages [][]byte
 	err := error(nl.ErrDumpInterrupted)
@@ -185,16 +184,16 @@ func parseEntry(m []byte) (e entry, ok bool) {
 		}
 	})
 	if !e.local.IsValid() {
-		e.local = e.address // of IPv6 the kernel tells it once
+		e.local = e.address // for IPv6 the kernel tells the address only once
 	}
 	return e, e.local.IsValid()
 }
 
-// attributeType masks the two flags out of an attribute's type: nested, and
-// network byte order (NLA_TYPE_MASK).
+// attributeType masks the two flags out of an attribute's type: nested, and network byte
+// order (NLA_TYPE_MASK).
 const attributeType = 0x3fff
 
-// eachAttribute walks netlink attributes; it stops at one that is cut short.
+// eachAttribute walks netlink attributes and stops at one that is cut short.
 func eachAttribute(b []byte, visit func(kind uint16, value []byte)) {
 	for len(b) >= unix.SizeofRtAttr {
 		length := int(binary.NativeEndian.Uint16(b))

@@ -1,5 +1,4 @@
-// Package vip makes the kernel agree: which VIPs are bound on this host, and
-// which are not.
+// Package vip makes the kernel agree which VIPs are bound on this host and which are not.
 package vip
 
 import (
@@ -22,33 +21,33 @@ type Address struct {
 
 // Bound is one copy of a VIP that the kernel has at this moment.
 type Bound struct {
-	Address           // where it is, not where it belongs
+	Address           // where the copy is, not where the VIP belongs
 	Index         int // of the interface
 	PrefixLength  int
 	Ours          bool // carries our IFA_PROTO tag; never set by kernels before 5.18
 	AsBoundByBind bool // on its configured interface and as Bind or BindFor makes it
 }
 
-// kernelTimeout bounds the wait for an answer. The kernel answers within the
-// system call; only a lost answer (ENOBUFS) is ever waited for.
+// kernelTimeout bounds the wait for an answer. The kernel answers within the system call;
+// only a lost answer (ENOBUFS) needs a wait.
 const kernelTimeout = time.Second
 
-// A Table is the kernel's table of addresses, as far as it concerns the VIPs
-// it manages. It owns one netlink socket, in the network namespace it was
-// opened in, and is not safe for concurrent use: one goroutine calls it.
+// A Table is the part of the kernel's address table that concerns the VIPs it manages. It
+// owns one netlink socket in the network namespace it was opened in. It is not safe for
+// concurrent use: one goroutine calls it.
 type Table struct {
 	socket  *nl.NetlinkSocket
 	sockets map[int]*nl.SocketHandle
 	managed map[netip.Addr]string // VIP to the interface it belongs on
-	family  int                   // that has to be listed: AF_INET, or AF_UNSPEC for all
+	family  int                   // family to list: AF_INET, or AF_UNSPEC for both
 
-	// execute performs one request; tests put older kernels in its place.
+	// execute performs one request; tests replace it to imitate older kernels.
 	execute func(request *nl.NetlinkRequest, answer uint16) ([][]byte, error)
-	// untagged: this kernel does not keep IFA_PROTO (before 5.18).
+	// untagged means that this kernel does not keep IFA_PROTO (before 5.18).
 	untagged bool
 }
 
-// Open opens the table for the VIPs in managed; it binds and removes nothing.
+// Open opens the table for the VIPs in managed. It binds and removes nothing.
 func Open(managed []Address) (*Table, error) {
 	t := &Table{}
 	if err := t.Manage(managed); err != nil {
@@ -59,7 +58,7 @@ func Open(managed []Address) (*Table, error) {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
 	timeout := unix.NsecToTimeval(kernelTimeout.Nanoseconds())
-	// Neither can fail: both only store the time.
+	// Neither call can fail: both only store the time.
 	_ = t.socket.SetSendTimeout(&timeout)
 	_ = t.socket.SetReceiveTimeout(&timeout)
 	t.sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: t.socket}}
@@ -72,8 +71,8 @@ func Open(managed []Address) (*Table, error) {
 // Close closes the netlink socket. What is bound stays bound.
 func (t *Table) Close() { t.socket.Close() }
 
-// Manage replaces the list of VIPs, after a reload. A VIP that is no longer on
-// it stays as it is: Unbind it first.
+// Manage replaces the list of VIPs after a reload. A VIP that leaves the list stays as it
+// is: Unbind it first.
 func (t *Table) Manage(managed []Address) error {
 	t.family = unix.AF_INET
 	vips := make(map[netip.Addr]string, len(managed))
@@ -109,7 +108,7 @@ func (t *Table) Bound() ([]Bound, error) {
 }
 
 func (t *Table) describe(e entry) Bound {
-	// An interface that is gone by now took the address with it; no name then.
+	// An interface that is gone by now took the address with it: the name is then empty.
 	name, _ := platform.InterfaceName(t.socket.GetFd(), e.index)
 	return Bound{
 		Address:       Address{IP: e.local, Interface: name},
@@ -127,7 +126,7 @@ func (t *Table) check(a Address) error {
 	return nil
 }
 
-// explain adds what would help to the errno of a request.
+// explain adds a hint to the errno of a request.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):

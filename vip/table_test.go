@@ -26,7 +26,7 @@ const (
 	bound1   = "eth0 192.0.2.101/32"
 )
 
-// host is a namespace with eth0 and eth1, and the table of two VIPs in it.
+// host makes a namespace with eth0 and eth1, and a table for two VIPs in it.
 func host(t testing.TB) (*nstest.Namespace, *Table) {
 	t.Helper()
 	ns := nstest.Enter(t)
@@ -87,8 +87,8 @@ func TestBindUnbind(t *testing.T) {
 	must(t, table.Unbind(vip1))
 }
 
-// Binding again must not wake the watchers of addresses, the agent among them:
-// it would bind again, for ever.
+// Binding again must not wake the watchers of addresses. The agent is one of them: it
+// would bind again, for ever.
 func TestBindAgainIsSilent(t *testing.T) {
 	ns, table := host(t)
 	must(t, table.Bind(vip1))
@@ -165,7 +165,7 @@ func TestBindMakesRight(t *testing.T) {
 	}
 }
 
-// Our own copy that somebody gave a lifetime would vanish by itself.
+// If somebody gives our own copy a lifetime, it would vanish by itself.
 func TestBindOutlivesALifetime(t *testing.T) {
 	ns, table := host(t)
 	must(t, table.Bind(vip1))
@@ -192,8 +192,8 @@ func TestBindOutlivesALifetime(t *testing.T) {
 	}
 }
 
-// The right copy is there before the wrong one goes: at no moment is the VIP
-// bound nowhere.
+// Bind adds the right copy before it removes the wrong one, so the VIP is always bound
+// somewhere.
 func TestBindAddsBeforeItRemoves(t *testing.T) {
 	ns, table := host(t)
 	ns.Add("eth0", "192.0.2.101/24")
@@ -215,8 +215,8 @@ func TestBindAddsBeforeItRemoves(t *testing.T) {
 	}
 }
 
-// Someone bound the VIP as /24 before the node's own address: that one hangs on
-// it, and with it the default route.
+// Somebody bound the VIP as /24 before the node's own address. That address then depends
+// on the VIP's, and the default route on that address.
 func TestWideCopyGoesAlone(t *testing.T) {
 	remove := map[string]func(*Table) error{
 		"bind":   func(table *Table) error { return table.Bind(vip1) },
@@ -251,7 +251,7 @@ func TestWideCopyGoesAlone(t *testing.T) {
 	}
 }
 
-// With promote_secondaries on already, it stays on.
+// If promote_secondaries was already on, it stays on.
 func TestPromoteSettingIsKept(t *testing.T) {
 	ns, table := host(t)
 	index := ns.Link("eth0").Attrs().Index
@@ -275,7 +275,7 @@ func TestUnbindEveryCopy(t *testing.T) {
 	must(t, table.Unbind(vip1))
 	has(t, ns, loopback, "eth0 192.0.2.102/32")
 
-	// Its interface is gone, a copy on another is not.
+	// The VIP's interface is gone, a copy on another interface is not.
 	ns.Add("eth1", "192.0.2.101/32")
 	ns.Remove("eth0")
 	must(t, table.Unbind(vip1))
@@ -304,7 +304,7 @@ func TestSweep(t *testing.T) {
 	has(t, ns, loopback, "eth0 192.0.2.11/24")
 }
 
-// Only VIPs are ever touched.
+// Only VIPs are ever changed.
 func TestForeignAddresses(t *testing.T) {
 	ns, table := host(t)
 	ns.Add("eth0", "192.0.2.11/24")
@@ -342,12 +342,12 @@ func TestErrors(t *testing.T) {
 	if text := "bind 192.0.2.101/32 on eth0: no such device (is it the interface's name? see ip link)"; err == nil || err.Error() != text {
 		t.Errorf("without the interface: %v", err)
 	}
-	must(t, table.Unbind(vip1)) // gone is gone
+	must(t, table.Unbind(vip1)) // no error if it is gone already
 	ns.Wire("eth0", ns.Beside(), "eth0")
 	must(t, table.Bind(vip1)) // another index, same name
 
 	drop(t, unix.CAP_NET_ADMIN)
-	weak := open(t) // the kernel asks the opener of a socket as well as the caller
+	weak := open(t) // the kernel checks the opener of a socket as well as the caller
 	if err := weak.Bind(vip2); err == nil || err.Error() != "bind 192.0.2.102/32 on eth0: operation not permitted (needs CAP_NET_ADMIN)" {
 		t.Errorf("bind without the capability: %v", err)
 	}
@@ -371,7 +371,7 @@ func drop(t *testing.T, capability uint) {
 	must(t, unix.Capset(&header, &data[0]))
 }
 
-// withoutTag is a kernel before 5.18: it refuses the tag, or forgets it.
+// withoutTag imitates a kernel before 5.18, which refuses the tag or drops it.
 func withoutTag(table *Table, refuse bool) (requests *int) {
 	requests = new(int)
 	real := table.execute
@@ -407,7 +407,7 @@ func TestKernelWithoutTag(t *testing.T) {
 			must(t, table.Bind(vip1))
 			*requests = 0
 			must(t, table.Bind(vip1))
-			if *requests != 2 { // one try to add, one look
+			if *requests != 2 { // one try to add, one list
 				t.Errorf("%d requests to bind again", *requests)
 			}
 		})

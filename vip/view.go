@@ -9,8 +9,8 @@ import (
 	"sipalive/platform"
 )
 
-// A View is the table as it was read at one moment, for whoever has many addresses
-// to look after: reading it anew for each takes the square of their number (256
+// A View is the kernel's address table as read at one moment, for a caller that checks
+// many VIPs. Reading the table again for each VIP costs the square of their number (256
 // VIPs: 0.2 s of every second on the holder). A nil View shows nothing.
 type View struct {
 	t       *Table
@@ -35,13 +35,13 @@ func (t *Table) View() (*View, error) {
 // Absent reports whether no interface had the address.
 func (v *View) Absent(ip netip.Addr) bool { return v != nil && len(v.entries[ip]) == 0 }
 
-// only: the address was there once, where Bind puts it.
+// only reports whether the address was there once, on interface index and as a host copy.
 func (v *View) only(ip netip.Addr, index int) bool {
 	return v != nil && len(v.entries[ip]) == 1 && v.entries[ip][0].index == index && v.entries[ip][0].isHost()
 }
 
-// Settled reports whether the address was as Bind, or where it ends by itself as
-// BindFor, makes it, and nowhere else: then neither would change anything.
+// Settled reports whether the address was as Bind makes it (if ends, as BindFor does) and
+// nowhere else. Then Bind or BindFor would change nothing.
 func (v *View) Settled(a Address, ends bool) bool {
 	if v == nil || len(v.entries[a.IP]) != 1 {
 		return false

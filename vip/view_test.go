@@ -7,8 +7,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// A View shows what Bind has made and what somebody else has, as it was when it was
-// read.
+// A View shows what Bind made and what somebody else made, as it was at the moment of
+// reading.
 func TestView(t *testing.T) {
 	ns, table := host(t)
 	must(t, table.Bind(vip1))
@@ -45,7 +45,8 @@ func TestView(t *testing.T) {
 	}
 }
 
-// Bind looks for other copies unless a View has shown none: then it is one request.
+// Bind lists the addresses to look for other copies, unless a View showed none: then it
+// makes only one request.
 func TestBindSeeing(t *testing.T) {
 	ns, table := host(t)
 	v, err := table.View()
@@ -64,7 +65,7 @@ func TestBindSeeing(t *testing.T) {
 	has(t, ns, loopback, bound1, "eth0 192.0.2.102/32")
 }
 
-// So does Unbind, unless a View has shown one copy alone, where it belongs.
+// Unbind also lists them, unless a View showed only one copy, where it belongs.
 func TestUnbindSeeing(t *testing.T) {
 	ns, table := host(t)
 	must(t, table.Bind(vip1))

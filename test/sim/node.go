@@ -250,7 +250,7 @@ func (n *Node) Resume() {
 	n.paused, n.thawed = false, n.w.Now
 	backlog := n.backlog
 	n.backlog = nil
-	n.w.Judge.live.waited(n, len(backlog))
+	n.w.Judge.live.waited(n, backlog)
 	if n.w.Rand.IntN(2) == 0 {
 		n.Step(elect.Tick{})
 	}

@@ -93,19 +93,20 @@ func runHours(t *testing.T, hours float64, nodes int) {
 // onceFailed are seeds of three nodes that found something, a bug or a flaw of
 // the judge, after the first hundreds of hours had found nothing more.
 var onceFailed = []uint64{
-	100243, // judge: a first start in which two nodes never heard each other
-	100450, // judge: thawed without a fence, unbound a moment later
-	200765, // judge: a raised epoch that could not be stored takes no promise back
-	310100, // judge: restarted while quiet, a voter is still bound by what it forgot
-	310475, // a lease that could not be stored was never bound, and its end never told: nobody could hold
-	316026, // judge: an epoch reaches a slow disk with the write after the one under way
-	368424, // judge: so does a raised one
-	320249, // simulator: every step tried again to bind what a try was under way for
-	321636, // judge: thousands of packets that waited for a frozen agent are no spinning
-	348285, // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
-	306656, // a voter restarted while quiet took its fresh record for its memory: two holders
-	610070, // judge: an agent that died did not write to its disk meanwhile
-	100921, // a move from a sick PBX ended and began anew with every round of asking
+	100243,  // judge: a first start in which two nodes never heard each other
+	100450,  // judge: thawed without a fence, unbound a moment later
+	200765,  // judge: a raised epoch that could not be stored takes no promise back
+	310100,  // judge: restarted while quiet, a voter is still bound by what it forgot
+	310475,  // a lease that could not be stored was never bound, and its end never told: nobody could hold
+	316026,  // judge: an epoch reaches a slow disk with the write after the one under way
+	368424,  // judge: so does a raised one
+	320249,  // simulator: every step tried again to bind what a try was under way for
+	321636,  // judge: thousands of packets that waited for a frozen agent are no spinning
+	348285,  // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
+	306656,  // a voter restarted while quiet took its fresh record for its memory: two holders
+	2012042, // judge: nor are the answers of two frozen agents that thaw at once
+	610070,  // judge: an agent that died did not write to its disk meanwhile
+	100921,  // a move from a sick PBX ended and began anew with every round of asking
 }
 
 func TestOnceFailed(t *testing.T) {

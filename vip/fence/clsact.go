@@ -13,10 +13,10 @@ import (
 // discipline. The kernel replaces a filter of the same handle in one step.
 type clsact struct {
 	links *netlink.Handle
-	made  map[int]bool // devices whose clsact is ours
+	made  map[int]bool // devices on which we made the clsact
 }
 
-// Where our filter is: the first priority, and a handle that nobody else uses.
+// The place of our filter: the first priority, and a handle that nobody else uses.
 const (
 	clsactPriority = 1
 	clsactHandle   = 0x51ba
@@ -73,10 +73,10 @@ func (c clsact) makeQdisc(index int) error {
 	return nil
 }
 
-// isClsact looks what has the place of a clsact. A qdisc ingress has its very
-// handle, and takes a filter for egress into the one list that it has, which it
-// runs on what comes in (Linux 6.18, net/sched/sch_ingress.c): one of our filters
-// would replace the other, and say nothing.
+// isClsact checks that the qdisc in the place of a clsact is one. A qdisc ingress has the
+// same handle. It takes filters for egress into its only list, which it runs on incoming
+// packets (Linux 6.18, net/sched/sch_ingress.c). There, one of our two filters would
+// replace the other, without an error.
 func (c clsact) isClsact(index int) error {
 	all, err := c.links.QdiscList(device(index))
 	if err != nil {
@@ -94,7 +94,8 @@ func (c clsact) isClsact(index int) error {
 	return fmt.Errorf("add clsact: %w, and yet none is there (did another process take it off?)", unix.EEXIST)
 }
 
-// detach also removes the queueing discipline once it is empty, if we made it.
+// detach removes our filters. It also removes the queueing discipline, once that is empty
+// and if we made it.
 func (c clsact) detach(index int, d direction) error {
 	there, err := c.filters(index, d)
 	if err != nil {
@@ -126,8 +127,8 @@ func (c clsact) detach(index int, d direction) error {
 	return nil
 }
 
-// filters lists the BPF filters of a device; none without a clsact, which the
-// kernel says by EINVAL.
+// filters lists the BPF filters of a device: none if it has no clsact, which the kernel
+// reports as EINVAL.
 func (c clsact) filters(index int, d direction) ([]*netlink.BpfFilter, error) {
 	all, err := c.links.FilterList(device(index), d.clsact())
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {

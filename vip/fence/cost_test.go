@@ -29,11 +29,11 @@ func (c cost) median() time.Duration {
 	return sorted[len(sorted)/2]
 }
 
-// BenchmarkPacket is the cost of the fence for one packet that comes in, as the kernel
+// BenchmarkPacket measures what the fence costs for one incoming packet, as the kernel
 // itself measures it (BPF_PROG_TEST_RUN: the mean of all repetitions, in whole
-// nanoseconds). The first line is a program that does nothing: the measuring, which is
-// in each of the others too. The kinds take turns: a core that is slow for a
-// while is slow for all of them.
+// nanoseconds). The first line is a program that does nothing: the cost of measuring,
+// which is part of every other line. The kinds take turns, so that a core that is slow
+// for a while is slow for all.
 func BenchmarkPacket(b *testing.B) {
 	const rounds, repetitions = 15, 500_000
 	f := loadOnly(b, vip, vip6)
@@ -73,8 +73,8 @@ func BenchmarkPacket(b *testing.B) {
 	publish(b, costs)
 }
 
-// publish writes the figures to their CSV, a line for each round, and the table that
-// they make to the page.
+// publish writes the figures to their CSV, one line per round, and their table to the
+// page.
 func publish(b *testing.B, costs []cost) {
 	b.Helper()
 	if *out == "" {

@@ -11,17 +11,17 @@ import (
 	"sipalive/platform"
 )
 
-// layers are the kinds of device that can be fenced, in the words of netlink.
-// Others carry no IP, or not so that a neighbour could ask for a VIP. Not the
-// loopback: what a host says to itself is nobody else's.
+// layers maps netlink's names for the kinds of device that can be fenced to what their
+// frames begin with. Other kinds carry no IP, or no neighbour could ask there for a VIP.
+// The loopback is not fenced: no other machine hears its packets.
 var layers = map[string]layer{
 	"ether": ethernet,
 	"none":  network, "ppp": network, "ipip": network, "tunnel6": network, "sit": network, "gre": network,
 	"unknown519": network, "unknown823": network, // ARPHRD_RAWIP, ARPHRD_IP6GRE
 }
 
-// chooseHooks finds out which hooks this kernel has: ours, and the one that an
-// agent before us may have used.
+// chooseHooks finds out which hooks this kernel has. It puts the one we use first, then
+// the one that an earlier agent may have used.
 func (f *Fence) chooseHooks(forceClsact bool) {
 	c := clsact{links: f.links, made: map[int]bool{}}
 	for _, index := range f.record.Qdiscs {
@@ -58,9 +58,9 @@ func (f *Fence) devices() (map[int]dev, error) {
 	return found, nil
 }
 
-// Sync fences the devices that appeared, and those from which somebody took the
-// fence away. Where all is well it changes nothing, and costs a few µs per
-// device. The error names a device that is not fenced.
+// Sync fences new devices, and devices from which somebody removed the fence. If every
+// device is fenced it changes nothing and costs a few µs per device. The error names a
+// device that is not fenced.
 func (f *Fence) Sync() error {
 	if f.deadlines == nil {
 		return nil
@@ -82,7 +82,7 @@ func (f *Fence) sync() error {
 		switch err := f.attach(index, d.layer); {
 		case err == nil:
 			f.covered[index] = d.name
-		case errors.Is(err, unix.ENODEV): // it went meanwhile
+		case errors.Is(err, unix.ENODEV): // the device was removed meanwhile
 			delete(f.covered, index)
 		default:
 			delete(f.covered, index)
@@ -95,8 +95,8 @@ func (f *Fence) sync() error {
 	return f.note()
 }
 
-// attach puts our programs in place first and only then removes what is left of
-// an earlier agent: there is no moment without.
+// attach puts our programs in place before it removes those of an earlier agent, so the
+// device is never unfenced.
 func (f *Fence) attach(index int, l layer) error {
 	for _, d := range []direction{ingress, egress} {
 		if err := f.hooks[0].attach(index, d, f.programs[l][d]); err != nil {
@@ -116,8 +116,8 @@ func (f *Fence) attach(index int, l layer) error {
 	return nil
 }
 
-// note brings the record up to date once every device has our programs and no
-// others of ours.
+// note updates the record once every device has our programs and none of an earlier
+// agent.
 func (f *Fence) note() error {
 	made := slices.Sorted(maps.Keys(f.made))
 	if f.cleaned && slices.Equal(made, f.record.Qdiscs) {
@@ -131,7 +131,7 @@ func (f *Fence) note() error {
 	return f.record.write()
 }
 
-// removeAll removes every program of ours from every device, then the record.
+// removeAll removes all our programs from every device, then the record.
 func (f *Fence) removeAll() error {
 	f.attaching.Lock()
 	defer f.attaching.Unlock()
@@ -156,8 +156,8 @@ func (f *Fence) removeAll() error {
 	return f.record.remove()
 }
 
-// Cover makes sure that the device of this name is fenced, before a VIP is bound
-// to it: it may have appeared a moment ago. About 1 µs where it is fenced.
+// Cover makes sure that the device of this name is fenced before a VIP is bound to it:
+// the device may have just appeared. It takes about 1 µs if the device is already fenced.
 func (f *Fence) Cover(name string) error {
 	if f.deadlines == nil {
 		return nil

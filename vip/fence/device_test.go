@@ -13,8 +13,8 @@ import (
 	"sipalive/platform"
 )
 
-// A device that appears is fenced by Sync or Cover, one that goes does no harm,
-// and a fence that somebody took off comes back.
+// Sync or Cover fences a new device. A device that disappears does no harm, and a fence
+// that somebody removed comes back.
 func TestDevicesComeAndGo(t *testing.T) {
 	hooked(t, func(t *testing.T, s *site) {
 		f := s.open(0)
@@ -77,7 +77,7 @@ func TestTunnel(t *testing.T) {
 			c, e := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(beyond, 9)))
 			must(t, e)
 			defer c.Close()
-			_, _ = c.Write([]byte("x")) // ENOBUFS where it is dropped
+			_, _ = c.Write([]byte("x")) // ENOBUFS if it is dropped
 		}
 		sources := func() (list []string) {
 			says(vip)
@@ -88,7 +88,7 @@ func TestTunnel(t *testing.T) {
 				n, e := tun.Fds[0].Read(buffer)
 				must(t, e)
 				if n < 20 || buffer[0]>>4 != 4 || buffer[9] != unix.IPPROTO_UDP {
-					continue // the host greets routers, and refuses ports
+					continue // the host solicits routers and sends ICMP errors
 				}
 				from, _ := netip.AddrFromSlice(buffer[12:16])
 				if list = append(list, from.String()); from == node {

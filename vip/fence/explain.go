@@ -10,8 +10,8 @@ import (
 	"sipalive/platform"
 )
 
-// Kind is what the fence is, in the words of status: bpf+lifetime, bpf, lifetime
-// or none.
+// Kind returns what the fence is, in the words of status: bpf+lifetime, bpf, lifetime or
+// none.
 func (f *Fence) Kind() string {
 	switch {
 	case f.mode == Auto && f.absent == nil:
@@ -22,10 +22,10 @@ func (f *Fence) Kind() string {
 	return string(f.mode)
 }
 
-// Lifetimes: addresses are to be bound with a lifetime, and it renewed.
+// Lifetimes reports whether addresses must be bound with a lifetime that is renewed.
 func (f *Fence) Lifetimes() bool { return f.mode == Auto || f.mode == Lifetime }
 
-// Weak: a VIP may outlive its lease, on some device at least.
+// Weak reports whether a VIP may outlive its lease, at least on some device.
 func (f *Fence) Weak() bool {
 	f.attaching.Lock()
 	defer f.attaching.Unlock()
@@ -39,8 +39,7 @@ const (
 	meansNone     = "the VIP of a frozen or killed agent stays until somebody removes it"
 )
 
-// Explain says in one line what the fence is, what that means, and what is in
-// the way of more.
+// Explain says in one line what the fence is, what that means, and why it is not more.
 func (f *Fence) Explain() string {
 	switch {
 	case f.absent != nil:
@@ -60,7 +59,7 @@ func (f *Fence) Explain() string {
 	return text
 }
 
-// explain says what failed, and what would help.
+// explain says what failed, with a hint.
 func explain(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM):
@@ -71,7 +70,7 @@ func explain(what string, err error) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// lacking tells the reasons for EPERM apart.
+// lacking says which of the reasons for EPERM applies.
 func lacking() string {
 	if len(platform.MissingCapabilities("CAP_SYS_ADMIN")) == 0 {
 		return "a seccomp filter or a security module forbids it"

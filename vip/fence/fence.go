@@ -1,14 +1,14 @@
-// Package fence is the kernel's own end of a lease (docs/design.md §5.2): a
-// program on every device that silences a VIP from its deadline on, whatever
-// becomes of the agent.
+// Package fence is the kernel's own end of a lease (docs/design.md §5.2): a program on
+// every device that silences a VIP from its deadline on, even if the agent is frozen or
+// dead.
 //
-// A node holds every configured VIP in its map, with deadline 0 where it does
-// not hold it, so a VIP that is bound without a lease is silent too. The
-// programs belong to the devices, not to this process: a killed agent leaves
-// them behind, with deadlines that nobody moves any more.
+// Every node has every configured VIP in its map, with deadline 0 for a VIP that it does
+// not hold. So a VIP that is bound without a lease is silent too. The programs belong to
+// the devices, not to this process: a killed agent leaves them behind, with deadlines
+// that nobody moves any more.
 //
-// On a device that bridges or routes for other machines, those cannot reach a
-// VIP that another node holds through this one: what comes in for it is dropped.
+// If this node bridges or routes for other machines, those machines cannot reach, through
+// it, a VIP that another node holds: the fence drops what comes in for that VIP.
 package fence
 
 import (
@@ -26,9 +26,9 @@ import (
 // A Mode is what the configuration asks for.
 type Mode string
 
-// The modes. Auto takes what is there.
+// The modes. Auto uses what the machine has.
 const (
-	Auto     Mode = "auto"     // bpf and lifetime; lifetime alone where bpf is not to be had
+	Auto     Mode = "auto"     // bpf and lifetime; lifetime alone if bpf is not available
 	BPF      Mode = "bpf"      // bpf, or an error
 	Lifetime Mode = "lifetime" // addresses that the kernel removes by itself
 	None     Mode = "none"
@@ -37,21 +37,21 @@ const (
 // Options say what to fence.
 type Options struct {
 	Mode Mode
-	// VIPs, with the end of each lease on the boot clock in ns: 0, or the end of
-	// a lease that an earlier agent left and this one asks on for.
+	// VIPs maps each VIP to the end of its lease on the boot clock, in ns. The end is 0,
+	// or that of a lease that an earlier agent held and this agent goes on asking for.
 	VIPs map[netip.Addr]int64
-	// Record is a file in the runtime directory, in which an agent finds the
-	// programs of the one before it. Required; the agent's lock guards it.
+	// Record is a file in the runtime directory that names the programs of the agent
+	// before this one. Required; the agent's lock guards it.
 	Record string
-	// Clsact uses the hook of kernels before 6.6 on any kernel.
+	// Clsact makes the fence use the hook of kernels before 6.6 on any kernel.
 	Clsact bool
 }
 
-// maxVIPs is the room in the map; 48 bytes of kernel memory each.
+// maxVIPs is the map's capacity; an entry takes 48 bytes of kernel memory.
 const maxVIPs = 1024
 
-// Fence is open until Close. Its methods may be called from any goroutine, in
-// the network namespace it was opened in.
+// Fence is open until Close. Its methods may be called from any goroutine, in the network
+// namespace that Open was called in.
 type Fence struct {
 	mode   Mode
 	absent error // why there is no bpf, in mode auto
@@ -64,16 +64,16 @@ type Fence struct {
 
 	attaching sync.Mutex
 	links     *netlink.Handle
-	ask       int    // a socket to ask for indexes
-	hooks     []hook // ours, then the one that an agent before us may have used
-	cleaned   bool   // nothing of the agents before us is left
+	ask       int    // a socket to look up interface indexes
+	hooks     []hook // the one we use, then the one that an earlier agent may have used
+	cleaned   bool   // no program of an earlier agent is left
 	programs  [2][2]loaded
-	covered   map[int]string // index to name
-	made      map[int]bool   // devices whose clsact is ours
+	covered   map[int]string // interface index to name of the fenced devices
+	made      map[int]bool   // devices on which we made the clsact
 	partial   error          // why some device is not fenced
 }
 
-// slot is a map entry in the form that the kernel takes.
+// slot is a map entry in the kernel's form.
 type slot struct {
 	key   [16]byte
 	until int64
@@ -81,9 +81,9 @@ type slot struct {
 
 func newSlot(vip netip.Addr) *slot { return &slot{key: vip.Unmap().As16()} }
 
-// Open fences every device of this network namespace, in place of the fence that
-// an earlier agent left, without a moment between the two. In mode auto what
-// stands in the way of bpf is no error: see Explain.
+// Open fences every device of this network namespace. It replaces the fence that an
+// earlier agent left, without a moment unfenced. In mode auto it is no error if bpf is
+// not available: see Explain.
 func Open(o Options) (*Fence, error) {
 	f := &Fence{mode: o.Mode, covered: map[int]string{}, slots: map[netip.Addr]*slot{}}
 	var err error
@@ -109,7 +109,8 @@ func Open(o Options) (*Fence, error) {
 	f.absent = err
 	if f.deadlines == nil || err != nil {
 		f.releaseBPF()
-		// What an earlier agent left would silence its VIPs for ever.
+		// Otherwise the programs that an earlier agent left would silence its VIPs for
+		// ever.
 		if err := f.removeAll(); err != nil && inherited {
 			f.release()
 			return nil, fmt.Errorf("remove the fence of an earlier agent: %w", err)
@@ -118,8 +119,8 @@ func Open(o Options) (*Fence, error) {
 	return f, nil
 }
 
-// openBPF loads and attaches. What it attached before an error stays: it is in
-// the record.
+// openBPF loads and attaches the programs. After an error, programs already attached
+// stay: they are in the record.
 func (f *Fence) openBPF(o Options) (err error) {
 	f.deadlines, err = ebpf.NewMap(&ebpf.MapSpec{
 		Name: namePrefix + "until", Type: ebpf.Hash, KeySize: 16, ValueSize: 8, MaxEntries: maxVIPs,
@@ -172,10 +173,10 @@ func (f *Fence) load() error {
 	return nil
 }
 
-// Set moves the end of a VIP's lease to until, in ns of the boot clock; 0 is
-// now. It takes effect when it returns, on every device. About 1 µs and no
-// allocation: call it before the address is bound, at every renewal, and with 0
-// before the address is taken away. Without bpf it does nothing.
+// Set moves the end of a VIP's lease to until, in ns of the boot clock; 0 ends it now.
+// The change is in effect on every device when Set returns. Set takes about 1 µs and
+// allocates nothing. Call it before the address is bound, at every renewal, and with 0
+// before the address is removed. Without bpf it does nothing.
 func (f *Fence) Set(vip netip.Addr, until int64) error {
 	if f.deadlines == nil {
 		return nil
@@ -197,8 +198,8 @@ func (f *Fence) put(s *slot) error {
 	return f.deadlines.Update(unsafe.Pointer(&s.key), unsafe.Pointer(&s.until), ebpf.UpdateAny)
 }
 
-// Manage replaces the list of VIPs, after a reload: a new one is silent until
-// Set, one that is no longer on the list is nobody's business any more.
+// Manage replaces the list of VIPs after a reload. A new VIP is silent until Set. The
+// fence no longer applies to a VIP that leaves the list.
 func (f *Fence) Manage(vips []netip.Addr) error {
 	if f.deadlines == nil {
 		return nil
@@ -230,8 +231,8 @@ func (f *Fence) Manage(vips []netip.Addr) error {
 	return nil
 }
 
-// Drops counts the packets that the fence has dropped, those from this host
-// apart. On a node that does not hold a VIP every question for it is one.
+// Drops returns how many packets the fence has dropped: those to this host and those from
+// it. On a node that does not hold a VIP, every ARP or ND question for it is one of them.
 func (f *Fence) Drops() (in, out uint64) {
 	var both [2]uint64
 	if f.drops == nil || f.drops.Lookup(uint32(0), &both) != nil {
@@ -240,9 +241,9 @@ func (f *Fence) Drops() (in, out uint64) {
 	return both[ingress], both[egress]
 }
 
-// Close closes what this process has of the fence. With remove the fence goes,
-// too, for a stop in order: nothing is bound any more. Without, it stays on the
-// devices for the next agent.
+// Close closes what this process has of the fence. With remove it also takes the fence
+// off the devices: for a clean stop, when nothing is bound any more. Without remove the
+// fence stays for the next agent.
 func (f *Fence) Close(remove bool) error {
 	var err error
 	if remove && f.deadlines != nil {

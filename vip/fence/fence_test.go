@@ -27,7 +27,7 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// A site is this node, in which the test runs, and another machine beside it.
+// A site is this node, in which the test runs, and another machine next to it.
 type site struct {
 	t      testing.TB
 	ns     *nstest.Namespace
@@ -73,7 +73,7 @@ func (s *site) options(until int64) Options {
 	return Options{Mode: BPF, VIPs: map[netip.Addr]int64{vip: until, vip2: 0, vip6: 0}, Record: s.record, Clsact: s.clsact}
 }
 
-// open fences the node, with one VIP held until then.
+// open fences the node, with vip held until then.
 func (s *site) open(until int64) *Fence {
 	s.t.Helper()
 	f, err := Open(s.options(until))
@@ -84,7 +84,7 @@ func (s *site) open(until int64) *Fence {
 
 func (s *site) index(name string) int { return s.ns.Link(name).Attrs().Index }
 
-// An asker is the far machine's raw socket, by which it asks who has an address.
+// An asker is the far machine's raw socket, from which it asks who has an address.
 type asker struct {
 	t    testing.TB
 	fd   int
@@ -109,8 +109,8 @@ func rawSocket(t testing.TB, index int, protocol uint16) int {
 	return fd
 }
 
-// question is an ARP request of its own sender address, so that its answer is
-// known: the answer goes to that address.
+// question builds an ARP request with a sender address of its own. The answer goes to
+// that address, so it can be recognised.
 func (a *asker) question(ip netip.Addr) (frame []byte, as netip.Addr) {
 	a.next = a.next%100 + 1
 	as = netip.AddrFrom4([4]byte{192, 0, 2, 120 + a.next%100})
@@ -122,7 +122,7 @@ func (a *asker) question(ip netip.Addr) (frame []byte, as netip.Addr) {
 	return frame, as
 }
 
-// answered asks once and waits for at most as long.
+// answered asks once and waits for the answer, at most for wait.
 func (a *asker) answered(ip netip.Addr, wait time.Duration) bool {
 	a.t.Helper()
 	frame, as := a.question(ip)
@@ -162,7 +162,7 @@ func (a *asker) wants(ip netip.Addr, answer bool, why string) {
 	}
 }
 
-// The address is bound, and it falls silent by itself.
+// The address stays bound, but the fence silences it at the deadline.
 func TestSilentAfterDeadline(t *testing.T) {
 	hooked(t, func(t *testing.T, s *site) {
 		asks := s.asker()
@@ -198,7 +198,7 @@ func TestSilentAfterDeadline(t *testing.T) {
 	})
 }
 
-// nothingLeft: neither programs nor a queueing discipline.
+// nothingLeft checks that no program, no queueing discipline and no record is left.
 func (s *site) nothingLeft() {
 	s.t.Helper()
 	if left := s.attached("eth0"); len(left) != 0 {
@@ -216,7 +216,7 @@ func (s *site) nothingLeft() {
 	}
 }
 
-// attached lists what is attached to a device, with either hook.
+// attached lists the programs attached to a device, with either hook.
 func (s *site) attached(name string) (all []string) {
 	s.t.Helper()
 	for _, d := range []direction{ingress, egress} {
@@ -253,8 +253,8 @@ func (s *site) ours() []string {
 	return []string{"ingress sipalive_in", "egress sipalive_out"}
 }
 
-// An agent that is killed or frozen leaves a VIP that is bound and silent, and
-// a successor takes over without removing anything by hand.
+// An agent that is killed or frozen leaves a VIP that is bound and silent. The next agent
+// takes over without anything removed by hand.
 func TestOutlivesAgent(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -318,8 +318,8 @@ func outlives(t *testing.T, s *site, signal syscall.Signal) {
 	s.nothingLeft()
 }
 
-// Each frame, sent for real in each direction, with no tag, a tag, and a tag
-// that the kernel keeps beside the packet.
+// Each frame is really sent in each direction, with no tag and with either kind of tag,
+// which the kernel takes off incoming frames and keeps beside the packet.
 func TestRulesOnTheWire(t *testing.T) {
 	hooked(t, func(t *testing.T, s *site) {
 		f := s.open(0)
@@ -344,8 +344,8 @@ func TestRulesOnTheWire(t *testing.T) {
 					before := inside.count()
 					_, err := unix.Write(incoming, frame)
 					must(t, err)
-					// A veth hands the frame over within the system call, or
-					// shortly after in a softirq: a mark follows.
+					// A veth hands the frame over within the system call, or shortly
+					// after in a softirq. So a mark is sent after it.
 					_, err = unix.Write(incoming, etherFrame(0x88b5, make([]byte, 46)))
 					must(t, err)
 					inside.waitMark(t)
@@ -394,8 +394,8 @@ func (s *site) heard(tap int, frame []byte, outgoing int) bool {
 	}
 }
 
-// A counter is a program of somebody else, behind ours, that counts frames from
-// our hand-made machine that got so far, and marks apart.
+// A counter is somebody else's program, behind ours. It counts the frames from our
+// hand-made machine that get that far, and marks separately.
 type counter struct {
 	m     *ebpf.Map
 	p     *ebpf.Program
@@ -454,8 +454,8 @@ func (c *counter) waitMark(t testing.TB) {
 	}
 }
 
-// A tag that the kernel keeps beside a packet on its way out, as a VLAN device
-// gives it, hides nothing: here a program in front of ours pushes it.
+// A tag that the kernel keeps beside an outgoing packet, as for a VLAN device, hides
+// nothing. Here a program in front of ours adds the tag.
 func TestTagBesideThePacket(t *testing.T) {
 	s := newSite(t)
 	f := s.open(0)
@@ -478,7 +478,7 @@ func TestTagBesideThePacket(t *testing.T) {
 		}
 		for _, r := range rules() {
 			_, before := f.Drops()
-			_, _ = unix.Write(outgoing, etherFrame(r.kind, r.bytes)) // refused where it is dropped
+			_, _ = unix.Write(outgoing, etherFrame(r.kind, r.bytes)) // refused if it is dropped
 			_, after := f.Drops()
 			if dropped := after > before; dropped != (r.out && !held) {
 				t.Errorf("%s, held %t: dropped %t", r.name, held, dropped)

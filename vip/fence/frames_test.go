@@ -60,7 +60,7 @@ func ipv6Packet(next byte, from, to netip.Addr, payload []byte) []byte {
 	return append(p, payload...)
 }
 
-// neighbour is a solicitation (135) or an advertisement (136).
+// neighbour builds a solicitation (135) or an advertisement (136).
 func neighbour(kind byte, from, to, target netip.Addr) []byte {
 	body := append([]byte{kind, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
 	return ipv6Packet(58, from, to, body)

@@ -9,7 +9,7 @@ import (
 	"sipalive/platform"
 )
 
-// TestMain doubles as an agent, in a process of its own.
+// TestMain also serves as an agent, in a process of its own.
 func TestMain(m *testing.M) {
 	record := os.Getenv("FENCE_RECORD")
 	if record == "" {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 const agentLease = 300 * time.Millisecond
 
-// renew renews every 20 ms and says so.
+// renew renews every 20 ms and prints each deadline.
 func renew(f *Fence) {
 	for {
 		until := platform.BootNow() + int64(agentLease)

@@ -9,58 +9,59 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direction is the way a program looks at packets from.
+// direction is the direction of the packets that a program sees.
 type direction int
 
 const (
-	ingress direction = iota // towards this host
-	egress                   // from it
+	ingress direction = iota // to this host
+	egress                   // from this host
 )
 
 func (d direction) String() string { return [...]string{"ingress", "egress"}[d] }
 
-// layer is what a device's frames begin with.
+// layer is the header that a device's frames begin with.
 type layer int
 
 const (
 	ethernet layer = iota
-	network        // an IP header at once: tunnels, PPP
+	network        // an IP header: tunnels, PPP
 )
 
-// namePrefix is how all our programs' names begin.
+// namePrefix begins the names of all our programs.
 const namePrefix = "sipalive_"
 
-// Verdicts, the same for tcx and for a direct-action filter: the next program
-// or filter is asked (TCX_NEXT, TC_ACT_UNSPEC), or the packet is dropped
-// (TCX_DROP, TC_ACT_SHOT). Never "accept": it would silence foreign programs.
+// Verdicts, the same for tcx and for a direct-action filter: the next program or filter
+// sees the packet (TCX_NEXT, TC_ACT_UNSPEC), or the packet is dropped (TCX_DROP,
+// TC_ACT_SHOT). We never return "accept": the programs of others would then not see the
+// packet.
 const (
 	verdictNext = -1
 	verdictDrop = 2
 )
 
-// Where the program keeps things, in bytes from its frame pointer.
+// Places of the program's data, in bytes from its frame pointer.
 const (
-	keyAt    = -16 // the VIP that is looked up
+	keyAt    = -16 // the VIP to look up
 	headerAt = -56 // a piece of the packet, up to 40 bytes
 )
 
-// assembler writes one program: R6 is the packet, R7 where its network header
-// begins, R8 and R9 are scratch.
+// assembler writes one program. R6 holds the packet, R7 the offset of its network header;
+// R8 and R9 are scratch.
 type assembler struct {
 	asm.Instructions
 	deadlines int // map
 	drops     int // map
 	direction
-	label string // the next instruction's
+	label string // label of the next instruction
 }
 
-// program is the fence for one direction (§5.2). It reads a packet's addresses,
-// and for a VIP of the map compares its deadline with the boot clock; anything
-// else goes on to the next program as it came.
+// program builds the fence for one direction (§5.2). It reads a packet's addresses. If
+// one is a VIP of the map, it compares the VIP's deadline with the boot clock. All other
+// packets go on to the next program unchanged.
 //
-// It reads with bpf_skb_load_bytes (it does not depend on which part of a packet
-// lies where) and the frame's own protocol fields (skb->protocol is what a raw
-// socket's owner says it is). Helpers and instructions are those of Linux 5.8.
+// It reads with bpf_skb_load_bytes, which works wherever the parts of a packet lie. It
+// reads the protocol from the frame itself, because skb->protocol is only what a raw
+// socket's owner says it is. Its helpers and instructions are those of Linux 5.8.
 func program(d direction, l layer, deadlines, drops *ebpf.Map) *ebpf.ProgramSpec {
 	a := &assembler{deadlines: deadlines.FD(), drops: drops.FD(), direction: d}
 	a.emit(asm.Mov.Reg(asm.R6, asm.R1))
@@ -90,11 +91,11 @@ func (a *assembler) emit(all ...asm.Instruction) {
 	}
 }
 
-// at names the next instruction.
+// at labels the next instruction.
 func (a *assembler) at(label string) { a.label = label }
 
-// load copies n bytes from offset behind the network header to the stack. A
-// packet that is too short goes on: the kernel refuses it itself.
+// load copies n bytes at offset from the network header to the stack. A packet that is
+// too short goes on to the next program: the kernel itself refuses it.
 func (a *assembler) load(offset int32, to int16, n int32) {
 	a.emit(
 		asm.Mov.Reg(asm.R1, asm.R6),
@@ -108,7 +109,7 @@ func (a *assembler) load(offset int32, to int16, n int32) {
 	)
 }
 
-// half is a field in network byte order, as a load from memory sees it.
+// half is v in network byte order, as the program's load from memory sees it.
 func half(v uint16) int32 {
 	return int32(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v)))
 }
@@ -116,7 +117,7 @@ func half(v uint16) int32 {
 const (
 	ethernetHeader = 14
 	vlanTag        = 4
-	vlanTags       = 2 // a tag, and one more outside of it; the kernel may keep another beside the packet
+	vlanTags       = 2 // an inner tag and an outer one; the kernel may keep another beside the packet
 )
 
 // ethernet finds the protocol behind the VLAN tags that are part of the frame.
@@ -142,7 +143,7 @@ func (a *assembler) ethernet() {
 	)
 }
 
-// etherType is the half word before the network header, into R8.
+// etherType loads the half word before the network header into R8.
 func (a *assembler) etherType() {
 	a.load(-2, headerAt, 2)
 	a.emit(asm.LoadMem(asm.R8, asm.R10, headerAt, asm.Half))
@@ -161,8 +162,8 @@ func (a *assembler) network() {
 	)
 }
 
-// ipv4 drops what has the VIP as destination on its way in, as source on its
-// way out (RFC 791).
+// ipv4 drops a packet with the VIP as destination on its way in, or as source on its way
+// out (RFC 791).
 func (a *assembler) ipv4() {
 	const source, destination = 12, 16
 	offset := int32(destination)
@@ -175,9 +176,9 @@ func (a *assembler) ipv4() {
 	a.expired("next")
 }
 
-// ipv6 does the same (RFC 8200), and looks into neighbour discovery (RFC 4861):
-// on the way in a solicitation for the VIP, on the way out an advertisement of
-// it, whatever the addresses of the packet are.
+// ipv6 does the same (RFC 8200). It also drops neighbour discovery (RFC 4861) that
+// concerns the VIP, whatever the packet's addresses: a solicitation for it on the way in,
+// an advertisement of it on the way out.
 func (a *assembler) ipv6() {
 	const (
 		nextHeader, source, destination, length = 6, 8, 24, 40
@@ -211,10 +212,10 @@ func (a *assembler) ipv6() {
 	a.expired("next")
 }
 
-// arp drops a request for the VIP on its way in, and anything with the VIP as
-// sender on its way out (RFC 826). A request in which the VIP asks for itself
-// is another holder's announcement: it asks nothing, and this host's own
-// neighbour table needs it.
+// arp drops a request for the VIP on its way in, and any ARP with the VIP as sender on
+// its way out (RFC 826). It lets in a request whose sender and target are both the VIP:
+// that is another holder's announcement, asks nothing, and this host's own neighbour
+// table needs it.
 func (a *assembler) arp() {
 	const (
 		format, operation, sender, target, length = 2, 6, 14, 24, 28
@@ -253,7 +254,7 @@ func (a *assembler) arp() {
 	a.expired("next")
 }
 
-// mapped makes a key of the IPv4 address in its last four bytes: ::ffff:a.b.c.d.
+// mapped completes the IPv4 address in the key's last four bytes to ::ffff:a.b.c.d.
 func (a *assembler) mapped() {
 	a.emit(
 		asm.Mov.Imm(asm.R1, 0),
@@ -264,7 +265,7 @@ func (a *assembler) mapped() {
 	)
 }
 
-// expired goes to drop if the key is a VIP past its deadline, else to label.
+// expired jumps to drop if the key is a VIP at or past its deadline, otherwise to label.
 func (a *assembler) expired(label string) {
 	a.emit(
 		asm.LoadMapPtr(asm.R1, a.deadlines),

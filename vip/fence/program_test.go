@@ -26,7 +26,7 @@ var (
 	nearVIP6 = netip.MustParseAddr("2001:db8::1:101")
 )
 
-// loadOnly is a fence with its programs in the kernel and on no device.
+// loadOnly makes a fence whose programs are in the kernel, but on no device.
 func loadOnly(t testing.TB, vips ...netip.Addr) *Fence {
 	t.Helper()
 	f := &Fence{slots: map[netip.Addr]*slot{}, record: &record{}}
@@ -58,7 +58,7 @@ func (f *Fence) verdict(t testing.TB, l layer, d direction, frame []byte) int {
 	return int(int32(got))
 }
 
-// A rule is a frame and what becomes of it where the VIP is not held.
+// A rule is a frame and what happens to it while the VIP is not held.
 type rule struct {
 	name  string
 	kind  uint16
@@ -73,7 +73,7 @@ const (
 	kindIPv6 = 0x86dd
 )
 
-// rules is §5.2, frame by frame.
+// rules lists the cases of §5.2, frame by frame.
 func rules() []rule {
 	udp := make([]byte, 30)
 	return []rule{
@@ -151,7 +151,7 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// A frame that ends too early goes its way, or is dropped for what it has.
+// A frame that ends too early passes, or is dropped for the part it has.
 func TestShortFrames(t *testing.T) {
 	f := loadOnly(t, vip, vip6)
 	for _, r := range rules() {
@@ -186,8 +186,8 @@ func TestSetUnknown(t *testing.T) {
 	}
 }
 
-// A renewal moves the end of a lease in the kernel; the collector has nothing to do
-// with it.
+// A renewal moves the end of a lease in the kernel and must not make work for the garbage
+// collector.
 func TestSetAllocatesNothing(t *testing.T) {
 	f := loadOnly(t, vip, vip6)
 	until := platform.BootNow()

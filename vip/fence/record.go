@@ -12,19 +12,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// record is a file in the runtime directory by which an agent knows the
-// programs of the agents before it: without CAP_SYS_ADMIN the kernel tells a
-// program's number, never its name. It is written before a program is attached.
+// record is a file in the runtime directory by which an agent recognises the programs of
+// earlier agents: without CAP_SYS_ADMIN the kernel tells a program's id, never its name.
+// It is written before a program is attached.
 type record struct {
 	path     string
-	Boot     string           `json:"boot"` // numbers of another boot say nothing
+	Boot     string           `json:"boot"` // ids of another boot mean nothing
 	Programs []ebpf.ProgramID `json:"programs"`
-	Qdiscs   []int            `json:"qdiscs,omitempty"` // devices whose clsact is ours
+	Qdiscs   []int            `json:"qdiscs,omitempty"` // devices on which we made the clsact
 }
 
 const bootIDPath = "/proc/sys/kernel/random/boot_id"
 
-// openRecord reads what is there. A damaged file counts as none.
+// openRecord reads the record. A damaged file, or one of another boot, counts as empty.
 func openRecord(path string) (*record, error) {
 	boot, err := os.ReadFile(bootIDPath)
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *record) write() error {
 	return nil
 }
 
-// remove: nothing of ours is left.
+// remove removes the file, once no program of ours is left.
 func (r *record) remove() error {
 	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the fence's record: %w", err)
@@ -66,8 +66,8 @@ func (r *record) remove() error {
 	return nil
 }
 
-// ours: the program is one of the record, or, where we may ask (CAP_SYS_ADMIN),
-// has our name: the runtime directory may have been emptied.
+// ours reports whether the record has the program. If we may ask for the program's name
+// (CAP_SYS_ADMIN), our name counts too: the runtime directory may have been emptied.
 func (r *record) ours(id ebpf.ProgramID) bool {
 	if slices.Contains(r.Programs, id) {
 		return true

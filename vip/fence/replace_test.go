@@ -19,8 +19,8 @@ import (
 	"sipalive/platform"
 )
 
-// One agent after another takes over under traffic: nothing to the VIP that is
-// held is lost, nothing from the VIP that is not held gets out.
+// One agent after another takes over under traffic. No packet to the held VIP is lost,
+// and none from a VIP that is not held gets out.
 func TestReplaceUnderTraffic(t *testing.T) {
 	hooked(t, func(t *testing.T, s *site) {
 		const agents, least = 30, 20_000
@@ -50,7 +50,7 @@ func TestReplaceUnderTraffic(t *testing.T) {
 					return
 				default:
 				}
-				// A window, so that a receiver that is slow loses nothing.
+				// A window, so that a slow receiver loses nothing.
 				if sent.Load() < held.received.Load()+100 {
 					binary.BigEndian.PutUint64(payload, sent.Load())
 					if _, err := sender.Write(payload); err != nil {
@@ -59,7 +59,7 @@ func TestReplaceUnderTraffic(t *testing.T) {
 					}
 					sent.Add(1)
 				}
-				_, _ = unix.Write(leak, frame) // refused, is the point
+				_, _ = unix.Write(leak, frame) // must be refused
 				leaks.Add(1)
 			}
 		}()
@@ -113,8 +113,8 @@ func (s *site) listen(ip netip.Addr) *sink {
 	return k
 }
 
-// countFrom counts the frames with this source that tap has queued; its queue
-// holds some hundred, far more than a single replacement could leak unseen.
+// countFrom counts the frames with this source in tap's queue. The queue holds some
+// hundred frames, far more than one replacement could leak.
 func (s *site) countFrom(tap int, ip netip.Addr) (n int) {
 	s.t.Helper()
 	buffer := make([]byte, 2048)
@@ -130,7 +130,7 @@ func (s *site) countFrom(tap int, ip netip.Addr) (n int) {
 	}
 }
 
-// foreign puts somebody else's programs on both sides of where ours goes.
+// foreign attaches somebody else's program at anchor, in both directions.
 func (s *site) foreign(name string, anchor link.Anchor) *ebpf.Program {
 	s.t.Helper()
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: ebpf.SchedCLS, License: "MIT", Instructions: emptyProgram()})
@@ -142,8 +142,8 @@ func (s *site) foreign(name string, anchor link.Anchor) *ebpf.Program {
 	return p
 }
 
-// Programs of others stay where they are, with ours in front of them, whatever
-// comes and goes; also those attached between two agents.
+// Programs of others stay where they are, with ours in front of them, whatever comes and
+// goes. That includes programs attached between two agents.
 func TestForeignProgramsStay(t *testing.T) {
 	s := newSite(t)
 	s.foreign("first", link.Tail())
@@ -187,7 +187,7 @@ func TestForeignFiltersStay(t *testing.T) {
 	s.wantAttached("eth0", "ingress filter foreign")
 }
 
-// A clsact that was there before us stays, empty as it was.
+// A clsact that was there before ours stays, empty as it was.
 func TestForeignClsactStays(t *testing.T) {
 	s := newSite(t)
 	s.clsact = true
@@ -200,8 +200,8 @@ func TestForeignClsactStays(t *testing.T) {
 	}
 }
 
-// A qdisc ingress is no clsact: both of our filters would be in its one list. It
-// stays with what is in it, and what is not fenced there is said.
+// A qdisc ingress is not a clsact: both of our filters would be in its only list. It
+// stays with its filters, and the error names the device that is not fenced.
 func TestForeignIngressQdisc(t *testing.T) {
 	s := newSite(t)
 	s.clsact = true
@@ -247,8 +247,8 @@ func TestForeignIngressQdisc(t *testing.T) {
 	}
 }
 
-// An agent of another configuration or on another kernel finds what the last
-// one left, with whichever hook.
+// An agent with another configuration, or on another kernel, finds what the last one
+// left, whichever hook that used.
 func TestChangeOfHookAndMode(t *testing.T) {
 	s := newSite(t)
 	asks := s.asker()
@@ -279,7 +279,7 @@ func TestChangeOfHookAndMode(t *testing.T) {
 	}
 }
 
-// emptyProgram lets everything pass to the next.
+// emptyProgram lets every packet pass to the next program.
 func emptyProgram() asm.Instructions {
 	return asm.Instructions{asm.Mov.Imm(asm.R0, verdictNext), asm.Return()}
 }

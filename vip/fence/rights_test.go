@@ -9,8 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// agent runs this test program as an agent with these capabilities and no
-// others.
+// agent runs this test program as an agent with only these capabilities.
 func (s *site) agent(capabilities string, env ...string) *exec.Cmd {
 	cmd := exec.Command("setpriv", "--bounding-set", "-all"+capabilities, "--inh-caps", "-all", "--no-new-privs", "/proc/self/exe")
 	exe, err := os.Executable()
@@ -24,8 +23,8 @@ func (s *site) agent(capabilities string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// With the unit's capabilities, and not one more, an agent replaces what a
-// killed one left, and removes everything at the end.
+// With exactly the unit's capabilities, an agent replaces the fence that a killed one
+// left, and removes everything at the end.
 func TestUnitCapabilities(t *testing.T) {
 	hooked(t, func(t *testing.T, s *site) {
 		if !s.clsact {
@@ -81,8 +80,8 @@ func TestMissingCapabilities(t *testing.T) {
 	}
 }
 
-// What an agent with more rights left is removed with few, and where it cannot
-// be, the next agent says so: its VIPs would be silent for ever.
+// An agent with few capabilities removes the fence that an agent with more capabilities
+// left. If it cannot, it reports an error: otherwise its VIPs would be silent for ever.
 func TestInheritedWithoutRights(t *testing.T) {
 	s := newSite(t)
 	s.foreign("foreign", link.Tail())
@@ -99,8 +98,8 @@ func TestInheritedWithoutRights(t *testing.T) {
 	s.wantAttached("eth0", "ingress foreign", "egress foreign")
 }
 
-// A record that is damaged, of another boot or gone: where the kernel tells
-// names (CAP_SYS_ADMIN), what an earlier agent left is found all the same.
+// The record is damaged, of another boot or empty. If the kernel tells names
+// (CAP_SYS_ADMIN), the programs of an earlier agent are still found.
 func TestLostRecord(t *testing.T) {
 	s := newSite(t)
 	for _, content := range []string{"", "{", `{"boot":"another","programs":[1,2]}`} {

@@ -11,25 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loaded is a program in the kernel and the number the kernel knows it by. No
-// two programs have the same until 2^31 have been loaded.
+// loaded is a program in the kernel and its id. The kernel gives no id twice until 2^31
+// programs have been loaded.
 type loaded struct {
 	*ebpf.Program
 	id ebpf.ProgramID
 }
 
-// hook attaches programs to a device, so that they stay when this process ends.
+// hook attaches programs to a device so that they stay when this process ends.
 type hook interface {
-	// attach makes p the first program of the device and removes any other of
-	// ours, in this order. Attached already, it changes nothing.
+	// attach makes p the first program of the device and then removes any other of ours.
+	// If p is already attached, attach leaves it where it is.
 	attach(index int, d direction, p loaded) error
 	// detach removes every program of ours.
 	detach(index int, d direction) error
 	String() string
 }
 
-// tcx is the hook of Linux 6.6: a list of programs per device and direction.
-// Without a link the device itself holds the program.
+// tcx is the hook of Linux 6.6: a list of programs per device and direction. It uses no
+// link, so the device itself holds the program.
 type tcx struct {
 	ours func(ebpf.ProgramID) bool
 }
@@ -40,14 +40,14 @@ func (d direction) tcx() ebpf.AttachType {
 	return [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress}[d]
 }
 
-// absent: a kernel without tcx does not know the question. One that does not
-// answer it to us may have it.
+// absent reports whether the kernel has no tcx: it then does not know the query. A kernel
+// that refuses to answer us may have it.
 func (tcx) absent() bool {
 	_, _, err := query(loopbackIndex, ingress)
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
 }
 
-// loopbackIndex is that of lo in every network namespace.
+// loopbackIndex is the index of lo in every network namespace.
 const loopbackIndex = 1
 
 func (x tcx) attach(index int, d direction, p loaded) error {
@@ -67,7 +67,7 @@ func (x tcx) attach(index int, d direction, p loaded) error {
 
 func (x tcx) detach(index int, d direction) error { return x.remove(index, d, x.ours) }
 
-// remove detaches what unwanted selects, one by one.
+// remove detaches the programs that unwanted selects, one by one.
 func (x tcx) remove(index int, d direction, unwanted func(ebpf.ProgramID) bool) error {
 	for {
 		found := false
@@ -85,11 +85,11 @@ func (x tcx) remove(index int, d direction, unwanted func(ebpf.ProgramID) bool) 
 	}
 }
 
-// tcxAttempts is how often the list may change under our hands.
+// tcxAttempts is how often a change is tried while somebody else changes the list.
 const tcxAttempts = 100
 
-// change does one thing to a list that may change meanwhile: the kernel refuses
-// with ESTALE what was meant for another revision of the list.
+// change calls do with a device's list of programs and the list's revision. If the list
+// changed meanwhile, the kernel refuses do's request with ESTALE, and change tries again.
 func (x tcx) change(index int, d direction, do func(list []ebpf.ProgramID, revision uint64) error) error {
 	err := error(unix.ESTALE)
 	for i := 0; i < tcxAttempts && errors.Is(err, unix.ESTALE); i++ {
@@ -111,7 +111,7 @@ const (
 	bpfID         = 1 << 5 // BPF_F_ID
 )
 
-// queryAttr is the part of union bpf_attr that BPF_PROG_QUERY has.
+// queryAttr is the part of union bpf_attr that BPF_PROG_QUERY uses.
 type queryAttr struct {
 	ifindex, attachType uint32
 	_                   [2]uint32
@@ -122,8 +122,8 @@ type queryAttr struct {
 	revision            uint64
 }
 
-// query lists what is attached, first to last. Asked by cilium/ebpf, a kernel
-// that refuses to answer (EPERM) seems not to know the question.
+// query lists the attached programs, first to last. It does not use cilium/ebpf, which
+// reports a kernel that refuses to answer (EPERM) as one that does not know the query.
 func query(index int, d direction) (list []ebpf.ProgramID, revision uint64, err error) {
 	list = make([]ebpf.ProgramID, 64) // BPF_MPROG_MAX
 	attr := queryAttr{ifindex: uint32(index), attachType: uint32(d.tcx()), list: unsafe.Pointer(&list[0]), count: uint32(len(list))}
@@ -141,9 +141,9 @@ type detachAttr struct {
 	revision                              uint64
 }
 
-// detachAt detaches the program at a place in the list. It names it by its
-// neighbour, since a program of another process has no descriptor here, and
-// asking for one by its id needs CAP_SYS_ADMIN (cilium/ebpf cannot say this).
+// detachAt detaches the program at index at of the list. It names the program by its
+// neighbour: we have no descriptor of another process's program, and getting one by id
+// needs CAP_SYS_ADMIN. (cilium/ebpf cannot detach by a neighbour.)
 func detachAt(index int, d direction, list []ebpf.ProgramID, at int, revision uint64) error {
 	attr := detachAttr{ifindex: uint32(index), attachType: uint32(d.tcx()), flags: bpfBefore, revision: revision}
 	if at > 0 {

@@ -6,28 +6,30 @@ import (
 	"time"
 )
 
-// Stale is for how long a connection stays in the book of which the holder's later
-// words say nothing: a few of its rounds, since each may get lost.
+// Stale is how long the book keeps a connection that the holder's later messages do not
+// name: a few of the holder's rounds, since each may get lost.
 const Stale = 7 * time.Second
 
-// Forgotten is how long nothing has to be said of a VIP until what was said may go for
-// want of room: nobody takes it any more.
+// Forgotten is how long nothing was said of a VIP before its connections may go to make
+// room: nobody will take the VIP any more.
 const Forgotten = time.Hour
 
-// Book keeps what other nodes say of the connections on the VIPs they hold. It has
-// no clock: each call says when, on one that only goes forward. Not safe for use by
-// several goroutines.
+// Book keeps what other nodes say of the connections on the VIPs they hold. It has no
+// clock: each call passes the time, on a clock that only goes forward. It is not safe for
+// use by several goroutines.
 type Book struct {
 	pages  map[netip.Addr]*page
 	size   int
-	pruned time.Duration // when it was last looked through for want of room
+	pruned time.Duration // when makeRoom last searched the book
 }
 
-// pruneEvery: a full book is not looked through for each packet.
+// pruneEvery is the least time between two searches: a full book is not searched for each
+// packet.
 const pruneEvery = time.Second
 
-// page is of one VIP. What a holder says no more of ages against its last word, not
-// against the clock: a holder that is dead for a minute has phones that wait.
+// page holds the connections of one VIP. A connection that the holder no longer names
+// ages against the holder's last message, not against the clock: after a holder has been
+// dead for a minute, its phones still wait.
 type page struct {
 	heard   time.Duration
 	entries map[key]entry
@@ -43,11 +45,12 @@ type entry struct {
 	heard time.Duration
 }
 
-// NewBook makes an empty one.
+// NewBook makes an empty book.
 func NewBook() *Book { return &Book{pages: map[netip.Addr]*page{}} }
 
-// Hear takes a part, or all, of what a holder says of a VIP, and gives how many it
-// left out: there is no room for them, or no phone can have such a connection.
+// Hear takes a part, or all, of what a holder says of a VIP. It returns how many
+// connections it left out, because there is no room or no phone can have such a
+// connection.
 func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration) (refused int) {
 	p := b.pages[vip]
 	if p == nil {
@@ -73,7 +76,7 @@ func (b *Book) Hear(vip netip.Addr, connections []Connection, now time.Duration)
 	return refused
 }
 
-// makeRoom forgets what is stale.
+// makeRoom removes stale connections and forgotten VIPs, at most once every pruneEvery.
 func (b *Book) makeRoom(now time.Duration) {
 	if now-b.pruned < pruneEvery {
 		return
@@ -94,8 +97,8 @@ func (b *Book) prune(p *page) {
 	b.size -= before - len(p.entries)
 }
 
-// Take gives the connections on a VIP and forgets them: whoever takes the VIP over
-// wakes them once, and what they do then its own kernel knows.
+// Take returns the connections on a VIP and forgets them. The node that takes the VIP
+// wakes the phones once; after that its own kernel knows their connections.
 func (b *Book) Take(vip netip.Addr) (connections []Connection) {
 	p := b.pages[vip]
 	if p == nil {

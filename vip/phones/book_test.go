@@ -49,7 +49,8 @@ func TestBookKeepsTheNewestOfEachVIP(t *testing.T) {
 	}
 }
 
-// Silence of a whole holder forgets nothing, its silence about a phone does.
+// If the whole holder is silent, the book forgets nothing; if it no longer names a phone,
+// the book forgets that phone.
 func TestBookAgesAgainstTheHolder(t *testing.T) {
 	b := NewBook()
 	b.Hear(vip1, phones(0, 2), 0)
@@ -62,8 +63,8 @@ func TestBookAgesAgainstTheHolder(t *testing.T) {
 	b.expect(t, vip1, phones(1, 2))
 }
 
-// What no phone can have is left out and counted: a node that lies has no keepalive
-// sent to a group, nor with the wrong family's header.
+// A connection that no phone can have is left out and counted. So a node that lies cannot
+// have a keepalive sent to a group, or with the wrong family's header.
 func TestBookRefusesWhatIsNoPhone(t *testing.T) {
 	for _, c := range []struct {
 		vip   netip.Addr
@@ -103,7 +104,7 @@ func TestBookIsBounded(t *testing.T) {
 	if n := len(b.pages[vip1].entries); n != Most {
 		t.Errorf("%d connections of one VIP kept, bound %d", n, Most)
 	}
-	// Those who come in the place of the stale ones find room.
+	// New connections take the room of the stale ones.
 	b.Hear(vip1, phones(Most+10, Most+20), Stale+1)
 	b.expect(t, vip1, phones(Most+10, Most+20))
 	for i := range MostOfAll/Most + 2 {
@@ -114,7 +115,8 @@ func TestBookIsBounded(t *testing.T) {
 	}
 }
 
-// A VIP that nobody takes any more, since no file has it, goes where room is wanted.
+// A VIP that nobody takes any more, because no configuration has it, is forgotten when
+// the book needs room.
 func TestBookForgetsVIPsOfNobody(t *testing.T) {
 	b := NewBook()
 	for i := range byte(MostOfAll / Most) {

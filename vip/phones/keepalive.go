@@ -14,10 +14,10 @@ type Waker struct {
 	fd  int
 }
 
-// segmentLen: a TCP header without options.
+// segmentLen is a TCP header without options.
 const segmentLen = 20
 
-// OpenWaker needs CAP_NET_RAW, and the VIP bound on this host.
+// OpenWaker opens a Waker. It needs CAP_NET_RAW, and the VIP bound on this host.
 func OpenWaker(vip netip.Addr) (*Waker, error) {
 	family := unix.AF_INET
 	if vip.Is6() {
@@ -35,8 +35,9 @@ func OpenWaker(vip netip.Addr) (*Waker, error) {
 	return w, nil
 }
 
-// prepare makes the socket deaf, or it would get a copy of all that comes for the
-// VIP, and has the kernel choose routes for the VIP's packets.
+// prepare attaches a filter that refuses everything, because the socket would otherwise
+// get a copy of all TCP that comes for the VIP. It binds the socket, so that the kernel
+// chooses routes for packets from the VIP.
 func (w *Waker) prepare() error {
 	refuse := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
 	if err := unix.SetsockoptSockFprog(w.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &refuse}); err != nil {
@@ -51,7 +52,7 @@ func (w *Waker) prepare() error {
 // Wake sends one keepalive and does not wait.
 func (w *Waker) Wake(c Connection) error { return w.send(c, keepalive(w.vip, c)) }
 
-// Reset sends a reset, where the numbers are known, and does not wait.
+// Reset sends a reset if the numbers are known, and does not wait.
 func (w *Waker) Reset(c Connection) error {
 	if c.Seq == 0 && c.Ack == 0 {
 		return nil
@@ -66,23 +67,25 @@ func (w *Waker) send(c Connection, segment [segmentLen]byte) error {
 	return nil
 }
 
-// Close gives the socket back.
+// Close closes the socket.
 func (w *Waker) Close() { _ = unix.Close(w.fd) }
 
-// keepalive is the probe of RFC 9293 §3.8.4: a number that the phone has
-// acknowledged, so that it is outside its window and has to be answered (§3.10.7.4);
-// the answer finds no connection here, and the kernel resets it with the number the
-// phone itself has named (§3.5.2). A NAT that tracks connections lets old numbers
-// through and swallows what is ahead of them (Linux 6.18, measured; of zeros, 18 of 60 got
-// through). A phone without one answers to any.
+// keepalive builds the probe of RFC 9293 §3.8.4. Its number is one that the phone has
+// already acknowledged: outside the phone's window, so the phone has to answer
+// (§3.10.7.4). The answer finds no connection here, and the kernel resets it with the
+// number that the phone itself named (§3.5.2).
+//
+// A NAT that tracks connections lets old numbers through and swallows numbers ahead of
+// its window (Linux 6.18, measured; with the number 0, 18 of 60 got through). A phone
+// that is not behind a NAT answers any number.
 func keepalive(vip netip.Addr, c Connection) [segmentLen]byte {
 	return segment(vip, c, c.Seq-1, flagACK)
 }
 
-// reset is for a phone whose stack drops a keepalive because it lacks the timestamps
-// that the connection has (RFC 7323 §3.2), which a reset may lack. It counts only
-// where nothing was said since the number was read (RFC 9293 §3.5.3), and so is no
-// substitute.
+// reset is for a phone whose stack drops a keepalive that lacks the timestamps the
+// connection has (RFC 7323 §3.2); a reset may lack them. A reset counts only if nothing
+// was said since the number was read (RFC 9293 §3.5.3), so it is no substitute for the
+// keepalive.
 func reset(vip netip.Addr, c Connection) [segmentLen]byte {
 	return segment(vip, c, c.Seq, flagRST|flagACK)
 }
@@ -107,7 +110,7 @@ func segment(vip netip.Addr, c Connection, seq uint32, flags byte) (b [segmentLe
 	return b
 }
 
-// checksum is RFC 9293 §3.1's, over the pseudo header too (IPv6: RFC 8200 §8.1).
+// checksum is that of RFC 9293 §3.1, with the pseudo header (IPv6: RFC 8200 §8.1).
 func checksum(from, to netip.Addr, segment []byte) uint16 {
 	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
 	for _, part := range [][]byte{from.AsSlice(), to.AsSlice(), segment} {

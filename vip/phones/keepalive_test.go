@@ -36,8 +36,8 @@ func TestSegments(t *testing.T) {
 	}
 }
 
-// vanish ends a connection's end at the PBX as the death of its host does: without a
-// word (a socket in repair is closed so).
+// vanish closes the PBX's end of a connection without a packet, as if its host had died
+// (a socket in TCP_REPAIR is closed that way).
 func vanish(t *testing.T, c *net.TCPConn) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -46,15 +46,15 @@ func vanish(t *testing.T, c *net.TCPConn) {
 	must(t, c.Close())
 }
 
-// TestWake: a phone whose PBX is gone hears of it by a keepalive, whatever was said
-// after the numbers were read and where they are not known, and by a reset that has
-// the right ones; without, it does not.
+// TestWake: a keepalive wakes a phone whose PBX is gone, even if more was said after the
+// numbers were read, or if the numbers are not known. A reset does so only with the right
+// numbers. If nothing is sent, the phone does not notice.
 func TestWake(t *testing.T) {
 	n := openNumbers(t)
 	for _, c := range []struct {
 		name   string
 		change func(*Connection)
-		more   bool // is said after the numbers were read
+		more   bool // more was said after the numbers were read
 		send   func(*Waker, Connection) error
 		woken  bool
 	}{
@@ -99,13 +99,13 @@ func TestWake(t *testing.T) {
 	}
 }
 
-// A socket that is given whatever comes for the VIP would fill up and cost.
+// If the socket received everything for the VIP, it would fill up and cost time.
 func TestWakerIsDeaf(t *testing.T) {
 	vip := netip.MustParseAddr("127.3.1.7")
 	w, err := OpenWaker(vip)
 	must(t, err)
 	defer w.Close()
-	for err := error(nil); err == nil; { // what came before it was deaf
+	for err := error(nil); err == nil; { // what came before the filter
 		_, _, err = unix.Recvfrom(w.fd, make([]byte, 100), 0)
 	}
 	phone, pbx := call(t, "tcp4", "127.3.1.7:0", vip)

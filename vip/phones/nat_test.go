@@ -15,7 +15,7 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// masquerading leaves out what connection tracking calls invalid.
+// masquerading does not rewrite packets that connection tracking calls invalid.
 const masquerading = `table ip nat {
 	chain out {
 		type nat hook postrouting priority srcnat
@@ -24,7 +24,7 @@ const masquerading = `table ip nat {
 }
 `
 
-// stateful is a packet filter as careful administrators have it.
+// stateful is a packet filter such as careful administrators write.
 const stateful = `table inet filter {
 	chain in {
 		type filter hook input priority 0; policy drop
@@ -45,9 +45,8 @@ func load(t *testing.T, rules string) {
 	}
 }
 
-// behindNAT is a phone's network behind a router that masquerades, and a holder with
-// a packet filter. The test is in the namespace of the holder; the result dials from
-// the phone.
+// behindNAT makes a phone's network behind a router that masquerades, and a holder with a
+// packet filter. The test is in the holder's namespace; dial connects from the phone.
 func behindNAT(t *testing.T, vip netip.Addr) (dial func(port uint16) *net.TCPConn) {
 	t.Helper()
 	holder := nstest.Enter(t)
@@ -75,8 +74,8 @@ func behindNAT(t *testing.T, vip netip.Addr) (dial func(port uint16) *net.TCPCon
 }
 
 // TestNAT: a keepalive gets through a NAT with the connection's numbers, old ones too,
-// and does not with others: wrong ones that lie ahead of its window, for certain. What
-// answers it gets through a filter on the holder, where nothing of the connection is known.
+// but not with numbers ahead of the window. The answer gets through a filter on the
+// holder, which knows nothing of the connection.
 func TestNAT(t *testing.T) {
 	vip := netip.MustParseAddr("192.0.2.101")
 	dial := behindNAT(t, vip)

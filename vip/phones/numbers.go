@@ -10,21 +10,21 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// A record of the program's packet: the connection as the kernel looks it up
-// (struct bpf_sock_tuple, the phone first, as in a packet of its own), and the
-// numbers that the program puts behind it.
+// A record of the program's packet: the connection as the kernel looks it up (struct
+// bpf_sock_tuple, the phone first, as in a packet from it), then the numbers that the
+// program writes.
 const (
 	recordLen = 48
 	foundAt   = 36
 	seqAt     = 40
 	ackAt     = 44
 
-	headerLen = 14 // Ethernet's: the kernel tries no shorter packet
+	headerLen = 14 // Ethernet header: the kernel runs no program on a shorter packet
 	perRun    = 32
 )
 
-// Where a socket's fields are for a program (linux/bpf.h: struct bpf_sock and
-// struct bpf_tcp_sock).
+// Offsets of a socket's fields for a program (linux/bpf.h: struct bpf_sock and struct
+// bpf_tcp_sock).
 const (
 	sockState = 72
 	tcpRcvNxt = 16
@@ -33,22 +33,24 @@ const (
 	stateEstablished = 1 // TCP_ESTABLISHED
 )
 
-// tupleLen is how the kernel tells the families apart.
+// tupleLen is the length by which the kernel tells IPv4 from IPv6.
 var tupleLen = [2]int32{12, 36}
 
-// Numbers asks the kernel for sequence numbers, which its socket diagnosis does not
-// tell. Its programs hang on no device and see no packet: each run looks sockets up
-// (bpf_sk_lookup_tcp) and reads two fields. Not safe for use by several goroutines.
+// Numbers reads sequence numbers from the kernel, whose socket diagnosis does not tell
+// them. Its programs are attached to no device and see no traffic: each run looks sockets
+// up (bpf_sk_lookup_tcp) and reads two fields of each. It is not safe for use by several
+// goroutines.
 type Numbers struct {
 	programs [2]*ebpf.Program // IPv4, IPv6
 	in, out  []byte
 }
 
-// OpenNumbers needs CAP_NET_ADMIN and CAP_BPF. The sockets are those of the network
-// namespace of whoever calls Fill.
+// OpenNumbers loads the programs. It needs CAP_NET_ADMIN and CAP_BPF. The sockets are
+// those of the network namespace in which Fill is called.
 func OpenNumbers() (*Numbers, error) {
 	n := &Numbers{in: make([]byte, headerLen+perRun*recordLen), out: make([]byte, headerLen+perRun*recordLen)}
-	// A type of no protocol (IEEE 802, local experiments): the kernel looks no further.
+	// An EtherType of no protocol (IEEE 802, local experiments): the kernel looks no
+	// further.
 	binary.BigEndian.PutUint16(n.in[12:], 0x88b5)
 	for family := range n.programs {
 		p, err := ebpf.NewProgramWithOptions(lookup(tupleLen[family]), ebpf.ProgramOptions{LogDisabled: true})
@@ -61,7 +63,7 @@ func OpenNumbers() (*Numbers, error) {
 	return n, nil
 }
 
-// Close gives the programs back.
+// Close closes the programs.
 func (n *Numbers) Close() {
 	for _, p := range n.programs {
 		if p != nil {
@@ -70,9 +72,9 @@ func (n *Numbers) Close() {
 	}
 }
 
-// Fill sets the numbers of connections on vip, and leaves those of connections that
-// are not established any more. A socket that is bound to a device, or in a VRF, is
-// not found.
+// Fill sets the numbers of connections on vip. It leaves those of connections that are no
+// longer established as they are. It does not find a socket that is bound to a device or
+// in a VRF.
 func (n *Numbers) Fill(vip netip.Addr, connections []Connection) error {
 	family := 0
 	if vip.Is6() {
@@ -114,8 +116,8 @@ func (n *Numbers) run(family int, vip netip.Addr, part []Connection) error {
 	return nil
 }
 
-// lookup is the program for one family: the same few steps for each record, up to
-// the packet's end. Helpers are those of Linux 5.1.
+// lookup is the program for one family: the same few steps for each record, up to the end
+// of the packet. It uses helpers of Linux 5.1.
 func lookup(tuple int32) *ebpf.ProgramSpec {
 	const ctxData, ctxDataEnd = 76, 80 // struct __sk_buff
 	code := asm.Instructions{
@@ -162,6 +164,6 @@ func lookupOne(i int, tuple int32) asm.Instructions {
 		put(foundAt, asm.R1),
 		asm.Mov.Reg(asm.R1, asm.R9).WithSymbol(release),
 		asm.FnSkRelease.Call(),
-		asm.Mov.Imm(asm.R0, 0).WithSymbol(next), // a place to jump to
+		asm.Mov.Imm(asm.R0, 0).WithSymbol(next), // a target to jump to
 	}
 }

@@ -24,7 +24,8 @@ func openNumbers(t testing.TB) *Numbers {
 	return n
 }
 
-// call connects a phone to a listener at address; both ends are of this process.
+// call connects a phone to a listener at address listen. Both ends belong to this
+// process.
 func call(t testing.TB, network, listen string, vip netip.Addr) (phone, pbx *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen(network, listen)
@@ -52,8 +53,8 @@ func say(t testing.TB, from, to *net.TCPConn, text string) {
 	}
 }
 
-// queueSeq asks the socket itself, by what checkpoint and restore ask (TCP_REPAIR),
-// for the next number of one direction.
+// queueSeq asks the socket itself for the next number of one direction, by TCP_REPAIR,
+// which checkpoint and restore use.
 func queueSeq(t testing.TB, c *net.TCPConn, queue int) (seq uint32) {
 	t.Helper()
 	raw, err := c.SyscallConn()
@@ -69,8 +70,8 @@ func queueSeq(t testing.TB, c *net.TCPConn, queue int) (seq uint32) {
 	return seq
 }
 
-// The kernel's numbers are those of the socket itself, whatever kind it is, and move
-// with what is said.
+// The kernel's numbers are those of the socket itself, whatever its kind, and advance
+// with the data.
 func TestNumbersAreTheSockets(t *testing.T) {
 	n := openNumbers(t)
 	const receiving, sending = 1, 2 // TCP_RECV_QUEUE, TCP_SEND_QUEUE
@@ -109,8 +110,8 @@ func indexOf(all []Connection, phone netip.AddrPort, port uint16) int {
 	return -1
 }
 
-// More than one run takes, in each part its own; what is no connection keeps what it
-// had, a listener's port too.
+// Of more connections than one run takes, each gets its own numbers. An entry that is no
+// connection keeps its numbers, even for a port that only listens.
 func TestNumbersOfMany(t *testing.T) {
 	n, vip := openNumbers(t), netip.MustParseAddr("127.3.1.3")
 	l, err := net.Listen("tcp4", "127.3.1.3:0")
@@ -145,7 +146,7 @@ func TestNumbersOfMany(t *testing.T) {
 	}
 }
 
-// BenchmarkRound is what a round costs the holder per connection.
+// BenchmarkRound measures what a round costs the holder per connection.
 func BenchmarkRound(b *testing.B) {
 	n, vip := openNumbers(b), netip.MustParseAddr("127.3.1.4")
 	l, err := net.Listen("tcp4", "127.3.1.4:0")

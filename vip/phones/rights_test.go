@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestUnitCapabilities: with the unit's capabilities, and not one more, a round and a
-// keepalive work; what is missing is said.
+// TestUnitCapabilities: with exactly the unit's capabilities, a round and a keepalive
+// work. If one is missing, the error names it.
 func TestUnitCapabilities(t *testing.T) {
 	exe, err := os.Executable()
 	must(t, err)
@@ -28,7 +28,8 @@ func TestUnitCapabilities(t *testing.T) {
 	}
 }
 
-// TestAsAgent is what TestUnitCapabilities runs with few rights; by itself it has all.
+// TestAsAgent is what TestUnitCapabilities runs with few capabilities; run by itself it
+// has all.
 func TestAsAgent(t *testing.T) {
 	vip := netip.MustParseAddr("127.3.1.5")
 	call(t, "tcp4", "127.3.1.5:0", vip)

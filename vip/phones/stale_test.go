@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestEndStale: of the connections on a VIP that this host has, those end that
-// another node told of, whatever kind of socket they are, and no other.
+// TestEndStale: of this host's connections on a VIP, those that another node listed end,
+// whatever kind of socket they are. No other connection ends.
 func TestEndStale(t *testing.T) {
 	for _, c := range []struct{ network, listen, vip string }{
 		{"tcp4", "127.3.1.8:0", "127.3.1.8"},

@@ -31,16 +31,42 @@ func (s *site) index() int {
 	return ifi.Index
 }
 
-// taken asserts that vip1 was served elsewhere soon after its lease: a lease and some
-// milliseconds (which is printed), and one more lease where a virtual core stood still at
-// the wrong moment (seen once in some 40 runs of these tests, 0.8 s at one agent alone).
-func (s *site) taken(fault time.Duration) {
+// inTime plays a scene, which says how much too late vip1 was served elsewhere or how
+// often it moved while the machine stood still, and brings it home again. A machine may
+// have stood still in a way that nobody could measure: the scene is played once more
+// then, and has to be in time.
+func (s *site) inTime(scene func() (miss error)) {
+	s.t.Helper()
+	miss := scene()
+	if miss != nil {
+		s.t.Logf("%v: once more", miss)
+		miss = scene()
+	}
+	if miss != nil {
+		s.t.Error(miss)
+	}
+}
+
+// taken waits until vip1 is served elsewhere. Later than a lease and the machine's
+// milliseconds is a miss; for how long the phone or a core stood still is excused.
+func (s *site) taken(fault time.Duration) (miss error) {
 	s.t.Helper()
 	took := s.served(fault)
-	s.t.Logf("served elsewhere after %v: lease %+v", took.Round(time.Millisecond), (took - lease).Round(time.Millisecond))
-	if most := 2*lease + late; took > most {
-		s.t.Errorf("served elsewhere only %v after the fault, want within %v", took, most)
+	stood := max(s.stood(fault), s.phones[0].Report(fault, lab.Now()).Stall)
+	s.t.Logf("served elsewhere after %v: lease %+v; the machine stood still for %v",
+		took.Round(time.Millisecond), (took - lease).Round(time.Millisecond), stood.Round(time.Millisecond))
+	if most := lease + slack + stood; took > most {
+		return fmt.Errorf("served elsewhere only %v after the fault, want within %v", took, most)
 	}
+	return nil
+}
+
+// stood is for how long the machine stood still since a moment.
+func (s *site) stood(since time.Duration) time.Duration {
+	s.t.Helper()
+	lost, err := stolen().Since(since)
+	must(s.t, err)
+	return max(lost, s.watcher.Since(time.Now().Add(since-lab.Now())))
 }
 
 func TestFrozenAgent(t *testing.T) {
@@ -49,26 +75,33 @@ func TestFrozenAgent(t *testing.T) {
 		t.Fatalf("fence %s: %s", st.Fence, st.FenceMeans)
 	}
 	for range 3 {
-		fault := lab.Now()
-		must(t, s.Agent(0).Stop())
-		s.taken(fault)
-		time.Sleep(lease) // whoever could answer has had the time
-		s.oneHolder(fault)
-		resumed := lab.Now()
-		must(t, s.Agent(0).Cont())
-		ctx, cancel := cluster.Deadline(patience)
-		must(t, lab.WaitFor(ctx, "the agent finds its lease gone", func() error {
-			holder, err := s.Holder(ctx, 0, 0)
-			if err == nil && (holder == "" || holder == "pbx1") {
-				err = fmt.Errorf("it says %q", holder)
-			}
-			return err
-		}))
-		cancel()
-		s.oneHolder(fault)
-		s.unbound(0, resumed)
-		s.failback(0)
+		s.inTime(s.freeze)
 	}
+}
+
+// freeze stops the holder's agent until another serves, and lets it go on.
+func (s *site) freeze() (miss error) {
+	s.t.Helper()
+	fault := lab.Now()
+	must(s.t, s.Agent(0).Stop())
+	miss = s.taken(fault)
+	time.Sleep(lease) // whoever could answer has had the time
+	miss = errors.Join(miss, s.oneHolder(fault))
+	resumed := lab.Now()
+	must(s.t, s.Agent(0).Cont())
+	ctx, cancel := cluster.Deadline(patience)
+	defer cancel()
+	must(s.t, lab.WaitFor(ctx, "the agent finds its lease gone", func() error {
+		holder, err := s.Holder(ctx, 0, 0)
+		if err == nil && (holder == "" || holder == "pbx1") {
+			err = fmt.Errorf("it says %q", holder)
+		}
+		return err
+	}))
+	miss = errors.Join(miss, s.oneHolder(fault))
+	s.unbound(0, resumed)
+	s.failback(0)
+	return miss
 }
 
 // unbound: a node does not have vip1 any more.
@@ -113,20 +146,23 @@ func (s *site) failback(node int) {
 // kernel removes it by itself.
 func TestKilledAgent(t *testing.T) {
 	s := start(t, "")
-	fault := lab.Now()
-	s.Agent(0).Kill()
-	s.taken(fault)
-	gone := s.unbound(0, fault)
-	t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
-	if most := lease + 3*time.Second; gone-fault > most {
-		t.Errorf("the address was there for %v, want at most %v", gone-fault, most)
-	}
-	s.oneHolder(fault)
-	if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
-		t.Errorf("the dead agent's node has programs %v", got)
-	}
-	must(t, s.StartAgent(0))
-	s.failback(0)
+	s.inTime(func() (miss error) {
+		fault := lab.Now()
+		s.Agent(0).Kill()
+		miss = s.taken(fault)
+		gone := s.unbound(0, fault)
+		t.Logf("the kernel removed the address %v after the kill", (gone - fault).Round(time.Millisecond))
+		if most := lease + 3*time.Second; gone-fault > most {
+			t.Errorf("the address was there for %v, want at most %v", gone-fault, most)
+		}
+		miss = errors.Join(miss, s.oneHolder(fault))
+		if got := s.programs(0); !slices.Equal(got, []string{"sipalive_in", "sipalive_out"}) {
+			t.Errorf("the dead agent's node has programs %v", got)
+		}
+		must(t, s.StartAgent(0))
+		s.failback(0)
+		return miss
+	})
 	s.stopAll()
 }
 
@@ -207,10 +243,16 @@ func TestSuccessor(t *testing.T) {
 	if after := s.status(1).VIPs[0]; r.Stall < lease/4 && (after.Epoch != before.Epoch || r.Lost > r.Sent/1000 || r.By["pbx1"] != r.Answered) {
 		t.Errorf("%d lost of %d, answers by %v, epoch %d, was %d", r.Lost, r.Sent, r.By, after.Epoch, before.Epoch)
 	}
-	fault := lab.Now()
-	must(t, s.Agent(0).Signal(unix.SIGUSR2))
-	s.taken(fault)
-	s.oneHolder(begun)
+	s.inTime(func() (miss error) {
+		fault := lab.Now()
+		must(t, s.Agent(0).Signal(unix.SIGUSR2))
+		miss = s.taken(fault)
+		miss = errors.Join(miss, s.oneHolder(begun))
+		must(t, s.StartAgent(0))
+		s.failback(0)
+		begun = lab.Now() // of a second attempt
+		return miss
+	})
 }
 
 // SIGTERM hands over first.
@@ -467,12 +509,16 @@ func TestFullDisk(t *testing.T) {
 	if r.Stall < lease/4 && (r.By["pbx1"] != r.Answered || r.Lost > r.Sent/1000) {
 		t.Errorf("%d lost of %d, answers by %v", r.Lost, r.Sent, r.By)
 	}
-	fault := lab.Now()
-	must(t, s.Agent(0).Stop())
-	s.taken(fault)
-	must(t, s.Agent(0).Cont())
-	s.unbound(0, fault)
-	s.oneHolder(fault)
+	s.inTime(func() (miss error) {
+		fault := lab.Now()
+		must(t, s.Agent(0).Stop())
+		miss = s.taken(fault)
+		must(t, s.Agent(0).Cont())
+		s.unbound(0, fault)
+		miss = errors.Join(miss, s.oneHolder(fault))
+		s.failback(0)
+		return miss
+	})
 	told := 0
 	for i := range s.Nodes() {
 		out := s.Agent(i).Output()

@@ -22,7 +22,7 @@ type memoryGroup struct{ dir, events string }
 // newMemoryGroup makes one, and removes it when those in it have ended.
 func newMemoryGroup(t *testing.T, limit int64) memoryGroup {
 	t.Helper()
-	dir := filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("sipa-oom-%d", os.Getpid()))
+	dir := filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("sipa-oom-%d-%d", os.Getpid(), lab.Now()))
 	most, swap, events := "memory.limit_in_bytes", "memory.swappiness", "memory.oom_control"
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2
 		dir = filepath.Join("/sys/fs/cgroup", filepath.Base(dir))
@@ -96,17 +96,30 @@ func slain(err error) bool {
 // the score alone decides. The unit's makes the agent the smaller one by far.
 func TestOutOfMemory(t *testing.T) {
 	s := start(t, "")
+	group, ordinary := s.confined()
+	s.spared(group, ordinary)
+	s.inTime(func() (miss error) {
+		if group.dir == "" {
+			group, ordinary = s.confined() // another agent, in a group of its own
+		}
+		miss = s.notSpared(group, ordinary)
+		group = memoryGroup{}
+		return miss
+	})
+}
+
+// confined puts the holder's agent into such a group.
+func (s *site) confined() (group memoryGroup, ordinary int) {
+	s.t.Helper()
 	agent := s.Agent(0)
 	used, err := agent.Usage()
-	must(t, err)
+	must(s.t, err)
 	thousand := int64(1000 * os.Getpagesize())
 	limit := (used.Resident/thousand - 1) * thousand // less by 4 to 8 MB; one of 3999 pages has a thousandth of 3
-	group := newMemoryGroup(t, limit)
-	must(t, os.WriteFile(filepath.Join(group.dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
-	t.Logf("the agent has %.1f MB in memory, the group room for %.1f", float64(used.Resident)/1e6, float64(limit)/1e6)
-	ordinary := s.score()
-	s.spared(group, ordinary)
-	s.notSpared(group, ordinary)
+	group = newMemoryGroup(s.t, limit)
+	must(s.t, os.WriteFile(filepath.Join(group.dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
+	s.t.Logf("the agent has %.1f MB in memory, the group room for %.1f", float64(used.Resident)/1e6, float64(limit)/1e6)
+	return group, s.score()
 }
 
 // spared: an agent with the unit's score outlives whoever is greedy beside it, and
@@ -144,7 +157,7 @@ func (s *site) spared(group memoryGroup, ordinary int) {
 
 // notSpared: with the score of everybody else the kernel kills the agent. Nobody
 // starts it again.
-func (s *site) notSpared(group memoryGroup, ordinary int) {
+func (s *site) notSpared(group memoryGroup, ordinary int) (miss error) {
 	s.t.Helper()
 	agent, killed := s.Agent(0), group.kills(s.t)
 	must(s.t, setScore(agent, ordinary))
@@ -156,11 +169,12 @@ func (s *site) notSpared(group memoryGroup, ordinary int) {
 	if n := group.kills(s.t) - killed; !slain(err) || n == 0 {
 		s.t.Fatalf("the agent ended with %v, %d killed for want of memory; want SIGKILL, and itself", err, n)
 	}
-	s.taken(fault)
+	miss = s.taken(fault)
 	gone := s.unbound(0, fault)
 	s.t.Logf("without the score: the kernel removed the address %v after it killed the agent", (gone - fault).Round(time.Millisecond))
-	s.oneHolder(fault)
+	miss = errors.Join(miss, s.oneHolder(fault))
 	greedy.Kill()
 	must(s.t, s.StartAgent(0))
 	s.failback(0)
+	return miss
 }
