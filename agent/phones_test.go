@@ -146,7 +146,7 @@ func TestPhonesWoken(t *testing.T) {
 	wake := func(until elect.Instant) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		r.a.Now = func() elect.Instant { // before each round too: of those that wake, one is enough
+		r.a.Now = func() elect.Instant { // also called before each round: stop after the first that wakes
 			if b.woken.Load() > 0 {
 				cancel()
 			}
