@@ -13,36 +13,36 @@ import (
 	"sipalive/sipcheck"
 )
 
-// actions runs what a takeover asks for besides the address, and proves that
-// SIP answers on it. All of it happens off the loop (§5.5).
+// actions runs what a takeover needs besides the address, and proves that SIP answers on
+// it. All of that happens off the loop (§5.5).
 type actions struct {
 	a   *Agent
 	mu  sync.Mutex
 	now map[elect.VIPID]takeover
-	// chains are those under way; an agent that stops in order lets them end.
+	// chains counts the chains under way; an agent that stops in order lets them end.
 	chains sync.WaitGroup
-	ended  chan struct{} // nothing runs any more
+	ended  chan struct{} // closed when nothing runs any more
 }
 
-// takeover is what this node took and under what.
+// takeover is what this node took, and under which epochs.
 type takeover struct {
-	epoch    elect.Epoch // raised in place, maybe
-	took     elect.Epoch // under which it was acquired
+	epoch    elect.Epoch // the current epoch; it may have been raised in place
+	took     elect.Epoch // the epoch under which it was acquired
 	gone     bool
 	released bool // its release actions have been started
 	previous elect.Node
 	cause    elect.Cause
-	told     map[hooks.Phase]bool // which of failed and unreachable have been started
+	told     map[hooks.Phase]bool // which of the phases failed and unreachable have been started
 }
 
 func newActions(a *Agent) *actions {
 	return &actions{a: a, now: map[elect.VIPID]takeover{}, ended: make(chan struct{})}
 }
 
-// closePatience is how long actions that are killed may take to be gone.
+// closePatience is how long killed actions may take to be gone.
 const closePatience = 2 * time.Second
 
-// run ends what runs when the agent does.
+// run waits for the agent's end and then ends the actions that still run.
 func (x *actions) run(ctx context.Context) error {
 	defer close(x.ended)
 	<-ctx.Done()
@@ -59,8 +59,8 @@ func (x *actions) run(ctx context.Context) error {
 	return nil
 }
 
-// await lets the chains under way end by themselves: a stop that killed its own
-// release actions would be no handover.
+// await lets the chains under way end by themselves, up to limit. A stop that killed its
+// own release actions would not be a handover.
 func (x *actions) await(limit time.Duration) {
 	idle := make(chan struct{})
 	go func() { x.chains.Wait(); close(idle) }()
@@ -70,13 +70,13 @@ func (x *actions) await(limit time.Duration) {
 	}
 }
 
-// transitions starts the chains that follow from what the machine decided. The
-// acquire chain waits for the address: see bound.
+// transitions starts the chains that follow from what the machine decided. The acquire
+// chain waits for the address: see bound.
 func (x *actions) transitions(ts []elect.Transition) {
 	for _, t := range ts {
 		l := x.a.names().byID[t.VIP]
 		if l == nil {
-			if t.Kind == elect.ReleaseDue { // what has no actions has none to wait for
+			if t.Kind == elect.ReleaseDue { // no actions to wait for
 				go x.a.report(elect.ReleaseDone{VIP: t.VIP, Epoch: t.Epoch})
 			}
 			continue
@@ -107,7 +107,7 @@ func (x *actions) transitions(ts []elect.Transition) {
 	}
 }
 
-// release runs the release actions of what is let go, of a role before that.
+// release runs the release actions: of a VIP after it was let go, of a role before.
 func (x *actions) release(l *lease, t elect.Transition, done func(hooks.End)) {
 	was := x.get(t.VIP)
 	if was.released {
@@ -138,7 +138,7 @@ func (x *actions) event(l *lease, e elect.Epoch, previous elect.Node, c elect.Ca
 	return ev
 }
 
-// hookCause is a cause as actions tell them apart in `when`.
+// hookCause returns a cause in the terms that `when` distinguishes.
 func hookCause(c elect.Cause) hooks.Cause {
 	switch c {
 	case elect.CauseBoot:
@@ -148,7 +148,7 @@ func hookCause(c elect.Cause) hooks.Cause {
 	case elect.CauseSIP, elect.CauseVerify, elect.CauseCheck:
 		return hooks.SIP
 	}
-	return hooks.Move // planned, by whomever
+	return hooks.Move // planned, by whoever asked
 }
 
 func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Event, done func(hooks.End)) {
@@ -164,8 +164,8 @@ func (x *actions) start(l *lease, phase hooks.Phase, e elect.Epoch, ev hooks.Eve
 	}, ended)
 }
 
-// bound is the binder's word that the address is there and announced: now the
-// acquire actions run, then SIP has to answer on it.
+// bound hears from the binder that the address is bound and announced. Now the acquire
+// actions run, and then SIP has to answer on the address.
 func (x *actions) bound(id elect.VIPID, e elect.Epoch) {
 	l, t := x.a.names().byID[id], x.get(id)
 	x.acquire(l, e, t.took, x.event(l, e, t.previous, t.cause))
@@ -181,7 +181,7 @@ func (x *actions) acquire(l *lease, e, took elect.Epoch, ev hooks.Event) {
 	})
 }
 
-// giveBack ends a takeover whose actions failed: SIP is not asked.
+// giveBack ends a takeover whose actions failed. SIP is not asked.
 func (x *actions) giveBack(l *lease, took elect.Epoch, why string) {
 	t := x.get(l.id)
 	if t.gone || t.took != took {
@@ -196,8 +196,8 @@ func (x *actions) failed(id elect.VIPID, e elect.Epoch, why string) {
 	x.once(x.a.names().byID[id], hooks.Failed, e, why)
 }
 
-// unreachable starts the actions for a VIP held here that the router was not
-// shown to follow.
+// unreachable starts the actions for a VIP held here for which there is no proof that the
+// router follows.
 func (x *actions) unreachable(id elect.VIPID, why string) {
 	l, t := x.a.names().byID[id], x.get(id)
 	if t.gone {
@@ -207,7 +207,7 @@ func (x *actions) unreachable(id elect.VIPID, why string) {
 	x.a.recorder.notice(config.NoticeUnreachable, l, t.epoch, why)
 }
 
-// once starts a phase that a takeover runs once, however often it is said.
+// once starts a phase that runs once per takeover, however often once is called.
 func (x *actions) once(l *lease, phase hooks.Phase, e elect.Epoch, why string) {
 	x.mu.Lock()
 	t := x.now[l.id]
@@ -226,8 +226,8 @@ func (x *actions) once(l *lease, phase hooks.Phase, e elect.Epoch, why string) {
 	}
 }
 
-// resume starts what an agent before this one was to run and did not end, for
-// what is held on and for what is not. It runs before the loop does.
+// resume starts the actions that an earlier agent was to run and did not finish, for VIPs
+// that are still held and for others. It runs before the loop does.
 func (x *actions) resume() {
 	held := map[elect.VIPID]elect.Epoch{}
 	for _, h := range x.a.Adopted {
@@ -252,7 +252,7 @@ func (x *actions) resume() {
 
 func (x *actions) again(l *lease, o hooks.Owed) {
 	e := elect.Epoch(o.Epoch)
-	if o.Event.VIP == "" { // nothing is known of the takeover but that it was one
+	if o.Event.VIP == "" { // nothing is known of the takeover but that there was one
 		o.Event = x.event(l, e, "", elect.CauseCrash)
 	}
 	x.a.recorder.again(l, o)
@@ -263,8 +263,9 @@ func (x *actions) again(l *lease, o hooks.Owed) {
 	x.start(l, o.Phase, e, o.Event, nil)
 }
 
-// verify asks the VIP itself with OPTIONS until it answers or time is up. The
-// takeover that ran its actions may be over by then: what answers is another's.
+// verify asks the VIP itself with OPTIONS until it answers or time is up. The takeover
+// whose actions ran may be over by now. Then verify asks nothing, because what answers
+// would belong to another takeover.
 func (x *actions) verify(l *lease, took elect.Epoch) {
 	t := x.get(l.id)
 	if t.gone || t.took != took {
@@ -290,15 +291,15 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 	x.watch(l, took, e)
 }
 
-// watch goes on asking the targets on the VIP, unless it is gone meanwhile.
+// watch goes on asking the targets on the VIP, unless the VIP was let go meanwhile.
 func (x *actions) watch(l *lease, took, e elect.Epoch) {
 	x.a.vipTargets.start(l, e)
 	if t := x.get(l.id); t.gone || t.took != took {
-		x.a.vipTargets.stop(l.id) // let go between the two: its stop came too early
+		x.a.vipTargets.stop(l.id) // let go between the two calls: its own stop came too early
 	}
 }
 
-// verifyEvery is between two questions to a VIP that does not answer yet.
+// verifyEvery is the time between two questions to a VIP that does not answer yet.
 const verifyEvery = 50 * time.Millisecond
 
 func (x *actions) answers(ctx context.Context, l *lease) error {
@@ -320,8 +321,8 @@ func (x *actions) answers(ctx context.Context, l *lease) error {
 	return nil
 }
 
-// verifiedBy are the targets that have to answer on a VIP: its own, or for want of
-// any the node's.
+// verifiedBy returns the targets that have to answer on a VIP: its own, or the node's if
+// it has none.
 func verifiedBy(c *config.Config, l *lease) []config.Target {
 	if own := c.SIP.OnVIP(l.name); len(own) > 0 {
 		return own
@@ -329,8 +330,8 @@ func verifiedBy(c *config.Config, l *lease) []config.Target {
 	return c.SIP.OnNode()
 }
 
-// prepare gets this node ready to take a VIP over: its prepare actions, then a
-// fresh OPTIONS to its own PBX (§4.4).
+// prepare gets this node ready to take a VIP over. It runs the prepare actions, then
+// sends a fresh OPTIONS to the node's own PBX (§4.4).
 func (x *actions) prepare(p elect.PrepareVIP) {
 	l := x.a.names().byID[p.VIP]
 	ready := func(end hooks.End) { go x.ready(p, end) }
@@ -350,7 +351,7 @@ func (x *actions) ready(p elect.PrepareVIP, end hooks.End) {
 	defer cancel()
 	done := elect.Prepared{VIP: p.VIP, Epoch: p.Epoch}
 	err := x.a.probes.fresh(ctx)
-	if err == nil && p.Cause == elect.CauseCheck { // what makes the holder sick may be shared
+	if err == nil && p.Cause == elect.CauseCheck { // the holder's failed check may fail here too
 		err = x.a.checks.fresh(ctx)
 	}
 	if err != nil {
@@ -359,7 +360,7 @@ func (x *actions) ready(p elect.PrepareVIP, end hooks.End) {
 	x.a.report(done)
 }
 
-// probeTimeout bounds one fresh probe of every own target.
+// probeTimeout bounds one fresh probe of each of the node's own targets.
 func (a *Agent) probeTimeout() (d time.Duration) {
 	for _, t := range a.Config().SIP.OnNode() {
 		d += t.Timeout

@@ -1,6 +1,6 @@
-// Package agent is the loop: events in, effects out. The decisions are package
-// elect's; the loop carries them out through the other rooms and hangs log,
-// journal, hooks and status off its side, never in its way.
+// Package agent is the loop: events in, effects out. Package elect decides. The loop
+// carries the decisions out through the other rooms. Log, journal, hooks and status hang
+// off its side and never delay it.
 package agent
 
 import (
@@ -29,28 +29,28 @@ import (
 	"sipalive/vip/fence"
 )
 
-// Parts is what an agent is made of; cmd constructs it. Every field is
-// required unless it says otherwise.
+// Parts is what an agent is made of; cmd constructs it. Every field is required unless
+// its comment says otherwise.
 type Parts struct {
-	Config      *config.Config // at the start; the agent's method of that name is the one in force
+	Config      *config.Config // at the start; Agent.Config returns the one in force
 	Self        *config.Node
 	Directory   *Directory
 	Machine     *elect.Machine
-	Adopted     []elect.HeldVIP // the leases the machine asks on for
+	Adopted     []elect.HeldVIP // the leases of an earlier agent that the machine goes on asking for
 	Table       *vip.Table
 	Fence       *fence.Fence
-	Conntrack   *vip.Table // one of its own: connection tracking is never in an address's way
+	Conntrack   *vip.Table // a table of its own, so that connection tracking never delays an address
 	Announcer   *arp.Announcer
 	Ends        *LeaseEnds
 	Alarms      *platform.Alarms // on the clock that Now reads
 	Watch       func(Hearing) (*arp.Watch, error)
 	Runner      *hooks.Runner
-	Roots       *x509.CertPool     // at the start: authorities of SIP over TLS; nil: the system's
-	EventSocket eventsocket.Client // at the start: FreeSWITCH's, for its readiness
+	Roots       *x509.CertPool     // at the start: trusted roots for SIP over TLS; nil: the system's
+	EventSocket eventsocket.Client // at the start: FreeSWITCH's, to ask whether it is ready
 	Keyring     keyring.Ring       // at the start
 	Network     func(deliver func(elect.Received), onKeys func(elect.Node, keyring.Message), relay func(elect.Node, []byte) error) (*member.Network, error)
-	Relay       arp.RelayLink        // at the start: where heartbeats go through the gateway (§4.6)
-	Load        func() (File, error) // reads the configuration anew, for a reload
+	Relay       arp.RelayLink        // at the start: the path of heartbeats through the gateway (§4.6)
+	Load        func() (File, error) // reads the configuration again, for a reload
 	Listener    net.Listener
 	Journal     *control.Journal
 	Log         *slog.Logger
@@ -64,7 +64,7 @@ type Parts struct {
 // Agent is one node's agent.
 type Agent struct {
 	Parts
-	inForce    atomic.Pointer[settled] // replaced as a whole by a reload
+	inForce    atomic.Pointer[settled] // a reload replaces it as a whole
 	network    *member.Network
 	alone      *survivors
 	server     *control.Server
@@ -82,29 +82,29 @@ type Agent struct {
 	recorder   *recorder
 	durables   *durableWriter
 
-	packets chan elect.Event // from the network: dropped when full, as packets are
-	events  chan elect.Event // from our own workers: never dropped
+	packets chan elect.Event // from the network; dropped when the queue is full, as packets are
+	events  chan elect.Event // from this agent's own workers; never dropped
 	queries chan func()      // questions to the machine, answered between two steps
 	due     chan struct{}    // the machine's deadline has come
 
-	grid      grid // of all regular probes, see sipcheck.Options
+	grid      grid // the grid of all regular probes, see sipcheck.Options
 	reloading sync.Mutex
 	waitsOut  sync.Mutex // held by a drain that waits for calls to end
-	unstored  bool       // the runtime directory would not take the last record
+	unstored  bool       // the runtime directory refused the last record
 	waiting   map[uint64]chan<- elect.CommandAnswer
 	commandID uint64
-	stopped   chan struct{} // nothing is held any more, as an operator asked
+	stopped   chan struct{} // closed when an operator's stop has let everything go
 	ended     chan struct{} // the loop has ended
-	left      atomic.Bool   // a successor takes over what is held here
+	left      atomic.Bool   // set by Leave: a successor takes over what is held here
 	stats     counters
 }
 
-// Leave has the agent end without letting go of anything, for a successor that
-// starts at once: addresses, leases and the fence stay, and end with the lease
-// if nobody comes. Cancel Run's context next.
+// Leave makes the agent end without letting go of anything, for a successor that starts
+// at once. Addresses, leases and the fence stay. If no successor comes, they end with the
+// lease. Cancel Run's context next.
 func (a *Agent) Leave() { a.left.Store(true) }
 
-// Left tells whether Leave was called.
+// Left reports whether Leave was called.
 func (a *Agent) Left() bool { return a.left.Load() }
 
 // New puts the parts together. Nothing runs before Run.
@@ -139,8 +139,8 @@ type task struct {
 	run  func(ctx context.Context) error
 }
 
-// Run runs the agent until ctx ends or an operator stops it. It does not hand
-// anything over by itself: see Stop.
+// Run runs the agent until ctx ends or an operator stops it. When ctx ends, Run hands
+// nothing over; Stop does.
 func (a *Agent) Run(ctx context.Context) error {
 	var err error
 	if a.watch, err = a.Parts.Watch(Hearing{a.onRouter, a.onRival, a.onGateway(), a.alone.evidence, a.alone.sign}); err != nil {
@@ -200,10 +200,10 @@ func (a *Agent) tasks() []task {
 	return tasks
 }
 
-// deliver takes a fresh message from the network; a full queue loses it, as
-// the network may.
+// deliver takes a fresh message from the network. It drops the message when the queue is
+// full, as the network might.
 func (a *Agent) deliver(r elect.Received) {
-	switch m := r.Msg.(type) { // no decision hangs on these
+	switch m := r.Msg.(type) { // no decision depends on these
 	case elect.Connections:
 		a.phones.take(m)
 		return
@@ -218,8 +218,8 @@ func (a *Agent) deliver(r elect.Received) {
 	}
 }
 
-// report takes an event of our own workers. They may wait for the loop; the
-// loop never waits for them.
+// report takes an event from one of the agent's own workers. Workers may wait for the
+// loop; the loop never waits for them.
 func (a *Agent) report(ev elect.Event) {
 	select {
 	case a.events <- ev:
@@ -227,8 +227,7 @@ func (a *Agent) report(ev elect.Event) {
 	}
 }
 
-// notifySystemd says READY once the loop answers, and WATCHDOG only while it
-// does.
+// notifySystemd sends READY once the loop answers, and WATCHDOG only while it does.
 func (a *Agent) notifySystemd(ctx context.Context) error {
 	interval, err := platform.WatchdogInterval()
 	if err != nil {
@@ -239,7 +238,7 @@ func (a *Agent) notifySystemd(ctx context.Context) error {
 		defer cancel()
 		return a.ask(c, func() {}) == nil
 	}
-	for !alive() { // a machine that boots may starve it for a while
+	for !alive() { // while a machine boots, the loop may get no CPU for a while
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -8,20 +8,20 @@ import (
 	"sipalive/control"
 )
 
-// alarm is something that is so until it is over. People hear of both; of one that
-// comes and goes, at most once a minute that it has come, but what they heard last is
-// what is so, at the latest after that minute.
+// alarm is a state that lasts until it is over. People are told when it begins and when
+// it is over. If it comes and goes, they are told at most once a minute that it has
+// begun; after that minute at the latest they know the current state.
 type alarm struct {
-	on, told bool // what is so, and what people think
+	on, told bool // the state now, and the state as people know it
 	since    time.Time
-	at       time.Time // told last that it has come
-	silent   int       // how often it has come since and was not told
-	deferred bool      // what has come by the end of the minute is told then
+	at       time.Time // when people were last told that it has begun
+	silent   int       // how often it has begun since without being told
+	deferred bool      // the state at the end of the minute is told then
 	ev       control.Event
 	text     string
 }
 
-// alarm takes what is so now.
+// alarm takes the state as it is now.
 func (n *notifier) alarm(what config.Notice, on bool, ev control.Event, text string) {
 	if len(n.ways) == 0 {
 		return
@@ -53,17 +53,18 @@ func (n *notifier) alarm(what config.Notice, on bool, ev control.Event, text str
 	n.tellAlarm(what, al)
 }
 
-// waited ends the minute: what has come back meanwhile and is not over is told.
+// waited runs at the end of the minute. It tells people if the alarm has begun again
+// meanwhile and still lasts.
 func (n *notifier) waited(what config.Notice, al *alarm) {
 	al.deferred = false
 	if al.on && !al.told {
-		al.silent-- // that is this one
+		al.silent-- // this time it is told
 	}
 	n.tellAlarm(what, al)
 }
 
-// tellAlarm brings what people know up to date. Every node keeps that in mind, and the
-// lowest live one says it.
+// tellAlarm brings what people know up to date. Every node keeps track of it; the lowest
+// live node tells people.
 func (n *notifier) tellAlarm(what config.Notice, al *alarm) {
 	if al.on == al.told {
 		return

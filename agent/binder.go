@@ -16,32 +16,32 @@ import (
 	"sipalive/vip"
 )
 
-// binder makes the kernel and the network agree with what the machine wants.
-// It is told a level and works towards it in its own goroutine, so a kernel
-// that takes its time delays no heartbeat; it ends a lease by itself when the
-// loop does not renew it.
+// binder makes the kernel and the network agree with what the machine wants. It is given
+// a level and works towards it in its own goroutine, so a slow kernel delays no
+// heartbeat. When the loop does not renew a lease, the binder ends it by itself.
 type binder struct {
 	a       *Agent
 	wake    chan struct{}
 	repair  chan struct{}
-	devices chan struct{} // some appeared or changed: fence them
-	flush   chan struct{} // there is something in stale
-	unheard atomic.Bool   // neighbours may have missed us: announce what is held once more
+	devices chan struct{} // devices appeared or changed: fence them
+	flush   chan struct{} // stale has entries
+	unheard atomic.Bool   // neighbours may have missed our announcements: repeat them for all that is held
 
-	mu     sync.Mutex // for what follows, which the loop, run and others share
+	mu     sync.Mutex // guards the fields up to renamed, which the loop, run and others share
 	level  []elect.Desired
-	owed   map[elect.VIPID]bool // the machine waits for word that it is off
-	wanted map[elect.VIPID]bool // what the machine last held: more than level, where that could not be stored
-	fenced map[netip.Addr]bool  // what the fence knows
-	unsaid map[netip.Addr]bool  // whose first announcement waits for its turn; true: of a takeover
-	stale  map[netip.Addr]bool  // whose connections are tracked still; off the fast path
-	// A reload is under way, and has put other names in force: take them up.
+	owed   map[elect.VIPID]bool // the machine waits to hear that this VIP is off
+	wanted map[elect.VIPID]bool // what the machine last wanted held; more than level holds where the record could not be stored
+	fenced map[netip.Addr]bool  // the addresses that the fence knows
+	unsaid map[netip.Addr]bool  // addresses whose first announcement waits for its turn; true: it is a takeover's
+	stale  map[netip.Addr]bool  // addresses whose connection tracking is to be flushed, off the fast path
+	// changing: a reload is under way. renamed: it has put other names in force, which run
+	// must take up.
 	changing, renamed bool
 
-	// What follows is run's own.
+	// Only run uses the fields below.
 	applied map[elect.VIPID]*applied
-	view    *vip.View // of a round that has many addresses to look after; else nil
-	again   bool      // this round announces what is held already
+	view    *vip.View // the kernel's table as this round has read it; nil: the round reads it per address
+	again   bool      // this round repeats the announcements of what is held
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -51,15 +51,15 @@ type applied struct {
 	on       bool
 	epoch    elect.Epoch
 	until    elect.Instant
-	renewAt  elect.Instant // of its lifetime
+	renewAt  elect.Instant // when its lifetime is to be renewed
 	retryAt  elect.Instant
-	stuck    string // why the kernel does not let it go
+	stuck    string // why the kernel refuses to remove it
 	survivor bool
 	moved    bool // a reload gave it another interface
 }
 
-// unbindRetry is how soon an address that the kernel would not let go is tried
-// again.
+// unbindRetry is the time between two tries to remove an address that the kernel refused
+// to remove.
 const unbindRetry = 100 * time.Millisecond
 
 func newBinder(a *Agent) *binder {
@@ -84,7 +84,7 @@ func newBinder(a *Agent) *binder {
 	return b
 }
 
-// levelOf is what is wanted of a VIP so far, nil for none that is known.
+// levelOf returns what is wanted of a VIP so far; nil if the level does not contain it.
 func (b *binder) levelOf(id elect.VIPID) *elect.Desired {
 	for i := range b.level {
 		if b.level[i].VIP == id {
@@ -94,8 +94,8 @@ func (b *binder) levelOf(id elect.VIPID) *elect.Desired {
 	return nil
 }
 
-// lives reports whether the lease of a VIP has not ended by the clock, which may
-// be ahead of what the loop has come to.
+// lives reports whether the lease of a VIP is still running by the clock. The clock may
+// be ahead of what the loop has processed.
 func (b *binder) lives(id elect.VIPID) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -103,7 +103,8 @@ func (b *binder) lives(id elect.VIPID) bool {
 	return d != nil && d.Hold && b.a.Now() < d.Until
 }
 
-// arrange brings the level into the order of a new one.
+// arrange puts b.level into the order of a new level, and reports whether that changed
+// it.
 func (b *binder) arrange(level []elect.Desired) (changed bool) {
 	same := func(a, b elect.Desired) bool { return a.VIP == b.VIP }
 	if slices.EqualFunc(b.level, level, same) {
@@ -120,8 +121,8 @@ func (b *binder) arrange(level []elect.Desired) (changed bool) {
 	return true
 }
 
-// want sets the level. What was not stored must not be held anew: then only
-// what is held already, under its old end, stays (§4.5).
+// want sets the level. If the record was not stored, no VIP may newly be held: then only
+// what is held already stays, and only until its old end (§4.5).
 func (b *binder) want(level []elect.Desired, stored bool) {
 	if level == nil {
 		return // no change: the machine has only heard that a record was not stored
@@ -131,13 +132,13 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	for i, d := range level {
 		old := &b.level[i]
 		if b.wanted[d.VIP] && !d.Hold {
-			b.owed[d.VIP], changed = true, true // of what was never bound, too
+			b.owed[d.VIP], changed = true, true // also if the VIP was never bound
 		}
 		b.wanted[d.VIP] = d.Hold
 		if *old == d || !stored && d.Hold {
 			continue
 		}
-		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken it down by itself
+		ended := old.Hold && b.a.Now() >= old.Until // the binder may have taken the VIP down by itself
 		changed = changed || old.Hold != d.Hold || old.Epoch != d.Epoch || old.Survivor != d.Survivor || ended
 		*old = d
 		leases := b.a.Directory.leases
@@ -152,12 +153,14 @@ func (b *binder) want(level []elect.Desired, stored bool) {
 	b.mu.Unlock()
 	if changed {
 		poke(b.wake)
-		runtime.Gosched() // the binder now, on this thread: what else the loop has to say can wait for another to wake up
+		// Let the binder run now, on this thread. The rest of the loop's work can wait
+		// until another thread has woken up.
+		runtime.Gosched()
 	}
 }
 
-// recordLease keeps a lease for an agent that comes after this one. Evidence is
-// no lease: a survivor's successor has to find its own.
+// recordLease records a lease for the agent that comes after this one. A survivor holds
+// by evidence, not by a lease; its successor has to find its own evidence.
 func (b *binder) recordLease(d elect.Desired) {
 	if d.Survivor {
 		b.a.Directory.leases.end(d.VIP)
@@ -166,7 +169,7 @@ func (b *binder) recordLease(d elect.Desired) {
 	b.a.Directory.leases.put(d.VIP, d.Epoch, b.a.Now(), d.Until)
 }
 
-// poke wakes who waits at ch, if not now then next time.
+// poke wakes the goroutine that waits at ch, now or when it next looks.
 func poke(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -201,16 +204,16 @@ func (b *binder) run(ctx context.Context) error {
 	}
 }
 
-// putRight looks for what somebody changed, and announces what is held once more
-// where neighbours may have missed it.
+// putRight puts right what somebody else changed. Where neighbours may have missed
+// announcements, it repeats them for what is held.
 func (b *binder) putRight() (next elect.Instant) {
 	b.again = b.unheard.Swap(false)
 	defer func() { b.again = false }()
 	return b.apply(true)
 }
 
-// leave takes down what is still bound when the agent ends in order: nothing
-// outlives a lease. After a stop there is nothing left to do.
+// leave takes down what is still bound when the agent ends in order, because nothing may
+// outlive its lease. After a stop nothing is left to take down.
 func (b *binder) leave() {
 	if b.a.left.Load() {
 		return
@@ -225,11 +228,10 @@ func (b *binder) leave() {
 	}
 }
 
-// apply works through the level, unbinding first, and returns when it is due
-// again.
+// apply works through the level, unbinding first, and returns when it is due again.
 func (b *binder) apply(repair bool) elect.Instant {
 	b.mu.Lock()
-	now := b.a.Now() // under the lock: want compares with the same clock what this round ends
+	now := b.a.Now() // read under the lock: want compares with the same clock to see what this round ends
 	level := slices.Clone(b.level)
 	renamed := b.renamed
 	b.renamed = false
@@ -237,7 +239,7 @@ func (b *binder) apply(repair bool) elect.Instant {
 	if renamed {
 		b.takeNames()
 		b.manage()
-		repair = true // what came into the configuration may be bound by somebody
+		repair = true // a VIP that is new in the configuration may be bound already
 	}
 	b.look(level, repair)
 	next := now.Add(time.Hour)
@@ -264,24 +266,25 @@ func (b *binder) apply(repair bool) elect.Instant {
 	return next
 }
 
-// look reads the kernel's table once for a round that would otherwise read it for
-// each address. One VIP that is taken does not wait for it; of one that is let go it is
-// known before, while it still answers, that there are no other copies to remove.
+// look reads the kernel's table once for a round that would otherwise read it per
+// address. A round that only takes one VIP skips it, so that the VIP does not wait. Before
+// a VIP is let go, look reads the table while the VIP still answers. It then usually shows
+// that there are no other copies to remove.
 func (b *binder) look(level []elect.Desired, repair bool) {
 	changes, lettingGo := 0, false
 	for _, d := range level {
 		if ap := b.applied[d.VIP]; ap != nil && (d.Hold && b.a.Now() < d.Until) != ap.on {
 			changes++
-			lettingGo = lettingGo || !d.Hold && b.a.Now() < ap.until // what has ended does not wait
+			lettingGo = lettingGo || !d.Hold && b.a.Now() < ap.until // a lease that has ended does not wait
 		}
 	}
 	if b.view = nil; repair || changes > 1 || lettingGo {
-		b.view, _ = b.a.Table.View() // without it each looks for itself, and says what is wrong
+		b.view, _ = b.a.Table.View() // without it, each address reads the table itself and reports the error
 	}
 }
 
-// hold binds and announces; held already, it only puts right what somebody
-// changed behind our back.
+// hold binds and announces. If the VIP is held already, hold only puts right what
+// somebody else changed.
 func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	ap.until = d.Until
 	if ap.on {
@@ -297,7 +300,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	if ap.vip != nil {
 		if err := b.bind(ap); err != nil {
 			b.silence(ap)
-			undo := b.a.Table.Unbind(ap.address) // what failed may have been half done
+			undo := b.a.Table.Unbind(ap.address) // the failed bind may have been half done
 			ap.on = false
 			b.a.actions.failed(ap.id, d.Epoch, err.Error())
 			if undo != nil {
@@ -309,7 +312,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	bound := b.a.Now()
 	if fresh && bound >= d.Until {
-		// The kernel, or a freeze, took longer than the lease: nobody hears of it.
+		// The kernel, or a freeze, took longer than the lease: announce nothing.
 		if ap.vip != nil {
 			_ = b.a.Table.Unbind(ap.address)
 		}
@@ -330,9 +333,9 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 }
 
-// turn lets the announcements of a VIP begin when a survivor's hold becomes a
-// lease, and end when a holder outlives its lease: a survivor announces when
-// it binds, and then only where the machine asks it to (§4.6).
+// turn starts a VIP's regular announcements when a survivor's hold becomes a lease. It
+// ends them when a holder outlives its lease and becomes a survivor. A survivor announces
+// when it binds, and after that only when the machine asks it to (§4.6).
 func (b *binder) turn(ap *applied, survivor bool) {
 	switch {
 	case ap.survivor == survivor || ap.vip == nil:
@@ -346,9 +349,9 @@ func (b *binder) turn(ap *applied, survivor bool) {
 	}
 }
 
-// announce tells the neighbours, and asks the router whether it has heard. What
-// they were told of here before can wait for what they were not; and so that may
-// have to, for the operator's limit.
+// announce tells the neighbours, and asks the router whether it heard. Repeats are sent
+// after first announcements. A first announcement may have to wait too, for the
+// operator's limit: waits reports that.
 func (b *binder) announce(ap *applied, first, took bool) (waits bool) {
 	if ap.vip == nil {
 		return false
@@ -378,8 +381,8 @@ func (b *binder) announce(ap *applied, first, took bool) (waits bool) {
 	return waits
 }
 
-// said goes on with what had to wait for the first announcement of a VIP to leave
-// ([announce] limit): the router can know it only now, and so can the phones.
+// said goes on with a VIP whose first announcement had to wait ([announce] limit) and has
+// now left. Only now can the router and the phones know where the VIP is.
 func (b *binder) said() {
 	for _, ap := range b.applied {
 		ip := ap.address.IP
@@ -401,8 +404,8 @@ func (b *binder) said() {
 	}
 }
 
-// isUnsaid reports whether a VIP's first announcement had to wait, and has not been
-// seen to leave.
+// isUnsaid reports whether a VIP's first announcement had to wait and is not yet seen to
+// have left.
 func (b *binder) isUnsaid(ip netip.Addr) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -419,8 +422,8 @@ func (b *binder) silence(ap *applied) {
 	b.mu.Unlock()
 }
 
-// release silences the announcer before the address goes, and the machine is
-// told only when it is gone: only then may it release the lease.
+// release stops the announcer before it removes the address. It tells the machine only
+// when the address is gone, because only then may the machine release the lease.
 func (b *binder) release(ap *applied, repair bool, next *elect.Instant) {
 	b.mu.Lock()
 	owed := b.owed[ap.id]
@@ -468,9 +471,9 @@ func (b *binder) forget(ap *applied) {
 	poke(b.flush)
 }
 
-// flushConntrack removes the connection-tracking entries of addresses that came
-// or left: of what passed while another node held them, NAT and firewall
-// verdicts are wrong here.
+// flushConntrack removes the connection-tracking entries of addresses that came or left.
+// This kernel did not see what passed while another node held the address, so the entries'
+// NAT and firewall verdicts are wrong.
 func (b *binder) flushConntrack(ctx context.Context) {
 	for {
 		select {
@@ -494,20 +497,20 @@ func (b *binder) flushStale() {
 	for _, ip := range ips {
 		managed = append(managed, vip.Address{IP: ip})
 	}
-	_ = b.a.Conntrack.Manage(managed) // some may have come, or left, by a reload
+	_ = b.a.Conntrack.Manage(managed) // a reload may have added or removed some
 	if _, err := b.a.Conntrack.FlushConntrack(ips...); err != nil {
 		b.a.recorder.warn("flush connection tracking", err)
 	}
 	for _, ip := range ips {
-		if !b.isUnsaid(ip) { // else once they can answer
+		if !b.isUnsaid(ip) { // otherwise said does it, once the phones can reach the VIP
 			b.a.phones.flushed(ip)
 		}
 	}
 }
 
-// expected: an address of IPv4 that is held here has come, or got another lifetime,
-// in its place and shape. That was the binder, and every second it renews as many as
-// are held.
+// expected reports whether a change is the binder's own: an IPv4 address that is held
+// here appeared, or got another lifetime, on its own interface and as a single IP. The
+// binder renews the lifetime of every held address once a second.
 func (b *binder) expected(c platform.AddressChange) bool {
 	if !c.Added || !c.Address.Addr().Is4() || !c.Address.IsSingleIP() {
 		return false
@@ -519,8 +522,8 @@ func (b *binder) expected(c platform.AddressChange) bool {
 	return l != nil && l.vip != nil && l.vip.Interface == c.Interface && d != nil && d.Hold && b.a.Now() < d.Until
 }
 
-// watch wakes the binder when somebody changed one of our addresses or an
-// interface: what is held is put back, what is not held is taken away.
+// watch wakes the binder when somebody changed one of our addresses or an interface. The
+// binder then puts back what is held and removes what is not.
 func (b *binder) watch(ctx context.Context) error {
 	changes, err := platform.WatchAddresses(ctx, 64)
 	if err != nil {
@@ -539,8 +542,8 @@ func (b *binder) heed(changes <-chan platform.AddressChange) {
 		if c.Err != nil {
 			b.a.recorder.warn("watch addresses", c.Err)
 		}
-		// Without carrier, and a moment after, frames are lost without an error;
-		// so an interface that changed is one on which nobody may have heard us.
+		// Without carrier, and for a moment after it is back, frames are lost without an
+		// error. So after a change of an interface, nobody on it may have heard us.
 		lost := c.Resync || c.Link != nil || ours && !c.Added
 		if lost {
 			b.unheard.Store(true)

@@ -19,15 +19,15 @@ import (
 	"sipalive/vip/fence"
 )
 
-// newBinding is a binder whose kernel refuses: a machine without eth0, and a table
-// that knows no VIP until the test says so.
+// newBinding returns a binder whose kernel refuses: the machine has no eth0, and the
+// table knows no VIP until the test adds it.
 func newBinding(t *testing.T) (*recording, *binder) {
 	t.Helper()
 	nstest.Enter(t)
 	return bindingHere(t)
 }
 
-// bindingHere is the same in the namespace that the test is in.
+// bindingHere does the same in the namespace that the test is in.
 func bindingHere(t *testing.T) (*recording, *binder) {
 	t.Helper()
 	r := newRecording(t)
@@ -58,8 +58,8 @@ func bindingHere(t *testing.T) (*recording, *binder) {
 	return r, newBinder(a)
 }
 
-// TestBoundByHalf: where the undoing of a failed bind fails too, the machine hears
-// that the address is there; and that it is gone once the kernel has let it go.
+// TestBoundByHalf: if a failed bind cannot be undone, the machine is told that the
+// address is there, and later that it is gone, once the kernel has removed it.
 func TestBoundByHalf(t *testing.T) {
 	r, b := newBinding(t)
 	b.want([]elect.Desired{{VIP: vip1, Hold: true, Epoch: 7, Until: r.at(time.Second)}, {VIP: elect.RoleID("cdr")}}, true)
@@ -84,14 +84,14 @@ func TestBoundByHalf(t *testing.T) {
 	}
 }
 
-// TestBoundTooLate: what took longer to bind than the lease lasts is told to nobody.
+// TestBoundTooLate: if binding took longer than the lease lasts, nobody is told of it.
 func TestBoundTooLate(t *testing.T) {
 	for _, late := range []bool{true, false} {
 		r, b := newBinding(t)
 		cdr := elect.RoleID("cdr")
 		b.want([]elect.Desired{{VIP: vip1}, {VIP: cdr, Hold: true, Epoch: 7, Until: r.at(time.Second)}}, true)
 		var asked atomic.Int32
-		r.a.Now = func() elect.Instant { // the round begins in time, and then the machine stands still
+		r.a.Now = func() elect.Instant { // the round begins in time, and then the machine stalls
 			if asked.Add(1) > 1 && late {
 				return r.at(time.Second)
 			}
@@ -104,9 +104,9 @@ func TestBoundTooLate(t *testing.T) {
 	}
 }
 
-// TestEndOfWhatWasNeverBound: the machine holds a lease whose record could not
-// be stored, so the kernel never heard of it. Its end must be told all the same:
-// the machine waits for that word and stands for nothing meanwhile.
+// TestEndOfWhatWasNeverBound: the machine holds a lease whose record could not be stored,
+// so the kernel never heard of it. Its end must be told all the same, because the machine
+// waits for that and does not run for the VIP meanwhile.
 func TestEndOfWhatWasNeverBound(t *testing.T) {
 	r := newRecording(t)
 	a := r.a
@@ -123,7 +123,7 @@ func TestEndOfWhatWasNeverBound(t *testing.T) {
 	if n := len(a.events); n > 0 {
 		t.Fatalf("told %v of what was kept from the kernel", <-a.events)
 	}
-	for range 2 { // once
+	for range 2 { // told only once
 		b.want([]elect.Desired{{VIP: vip1}, {VIP: cdr}}, true)
 		b.apply(false)
 	}
@@ -132,8 +132,8 @@ func TestEndOfWhatWasNeverBound(t *testing.T) {
 	}
 }
 
-// TestOldEndOfWhatIsNotStored: what is held stays held while no record can be stored,
-// and ends where the last stored one says, for the kernel and for the next agent.
+// TestOldEndOfWhatIsNotStored: what is held stays held while no record can be stored. It
+// ends at the last stored end, for the kernel and for the next agent.
 func TestOldEndOfWhatIsNotStored(t *testing.T) {
 	r, b := newBinding(t)
 	want := func(until elect.Instant, stored bool) {
@@ -155,8 +155,8 @@ func TestOldEndOfWhatIsNotStored(t *testing.T) {
 	}
 }
 
-// TestRenewedAfterItsEnd: what the binder has taken down by itself, because the
-// loop was late, it takes up again when the lease goes on after all.
+// TestRenewedAfterItsEnd: the binder takes down a VIP by itself because the loop is late.
+// It takes the VIP up again when the lease goes on after all.
 func TestRenewedAfterItsEnd(t *testing.T) {
 	r := newRecording(t)
 	r.a.Directory = openDirectory(t, t.TempDir())
@@ -187,8 +187,8 @@ func TestRenewedAfterItsEnd(t *testing.T) {
 	}
 }
 
-// TestLeaseLivesByTheClock: actions are asked of the clock, not of what the loop
-// has come to, whatever it was told before.
+// TestLeaseLivesByTheClock: whether a lease lives depends on the clock, not on what the
+// loop has processed or was told before.
 func TestLeaseLivesByTheClock(t *testing.T) {
 	r := newRecording(t)
 	r.a.Directory = openDirectory(t, t.TempDir())
@@ -216,7 +216,8 @@ func TestLeaseLivesByTheClock(t *testing.T) {
 	want("let go", false)
 }
 
-// TestActionsAskForTheLease: an agent's Runner asks it right before each action.
+// TestActionsAskForTheLease: an agent's Runner asks for the lease right before each
+// action.
 func TestActionsAskForTheLease(t *testing.T) {
 	r := newRecording(t)
 	parts := r.a.Parts
@@ -240,8 +241,8 @@ func TestActionsAskForTheLease(t *testing.T) {
 	}
 }
 
-// TestAdoptedStays: what an earlier agent left held is not taken down before the
-// machine has said its first word.
+// TestAdoptedStays: what an earlier agent left held is not taken down before the machine
+// has said anything.
 func TestAdoptedStays(t *testing.T) {
 	r := newRecording(t)
 	r.a.Directory = openDirectory(t, t.TempDir())
@@ -254,8 +255,8 @@ func TestAdoptedStays(t *testing.T) {
 	}
 }
 
-// TestHeedsTheWatch: what a change on the machine makes the binder look at. Word
-// that changes were missed is as good as any of them.
+// TestHeedsTheWatch: what each change on the machine makes the binder look at. A report
+// of missed changes counts as any change.
 func TestHeedsTheWatch(t *testing.T) {
 	r := newRecording(t)
 	r.a.Directory = openDirectory(t, t.TempDir())

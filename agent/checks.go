@@ -14,32 +14,32 @@ import (
 	"sipalive/sipcheck"
 )
 
-// checks are a node's questions to itself beside OPTIONS: the configured programs,
-// and FreeSWITCH's readiness. What they answer is the node's own word: it needs no
-// company, and makes it unfit like a refused port does.
+// checks are what a node asks itself beside OPTIONS: the configured programs, and whether
+// FreeSWITCH is ready. The answers are the node's own word. They need no agreement of
+// other nodes, and make the node unfit as a refused port does.
 type checks struct {
 	a       *Agent
-	change  chan struct{} // there are other items
-	telling sync.Mutex    // the last word told is the last there is
-	mu      sync.Mutex    // guards items and what each says
+	change  chan struct{} // the items have been replaced
+	telling sync.Mutex    // keeps reports in order: the last told is the newest
+	mu      sync.Mutex    // guards items and the state of each
 	items   []*check
 }
 
-// check is one question, asked again and again.
+// check is one question that is repeated.
 type check struct {
 	name     string
 	interval time.Duration
 	fall     int
 	ask      func(ctx context.Context) (word, text string)
 
-	word string // checkWords; "" before the first answer
+	word string // one of the words below; "" before the first answer
 	text string
-	bad  int // times unfit in a row
+	bad  int // how often unfit in a row
 	down bool
 }
 
-// The words of a check in status. Warn is for people; unknown says nothing for or
-// against, so what was believed before stays.
+// The words of a check in status. Warn is for people. Unknown says nothing for or
+// against, so the verdict before it stays.
 const (
 	checkOK      = "ok"
 	checkWarn    = "warn"
@@ -48,7 +48,7 @@ const (
 	checkUnknown = "unknown"
 )
 
-// note takes one answer and says whether the verdict changed.
+// note takes one answer and reports whether the verdict changed.
 func (c *check) note(word, text string) bool {
 	c.word, c.text = word, text
 	was := c.down
@@ -63,7 +63,7 @@ func (c *check) note(word, text string) bool {
 	return c.down != was
 }
 
-// agree takes a no that agrees with another node's.
+// agree takes a no that agrees with another node's: this one no is enough to be unfit.
 func (c *check) agree(text string) {
 	c.bad = max(c.bad, c.fall-1)
 	c.note(checkUnfit, text)
@@ -75,8 +75,8 @@ func newChecks(a *Agent) *checks {
 	return x
 }
 
-// wanted are the checks of a configuration, as far as they are the same those that
-// there are.
+// wanted returns the checks of a configuration. A check of a name that is already there
+// starts with that one's state.
 func (x *checks) wanted(c *config.Config) (items []*check) {
 	if !x.a.Self.Holder {
 		return nil // a witness runs no PBX
@@ -97,8 +97,8 @@ func (x *checks) wanted(c *config.Config) (items []*check) {
 	return items
 }
 
-// take changes the checks to those of a new configuration; one of the same name
-// keeps its verdict until it says another.
+// take changes to the checks of a new configuration. A check of the same name keeps its
+// verdict until it gives another.
 func (x *checks) take(c *config.Config) {
 	x.mu.Lock()
 	x.items = x.wanted(c)
@@ -130,11 +130,11 @@ func execCheck(node string, c config.Check) *check {
 	}}
 }
 
-// ReadyEvery is between two questions to FreeSWITCH, each a connection; the answer
-// has as long.
+// ReadyEvery is the time between two questions to FreeSWITCH, each with its own
+// connection. It is also the time limit for the answer.
 const ReadyEvery = time.Second
 
-// NotReady is what FreeSWITCH says then.
+// NotReady is the text of an unready FreeSWITCH.
 const NotReady = "fsctl ready_check says false, and it is not paused"
 
 func (x *checks) readyCheck(fall int) *check {
@@ -154,7 +154,7 @@ func (x *checks) readyCheck(fall int) *check {
 	}}
 }
 
-// run asks each at its own pace; one that hangs delays no other.
+// run repeats each check at its own pace. A check that hangs delays no other.
 func (x *checks) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		c, cancel := context.WithCancel(ctx)
@@ -185,7 +185,7 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 	for ctx.Err() == nil {
 		word, text := c.ask(ctx)
 		if ctx.Err() != nil {
-			return // its answer is about the agent's end
+			return // the check was cancelled: its answer says nothing about the PBX
 		}
 		x.mu.Lock()
 		changed := c.note(word, text)
@@ -200,8 +200,9 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 	}
 }
 
-// fresh asks every question once more, now, all at the same time. It is asked because
-// another node's checks say no: one no agrees with that, and counts as fall of them.
+// fresh asks every check once more, now, all at the same time. It is called because
+// another node's checks say no. A no here agrees with that, so one counts as fall of
+// them.
 func (x *checks) fresh(ctx context.Context) error {
 	items := x.now()
 	said := make([]string, len(items))
@@ -224,7 +225,7 @@ func (x *checks) fresh(ctx context.Context) error {
 	return nil
 }
 
-// unfit says which speak against this node, one line each.
+// unfit returns the checks that speak against this node, one line each.
 func (x *checks) unfit() (lines []string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -236,7 +237,7 @@ func (x *checks) unfit() (lines []string) {
 	return lines
 }
 
-// status is what each said last.
+// status returns the last answer of each check.
 func (x *checks) status() (all []control.CheckStatus) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

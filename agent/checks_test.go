@@ -2,8 +2,8 @@ package agent
 
 import "testing"
 
-// A check speaks against a node only after fall times unfit in a row; unknown says
-// nothing for or against.
+// TestCheckVerdict: a check speaks against a node only after fall times unfit in a row.
+// Unknown says nothing for or against.
 func TestCheckVerdict(t *testing.T) {
 	for name, c := range map[string]struct {
 		words []string
@@ -28,8 +28,8 @@ func TestCheckVerdict(t *testing.T) {
 	}
 }
 
-// Where another node's check said no first, one no is enough: both ask the same
-// database, each at its own moments.
+// TestCheckAgrees: if another node's check said no first, one no is enough. Both nodes
+// ask the same database, each at its own moments.
 func TestCheckAgrees(t *testing.T) {
 	for _, bad := range []int{0, 1, 2, 3} {
 		c := &check{fall: 3}

@@ -43,7 +43,7 @@ func (a *Agent) nodeNames() string {
 	return strings.Join(names, ", ")
 }
 
-// Do carries out an operator's command and says in words what came of it.
+// Do carries out an operator's command and says in words what the result is.
 func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
 	if c.Kind == control.Reload {
 		return a.Reload(ctx)
@@ -76,7 +76,7 @@ func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
 	return a.outcome(ctx, c, before, start)
 }
 
-// command translates names into what elect knows.
+// command translates the names of a command into elect's identities.
 func (a *Agent) command(c control.Command) (elect.Command, error) {
 	kinds := map[control.Kind]elect.CommandKind{control.Move: elect.CommandMove, control.Failback: elect.CommandFailback,
 		control.Drain: elect.CommandDrain, control.Undrain: elect.CommandUndrain,
@@ -107,7 +107,7 @@ func (a *Agent) leaseNames() string {
 	return strings.Join(names, ", ")
 }
 
-// outcome says what changed since before. A drain first waits for the VIPs to
+// outcome says what has changed since before. For a drain it first waits for the VIPs to
 // leave.
 func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Status, start time.Time) (string, error) {
 	took := time.Since(start)
@@ -116,7 +116,7 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 	}
 	var after elect.Status
 	look := func() error {
-		var st elect.Status // its own: the loop may still write it after an ask that failed
+		var st elect.Status // a variable of this call: the loop may still write it after an ask that failed
 		err := a.ask(ctx, func() { st = a.Machine.Status() })
 		if err == nil {
 			after = st
@@ -160,7 +160,8 @@ func (a *Agent) outcome(ctx context.Context, c control.Command, before elect.Sta
 	return strings.Join(lines, "; "), nil
 }
 
-// drainPatience is how long a drain waits for a VIP that does not leave.
+// drainPatience is how long a drain waits for a VIP that does not leave, besides the
+// actions' timeouts.
 const drainPatience = 5 * time.Second
 
 func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, before elect.Status, after *elect.Status, look func() error) time.Duration {
@@ -177,8 +178,8 @@ func (a *Agent) awaitDrained(ctx context.Context, node string, start time.Time, 
 	return time.Since(start)
 }
 
-// onTheWay reports whether a VIP has left its old holder and its new one has
-// not been heard yet.
+// onTheWay reports whether a VIP has left its old holder and no new holder has been heard
+// yet.
 func onTheWay(before, now elect.Status) bool {
 	for _, v := range now.VIPs {
 		if v.Holder == "" && holderOf(before, v.ID) != "" {
@@ -188,7 +189,8 @@ func onTheWay(before, now elect.Status) bool {
 	return false
 }
 
-// holderOf is who held a VIP; the configuration may have changed since.
+// holderOf returns the holder of a VIP in st; "" if the configuration of st has no such
+// VIP.
 func holderOf(st elect.Status, id elect.VIPID) elect.Node {
 	for _, v := range st.VIPs {
 		if v.ID == id {
@@ -241,7 +243,7 @@ func roundMillis(d time.Duration) string {
 // Status answers `sipalive status`.
 func (a *Agent) Status(ctx context.Context) (control.Status, error) {
 	var st elect.Status
-	var c *config.Config // the one that st is about
+	var c *config.Config // the configuration that st is about
 	var held []control.LockStatus
 	err := a.ask(ctx, func() { st, c, held = a.Machine.Status(), a.Config(), a.locks.status() })
 	if err != nil {
@@ -273,7 +275,7 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	}
 	s.ByRelay = n.ByRelay
 	if ago, ever := a.network.Answered(n.Name); ever {
-		s.Answered = control.Millis(max(ago, time.Millisecond)) // 0 is none
+		s.Answered = control.Millis(max(ago, time.Millisecond)) // 0 would mean that none was heard
 	}
 	if a.Config().Survivor != config.SurvivorNever && s.Name != a.Self.Name {
 		s.Relay = map[bool]string{true: "known", false: "unknown"}[n.Relay]
@@ -298,7 +300,7 @@ func (a *Agent) nodeStatus(n elect.NodeStatus, address string) control.NodeStatu
 	return s
 }
 
-// targetsStatus is what this node's own probes say.
+// targetsStatus returns what this node's own probes say.
 func targetsStatus(probers []*sipcheck.Prober) (all []control.TargetStatus) {
 	for _, p := range probers {
 		r := p.Report()
@@ -320,10 +322,10 @@ func targetsStatus(probers []*sipcheck.Prober) (all []control.TargetStatus) {
 	return all
 }
 
-// sipWord is a verdict in the words of status (§8).
+// sipWord translates a verdict into a word of status (§8).
 func sipWord(s elect.SIPState) string {
 	switch {
-	case s == elect.SIPUnready: // its checks speak, not its SIP
+	case s == elect.SIPUnready: // its checks say no; its SIP answers
 		return "up"
 	case s.Down():
 		return "down"
@@ -353,8 +355,7 @@ func (a *Agent) addVIP(out *control.Status, v elect.VIPStatus) {
 	}
 }
 
-// countersNow puts the counters of every room side by side, under the names
-// that metrics will have.
+// countersNow returns the counters of every room, under the names that metrics use.
 func (a *Agent) countersNow() map[string]uint64 {
 	c := map[string]uint64{
 		"loop_steps": a.stats.steps.Load(), "loop_packets_dropped": a.stats.dropped.Load(),
@@ -406,8 +407,7 @@ func (a *Agent) Stop(ctx context.Context) error {
 	return err
 }
 
-// Stopped reports whether everything was handed over because somebody asked for
-// it.
+// Stopped reports whether everything was handed over because somebody asked for it.
 func (a *Agent) Stopped() bool {
 	select {
 	case <-a.stopped:
@@ -417,13 +417,13 @@ func (a *Agent) Stopped() bool {
 	}
 }
 
-// EndPatience is the longest that ending may take once told to: handing over,
-// then the actions that follow from it.
+// EndPatience returns the longest that ending may take once it is asked for: the
+// handover, then the actions that follow from it.
 func (a *Agent) EndPatience() time.Duration {
 	return a.StopPatience() + releaseTimeout(a.Config()) + closePatience
 }
 
-// StopPatience is the longest that handing over may take.
+// StopPatience returns the longest that the handover may take.
 func (a *Agent) StopPatience() time.Duration {
 	return prepareTimeout(a.Config()) + roleReleaseTimeout(a.Config()) + 2*a.Config().Timing.Lease
 }

@@ -15,8 +15,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestTargetsStatusShowsTheCertificate: when it ends, and why it is not to be
-// believed, whether that makes the listener sick or not.
+// TestTargetsStatusShowsTheCertificate: the status shows when the certificate ends and
+// why it is not trusted, whether or not that makes the listener sick.
 func TestTargetsStatusShowsTheCertificate(t *testing.T) {
 	named, other := newAuthority(t, "Named"), newAuthority(t, "Other")
 	ends := time.Now().Add(72 * time.Hour).Truncate(time.Second).UTC()
@@ -38,7 +38,7 @@ func TestTargetsStatusShowsTheCertificate(t *testing.T) {
 				t.Errorf("%+v, want %q", s, c.problem)
 			}
 			if c.fails != "" {
-				return // nothing was ever answered by it
+				return // it never answered
 			}
 			if s.CertificateEnds == nil || !s.CertificateEnds.Equal(ends) || s.Error != "" || s.Code != 200 {
 				t.Errorf("%+v, want a certificate until %v", s, ends)
@@ -88,7 +88,7 @@ func serveTLS(t *testing.T, by *lab.Authority, ends time.Time) netip.AddrPort {
 			}
 			go func() {
 				defer conn.Close()
-				for request := make([]byte, 2000); ; { // each in one record
+				for request := make([]byte, 2000); ; { // each request comes in one record
 					n, err := conn.Read(request)
 					if err != nil {
 						return

@@ -13,14 +13,14 @@ import (
 	"sipalive/hooks"
 )
 
-// Directory is the agent's two places: the runtime directory, a tmpfs, for
-// what must outlive the agent but not the boot, and the state directory for
-// what must outlive the boot (§4.5).
+// Directory is the agent's two directories. The runtime directory, a tmpfs, contains what
+// must outlive the agent but not the boot. The state directory contains what must outlive
+// the boot (§4.5).
 type Directory struct {
 	run, state string
 	boot       string // this boot's id: a runtime record of another boot is void
 	leases     *leaseFile
-	grants     *leaseFile // the ends of what this node has granted as a voter
+	grants     *leaseFile // the ends of the grants that this node gave as a voter
 }
 
 const (
@@ -37,7 +37,7 @@ type runtimeRecord struct {
 	elect.Runtime
 }
 
-// OpenDirectory makes both directories where they are missing.
+// OpenDirectory creates the two directories if they are missing.
 func OpenDirectory(run, state string) (*Directory, error) {
 	for _, dir := range []string{run, state} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -51,7 +51,7 @@ func OpenDirectory(run, state string) (*Directory, error) {
 	return &Directory{run: run, state: state, boot: strings.TrimSpace(string(boot))}, nil
 }
 
-// Run is the runtime directory's path.
+// Run returns the path of the runtime directory.
 func (d *Directory) Run() string { return d.run }
 
 // OpenActions opens the journal of the actions in the runtime directory.
@@ -59,10 +59,10 @@ func (d *Directory) OpenActions() (*hooks.Journal, error) {
 	return hooks.OpenJournal(filepath.Join(d.run, actionsName), d.boot)
 }
 
-// Restore reads what an earlier agent left. A runtime record that is missing,
-// of another boot or damaged restores nothing: the quiet time covers what it
-// may have granted. A damaged durable record is an error, since guessing at a
-// voter list is not safe.
+// Restore reads what an earlier agent left. A runtime record that is missing, damaged or
+// of another boot restores nothing: the quiet time covers what that agent may have
+// granted. A damaged durable record is an error, because guessing a voter list is not
+// safe.
 func (d *Directory) Restore() (runtime *elect.Runtime, durable *elect.Durable, err error) {
 	durable, err = d.restoreDurable()
 	if err != nil {
@@ -99,8 +99,8 @@ func (d *Directory) restoreDurable() (*elect.Durable, error) {
 	return &r, nil
 }
 
-// StoreRuntime replaces the runtime record in one step. No sync: a tmpfs is
-// gone with the power anyway.
+// StoreRuntime replaces the runtime record in one step. It does not sync: a tmpfs is gone
+// with the power anyway.
 func (d *Directory) StoreRuntime(r *elect.Runtime) error {
 	data, err := json.Marshal(runtimeRecord{Boot: d.boot, Runtime: *r})
 	if err != nil {
@@ -109,7 +109,7 @@ func (d *Directory) StoreRuntime(r *elect.Runtime) error {
 	return replace(filepath.Join(d.run, runtimeName), data, false)
 }
 
-// StoreDurable replaces the durable record and returns when it is on disk.
+// StoreDurable replaces the durable record. It returns when the record is on disk.
 func (d *Directory) StoreDurable(r *elect.Durable) error {
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {

@@ -52,8 +52,8 @@ func TestRecordsComeBack(t *testing.T) {
 	}
 }
 
-// TestRuntimeOfAnotherBootIsVoid: votes and instants of another boot mean
-// nothing on this one's clock; the quiet time covers them.
+// TestRuntimeOfAnotherBootIsVoid: votes and instants of another boot mean nothing on this
+// boot's clock. The quiet time covers them.
 func TestRuntimeOfAnotherBootIsVoid(t *testing.T) {
 	base := t.TempDir()
 	d := openDirectory(t, base)
@@ -91,8 +91,7 @@ func TestDamagedRecords(t *testing.T) {
 	}
 }
 
-// TestStoreFails: what could not be written is an error, and the old record
-// stays whole.
+// TestStoreFails: a failed write is an error, and the old record stays whole.
 func TestStoreFails(t *testing.T) {
 	base := t.TempDir()
 	d := openDirectory(t, base)
@@ -122,12 +121,12 @@ func TestLeasesComeBack(t *testing.T) {
 	}
 	d.leases.end("192.0.2.102") // asked for under 4, not held yet
 	d.leases.put("192.0.2.102", 4, 100, 900)
-	d.leases.put("192.0.2.102", 4, 500, 1100) // renewed: held since the first
+	d.leases.put("192.0.2.102", 4, 500, 1100) // renewed: still held since the first put
 	d.leases.put(elect.RoleID("cdr"), 2, 200, 800)
 	d.leases.put("192.0.2.101", 3, 100, 700)
 	d.leases.end("192.0.2.101")
 	want := []elect.HeldVIP{{VIP: "192.0.2.102", Epoch: 4, Since: 100, Until: 1100}, {VIP: elect.RoleID("cdr"), Epoch: 2, Since: 200, Until: 800}}
-	for range 2 { // once more: what was taken over is written anew
+	for range 2 { // twice: the leases that were taken over are written to a new file
 		again := openDirectory(t, base)
 		held, err := again.OpenLeases(leaseIDs)
 		if err != nil {
@@ -153,7 +152,7 @@ func TestTornLease(t *testing.T) {
 	}
 	path := filepath.Join(d.run, leaseName)
 	d.leases.put("192.0.2.101", 3, 100, 700)
-	d.leases.putEpoch(d.leases.slot("192.0.2.101"), 4, 650) // and then it died
+	d.leases.putEpoch(d.leases.slot("192.0.2.101"), 4, 650) // and then the agent died
 	if h, ok := readLeases(path, bootNumber(d.boot))["192.0.2.101"]; ok {
 		t.Errorf("a torn slot reads as %+v", h)
 	}
@@ -172,8 +171,9 @@ func TestDamagedLeases(t *testing.T) {
 	}
 }
 
-// TestGrantsOutliveTheAgent: with their last end each; not that of an epoch whose end
-// had not been written when it died, nor the leases'.
+// TestGrantsOutliveTheAgent: each grant is found with its last end. A grant is not found
+// under an epoch whose end had not been written when the agent died, and leases are not
+// taken for grants.
 func TestGrantsOutliveTheAgent(t *testing.T) {
 	base := t.TempDir()
 	d := openDirectory(t, base)
@@ -198,8 +198,8 @@ func TestGrantsOutliveTheAgent(t *testing.T) {
 	}
 }
 
-// TestLeasesFollowAReload: what is held stays on record in the new file, also of
-// a VIP that has left; the next agent finds that nobody answers for it.
+// TestLeasesFollowAReload: what is held stays on record in the new file, also for a VIP
+// that has left the configuration. The next agent finds that nobody looks after that VIP.
 func TestLeasesFollowAReload(t *testing.T) {
 	base := t.TempDir()
 	d := openDirectory(t, base)
@@ -211,8 +211,8 @@ func TestLeasesFollowAReload(t *testing.T) {
 	if held, err := d.OpenLeases(append(leaseIDs[:3:3], "192.0.2.103")); err != nil || len(held) != 2 {
 		t.Fatalf("after a reload: %v, %v", held, err)
 	}
-	d.leases.put("192.0.2.101", 3, 100, 1700) // the new file is the one that is written
-	d.leases.put("192.0.2.103", 5, 100, 1800) // came with it
+	d.leases.put("192.0.2.101", 3, 100, 1700) // goes into the new file
+	d.leases.put("192.0.2.103", 5, 100, 1800) // a VIP that came with the new file
 	next := openDirectory(t, base)
 	if left := next.LeftBound(leaseIDs[1:]); len(left) != 2 || !slices.Contains(left, "192.0.2.101") || !slices.Contains(left, "192.0.2.103") {
 		t.Errorf("left bound: %v", left)

@@ -17,15 +17,15 @@ import (
 
 const (
 	countEvery    = time.Second
-	socketTimeout = 5 * time.Second // of one question to FreeSWITCH
-	pausedName    = "paused"        // in the runtime directory, while we have FreeSWITCH paused
+	socketTimeout = 5 * time.Second // for one question to FreeSWITCH
+	pausedName    = "paused"        // in the runtime directory, while this agent keeps FreeSWITCH paused
 )
 
-// pbx asks this node's FreeSWITCH, a connection per question: it may be restarted
-// while we wait, or be frozen.
+// pbx asks this node's FreeSWITCH. Each question has its own connection, because
+// FreeSWITCH may be restarted while we wait, or be frozen.
 type pbx struct {
 	client eventsocket.Client
-	mark   string // file that says that we paused it
+	mark   string // the file that says that we paused it
 }
 
 func (a *Agent) pbx() pbx {
@@ -53,8 +53,8 @@ func (p pbx) ask(ctx context.Context, command string) (string, error) {
 	return "", fmt.Errorf("freeswitch %s: %s: %w", p.client.Address, command, err)
 }
 
-// pause stops new calls; ours says whether they were let in before, so that it is
-// ours to let them in again.
+// pause stops new calls. ours reports whether new calls were let in before: then this
+// agent has to let them in again.
 func (p pbx) pause(ctx context.Context) (ours bool, err error) {
 	before, err := p.ask(ctx, "fsctl pause_check")
 	if err != nil || before == "true" {
@@ -72,14 +72,15 @@ func (p pbx) pause(ctx context.Context) (ours bool, err error) {
 	return true, err
 }
 
-// hasPaused: this agent, or one before it, keeps FreeSWITCH paused. Up to 1.10.12 that
-// answers OPTIONS with 503 then: listed or not, it is no sickness.
+// hasPaused reports whether this agent, or one before it, keeps FreeSWITCH paused.
+// FreeSWITCH up to 1.10.12 then answers OPTIONS with 503; that is no sickness, whether or
+// not 503 is listed.
 func (a *Agent) hasPaused() bool {
 	_, err := os.Stat(filepath.Join(a.Directory.Run(), pausedName))
 	return err == nil
 }
 
-// resume lets new calls in again; the mark stays where that failed.
+// resume lets new calls in again. If that fails, the mark stays.
 func (p pbx) resume(ctx context.Context) error {
 	if _, err := p.ask(ctx, "fsctl resume"); err != nil {
 		return err
@@ -89,7 +90,7 @@ func (p pbx) resume(ctx context.Context) error {
 
 var callsTotal = regexp.MustCompile(`(?m)^(\d+) total\.$`)
 
-// calls counts the calls of the node.
+// calls returns the number of calls on the node.
 func (p pbx) calls(ctx context.Context) (int, error) {
 	text, err := p.ask(ctx, "show calls count")
 	if err != nil {
@@ -104,12 +105,12 @@ func (p pbx) calls(ctx context.Context) (int, error) {
 
 var errCalledOff = errors.New("drain --wait-calls: interrupted: nothing was moved")
 
-// DrainQuietly answers `sipalive drain --wait-calls`: no new calls, then the move
-// once few enough are left or time is up. When ctx ends before the move everything
-// is as it was.
+// DrainQuietly answers `sipalive drain --wait-calls`. It stops new calls, and moves the
+// VIPs once few enough calls are left or time is up. If ctx ends before the move,
+// everything is as it was.
 func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (text string, err error) {
 	if !a.waitsOut.TryLock() {
-		// Each would let new calls in again under the other's feet.
+		// Each would let new calls in while the other still waits.
 		return "", errors.New("drain --wait-calls: another one runs on this node (end it first)")
 	}
 	defer a.waitsOut.Unlock()
@@ -136,7 +137,8 @@ func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress 
 	if ctx.Err() != nil {
 		return "", errCalledOff
 	}
-	// In the loop's hands it is carried out, whether or not the one who asked still waits.
+	// Once the loop has the drain it carries it out, whether or not the caller still
+	// waits.
 	text, err = a.Do(context.WithoutCancel(ctx), control.Command{Kind: control.Drain})
 	if err == nil {
 		text = left + "; " + text
@@ -144,7 +146,8 @@ func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress 
 	return text, err
 }
 
-// waitCalls returns in words what was left when the wait ended. It ends with ctx, too.
+// waitCalls waits until few enough calls are left, time is up or ctx ends. It returns in
+// words what was left.
 func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progress func(control.CallsLeft)) string {
 	end := time.Now().Add(w.Wait)
 	tick := time.NewTicker(countEvery)
@@ -177,8 +180,8 @@ func (a *Agent) waitCalls(ctx context.Context, p pbx, w control.WaitCalls, progr
 	}
 }
 
-// resumeCalls lets new calls in again where an agent before this one died while it
-// waited for a node's calls to end; not while a drain waits, which may have them paused.
+// resumeCalls lets new calls in again if an earlier agent died while it waited for calls
+// to end. It does nothing while a drain waits, because that drain may have paused them.
 func (a *Agent) resumeCalls(ctx context.Context) error {
 	p := a.pbx()
 	for a.hasPaused() {

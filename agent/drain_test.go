@@ -17,7 +17,7 @@ import (
 	"sipalive/hooks"
 )
 
-// beside is an agent whose FreeSWITCH is the test, at l.
+// beside returns an agent whose FreeSWITCH is the test, at l.
 func beside(t *testing.T) (a *Agent, l net.Listener) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,8 +35,8 @@ func beside(t *testing.T) (a *Agent, l net.Listener) {
 	return r.a, l
 }
 
-// TestDrainQuietlyOnceAtATime: the first waits for a FreeSWITCH that does not
-// answer; a second is refused, one after it is not.
+// TestDrainQuietlyOnceAtATime: the first drain waits for a FreeSWITCH that does not
+// answer. A second one is refused; one after the first has ended is not.
 func TestDrainQuietlyOnceAtATime(t *testing.T) {
 	a, l := beside(t)
 	drain := func() error {
@@ -44,7 +44,7 @@ func TestDrainQuietlyOnceAtATime(t *testing.T) {
 		return err
 	}
 	first := make(chan error, 1)
-	for range 2 { // the second round: once the first has ended
+	for range 2 { // the second round starts once the first has ended
 		go func() { first <- drain() }()
 		conn, err := l.Accept()
 		if err != nil {
@@ -61,7 +61,8 @@ func TestDrainQuietlyOnceAtATime(t *testing.T) {
 	}
 }
 
-// idle answers at l as a FreeSWITCH without calls; paused says what it was told last.
+// idle answers at l like a FreeSWITCH without calls. paused reports whether it was last
+// told to pause.
 func idle(l net.Listener) (paused func() bool) {
 	var is atomic.Bool
 	serve := func(conn net.Conn) {
@@ -98,8 +99,8 @@ func idle(l net.Listener) (paused func() bool) {
 	return is.Load
 }
 
-// TestDrainQuietlyInterrupted: before the drain is in the loop's hands it is called off,
-// and new calls are let in again; from then on it is the loop that says what came of it.
+// TestDrainQuietlyInterrupted: before the loop has the drain, the drain is called off and
+// new calls are let in again. After that, the loop tells the result.
 func TestDrainQuietlyInterrupted(t *testing.T) {
 	a, l := beside(t)
 	paused := idle(l)
@@ -142,8 +143,8 @@ func TestDrainQuietlyInterrupted(t *testing.T) {
 	}
 }
 
-// TestResumedOnceNobodyWaits: what an agent before this one paused is not let in again
-// under the feet of a drain that waits.
+// TestResumedOnceNobodyWaits: if an earlier agent left FreeSWITCH paused, new calls are
+// not let in while a drain waits.
 func TestResumedOnceNobodyWaits(t *testing.T) {
 	a, l := beside(t)
 	if err := os.WriteFile(a.pbx().mark, nil, 0o600); err != nil {

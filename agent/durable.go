@@ -8,8 +8,8 @@ import (
 	"sipalive/elect"
 )
 
-// durableWriter brings the newest durable record to disk in its own time: a
-// disk may take as long as it likes, the loop does not wait.
+// durableWriter writes the newest durable record to disk in its own goroutine, so the
+// loop does not wait for a slow disk.
 type durableWriter struct {
 	a    *Agent
 	mu   sync.Mutex
@@ -17,7 +17,7 @@ type durableWriter struct {
 	wake chan struct{}
 }
 
-// durableRetry is how long a disk that refused is left alone.
+// durableRetry is the wait before a failed write is tried again.
 const durableRetry = time.Second
 
 func newDurableWriter(a *Agent) *durableWriter {
@@ -48,7 +48,7 @@ func (w *durableWriter) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if d := w.take(); d != nil {
-				_ = w.a.Directory.StoreDurable(d) // the last word, such as an operator's drain
+				_ = w.a.Directory.StoreDurable(d) // the last record may contain an operator's drain
 			}
 			return nil
 		case <-w.wake:
@@ -68,7 +68,7 @@ func (w *durableWriter) run(ctx context.Context) error {
 	}
 }
 
-// again puts a refused record back, unless a newer one is there, and waits.
+// again puts back a record that the disk refused, unless a newer one is there, and waits.
 func (w *durableWriter) again(ctx context.Context, d *elect.Durable) {
 	w.mu.Lock()
 	if w.next == nil {

@@ -14,7 +14,7 @@ import (
 	"sipalive/elect"
 )
 
-// documented are the words in the first column of the table under a heading.
+// documented returns the words in the first column of the table under a heading.
 func documented(t *testing.T, file, heading string) (words []string) {
 	t.Helper()
 	doc, err := os.ReadFile("../docs/" + file)
@@ -33,8 +33,8 @@ func documented(t *testing.T, file, heading string) (words []string) {
 	return words
 }
 
-// enumerated are the values of an enumeration from first on, whose String repeats
-// its last one.
+// enumerated returns the values of an enumeration from first on. The String of a value
+// beyond the last repeats the last one's.
 func enumerated[T interface {
 	~uint8
 	String() string
@@ -45,7 +45,7 @@ func enumerated[T interface {
 	return all
 }
 
-// TestDocumentedReasons: docs/events.md has every reason, and no other.
+// TestDocumentedReasons: docs/events.md lists every reason, and no other.
 func TestDocumentedReasons(t *testing.T) {
 	var reasons []string
 	for _, c := range enumerated(elect.CauseBoot) {
@@ -57,8 +57,8 @@ func TestDocumentedReasons(t *testing.T) {
 	}
 }
 
-// TestDocumentedAlarms: docs/alarms.md has every event that is logged as a warning
-// or an error, and no other.
+// TestDocumentedAlarms: docs/alarms.md lists every event that is logged as a warning or
+// an error, and no other.
 func TestDocumentedAlarms(t *testing.T) {
 	alarms := []string{control.KindRouter, control.KindUnreachable, control.KindRival}
 	for _, k := range enumerated(elect.Acquired) {

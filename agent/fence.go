@@ -8,9 +8,9 @@ import (
 	"sipalive/elect"
 )
 
-// setFence moves the end of a lease in the kernel (§5.2). The loop does it
-// itself, before the binder hears of the change: an address is never bound under
-// a closed fence, nor unbound under an open one, and a renewal needs no binder.
+// setFence moves the end of a lease in the kernel (§5.2). The loop does this itself,
+// before the binder hears of the change. So an address is never bound while the fence is
+// closed for it, nor unbound while it is open, and a renewal does not need the binder.
 func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
 	l := b.a.names().byID[id]
 	if l == nil || l.vip == nil {
@@ -23,13 +23,13 @@ func (b *binder) setFence(id elect.VIPID, until elect.Instant) {
 	}
 }
 
-// renewEvery is how often the lifetime of an address is renewed: each time
-// wakes every program of the host that watches addresses.
+// renewEvery is the time between two renewals of an address's lifetime. Each renewal
+// wakes every program on the host that watches addresses.
 const renewEvery = time.Second
 
-// bind binds, behind the fence and with a lifetime where they are asked for. A
-// device that cannot be fenced holds a VIP only where the fence may be missing,
-// and one that nobody can hear holds none: another node may be heard.
+// bind binds, behind the fence and with a lifetime where these are asked for. A device
+// that cannot be fenced holds a VIP only where the fence may be missing. A device that no
+// neighbour can hear holds none, because another node may be heard.
 func (b *binder) bind(ap *applied) error {
 	if err := b.a.Table.Reachable(ap.address); err != nil {
 		return err
@@ -46,21 +46,21 @@ func (b *binder) bind(ap *applied) error {
 	if !b.a.Fence.Lifetimes() {
 		return b.a.Table.BindSeeing(b.view, ap.address)
 	}
-	// What was bound already, by whomever, kept its end. Not at each repair: a
-	// renewal wakes the watch, which asks for one.
+	// An address that was bound already, by whomever, kept its old lifetime. Do not renew
+	// at each repair: a renewal wakes the watch, and the watch asks for a repair.
 	if !ap.on {
 		ap.renewAt = 0
 	}
 	return b.a.Table.BindForSeeing(b.view, ap.address, b.lifetime(ap))
 }
 
-// lifetime is what an address needs: its lease may be longer by then, but not
-// before the next renewal.
+// lifetime returns how long an address must live: to the end of its lease, and until the
+// next renewal, before which no longer lease reaches the kernel.
 func (b *binder) lifetime(ap *applied) time.Duration {
 	return ap.until.Sub(b.a.Now()) + renewEvery
 }
 
-// renew renews the lifetime of what is bound, about once a second.
+// renew renews the lifetime of a bound address, about once a second.
 func (b *binder) renew(ap *applied) {
 	if ap.vip == nil || !b.a.Fence.Lifetimes() || b.a.Now() < ap.renewAt {
 		return
@@ -71,8 +71,8 @@ func (b *binder) renew(ap *applied) {
 	ap.renewAt = b.a.Now().Add(renewEvery)
 }
 
-// fenceEvery is how often the fence is looked for where it belongs, beside each
-// change of a device: somebody may have taken it off.
+// fenceEvery is how often the fence is checked on all devices, besides at each change of
+// a device: somebody may have removed it.
 const fenceEvery = 10 * time.Second
 
 // keepFence fences devices that appear.

@@ -10,7 +10,8 @@ import (
 	"sipalive/hooks"
 )
 
-// flushLane is where flush actions run: one flush at a time, beside every VIP.
+// flushLane is the runner's lane of the flush actions: one flush runs at a time,
+// independently of every VIP.
 const flushLane = "-flush"
 
 // Flush answers `sipalive flush`.
@@ -51,9 +52,9 @@ func flushResults(reports []elect.NodeReport) (out []control.FlushResult) {
 	return out
 }
 
-// flush runs this node's flush actions for whoever asked.
+// flush runs this node's flush actions for the node that asked.
 func (x *actions) flush(due elect.FlushDue) {
-	var results []elect.ActionResult // the runner's, one after the other, until done
+	var results []elect.ActionResult // only the runner writes it, one action after the other, until done
 	report := func(o hooks.Outcome) {
 		text := o.Err
 		if text == "" {
@@ -69,5 +70,5 @@ func (x *actions) flush(due elect.FlushDue) {
 		})
 }
 
-// flushTimeout is the longest that a node's flush actions can take.
+// flushTimeout returns the longest that a node's flush actions can take.
 func flushTimeout(actions []hooks.Action) time.Duration { return hooks.Longest(actions, hooks.Flush) }

@@ -16,7 +16,7 @@ import (
 	"sipalive/vip"
 )
 
-// holding is a binder on a machine with eth0 and a neighbour, which manages vip1.
+// holding is a binder that manages vip1, on a machine with eth0 and a neighbour.
 type holding struct {
 	t  *testing.T
 	ns *nstest.Namespace
@@ -46,7 +46,7 @@ func (h *holding) must(err error) {
 	}
 }
 
-// want has the binder hold vip1, or not.
+// want has the binder hold vip1, or let it go.
 func (h *holding) want(hold bool) {
 	h.t.Helper()
 	vip := elect.Desired{VIP: vip1}
@@ -62,8 +62,9 @@ func (h *holding) want(hold bool) {
 
 func (h *holding) sent() uint64 { return h.r.a.Announcer.Stats().Sent }
 
-// Neighbours and switches are told again, burst and all, after an address was put back
-// and after a link was down. What is nobody's business here draws nothing.
+// TestAnnouncedAgain: neighbours and switches are told again, with the whole burst, after
+// an address was put back and after a link was down. A change of another machine's
+// address causes nothing.
 func TestAnnouncedAgain(t *testing.T) {
 	t.Parallel()
 	const burst = 2 * (1 + 4) // frames of a takeover and its burst
@@ -78,7 +79,7 @@ func TestAnnouncedAgain(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			watched := make(chan error, 1)
 			go func() {
-				runtime.LockOSThread() // and never unlocked: the thread ends with this
+				runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 				h.ns.Do(func() { watched <- h.b.watch(ctx) })
 			}()
 			defer func() { cancel(); h.must(<-watched) }()
@@ -108,8 +109,8 @@ func TestAnnouncedAgain(t *testing.T) {
 	}
 }
 
-// watching waits until the address watch hears what happens, and has the binder
-// forget that.
+// watching waits until the address watch hears changes, and then clears what the binder
+// was told.
 func (h *holding) watching() {
 	h.t.Helper()
 	h.await("the address watch", func() bool {
@@ -117,7 +118,7 @@ func (h *holding) watching() {
 		h.ns.Remove("probe")
 		return len(h.b.repair) > 0
 	})
-	for quiet := 0; quiet < 100; quiet++ { // ms without a late echo of it
+	for quiet := 0; quiet < 100; quiet++ { // ms without a late echo of the change
 		if time.Sleep(time.Millisecond); len(h.b.repair) > 0 {
 			<-h.b.repair
 			quiet = 0
@@ -135,8 +136,8 @@ func (h *holding) await(what string, good func() bool) {
 	}
 }
 
-// Connections that the kernel tracks for a VIP are forgotten when it comes, on the new
-// holder, and when it leaves, on the old one; others stay.
+// TestTrackedConnectionsForgotten: the kernel's tracked connections of a VIP are removed
+// on the new holder when the VIP comes, and on the old one when it leaves. Others stay.
 func TestTrackedConnectionsForgotten(t *testing.T) {
 	h := newHolding(t)
 	foreign := "198.51.100.7>192.0.2.13"
@@ -161,7 +162,7 @@ func TestTrackedConnectionsForgotten(t *testing.T) {
 	}
 }
 
-// track has the kernel know of a UDP connection.
+// track makes the kernel track a UDP connection.
 func (h *holding) track(src, dst string, port uint16) {
 	h.t.Helper()
 	from, to := net.ParseIP(src).To4(), net.ParseIP(dst).To4()

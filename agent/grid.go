@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// grid is when regular probes start: with the heartbeats, so that one wake-up
+// grid says when regular probes start: together with the heartbeats, so that one wake-up
 // serves both.
 type grid struct{ at atomic.Pointer[time.Time] }
 
-// gridSlack is how late a heartbeat may be that still belongs to the grid.
+// gridSlack is how late a heartbeat may be and still belong to the grid.
 const gridSlack = 5 * time.Millisecond
 
-// beat takes a heartbeat that has just left. The grid stays as long as heartbeats
-// keep to it: probes that are rarer than they are would come sooner each time that
-// it moves. The least late of them says where it is.
+// beat takes a heartbeat that has just left. The grid stays as long as heartbeats keep to
+// it. If it moved each time, probes that are rarer than heartbeats would come sooner with
+// each move. The least late heartbeat says where the grid is.
 func (g *grid) beat(now time.Time, every time.Duration) {
 	if last := g.at.Load(); last != nil {
 		slack, late := min(gridSlack, every/4), now.Sub(*last)%every
@@ -28,7 +28,7 @@ func (g *grid) beat(now time.Time, every time.Duration) {
 	g.at.Store(&now)
 }
 
-// last is a heartbeat of the present grid; the first one may yet have to come.
+// last returns a heartbeat of the present grid; the first one may still be to come.
 func (g *grid) last() time.Time {
 	if at := g.at.Load(); at != nil {
 		return *at

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// TestGridFollowsTheHeartbeat: the grid moves to a heartbeat out of turn, not for
-// one that is a little late, and no further than by what the first one was late.
+// TestGridFollowsTheHeartbeat: the grid moves to a heartbeat that is out of turn. It does
+// not move for one that is a little late. For one that is a little early, it moves by
+// just that much.
 func TestGridFollowsTheHeartbeat(t *testing.T) {
 	var g grid
 	if !g.last().IsZero() {
@@ -29,7 +30,7 @@ func TestGridFollowsTheHeartbeat(t *testing.T) {
 			t.Errorf("after a heartbeat at %v: %v, want %v", c.beat, g.last().Sub(start), c.grid)
 		}
 	}
-	var fast grid // the slack is not all there is of the shortest interval
+	var fast grid // at the shortest interval the slack is only a part of the interval
 	fast.beat(start, 10*time.Millisecond)
 	if fast.beat(at(4*time.Millisecond), 10*time.Millisecond); !fast.last().Equal(at(4 * time.Millisecond)) {
 		t.Error("half an interval off, and the grid stays")

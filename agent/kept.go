@@ -18,18 +18,19 @@ import (
 	"sipalive/elect"
 )
 
-// keptLock is a lock that is kept for this node over its reboot: until the shell line
-// Until succeeds here after it, or Keep has passed. It lives in the state directory.
+// keptLock is a lock that is kept for this node over its reboot. It is kept until the
+// shell line Until succeeds here after the reboot, or until Keep has passed. It is stored
+// in the state directory.
 type keptLock struct {
 	Name     string         `json:"name"`
 	Epoch    elect.Epoch    `json:"epoch"`
 	Keep     time.Duration  `json:"keep"`
 	Until    string         `json:"until"`
-	User     string         `json:"user"`     // whom Until runs as: who asked for the lock
-	Instance elect.Instance `json:"instance"` // of the boot in which it was obtained
+	User     string         `json:"user"`     // the user that runs Until: the one who asked for the lock
+	Instance elect.Instance `json:"instance"` // of the boot in which the lock was obtained
 
 	recorded bool   // on disk
-	refused  string // why it is not, where it was tried
+	refused  string // why it is not recorded, after a failed try
 	parted   bool   // its client is gone
 }
 
@@ -56,8 +57,8 @@ func (d *Directory) StoreKept(all []*keptLock) error {
 	return replace(filepath.Join(d.state, keptName), append(data, '\n'), true)
 }
 
-// RestoreKept reads it. One that is damaged keeps nothing here; the voters keep what
-// they keep for as long as was asked.
+// RestoreKept reads the record of StoreKept. If the record is damaged, nothing is kept
+// here. The voters still keep the locks for as long as was asked.
 func (d *Directory) RestoreKept() (all []*keptLock, err error) {
 	path := filepath.Join(d.state, keptName)
 	data, err := os.ReadFile(path)
@@ -73,8 +74,8 @@ func (d *Directory) RestoreKept() (all []*keptLock, err error) {
 	return all, nil
 }
 
-// ready reports whether a lock that outlives the boot may be used: a majority of the
-// voters, and this node's own disk, have to know first.
+// ready reports whether a lock that outlives the boot may be used. First a majority of
+// the voters, and this node's own disk, have to know that it is kept.
 func (k *locks) ready(q *lockQueue, c *lockClient, l elect.HeldLock) bool {
 	switch {
 	case c.kept != nil:
@@ -87,8 +88,8 @@ func (k *locks) ready(q *lockQueue, c *lockClient, l elect.HeldLock) bool {
 	return false
 }
 
-// record writes what is kept to disk, off the loop, one record after the other, for r
-// to be used, or for none.
+// record writes the kept locks to disk, off the loop, one record after the other. If r is
+// not nil, it may be used once its record is written.
 func (k *locks) record(r *keptLock) {
 	all := slices.Collect(maps.Values(k.kept))
 	copies := make([]*keptLock, len(all))
@@ -118,7 +119,8 @@ func (k *locks) record(r *keptLock) {
 	}()
 }
 
-// recordLater tries again what the disk refused, unless it is out of date by then.
+// recordLater tries again what the disk refused, unless the record is out of date by
+// then.
 func (k *locks) recordLater(r *keptLock, written chan struct{}, err error) {
 	if r != nil {
 		r.refused = err.Error()
@@ -132,7 +134,7 @@ func (k *locks) recordLater(r *keptLock, written chan struct{}, err error) {
 	})
 }
 
-// parted: the client of a kept lock is gone, and it stays kept or not.
+// parted notes that the client of a kept lock is gone, and whether the lock stays kept.
 func (k *locks) parted(r *keptLock, keep bool) {
 	if !keep {
 		k.forget(r)
@@ -154,7 +156,7 @@ func (k *locks) forget(r *keptLock) {
 	}
 }
 
-// restore takes up what an agent before this one left. It runs before the loop does.
+// restore takes over the kept locks of an earlier agent. It runs before the loop does.
 func (k *locks) restore() {
 	all, err := k.a.Directory.RestoreKept()
 	if err != nil {
@@ -166,7 +168,8 @@ func (k *locks) restore() {
 	}
 }
 
-// run watches over what is kept for this node until the agent ends.
+// run starts the watch over every kept lock whose client is gone, and waits for the
+// agent's end.
 func (k *locks) run(ctx context.Context) error {
 	err := k.a.ask(ctx, func() {
 		k.watching = ctx
@@ -177,14 +180,14 @@ func (k *locks) run(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return nil // it ends already
+		return nil // the agent is ending already
 	}
 	<-ctx.Done()
 	return nil
 }
 
-// watch asks whether this node has recovered, if it has been rebooted since, and ends
-// the keep then, or when its time is up.
+// watch ends the keep when its time is up. If this node has been rebooted since, watch
+// also asks whether the node has recovered, and ends the keep when it has.
 func (k *locks) watch(ctx context.Context, r *keptLock, rebooted bool) {
 	end := time.NewTimer(r.Keep)
 	defer end.Stop()
@@ -225,7 +228,7 @@ func (k *locks) watch(ctx context.Context, r *keptLock, rebooted bool) {
 	})
 }
 
-// lock tells of a lock.
+// lock records an event of a lock.
 func (r *recorder) lock(name string, e elect.Epoch, text string) {
 	r.post(func() {
 		r.a.Log.Info(control.KindLock, "node", r.a.Self.Name, "vip", name, "epoch", uint64(e), "reason", text)
@@ -233,7 +236,7 @@ func (r *recorder) lock(name string, e elect.Epoch, text string) {
 	})
 }
 
-// locked tells of the transitions of a lock that this node has a part in.
+// locked records the transitions of a lock in which this node takes part.
 func (r *recorder) locked(name string, t elect.Transition) {
 	switch t.Kind {
 	case elect.Acquired:

@@ -16,7 +16,8 @@ import (
 )
 
 // TestKeptOnceTheDiskTakesIt: a lock that is to outlive the boot waits for this node's
-// disk, says so, and goes on once the disk takes it; what ended meanwhile is not kept.
+// disk and says so. It goes on once the disk takes the record. A lock that ended
+// meanwhile is not kept.
 func TestKeptOnceTheDiskTakesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := config.Parse("home.toml", []byte(home))
@@ -32,7 +33,7 @@ func TestKeptOnceTheDiskTakesIt(t *testing.T) {
 		a.recorder, a.locks = newRecorder(a), newLocks(a)
 		defer close(a.ended)
 		k := a.locks
-		pass := func(d time.Duration) { // as the loop
+		pass := func(d time.Duration) { // runs queries as the loop does
 			for end := time.After(d); ; {
 				select {
 				case q := <-a.queries:

@@ -10,12 +10,12 @@ import (
 	"sipalive/keyring"
 )
 
-// keyEvent puts into the journal what became of this node's keys.
+// keyEvent writes into the journal what happened to this node's keys.
 func (r *recorder) keyEvent(text string) {
 	r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindKey, Text: text})
 }
 
-// keyChanged tells of one step of a rotation that this node has made.
+// keyChanged records one step of a rotation that this node has made.
 func (r *recorder) keyChanged(asked elect.Node, before, after keyring.Ring) {
 	r.post(func() {
 		was, is := before.View(), after.View()
@@ -34,7 +34,7 @@ func (r *recorder) keyChanged(asked elect.Node, before, after keyring.Ring) {
 
 var errUnknownKey = errors.New("no key of ours opens its packets: it has another key file, or somebody forges them (give it the key file of the others, and sipalive reload there)")
 
-// keyUnknown tells of a peer whose packets this node cannot open, or that this is over.
+// keyUnknown records that this node cannot open a peer's packets, or can again.
 func (r *recorder) keyUnknown(peer elect.Node, is bool) {
 	r.post(func() {
 		if !is {
@@ -47,7 +47,7 @@ func (r *recorder) keyUnknown(peer elect.Node, is bool) {
 	})
 }
 
-// keyStandsStill tells of a rotation that was not brought to its end.
+// keyStandsStill records a rotation that did not come to its end.
 func (r *recorder) keyStandsStill(text string) {
 	r.post(func() {
 		r.a.Log.Warn("key rotation has not ended", "node", r.a.Self.Name, "err", text)

@@ -19,36 +19,38 @@ import (
 const (
 	// keysEvery is how often the peers are asked for their keys, for display.
 	keysEvery = time.Second
-	// unknownAfter packets of a peer that no key opens, none that one does in between,
-	// its key is called unknown.
+	// unknownAfter is after how many packets of a peer that no key opens the peer's key
+	// is called unknown. A packet that a key opens starts the count over.
 	unknownAfter = 3
 	// unfinishedAfter is how long a rotation may stand still before people are told.
 	unfinishedAfter = 30 * time.Second
-	// triedFor: a question that comes in copies, or was recorded, writes to disk once.
+	// triedFor is how long the result of a try is used again, so that a question that
+	// comes in copies, or was recorded, writes to disk once.
 	triedFor = time.Second
 )
 
-// keys keeps this node's keyring, and has the cluster change it (§4.11). Files are
-// written and peers answered in a goroutine of its own.
+// keys keeps this node's keyring and changes it as the cluster's rotations ask (§4.11).
+// It writes files and answers peers in a goroutine of its own.
 type keys struct {
 	a       *Agent
 	in      chan keyMessage
-	keeper  *keyring.Keeper // this and what was tried: under Agent.reloading
+	keeper  *keyring.Keeper // keeper, tried and tryErr: under Agent.reloading
 	tried   time.Time
 	tryErr  error
 	current atomic.Pointer[keyring.Ring]
 
 	mu       sync.Mutex
-	rotation chan keyMessage             // answers for the one that is driven here; nil: none is
-	asked    map[elect.Node]uint64       // the last question, for display
-	views    map[elect.Node]keyring.View // what it was answered
-	heard    map[elect.Node]member.Heard // when a packet of it was opened last
+	rotation chan keyMessage             // answers for the rotation that this node drives; nil: it drives none
+	asked    map[elect.Node]uint64       // the last question to each peer, for display
+	views    map[elect.Node]keyring.View // the answers to those questions
+	heard    map[elect.Node]member.Heard // when a packet of the peer was last opened
 	unknown  map[elect.Node]bool
-	changed  time.Time // when the ring was changed last
-	told     bool      // that it stands still half-way
+	changed  time.Time // when the ring was last changed
+	told     bool      // people were told that a rotation stands still
 }
 
-// keyMessage is what a node says about keys; this node's own word goes the same way.
+// keyMessage is what a node says about keys. This node's own messages to itself go the
+// same way.
 type keyMessage struct {
 	from elect.Node
 	m    keyring.Message
@@ -62,14 +64,15 @@ func newKeys(a *Agent) *keys {
 	return x
 }
 
-// randomWord cannot be guessed: it is what makes an order fresh.
+// randomWord returns a number that cannot be guessed. It makes an order fresh.
 func randomWord() uint64 {
 	var b [8]byte
 	crand.Read(b[:]) // never fails: crypto/rand ends the process instead
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// hear takes what a peer says; what finds the queue full is lost, as packets are.
+// hear takes a peer's message. It drops the message when the queue is full, as packets
+// are.
 func (x *keys) hear(from elect.Node, m keyring.Message) {
 	select {
 	case x.in <- keyMessage{from, m}:
@@ -101,7 +104,8 @@ func (x *keys) run(ctx context.Context) error {
 	}
 }
 
-// answer obeys where it has to. Orders and reloads exclude each other.
+// answer carries out an order if it has to, and answers. Orders and reloads exclude each
+// other.
 func (x *keys) answer(from elect.Node, ask keyring.Ask) {
 	x.a.reloading.Lock()
 	before := x.keeper.Ring()
@@ -119,8 +123,8 @@ func (x *keys) answer(from elect.Node, ask keyring.Ask) {
 	}
 }
 
-// put makes a ring last: the file first, so that an agent that ends in between comes
-// up with what it may have confirmed.
+// put makes a ring last. It writes the file first, so that an agent that ends in between
+// starts again with a ring that it may have confirmed.
 func (x *keys) put(next keyring.Ring) error {
 	if err := config.StoreKeyring(x.a.Config().KeyFile, x.keeper.Ring(), next); err != nil {
 		return err
@@ -128,7 +132,7 @@ func (x *keys) put(next keyring.Ring) error {
 	return x.a.network.Rekey(next)
 }
 
-// try tells whether put would work.
+// try returns whether put would work; it does not change the ring.
 func (x *keys) try() error {
 	if time.Since(x.tried) > triedFor {
 		x.tryErr = config.TryKeyring(x.a.Config().KeyFile, x.keeper.Ring())
@@ -137,7 +141,7 @@ func (x *keys) try() error {
 	return x.tryErr
 }
 
-// replace takes the ring of a file that was reloaded; under Agent.reloading.
+// replace takes the ring of a reloaded file. The caller holds Agent.reloading.
 func (x *keys) replace(ring keyring.Ring) {
 	if !ring.Equal(x.keeper.Ring()) {
 		x.keeper.Replace(ring)
@@ -163,11 +167,11 @@ func (x *keys) tell(from elect.Node, t keyring.Tell) {
 	}
 	select {
 	case x.rotation <- keyMessage{from, t}:
-	default: // it is asked again
+	default: // the rotation asks again
 	}
 }
 
-// askAll has every peer tell of its keys.
+// askAll asks every peer for its keys.
 func (x *keys) askAll() {
 	peers := Peers(x.a.Config(), x.a.Self)
 	questions := map[elect.Node]uint64{}
@@ -184,7 +188,7 @@ func (x *keys) askAll() {
 	}
 }
 
-// listen finds the peers that speak with a key that this node has not: one that was
+// listen finds the peers that seal with a key this node does not have: peers that were
 // away while the key was rotated.
 func (x *keys) listen(now map[elect.Node]member.Heard) {
 	x.mu.Lock()
@@ -211,7 +215,7 @@ func (x *keys) listen(now map[elect.Node]member.Heard) {
 	}
 }
 
-// standsStill tells once of a rotation that nobody brings to its end.
+// standsStill tells people once of a rotation that nobody finishes.
 func (x *keys) standsStill() {
 	ring := *x.current.Load()
 	x.mu.Lock()
@@ -223,7 +227,7 @@ func (x *keys) standsStill() {
 	x.a.recorder.keyStandsStill(fmt.Sprintf("%s %s (sipalive key rotate, on any node, finishes it)", x.a.Self.Name, ring.View()))
 }
 
-// addTo puts into a status what is known of everybody's keys.
+// addTo adds to a status what is known of every node's keys.
 func (x *keys) addTo(st *control.Status) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

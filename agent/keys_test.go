@@ -23,8 +23,8 @@ import (
 
 func someKey(b byte) []byte { return bytes.Repeat([]byte{b}, keyring.KeySize) }
 
-// keyed is pbx1 of two nodes with its keyring and network on loopback; pbx2 is a bare
-// network whose word about keys the test takes.
+// keyed is pbx1 of two nodes, with its keyring and network on loopback. pbx2 is a bare
+// network, whose messages about keys the test reads.
 type keyed struct {
 	*recording
 	file string
@@ -96,7 +96,7 @@ func freePort(t *testing.T) int {
 	return l.LocalAddr().(*net.UDPAddr).Port
 }
 
-// ask asks pbx1 as pbx2 until it answers.
+// ask asks pbx1, as pbx2, until pbx1 answers.
 func (x *keyed) ask(t *testing.T, a keyring.Ask) keyring.Tell {
 	t.Helper()
 	a.Question = randomWord()
@@ -119,7 +119,7 @@ func (x *keyed) ask(t *testing.T, a keyring.Ask) keyring.Tell {
 	return keyring.Tell{}
 }
 
-// order asks it to make a step from where it is.
+// order orders pbx1 to make a step from its present stage.
 func (x *keyed) order(t *testing.T, to keyring.Stage, key []byte) keyring.Tell {
 	t.Helper()
 	now := x.ask(t, keyring.Ask{})
@@ -133,8 +133,8 @@ func (x *keyed) order(t *testing.T, to keyring.Stage, key []byte) keyring.Tell {
 	return x.ask(t, keyring.Ask{Challenge: now.Challenge, Order: o})
 }
 
-// TestKeysOfAPeersRotation: each step that another node asks for is in the file before
-// it is confirmed, in the network, in the status and in the journal.
+// TestKeysOfAPeersRotation: each step that another node orders is in the file before it
+// is confirmed, and then in the network, the status and the journal.
 func TestKeysOfAPeersRotation(t *testing.T) {
 	x := newKeyed(t)
 	id := keyring.IDOf(someKey(2))
@@ -178,7 +178,7 @@ func TestKeysOfAPeersRotation(t *testing.T) {
 	}
 }
 
-// TestKeysNotStored: what the file does not take is neither accepted nor confirmed.
+// TestKeysNotStored: a key that the file does not take is neither accepted nor confirmed.
 func TestKeysNotStored(t *testing.T) {
 	x := newKeyed(t)
 	if err := os.WriteFile(x.file, []byte(base64.StdEncoding.EncodeToString(someKey(3))+"\n"), 0o600); err != nil {
@@ -197,8 +197,9 @@ func TestKeysNotStored(t *testing.T) {
 	}
 }
 
-// TestUnknownKey: a peer is named after a few packets that no key opens and none that
-// one does, told once, and cleared by the first that opens.
+// TestUnknownKey: a peer's key is called unknown after a few packets that no key opens,
+// with none in between that one opens. That is told once, and the first packet that a key
+// opens ends it.
 func TestUnknownKey(t *testing.T) {
 	x := newKeyed(t)
 	named := func(opened, wrong uint64) bool {
@@ -214,8 +215,8 @@ func TestUnknownKey(t *testing.T) {
 		opened, wrong uint64
 		want          bool
 	}{
-		{5, 100, false}, // as it was found
-		{5, 102, false}, // two may be forged, or late
+		{5, 100, false}, // the state at the start
+		{5, 102, false}, // two packets may be forged, or late
 		{6, 102, false},
 		{6, 104, false},
 		{6, 105, true},
@@ -232,7 +233,8 @@ func TestUnknownKey(t *testing.T) {
 	}
 }
 
-// TestRotationStandsStill is told once, not while somebody drives it.
+// TestRotationStandsStill: a rotation that stands still is told once, and not while a
+// node drives it.
 func TestRotationStandsStill(t *testing.T) {
 	x := newKeyed(t)
 	if got := x.order(t, keyring.Accepts, someKey(2)); got.Err != "" {

@@ -15,10 +15,11 @@ import (
 	"sipalive/elect"
 )
 
-// leaseFile is a memory-mapped file in the runtime directory with the end of
-// every lease this node holds, or of every grant it gave. It changes with every renewal, so it must cost
-// a store to memory and no system call; it outlives the agent, whose successor
-// asks on with the same epoch where the end is still ahead (§4.5).
+// leaseFile is a memory-mapped file in the runtime directory. It contains the end of
+// every lease this node holds, or of every grant it gave. It changes with every renewal,
+// so a change must cost a store to memory and no system call. It outlives the agent. If
+// the end of a lease is still ahead, the next agent goes on asking with the same epoch
+// (§4.5).
 type leaseFile struct {
 	mem   []byte
 	slots map[elect.VIPID]int
@@ -29,8 +30,8 @@ const (
 	leaseIDRoom = leaseSlot - 32 // id length and text; then boot hash, epoch, since, until
 )
 
-// OpenLeases maps the file for these VIPs and roles and returns the leases it
-// finds for them, without judging whether they have ended.
+// OpenLeases maps the file for these VIPs and roles. It returns the leases that it finds
+// for them, whether or not they have ended.
 func (d *Directory) OpenLeases(ids []elect.VIPID) ([]elect.HeldVIP, error) {
 	return d.openLeaseFile(leaseName, ids, &d.leases)
 }
@@ -44,7 +45,7 @@ func (d *Directory) OpenGrants(ids []elect.VIPID) (ends []elect.GrantEnd, err er
 	return ends, err
 }
 
-// openLeaseFile maps a file of that name, in place of the one before a reload.
+// openLeaseFile maps the file called name, and replaces the mapping from before a reload.
 func (d *Directory) openLeaseFile(name string, ids []elect.VIPID, in **leaseFile) ([]elect.HeldVIP, error) {
 	path := filepath.Join(d.run, name)
 	found := readLeases(path, bootNumber(d.boot))
@@ -55,7 +56,7 @@ func (d *Directory) openLeaseFile(name string, ids []elect.VIPID, in **leaseFile
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	// Written, not truncated: a full tmpfs must refuse here, not fault later.
+	// Written, not truncated: a full tmpfs must refuse here and not cause a fault later.
 	if _, err := f.Write(make([]byte, size)); err != nil {
 		return nil, fmt.Errorf("make room in %s: %w", tmp, err)
 	}
@@ -89,8 +90,8 @@ func (d *Directory) openLeaseFile(name string, ids []elect.VIPID, in **leaseFile
 	return held, nil
 }
 
-// LeftBound are the VIPs and roles with a lease on record that are not among
-// ids: an agent with another file held them, and nobody answers for them now.
+// LeftBound returns the VIPs and roles that have a lease on record and are not among ids.
+// An agent with another configuration held them, and nobody looks after them now.
 func (d *Directory) LeftBound(ids []elect.VIPID) (left []elect.VIPID) {
 	for id := range readLeases(filepath.Join(d.run, leaseName), bootNumber(d.boot)) {
 		if !slices.Contains(ids, id) {
@@ -100,12 +101,12 @@ func (d *Directory) LeftBound(ids []elect.VIPID) (left []elect.VIPID) {
 	return left
 }
 
-// slot is a VIP's. All that the machine may want have one, those that have left
-// the configuration too: the names keep them (see newNames).
+// slot returns the slot of a VIP. Everything that the machine may want has one. That
+// includes what has left the configuration, because the names keep it (see newNames).
 func (l *leaseFile) slot(id elect.VIPID) []byte { o := l.slots[id]; return l.mem[o : o+leaseSlot] }
 
-// put records a lease. A reader after a crash must never find an end that
-// belongs to another epoch: the end is cleared first and written last.
+// put records a lease. A reader after a crash must never find an end that belongs to
+// another epoch, so the end is cleared first and written last.
 func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, now, until elect.Instant) {
 	s := l.slot(id)
 	if atomic.LoadUint64(word(s, wordEpoch)) != uint64(epoch) {
@@ -114,8 +115,8 @@ func (l *leaseFile) put(id elect.VIPID, epoch elect.Epoch, now, until elect.Inst
 	atomic.StoreUint64(word(s, wordUntil), uint64(until))
 }
 
-// end records that nothing is held. The epoch is forgotten with it: the next
-// lease is held since its own beginning.
+// end records that nothing is held. It clears the epoch too, so the next lease counts as
+// held from its own beginning.
 func (l *leaseFile) end(id elect.VIPID) { l.putEpoch(l.slot(id), 0, 0) }
 
 func (l *leaseFile) putEpoch(s []byte, epoch elect.Epoch, since elect.Instant) {
@@ -124,7 +125,7 @@ func (l *leaseFile) putEpoch(s []byte, epoch elect.Epoch, since elect.Instant) {
 	atomic.StoreUint64(word(s, wordSince), uint64(since))
 }
 
-// The words after a slot's name.
+// The words that follow a slot's name.
 const (
 	wordBoot = iota
 	wordEpoch
@@ -137,7 +138,7 @@ func word(slot []byte, i int) *uint64 { return (*uint64)(unsafe.Pointer(&slot[le
 func readLeases(path string, boot uint64) map[elect.VIPID]elect.HeldVIP {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil // none was left, or none that can be read: nothing is asked on for
+		return nil // no file, or no readable one: there is nothing to go on asking for
 	}
 	out := map[elect.VIPID]elect.HeldVIP{}
 	for ; len(data) >= leaseSlot; data = data[leaseSlot:] {
@@ -152,7 +153,7 @@ func readLeases(path string, boot uint64) map[elect.VIPID]elect.HeldVIP {
 	return out
 }
 
-// bootNumber is enough of the boot's id to tell two boots apart.
+// bootNumber hashes the boot id to a number, enough to tell two boots apart.
 func bootNumber(id string) uint64 {
 	var n uint64
 	for _, c := range []byte(id) {

@@ -12,16 +12,17 @@ import (
 	"sipalive/elect"
 )
 
-// TestAnnouncedLater: with a limit, a VIP's first announcement may leave after it was
-// bound. Its timeline says when it did, and the phones are woken only then: what they
-// answer sooner goes to the old holder. Let go before its turn came, it is never said.
+// TestAnnouncedLater: with a limit, a VIP's first announcement may leave after the VIP
+// was bound. The timeline says when it left. The phones are woken only then, because what
+// they answer earlier goes to the old holder. If the VIP is let go before its turn came,
+// it is never announced.
 func TestAnnouncedLater(t *testing.T) {
 	t.Parallel()
 	h := newHolding(t)
 	a := h.r.a
 	a.Announcer.SetLimit(arp.MinLimit)
 	crowd := func() {
-		for i := range 2 * arp.MinLimit { // so that its turn comes after 2.2 s, however slow the machine is
+		for i := range 2 * arp.MinLimit { // so that the VIP's turn comes after 2.2 s, however slow the machine is
 			h.must(a.Announcer.Announce(netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + i)}), "eth0"))
 		}
 	}
@@ -47,7 +48,7 @@ func TestAnnouncedLater(t *testing.T) {
 	ran := make(chan error, 1)
 	go func() { ran <- h.b.run(ctx) }()
 	h.await("its turn", func() bool { return len(a.phones.wakes) > 0 })
-	a.left.Store(true) // what is held stays so
+	a.left.Store(true) // the binder's end leaves what is held
 	cancel()
 	h.must(<-ran)
 	h.r.settle()

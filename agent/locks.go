@@ -11,40 +11,41 @@ import (
 	"sipalive/elect"
 )
 
-// locks are the clients that hold or wait for locks on this node (§4.10). What is in
-// it belongs to the loop; a client's own goroutine only tells it.
+// locks contains the clients that hold or wait for locks on this node (§4.10). Its fields
+// belong to the loop; a client's own goroutine only asks the loop to change them.
 //
-// Per lock one client at a time asks the cluster, in the order they came. The lock is
-// released on the client's word that its command is over, or, without a word, once
-// the lease that it was told last has ended: by then it has killed its command.
+// Per lock, one client at a time asks the cluster, in the order in which they came. The
+// lock is released when the client says that its command is over. If the client says
+// nothing, the lock is released when the last lease that the client was told of has
+// ended: by then it has killed its command.
 type locks struct {
 	a        *Agent
 	byID     map[elect.VIPID]*lockQueue
 	clients  map[uint64]*lockClient
-	last     uint64 // id given
+	last     uint64 // the last client id given
 	kept     map[string]*keptLock
-	writing  chan struct{}   // the write of the record that was begun last
-	watching context.Context // of run; nil before it
+	writing  chan struct{}   // closed when the newest record is written
+	watching context.Context // ctx of run; nil before run
 }
 
-// lockQueue is one lock and who wants it here.
+// lockQueue is one lock and the clients that want it here.
 type lockQueue struct {
 	id      elect.VIPID
 	name    string
 	waiting []*lockClient
-	asking  *lockClient // for whom the machine asks
-	holding *lockClient // whose the lease is that the machine holds; nil: nobody's any more
-	held    bool        // as far as the machine goes
-	owed    bool        // the machine waits for word that what ran is over
+	asking  *lockClient // the client for whom the machine asks
+	holding *lockClient // the client that uses the lease which the machine holds; nil: no client
+	held    bool        // by the machine
+	owed    bool        // the machine waits to hear that the client's command is over
 }
 
 // lockClient is one `sipalive lock`.
 type lockClient struct {
 	id    uint64
 	req   control.LockRequest
-	user  string // of Until
+	user  string // the user that runs req.Until
 	until elect.Instant
-	over  bool // its own word, or nothing ever ran
+	over  bool // the client said so, or no command ever ran
 	gone  bool
 	kept  *keptLock
 	level control.LockLevel
@@ -68,7 +69,8 @@ func (a *Agent) Lock(ctx context.Context, r control.LockRequest, uid uint32, tel
 		return err
 	}
 	defer func() {
-		// However long the loop takes to hear it: what it does not know it renews.
+		// However long the loop takes to hear it: it renews the lock of a client that it
+		// does not know to be gone.
 		_ = a.ask(context.WithoutCancel(ctx), func() { a.locks.hungUp(c) })
 	}()
 	for {
@@ -87,7 +89,7 @@ func (a *Agent) Lock(ctx context.Context, r control.LockRequest, uid uint32, tel
 	}
 }
 
-// EndLock is the client's word that what it ran is over.
+// EndLock takes the client's word that its command is over.
 func (a *Agent) EndLock(ctx context.Context, end control.LockEnd) error {
 	known := false
 	err := a.ask(ctx, func() {
@@ -122,8 +124,8 @@ func (k *locks) add(c *lockClient) {
 	k.explain(q)
 }
 
-// next lets the machine ask for the first in line, unless it does for somebody
-// already, or the lock is kept until this node has recovered.
+// next has the machine ask for the first client in the queue. It does not if the machine
+// asks for a client already, or if the lock is kept until this node has recovered.
 func (k *locks) next(q *lockQueue) {
 	if q.asking != nil || k.kept[q.name] != nil {
 		return
@@ -138,7 +140,7 @@ func (k *locks) next(q *lockQueue) {
 	k.a.step(elect.LockWanted{VIP: q.id, Keep: time.Duration(q.asking.req.Keep)})
 }
 
-// tell gives a client its newest level; what it has not read yet is void.
+// tell gives a client its newest level, in place of one that it has not read yet.
 func (c *lockClient) tell(change func(*control.LockLevel)) {
 	before := c.level
 	change(&c.level)
@@ -158,7 +160,7 @@ func (k *locks) want(level []elect.HeldLock, stored bool) {
 		switch {
 		case q == nil && l.Hold:
 			name, _ := l.VIP.Lock()
-			q = k.queue(l.VIP, name) // nobody's: it is left to end
+			q = k.queue(l.VIP, name) // no client's: the lease is left to end
 			fallthrough
 		case q != nil && l.Hold:
 			if !q.held {
@@ -181,14 +183,14 @@ func (k *locks) want(level []elect.HeldLock, stored bool) {
 	}
 }
 
-// give tells the client of a lease, or of its renewal.
+// give tells the client of a lease or of its renewal.
 func (k *locks) give(q *lockQueue, c *lockClient, l elect.HeldLock) {
 	now := k.a.Now()
 	switch {
 	case c.level.Lost != "":
 		return
 	case !c.over && now >= c.until:
-		// It has killed its command by now, though the machine was granted more.
+		// By now it has killed its command, though the machine was granted more.
 		c.tell(func(l *control.LockLevel) { l.Lost = "the agent was too late to renew the lease" })
 		return
 	case c.req.Keep != 0 && !k.ready(q, c, l):
@@ -207,8 +209,8 @@ func (k *locks) end(c *lockClient, keep bool) {
 	k.leave(c, keep)
 }
 
-// hungUp takes a client that is gone without a word. Where it was told of a lease its
-// command may run on for a moment, at most until the end of that.
+// hungUp handles a client that is gone without a word. If the client was told of a lease,
+// its command may still run, at most until the end of that lease.
 func (k *locks) hungUp(c *lockClient) {
 	if k.clients[c.id] != nil {
 		k.leave(c, !c.over)
@@ -235,7 +237,8 @@ func (k *locks) leave(c *lockClient, keep bool) {
 	k.next(q)
 }
 
-// settle gives the machine the word that it waits for, as soon as it is true.
+// settle tells the machine that the command is over, as soon as that is true, if the
+// machine waits for it.
 func (k *locks) settle(q *lockQueue) {
 	c := q.holding
 	if q.held || !q.owed || c != nil && !c.over && k.a.Now() < c.until {
@@ -246,7 +249,7 @@ func (k *locks) settle(q *lockQueue) {
 	switch {
 	case lost:
 		q.asking = nil
-	case c != nil && c.kept != nil && !c.gone: // nothing ever ran: it is asked for anew
+	case c != nil && c.kept != nil && !c.gone: // no command ever ran: the lock is asked for again
 		k.forget(c.kept)
 		c.kept = nil
 	}
@@ -259,12 +262,12 @@ func (k *locks) settle(q *lockQueue) {
 	})
 }
 
-// later lets the loop run f after the step that it is in.
+// later has the loop run f after the present step.
 func (k *locks) later(f func()) {
-	go func() { _ = k.a.ask(context.Background(), f) }() // fails only where the loop has ended
+	go func() { _ = k.a.ask(context.Background(), f) }() // fails only when the loop has ended
 }
 
-// explain tells who waits why.
+// explain tells each waiting client why it waits.
 func (k *locks) explain(q *lockQueue) {
 	if len(q.waiting) == 0 && (q.asking == nil || q.asking.level.Epoch != 0) {
 		return
@@ -299,7 +302,7 @@ func (k *locks) explain(q *lockQueue) {
 	}
 }
 
-// status is what `sipalive status` shows of the locks in use.
+// status returns what `sipalive status` shows of the locks in use.
 func (k *locks) status() (all []control.LockStatus) {
 	for _, s := range k.a.Machine.Locks() {
 		name, _ := s.ID.Lock()

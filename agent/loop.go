@@ -9,21 +9,20 @@ import (
 	"sipalive/elect"
 )
 
-// counters are what the loop itself counts.
+// counters count what the loop itself does.
 type counters struct {
 	steps        atomic.Uint64
 	dropped      atomic.Uint64 // packets that found the queue full
 	sendErrors   atomic.Uint64
 	storeErrors  atomic.Uint64 // the runtime directory refused a record
-	fenceErrors  atomic.Uint64 // deadlines that the kernel would not take
-	recordsLost  atomic.Uint64 // facts the log was too slow for
+	fenceErrors  atomic.Uint64 // deadlines that the kernel refused
+	recordsLost  atomic.Uint64 // facts that found the recorder's queue full
 	slowestStep  atomic.Int64  // ns
-	latestWakeUp atomic.Int64  // ns past a deadline, the worst
+	latestWakeUp atomic.Int64  // the latest wake-up, ns past its deadline
 }
 
-// loop is THE loop: it takes what happened, in order, lets the machine decide,
-// and carries the effects out. Nothing in it waits for anything but the next
-// event.
+// loop is THE loop. It takes events in order, lets the machine decide, and carries out
+// the effects. It waits for nothing but the next event.
 func (a *Agent) loop(ctx context.Context) error {
 	alarm := a.Alarms.New(func() { poke(a.due) })
 	defer alarm.Stop()
@@ -49,8 +48,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	}
 }
 
-// drain takes what had already arrived before time is allowed to speak: a
-// heartbeat in the queue is no silence.
+// drain takes the events that had already arrived before it lets time act: a peer whose
+// heartbeat waits in the queue is not silent.
 func (a *Agent) drain() {
 	for range cap(a.packets) {
 		select {
@@ -83,12 +82,15 @@ func (a *Agent) step(ev elect.Event) {
 	}
 }
 
-// carryOut does what the machine decided, in the order that keeps it safe: the
-// record in the runtime directory first, then the fence's deadlines and the word to
-// the binder, then the packets; people and scripts are told last, off the loop.
+// carryOut does what the machine decided, in the order that keeps it safe: first the
+// record in the runtime directory, then the fence's deadlines and the binder's level,
+// then the packets. What people and scripts are told is only queued here and runs off the
+// loop.
 func (a *Agent) carryOut(eff elect.Effects) {
 	stored := a.storeRuntime(eff.Runtime)
-	for _, g := range eff.Granted { // of what was not stored no word leaves, and its end ends nothing
+	// Also where storing failed: then no packet tells of the grant, and an end without a
+	// recorded grant has no effect.
+	for _, g := range eff.Granted {
 		a.Directory.grants.put(g.VIP, g.Epoch, 0, g.Until)
 	}
 	a.recorder.transitions(eff.Transitions)
@@ -128,9 +130,8 @@ func (a *Agent) carryOut(eff elect.Effects) {
 	}
 }
 
-// storeRuntime puts the record into the runtime directory. While that fails
-// nothing leaves that could depend on it, and the machine is told before it
-// hears anything else.
+// storeRuntime puts the record into the runtime directory. While that fails, nothing that
+// could depend on the record leaves, and step tells the machine before the next event.
 func (a *Agent) storeRuntime(r *elect.Runtime) bool {
 	if r == nil {
 		return !a.unstored
@@ -159,10 +160,10 @@ func (a *Agent) finishStop() {
 	}
 }
 
-// errEnded is the answer to questions that come too late.
+// errEnded is the answer to questions that come after the loop has ended.
 var errEnded = errors.New("the agent is ending")
 
-// ask lets the loop run f between two steps and waits for it.
+// ask has the loop run f between two steps, and waits until it has run.
 func (a *Agent) ask(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	q := func() { f(); close(done) }

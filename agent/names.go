@@ -12,10 +12,11 @@ import (
 	"sipalive/vip"
 )
 
-// names translates between what people configured and what elect knows.
+// names translates between the names in the configuration and the identities that elect
+// uses.
 type names struct {
 	leases []lease                // every VIP and role in configured order
-	byID   map[elect.VIPID]*lease // and those that have left the file: their actions may still run
+	byID   map[elect.VIPID]*lease // also those that have left the file: their actions may still run
 	byName map[string]*lease
 }
 
@@ -26,7 +27,7 @@ type lease struct {
 	vip     *config.VIP // nil for a role
 	address netip.Addr  // invalid for a role
 	home    string      // the first node in prefer; empty: none
-	left    bool        // the configuration, by a reload
+	left    bool        // a reload has removed it from the configuration
 	actions []hooks.Action
 }
 
@@ -63,7 +64,7 @@ func first(prefer []string) string {
 	return prefer[0]
 }
 
-// awayFrom is its home where another node holds it.
+// awayFrom returns the home of a VIP or role that another node holds; else "".
 func (l *lease) awayFrom(holder elect.Node) string {
 	if holder == "" || string(holder) == l.home {
 		return ""
@@ -71,10 +72,10 @@ func (l *lease) awayFrom(holder elect.Node) string {
 	return l.home
 }
 
-// bindsTo is where a VIP's address belongs.
+// bindsTo returns a VIP's address and the interface it belongs on.
 func (l *lease) bindsTo() vip.Address { return vip.Address{IP: l.address, Interface: l.vip.Interface} }
 
-// vipID is a VIP's identity: its canonical address (§4.3).
+// vipID returns a VIP's identity: its canonical address (§4.3).
 func vipID(a netip.Addr) elect.VIPID { return elect.VIPID(a.Unmap().String()) }
 
 func hookActions(in []config.Action) []hooks.Action {
@@ -90,7 +91,7 @@ func hookActions(in []config.Action) []hooks.Action {
 	return out
 }
 
-// CheckActions refuses an action that could never do what it says.
+// CheckActions returns an error for an action that could never do what it says.
 func CheckActions(c *config.Config) error {
 	for i, n := range c.Notify {
 		if err := (hooks.Action{On: hooks.Notice, Mail: n.Mail, HTTP: n.HTTP, Exec: n.Exec}).Check(); err != nil {
@@ -112,8 +113,8 @@ func CheckActions(c *config.Config) error {
 	return nil
 }
 
-// ElectConfig is what the machine needs of the configuration, and of where this
-// node's heartbeats are relayed.
+// ElectConfig returns what the machine needs from the configuration and from the path of
+// this node's relayed heartbeats.
 func ElectConfig(c *config.Config, self *config.Node, relay arp.RelayLink) elect.Config {
 	e := elect.Config{
 		Self: elect.Node(self.Name), Digest: c.Digest(),
@@ -146,8 +147,8 @@ func nodes(in []string) (out []elect.Node) {
 	return out
 }
 
-// prepareTimeout is the longest that getting ready can take: the slowest
-// chain of prepare actions, then one OPTIONS.
+// prepareTimeout returns the longest that getting ready can take: the slowest chain of
+// prepare actions, then one OPTIONS.
 func prepareTimeout(c *config.Config) time.Duration {
 	var probe time.Duration
 	for _, t := range c.SIP.OnNode() {
@@ -156,7 +157,7 @@ func prepareTimeout(c *config.Config) time.Duration {
 	return longestChain(c, hooks.Prepare) + probe
 }
 
-// checkTimeout is the longest that a node's checks of itself can take.
+// checkTimeout returns the longest that a node's checks of itself can take.
 func checkTimeout(c *config.Config) (longest time.Duration) {
 	for _, k := range c.Checks {
 		longest = max(longest, k.Timeout)
@@ -167,14 +168,13 @@ func checkTimeout(c *config.Config) (longest time.Duration) {
 	return longest
 }
 
-// releaseTimeout is the longest that the actions of a node that hands over can
-// take.
+// releaseTimeout returns the longest that the actions of a node that hands over can take.
 func releaseTimeout(c *config.Config) time.Duration {
 	return longestChain(c, hooks.Release) + longestChain(c, hooks.Retire)
 }
 
-// roleReleaseTimeout is the longest that a role's release actions can keep it from its
-// successor.
+// roleReleaseTimeout returns the longest that a role's release actions can delay its
+// handover.
 func roleReleaseTimeout(c *config.Config) (longest time.Duration) {
 	for _, r := range c.Roles {
 		longest = max(longest, hooks.Longest(hookActions(r.Actions), hooks.Release))
@@ -182,7 +182,7 @@ func roleReleaseTimeout(c *config.Config) (longest time.Duration) {
 	return longest
 }
 
-// longestChain is what the slowest VIP's or role's actions of a phase may take
+// longestChain returns the longest that any VIP's or role's actions of a phase may take,
 // by their timeouts.
 func longestChain(c *config.Config, phase hooks.Phase) (longest time.Duration) {
 	for _, v := range c.VIPs {

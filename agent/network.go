@@ -12,7 +12,8 @@ import (
 	"sipalive/elect"
 )
 
-// Hearing is what the network watch tells the agent.
+// Hearing is the set of callbacks by which the network watch tells the agent what it
+// hears.
 type Hearing struct {
 	OnRouter   func(arp.Proof)
 	OnRival    func(arp.Rival)
@@ -21,9 +22,9 @@ type Hearing struct {
 	OnSign     func(arp.Sign)
 }
 
-// onRouter takes the network watch's word about a VIP: status and events show
-// it, nothing moves for it. A VIP that the router does not reach may be reached
-// by other means, which is what the unreachable actions are for.
+// onRouter takes from the network watch whether the router reaches a VIP. Status and
+// events show it; nothing moves for it. If the router does not reach a VIP, there may be
+// other means to reach it: the unreachable actions are for that.
 func (a *Agent) onRouter(p arp.Proof) {
 	id := vipID(p.VIP)
 	if p.Changed {
@@ -43,8 +44,8 @@ func (a *Agent) onRouter(p arp.Proof) {
 	}
 }
 
-// onGateway takes its word about the router of each VIP's link: a holder whose
-// router is silent, and answers others, gives the VIP to one of those.
+// onGateway returns the callback for the state of the router on each VIP's link. A holder
+// whose router is silent, and answers other nodes, gives the VIP to one of those.
 func (a *Agent) onGateway() func(netip.Addr, arp.GatewayState) {
 	silent := map[netip.Addr]bool{}
 	return func(vip netip.Addr, state arp.GatewayState) {
@@ -66,7 +67,8 @@ func gatewayState(s arp.GatewayState) elect.GatewayState {
 	return map[arp.GatewayState]elect.GatewayState{arp.GatewayAnswers: elect.GatewayAnswers, arp.GatewaySilent: elect.GatewaySilent}[s]
 }
 
-// nameOf is what people call a VIP, one that has left the configuration too.
+// nameOf returns the configured name of a VIP, also of one that has left the
+// configuration.
 func (a *Agent) nameOf(id elect.VIPID) string {
 	if l := a.names().byID[id]; l != nil {
 		return l.name
@@ -78,7 +80,7 @@ func routerState(s arp.RouterState) elect.RouterState {
 	return map[arp.RouterState]elect.RouterState{arp.RouterUnproven: elect.RouterUnproven, arp.RouterProven: elect.RouterProven}[s]
 }
 
-// onRival takes its word about another machine that claims a VIP held here.
+// onRival takes from the network watch that another machine claims a VIP held here.
 func (a *Agent) onRival(r arp.Rival) {
 	id := vipID(r.VIP)
 	who := r.MAC.String()
@@ -93,11 +95,12 @@ func (a *Agent) onRival(r arp.Rival) {
 	why := fmt.Sprintf("%s claims %s", who, r.VIP)
 	text := fmt.Sprintf("%s: %s; it stays here", name, why)
 	a.recorder.network(id, control.KindRival, text, &why)
-	// Of no epoch, which is told once: a tenure of months may meet several rivals.
+	// Without an epoch: each epoch is told once, and a tenure of months may meet several
+	// rivals.
 	a.recorder.notice(config.NoticeRival, a.names().byID[id], 0, text)
 }
 
-// routerProven ends what a takeover is to the network.
+// routerProven adds to a takeover's event that the router reaches the VIP here.
 func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 	r.post(func() {
 		if en := r.open[id]; en != nil {
@@ -107,7 +110,8 @@ func (r *recorder) routerProven(id elect.VIPID, p arp.Proof) {
 	})
 }
 
-// network tells of what the network does: trouble where why is given.
+// network records what the network does. If why is given it is trouble, and a warning in
+// the log.
 func (r *recorder) network(id elect.VIPID, kind, text string, why *string) {
 	r.post(func() {
 		name := r.a.nameOf(id)
@@ -132,21 +136,21 @@ func (a *Agent) addWatchCounters(c map[string]uint64) {
 	}
 }
 
-// LeaseEnds is when the lease of each VIP ends that is held here: what speaks in
-// a VIP's name by timers of its own asks it right before, since an agent that
-// was stopped for a while wakes up with timers overdue.
+// LeaseEnds knows when the lease of each VIP held here ends. Whatever speaks in a VIP's
+// name by timers of its own asks it right before it speaks, because an agent that was
+// stopped for a while wakes up with overdue timers.
 type LeaseEnds struct {
 	now  func() elect.Instant
 	mu   sync.RWMutex
 	ends map[netip.Addr]elect.Instant
 }
 
-// NewLeaseEnds makes one on which no VIP is held.
+// NewLeaseEnds returns a LeaseEnds with no VIP held.
 func NewLeaseEnds(now func() elect.Instant) *LeaseEnds {
 	return &LeaseEnds{now: now, ends: map[netip.Addr]elect.Instant{}}
 }
 
-// Ahead reports whether the end of a VIP's lease is ahead.
+// Ahead reports whether a VIP is held and its lease has not ended.
 func (l *LeaseEnds) Ahead(vip netip.Addr) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -159,8 +163,8 @@ func (l *LeaseEnds) set(vip netip.Addr, until elect.Instant) {
 	l.ends[vip] = until
 }
 
-// LocalFor is the address of this node from which a VIP is asked; of the other
-// family the kernel knows one.
+// LocalFor returns the address of this node from which to ask a VIP. If the VIP is of the
+// other address family, it returns none, and the kernel chooses.
 func LocalFor(self *config.Node, vip netip.Addr) netip.Addr {
 	if self.Address.Is4() != vip.Is4() {
 		return netip.Addr{}
@@ -168,7 +172,7 @@ func LocalFor(self *config.Node, vip netip.Addr) netip.Addr {
 	return self.Address
 }
 
-// Links are the VIPs as the network watch needs them.
+// Links returns the VIPs in the form that the network watch needs.
 func Links(c *config.Config) (links []arp.Link) {
 	for _, v := range c.VIPs {
 		links = append(links, arp.Link{VIP: v.Address, Interface: v.Interface, Gateway: v.Gateway, Silent: !v.Announce})
@@ -176,7 +180,7 @@ func Links(c *config.Config) (links []arp.Link) {
 	return links
 }
 
-// Neighbours are the other nodes' names by address, to call a rival by.
+// Neighbours returns the other nodes' names by address, so that a rival can be named.
 func Neighbours(c *config.Config, self *config.Node) map[netip.Addr]string {
 	names := map[netip.Addr]string{}
 	for _, n := range c.Nodes {

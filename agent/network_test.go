@@ -16,8 +16,9 @@ import (
 	"sipalive/hooks"
 )
 
-// TestRouterThatNeverAnswers: the network watch's word runs the unreachable actions
-// of a takeover once, is told to people, and stands in the journal every time.
+// TestRouterThatNeverAnswers: when the network watch says that the router does not
+// answer, the unreachable actions of a takeover run once and people are told. The journal
+// shows it every time.
 func TestRouterThatNeverAnswers(t *testing.T) {
 	ran := filepath.Join(t.TempDir(), "ran")
 	r, said := telling(t)
@@ -27,7 +28,7 @@ func TestRouterThatNeverAnswers(t *testing.T) {
 	r.a.actions = newActions(r.a)
 	r.a.actions.set(vip1, takeover{epoch: 8, took: 8})
 	silent := arp.Proof{VIP: l.address, State: arp.RouterUnproven, Unreachable: true, Why: "gateway 192.0.2.1 answers nothing any more"}
-	for range 2 { // proven in between, and lost again
+	for range 2 { // the second time, the VIP was proven in between and lost again
 		r.a.onRouter(silent)
 	}
 	r.a.actions.chains.Wait()
@@ -44,14 +45,15 @@ func TestRouterThatNeverAnswers(t *testing.T) {
 		}
 	}
 	r.a.actions.set(vip1, takeover{epoch: 9, took: 9, gone: true})
-	r.a.onRouter(silent) // on its way when the VIP was let go
+	r.a.onRouter(silent) // the report was on its way when the VIP was let go
 	r.a.actions.chains.Wait()
 	if text, _ := os.ReadFile(ran); strings.Count(string(text), "\n") != 1 {
 		t.Errorf("ran %q for a VIP that is gone", text)
 	}
 }
 
-// TestRivalIsTold: its alarm, with its MAC; that it is silent again is no alarm.
+// TestRivalIsTold: a rival is an alarm, with its MAC. That it is silent again is no
+// alarm.
 func TestRivalIsTold(t *testing.T) {
 	r, said := telling(t)
 	r.notify.ways[0].events = []config.Notice{config.NoticeRival}
@@ -65,8 +67,8 @@ func TestRivalIsTold(t *testing.T) {
 	}
 }
 
-// TestProofInStatus: the holder's status says how long the router took, as the event
-// of the takeover does, until the next one.
+// TestProofInStatus: the holder's status says how long the router took, as the event of
+// the takeover does, until the next takeover.
 func TestProofInStatus(t *testing.T) {
 	r := newRecording(t)
 	r.a.vipTargets = newVIPTargets(r.a)

@@ -12,9 +12,9 @@ import (
 	"sipalive/hooks"
 )
 
-// notifier tells people what happened, by the ways of [[notify]], once for the
-// cluster: a takeover is told by the new holder, what all nodes see by the lowest
-// live one. It belongs to the recorder's goroutine.
+// notifier tells people what happened, by the ways of [[notify]], once for the cluster.
+// The new holder tells of a takeover. The lowest live node tells of what all nodes see.
+// Only the recorder's goroutine uses it.
 type notifier struct {
 	a       *Agent
 	ways    []way
@@ -31,17 +31,17 @@ type way struct {
 	action hooks.Action
 }
 
-// told is what was said last of an event and a VIP.
+// told is what people were last told about one event and VIP.
 type told struct {
 	at     time.Time
 	epoch  uint64
-	silent int // how often it has happened since and was not told
+	silent int // how often it has happened since without being told
 }
 
 const (
 	noticeTimeout = 10 * time.Second
 	noticeRetries = 5
-	noticeAgain   = time.Minute // the same of the same VIP is not told sooner
+	noticeAgain   = time.Minute // the least time between two notices of the same event and VIP
 	maxNotices    = 64
 	askPatience   = time.Second
 )
@@ -52,7 +52,7 @@ func newNotifier(a *Agent) *notifier {
 	return n
 }
 
-// take takes up the ways of the configuration in force.
+// take adopts the ways of the configuration in force.
 func (n *notifier) take() {
 	n.ways = nil
 	for i, c := range n.a.Config().Notify {
@@ -61,12 +61,12 @@ func (n *notifier) take() {
 	}
 }
 
-// MailServer is where a configuration hands mail in.
+// MailServer returns the server to which a configuration hands its mail.
 func MailServer(c *config.Config) hooks.MailServer {
 	return hooks.MailServer{Server: c.Mail.Server, TLS: hooks.MailTLS(c.Mail.TLS), User: c.Mail.User, PasswordFile: c.Mail.PasswordFile, From: c.Mail.From}
 }
 
-// transition tells of what the machine decided, as the journal has it.
+// transition tells of a decision of the machine, as the journal describes it.
 func (n *notifier) transition(t elect.Transition, ev control.Event) {
 	switch t.Kind {
 	case elect.VIPVacant:
@@ -78,7 +78,7 @@ func (n *notifier) transition(t elect.Transition, ev control.Event) {
 	}
 }
 
-// complete tells of a takeover that has ended here, well or not.
+// complete tells of a takeover that has come to its outcome here, good or bad.
 func (n *notifier) complete(ev control.Event) {
 	if len(n.ways) == 0 {
 		return
@@ -98,8 +98,8 @@ func (n *notifier) complete(ev control.Event) {
 	n.tell(config.NoticeTakeover, ev, text)
 }
 
-// lowest reports whether no live node stands before this one in the file. An
-// agent that ends does not know any more, and is taken for it.
+// lowest reports whether no live node comes before this one in the file. An agent that is
+// ending cannot find out, and counts as the lowest.
 func (n *notifier) lowest() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), askPatience)
 	defer cancel()
@@ -115,8 +115,9 @@ func (n *notifier) lowest() bool {
 	return true
 }
 
-// tell sends a notice by every way that wants it, unless it is said already: an
-// epoch is told once, and the same of the same VIP at most once a minute.
+// tell sends a notice by every way that wants it, unless it was told already. The same
+// epoch is told once. The same event of the same VIP is told at most once a minute,
+// unless it is a takeover.
 func (n *notifier) tell(what config.Notice, ev control.Event, text string) {
 	key := string(what) + " " + ev.VIP
 	before := n.last[key]
@@ -157,7 +158,8 @@ func (w way) wants(what config.Notice) bool {
 	return false
 }
 
-// send hands a notice to the runner, whose lane per way keeps them in order.
+// send hands a notice to the runner. Each way has its own lane, which keeps its notices
+// in order.
 func (n *notifier) send(w way, ev hooks.Event) {
 	select {
 	case n.pending <- struct{}{}:

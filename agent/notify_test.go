@@ -13,7 +13,8 @@ import (
 	"sipalive/hooks"
 )
 
-// telling is a recording whose notices a script writes down.
+// telling returns a recording whose notices a script writes to a file, and a function
+// that reads them.
 func telling(t *testing.T) (r *recording, said func() []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -33,7 +34,7 @@ func telling(t *testing.T) (r *recording, said func() []string) {
 	r.a.Runner = hooks.NewRunner(hooks.Options{Now: func() int64 { return int64(time.Since(start)) }})
 	t.Cleanup(func() { _ = r.a.Runner.Close(context.Background()) })
 	r.a.ended = make(chan struct{})
-	close(r.a.ended) // no loop answers who is alive: this node is taken for the lowest
+	close(r.a.ended) // no loop answers which node is alive, so this node counts as the lowest
 	r.notify = newNotifier(r.a)
 	return r, func() []string {
 		r.settle()
@@ -50,7 +51,7 @@ func telling(t *testing.T) (r *recording, said func() []string) {
 	}
 }
 
-// TestTakeoverIsToldOnce, with its cause and how long it took.
+// TestTakeoverIsToldOnce: a takeover is told once, with its cause and how long it took.
 func TestTakeoverIsToldOnce(t *testing.T) {
 	r, said := telling(t)
 	for range 2 {
@@ -70,8 +71,8 @@ func TestTakeoverIsToldOnce(t *testing.T) {
 	}
 }
 
-// TestSicknessIsNotToldAgainAndAgain: what flaps is told once a minute, and that it is
-// over is told however soon it is.
+// TestSicknessIsNotToldAgainAndAgain: a state that flaps is told once a minute. Its end
+// is told, however soon it comes.
 func TestSicknessIsNotToldAgainAndAgain(t *testing.T) {
 	r, said := telling(t)
 	for range 3 {
@@ -84,8 +85,8 @@ func TestSicknessIsNotToldAgainAndAgain(t *testing.T) {
 	}
 }
 
-// TestAlarmThatComesBackAndStays: too soon to be told, it is told once the time is up,
-// unless it is over by then; and its end is told too.
+// TestAlarmThatComesBackAndStays: an alarm that comes back too soon is told once the time
+// is up, unless it is over by then. Its end is told too.
 func TestAlarmThatComesBackAndStays(t *testing.T) {
 	r, said := telling(t)
 	r.notify.again = 300 * time.Millisecond
@@ -106,7 +107,7 @@ func TestAlarmThatComesBackAndStays(t *testing.T) {
 			t.Fatal("the time is never up")
 		}
 	}
-	vacant() // and now the same with a second one
+	vacant() // now the same, with a second one in between
 	held()
 	vacant()
 	held()
@@ -133,7 +134,7 @@ func TestAlarmThatComesBackAndStays(t *testing.T) {
 	}
 }
 
-// TestNoticesOfOtherEventsAreNotSent: a way hears of what it asked for.
+// TestNoticesOfOtherEventsAreNotSent: a way gets only the events that it asked for.
 func TestNoticesOfOtherEventsAreNotSent(t *testing.T) {
 	r, said := telling(t)
 	r.notice(config.NoticeRival, r.a.names().byName["vip1"], 7, "another machine claims it")

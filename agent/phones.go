@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// phonesEvery is how often a holder lists its phones: who has connected since is
-	// not woken.
+	// phonesEvery is how often a holder lists its phones. A phone that has connected
+	// since the last list is not woken.
 	phonesEvery = 2 * time.Second
-	// sharePause is after each message, so that thousands of phones crowd no heartbeat
-	// out of the loop or a socket's buffer.
+	// sharePause follows each message, so that messages about thousands of phones do not
+	// crowd heartbeats out of the loop or out of a socket's buffer.
 	sharePause = 5 * time.Millisecond
 )
 
-// phoneBook has phones that are connected by TCP hear of a takeover (§5.5): it tells
-// the other nodes of those on the VIPs held here, keeps what they tell, and wakes
-// them when a VIP is taken. All of it is beside the loop.
+// phoneBook makes phones that are connected by TCP notice a takeover (§5.5). It tells the
+// other nodes which phones are connected to the VIPs held here, keeps what they tell, and
+// wakes their phones when this node takes a VIP. All of it runs beside the loop.
 type phoneBook struct {
 	a     *Agent
 	heard chan elect.Connections
-	wakes chan netip.Addr // taken
-	lefts chan netip.Addr // let go
+	wakes chan netip.Addr // VIPs taken
+	lefts chan netip.Addr // VIPs let go
 	mu    sync.Mutex
 	book  *phones.Book
-	pace  sync.Mutex // held over a few keepalives and the pause after them
+	pace  sync.Mutex // held during a few keepalives and the pause after them
 
 	shared, refused, woken, errors atomic.Uint64
 }
@@ -41,7 +41,7 @@ func newPhoneBook(a *Agent) *phoneBook {
 		wakes: make(chan netip.Addr, 256), lefts: make(chan netip.Addr, 256)}
 }
 
-// run lists and wakes until ctx ends.
+// run starts sharing and listening, and wakes phones, until ctx ends.
 func (b *phoneBook) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -57,8 +57,8 @@ func (b *phoneBook) run(ctx context.Context) error {
 	}
 }
 
-// share tells the other nodes of the phones here, round after round, and at once of
-// those on a VIP that was let go: the PBX has their connections still.
+// share tells the other nodes of the phones here, round after round. When a VIP is let
+// go, it tells of that VIP's phones at once: the PBX still has their connections.
 func (b *phoneBook) share(ctx context.Context) {
 	numbers, err := phones.OpenNumbers()
 	if err != nil {
@@ -85,7 +85,8 @@ func (b *phoneBook) share(ctx context.Context) {
 	}
 }
 
-// tell tells of VIPs, of one without phones too: what is known of others ages by that.
+// tell tells of the phones on some VIPs, also of VIPs without phones: a message makes
+// older entries of its VIP age.
 func (b *phoneBook) tell(ctx context.Context, numbers *phones.Numbers, vips []netip.Addr, left bool) error {
 	if len(vips) == 0 {
 		return nil
@@ -97,11 +98,11 @@ func (b *phoneBook) tell(ctx context.Context, numbers *phones.Numbers, vips []ne
 	for _, vip := range vips {
 		of := all[vip]
 		if numbers != nil {
-			err = cmp.Or(err, numbers.Fill(vip, of)) // without numbers, some are woken all the same
+			err = cmp.Or(err, numbers.Fill(vip, of)) // phones without numbers are told all the same, and some of them can be woken
 		}
 		size := elect.MaxConnections
 		if vip.Is6() {
-			size /= 2 // for the MTU's sake
+			size /= 2 // to fit into the MTU
 		}
 		for first := 0; first == 0 || first < len(of); first += size {
 			part := of[first:min(first+size, len(of))]
@@ -124,7 +125,7 @@ func (b *phoneBook) held() (vips []netip.Addr) {
 	return vips
 }
 
-// take takes a message from the network and does not wait.
+// take takes a message from the network without waiting.
 func (b *phoneBook) take(m elect.Connections) {
 	select {
 	case b.heard <- m:
@@ -133,7 +134,7 @@ func (b *phoneBook) take(m elect.Connections) {
 	}
 }
 
-// keep writes into the book what was heard.
+// keep writes what was heard into the book.
 func (b *phoneBook) keep(ctx context.Context) {
 	for {
 		select {
@@ -145,7 +146,7 @@ func (b *phoneBook) keep(ctx context.Context) {
 	}
 }
 
-// hear takes what another node says of the phones on a VIP it holds.
+// hear takes what another node says about the phones on a VIP it holds.
 func (b *phoneBook) hear(m elect.Connections) {
 	l := b.a.names().byID[m.VIP]
 	if l == nil || l.vip == nil || l.left {
@@ -168,16 +169,16 @@ func toElect(connections []phones.Connection) (items []elect.Connection) {
 	return items
 }
 
-// flushed has the phones on a VIP woken that has been bound and announced here, and
-// whose connection-tracking entries of before are gone: those of the phones that come
-// back would go with them.
+// flushed has the phones on a VIP woken. By now the VIP is bound and announced here, and
+// its old connection-tracking entries are gone. A later flush would remove the entries of
+// phones that come back.
 func (b *phoneBook) flushed(vip netip.Addr) {
 	if b.a.Ends.Ahead(vip) {
 		b.hand(b.wakes, vip)
 	}
 }
 
-// left has the next holder told of the phones on a VIP, which has been unbound.
+// left has the next holder told of the phones on a VIP that has just been unbound.
 func (b *phoneBook) left(ap *applied) {
 	if ap.vip != nil {
 		b.hand(b.lefts, ap.address.IP)

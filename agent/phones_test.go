@@ -29,8 +29,8 @@ func newPhones(t *testing.T) (*recording, *phoneBook) {
 	return r, newPhoneBook(r.a)
 }
 
-// TestPhonesHeard: what another node says is taken for a VIP of this configuration
-// and for phones that there can be; all else is counted, and nothing waits for it.
+// TestPhonesHeard: what another node tells is accepted for a VIP of this configuration
+// and for phones that can exist. Everything else is counted, and nothing waits for it.
 func TestPhonesHeard(t *testing.T) {
 	_, b := newPhones(t)
 	one := []elect.Connection{{Phone: aPhone, Port: 5060, Seq: 1, Ack: 2}}
@@ -54,7 +54,7 @@ func TestPhonesHeard(t *testing.T) {
 		t.Errorf("in the book: %v", got)
 	}
 	before := b.refused.Load()
-	for range cap(b.heard) + 3 { // and nobody writes it into the book
+	for range cap(b.heard) + 3 { // with nobody to write them into the book
 		b.take(elect.Connections{VIP: vip1, Items: one})
 	}
 	if got := b.refused.Load() - before; got != 3 {
@@ -62,7 +62,7 @@ func TestPhonesHeard(t *testing.T) {
 	}
 }
 
-// connected has phones connected to vip1 in a namespace of the test's own.
+// connected connects phones to vip1, in a namespace of the test's own.
 func connected(t *testing.T, n int) (phoneEnds []net.Conn) {
 	t.Helper()
 	ns := nstest.Enter(t)
@@ -90,9 +90,9 @@ func connected(t *testing.T, n int) (phoneEnds []net.Conn) {
 	return phoneEnds
 }
 
-// TestPhonesTold: every connection, in messages that a packet has room for; without
-// numbers where they cannot be had. Of a VIP without phones, too, and of none held here
-// nothing.
+// TestPhonesTold: every connection is told, in messages that fit into a packet. If the
+// numbers cannot be had, connections are told without. A VIP without phones is told too;
+// a VIP that is not held here is not.
 func TestPhonesTold(t *testing.T) {
 	r, b := newPhones(t)
 	const n = elect.MaxConnections + 6
@@ -121,7 +121,8 @@ func TestPhonesTold(t *testing.T) {
 	}
 }
 
-// TestPhonesWokenAfterTheFlush: of a VIP that came, not of one that left.
+// TestPhonesWokenAfterTheFlush: phones are woken for a VIP that came, not for one that
+// left.
 func TestPhonesWokenAfterTheFlush(t *testing.T) {
 	r, b := newPhones(t)
 	for _, c := range []struct {
@@ -136,8 +137,8 @@ func TestPhonesWokenAfterTheFlush(t *testing.T) {
 	}
 }
 
-// TestPhonesWoken: a phone is woken while the VIP is held here, beside an end of its
-// connection that an earlier hold left here too; and not without a lease.
+// TestPhonesWoken: a phone is woken while the VIP is held here, even if an earlier hold
+// left an end of its connection here too. It is not woken without a lease.
 func TestPhonesWoken(t *testing.T) {
 	r, b := newPhones(t)
 	phone := connected(t, 1)[0]
@@ -145,7 +146,7 @@ func TestPhonesWoken(t *testing.T) {
 	wake := func(until elect.Instant) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		r.a.Now = func() elect.Instant { // before each round too: of those that wake, one is enough
+		r.a.Now = func() elect.Instant { // also called before each round: stop after the first that wakes
 			if b.woken.Load() > 0 {
 				cancel()
 			}
@@ -172,8 +173,8 @@ func TestPhonesWoken(t *testing.T) {
 	}
 }
 
-// TestPhonesWokenOneByOne: a thousand a second, so that those who come do not come at
-// once, of two VIPs neither; nobody after the lease's end.
+// TestPhonesWokenOneByOne: a thousand phones are woken per second, so that they do not
+// all come at once; for two VIPs together no more. None is woken after the lease's end.
 func TestPhonesWokenOneByOne(t *testing.T) {
 	r, b := newPhones(t)
 	all := make([]phones.Connection, 10*wakesAtOnce)
@@ -195,8 +196,8 @@ func TestPhonesWokenOneByOne(t *testing.T) {
 	}
 }
 
-// TestPhonesListedOnce: the last holder's last word is of all of them, with newer
-// numbers, and leaves room for those that were not told of before.
+// TestPhonesListedOnce: the last holder's last message names all phones, with newer
+// numbers, and leaves room for those that were not told before.
 func TestPhonesListedOnce(t *testing.T) {
 	said := func(from, to int, seq uint32) (all []phones.Connection) {
 		for i := range to - from {

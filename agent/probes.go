@@ -17,11 +17,11 @@ import (
 	"sipalive/sipcheck"
 )
 
-// probes asks every node's PBX whether it answers, this node's own fast and
-// the others' slower, and makes one verdict per node of several targets.
+// probes asks every node's PBX whether it answers: this node's own fast, the others'
+// slower. It makes one verdict per node from the verdicts of several targets.
 type probes struct {
 	a      *Agent
-	change chan []probe // by a reload, to run
+	change chan []probe // from a reload, for run
 
 	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
 
@@ -33,14 +33,14 @@ type probes struct {
 	unready bool // this node's own checks say no
 }
 
-// verdict is one target's.
+// verdict is the verdict of one target.
 type verdict struct {
 	state elect.SIPState
-	since elect.Instant // this and last as elect.Health has them
+	since elect.Instant // since and last: as in elect.Health
 	last  elect.Instant
 }
 
-// probe is one prober and what it was made for.
+// probe is one prober and what it was made from.
 type probe struct {
 	*sipcheck.Prober
 	target   sipcheck.Target
@@ -54,8 +54,8 @@ func newProbes(a *Agent) *probes {
 	return p
 }
 
-// wanted are the probers of a configuration, as far as they are the same those
-// that there are.
+// wanted returns the probers of a configuration. It reuses existing probers that would be
+// the same.
 func (p *probes) wanted(c *config.Config, roots *x509.CertPool) (probes []probe) {
 	security := securityOf(c, roots)
 	for _, t := range targets(c, p.a.Self.Name) {
@@ -71,7 +71,7 @@ func (p *probes) wanted(c *config.Config, roots *x509.CertPool) (probes []probe)
 	return probes
 }
 
-// targets are every node's SIP servers.
+// targets returns every node's SIP servers.
 func targets(c *config.Config, self string) (out []sipcheck.Target) {
 	for _, n := range c.Nodes {
 		if !n.Holder {
@@ -99,8 +99,8 @@ func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 		opts.Pardon = p.a.hasPaused
 	}
 	if own && t.Timeout > time.Duration(t.Fall-1)*t.Interval {
-		// The others would be told of the first silence, and wait for their own, later
-		// than this prober has made up its mind.
+		// The others would be told of the first silence, and would finish waiting for
+		// their own answers, later than this prober takes to decide.
 		opts.Hesitates = func(started time.Time) {
 			at := p.a.Now().Add(-time.Since(started))
 			p.verdictOf(prober, verdict{elect.SIPSuspect, at, at})
@@ -110,8 +110,8 @@ func (p *probes) make(t sipcheck.Target, s sipcheck.Security) probe {
 	return probe{prober, t, s}
 }
 
-// set puts probers in place. One that replaces another of the same server
-// begins with that one's verdict: asking more often is no news of the PBX.
+// set puts probers in place. A prober that replaces another of the same server begins
+// with that one's verdict: a new interval is no news about the PBX.
 func (p *probes) set(now []probe) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *probes) set(now []probe) {
 		p.byNode[node] = append(p.byNode[node], n.Prober)
 		told[node] = p.told[node]
 		if told[node] != elect.SIPUnknown {
-			verdicts[n.Prober] = verdict{state: elect.SIPUp} // a server new to the file, until it is known
+			verdicts[n.Prober] = verdict{state: elect.SIPUp} // for a server that is new in the file, until its state is known
 		}
 		for _, old := range before {
 			if old.target.Node == n.target.Node && old.target.Address == n.target.Address && old.target.Transport == n.target.Transport {
@@ -145,18 +145,18 @@ func (p *probes) of(n elect.Node) []*sipcheck.Prober {
 	return p.byNode[n]
 }
 
-// take changes the probers to those of a new configuration.
+// take changes to the probers of a new configuration.
 func (p *probes) take(c *config.Config, roots *x509.CertPool) {
 	now := p.wanted(c, roots)
 	p.set(now)
-	select { // one that run has not seen yet is out of date
+	select { // a list that run has not read yet is out of date
 	case <-p.change:
 	default:
 	}
 	p.change <- now
 }
 
-// run keeps the probers running that there should be.
+// run keeps the wanted probers running.
 func (p *probes) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -196,21 +196,21 @@ func (p *probes) run(ctx context.Context) error {
 	}
 }
 
-// verdictOf turns a target's verdict into the node's, and tells what is to be told. A
-// prober that has not made up its mind yet changes nothing that is known.
+// verdictOf turns a target's verdict into the node's, and tells it where it has to be
+// told. A prober that has no verdict yet changes nothing that is known.
 func (p *probes) verdictOf(prober *sipcheck.Prober, v verdict) {
 	node := elect.Node(prober.Target().Node)
 	p.mu.Lock()
 	if !slices.Contains(p.byNode[node], prober) || v.state == elect.SIPUnknown && p.verdict[prober].state != v.state {
 		p.mu.Unlock()
-		return // or it has been replaced
+		return // or the prober has been replaced
 	}
 	p.verdict[prober] = v
 	p.mu.Unlock()
 	p.tell(node)
 }
 
-// setUnready takes the word of this node's own checks.
+// setUnready takes the verdict of this node's own checks.
 func (p *probes) setUnready(on bool) {
 	p.mu.Lock()
 	p.unready = on
@@ -218,8 +218,8 @@ func (p *probes) setUnready(on bool) {
 	p.tell(elect.Node(p.a.Self.Name))
 }
 
-// tell tells a node's verdict if it is another, or speaks against another node: such
-// a verdict has to be confirmed (elect.Health).
+// tell tells a node's verdict if it has changed. It also tells every verdict that speaks
+// against another node, because such a verdict has to be confirmed (elect.Health).
 func (p *probes) tell(node elect.Node) {
 	p.telling.Lock()
 	defer p.telling.Unlock()
@@ -233,13 +233,13 @@ func (p *probes) tell(node elect.Node) {
 	}
 }
 
-// badness orders verdicts; what is not known yet is worse than what is doubted.
+// badness orders verdicts. Unknown is worse than suspect.
 var badness = map[elect.SIPState]int{elect.SIPUp: 0, elect.SIPSuspect: 1, elect.SIPUnknown: 2, elect.SIPRising: 3,
 	elect.SIPSilent: 4, elect.SIPUnready: 5, elect.SIPRefused: 6}
 
-// stateOf is the worst of the node's targets: every one of them serves calls.
-// A witness has none, so nothing is known of it. Of several that are as bad the one
-// that was asked last counts.
+// stateOf returns the worst verdict of the node's targets, because every one of them
+// serves calls. A witness has no targets, so nothing is known of it. Of verdicts that are
+// equally bad, the one asked last counts.
 func (p *probes) stateOf(n elect.Node) verdict {
 	worst := verdict{state: elect.SIPUp}
 	if c := p.a.Config().Node(string(n)); c != nil && !c.Holder {
@@ -258,9 +258,9 @@ func (p *probes) stateOf(n elect.Node) verdict {
 }
 
 // sipState adds to the verdict how the last probe ended. A code that is listed as
-// unhealthy is what a PBX says of itself, to its own node as well: another node's
-// verdict does no more than agree. Only so does a pause of the node's own making,
-// of which the others know nothing, stay what it is.
+// unhealthy is what a PBX says of itself, and its own node gets it too. So another node's
+// verdict on it can only agree with the own node's. That way a pause that the own node
+// made, of which the others know nothing, makes nobody unfit.
 func sipState(r sipcheck.Result, own bool) elect.SIPState {
 	missed := r.Misses > 0
 	switch {
@@ -286,8 +286,8 @@ func (p *probes) probeNow(n elect.Node) {
 	}
 }
 
-// fresh asks this node's own PBX once more, now: every target has to answer
-// with a code that is not listed as unhealthy.
+// fresh probes this node's own PBX once more, now. Every target has to answer with a code
+// that is not listed as unhealthy.
 func (p *probes) fresh(ctx context.Context) error {
 	if no := p.a.checks.unfit(); len(no) > 0 {
 		return errors.New("its own checks say no: " + strings.Join(no, "; "))
@@ -304,13 +304,13 @@ func (p *probes) fresh(ctx context.Context) error {
 	return nil
 }
 
-// here are the probers of what listens on this machine: on the node, and on the
-// VIPs it holds.
+// here returns the probers of everything that listens on this machine: on the node's own
+// address, and on the VIPs it holds.
 func (p *probes) here() []*sipcheck.Prober {
 	return append(p.a.vipTargets.now(), p.of(elect.Node(p.a.Self.Name))...)
 }
 
-// watched are the protocols and ports that a target of ours may listen on.
+// watched returns the protocols and ports on which a target of this node may listen.
 func (p *probes) watched() (protocols []uint8, ports []uint16) {
 	if !p.a.Self.Holder {
 		return nil, nil

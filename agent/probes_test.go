@@ -14,7 +14,8 @@ import (
 	"sipalive/sipcheck"
 )
 
-// TestIPv6NodesAreProbed: [[sip.target]] on nodes with IPv6 addresses, over UDP and TCP.
+// TestIPv6NodesAreProbed: nodes with IPv6 addresses are probed at [[sip.target]], over
+// UDP and TCP.
 func TestIPv6NodesAreProbed(t *testing.T) {
 	udp, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback})
 	if err != nil {
@@ -83,7 +84,7 @@ func TestIPv6NodesAreProbed(t *testing.T) {
 }
 
 // TestOwnPauseIsNoSickness: a FreeSWITCH that `drain --wait-calls` has paused answers
-// 503, which is listed. Its own node knows why; the others' word alone is no verdict.
+// 503, which is listed. Its own node knows why. What the others say alone is no verdict.
 func TestOwnPauseIsNoSickness(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 13)})
 	if err != nil {
@@ -178,7 +179,7 @@ func TestOwnPauseIsNoSickness(t *testing.T) {
 }
 
 // TestHesitationIsToldBeforeALongTimeout: the others begin to ask while this node still
-// waits, where their own timeout would else be the last to end.
+// waits. Otherwise their own timeout would end last.
 func TestHesitationIsToldBeforeALongTimeout(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 13)})
 	if err != nil {
@@ -188,7 +189,7 @@ func TestHesitationIsToldBeforeALongTimeout(t *testing.T) {
 	go func() {
 		request := make([]byte, 2000)
 		if n, from, err := server.ReadFrom(request); err == nil {
-			_, _ = server.WriteTo(ok(request[:n]), from) // and then it hangs
+			_, _ = server.WriteTo(ok(request[:n]), from) // and then the server hangs
 		}
 	}()
 	r := newRecording(t)

@@ -14,12 +14,12 @@ import (
 	"sipalive/hooks"
 )
 
-// recorder tells each fact once, to the log and to the journal, in its own
-// goroutine: a log that does not take our lines costs lines, not heartbeats.
+// recorder tells each fact once, to the log and to the journal, in its own goroutine. If
+// the log does not take our lines, lines are lost, not heartbeats.
 type recorder struct {
 	a       *Agent
 	facts   chan func()
-	open    map[elect.VIPID]*entry // the takeover that is being filled in
+	open    map[elect.VIPID]*entry // the takeover whose event is still being filled in
 	release map[elect.VIPID]*entry // our last release
 	ready   map[elect.VIPID][]hooks.Outcome
 	warned  map[string]time.Time
@@ -27,19 +27,20 @@ type recorder struct {
 	proofs  sync.Map // elect.VIPID: control.Millis from bound to proven, of the takeover in open
 }
 
-// entry is an event in the journal that goes on.
+// entry is a journal event that is still being added to.
 type entry struct {
 	id    uint64
 	epoch elect.Epoch
-	zero  elect.Instant    // of its timeline
-	took  elect.Transition // of a takeover: what began it
+	zero  elect.Instant    // where its timeline counts from
+	took  elect.Transition // if it is a takeover: the transition that began it
 	over  bool             // it has an outcome
 }
 
-// maxReady bounds the prepare actions kept for a takeover that may never come.
+// maxReady bounds the outcomes of prepare actions kept for a takeover that may never
+// come.
 const maxReady = 32
 
-// warnEvery is how often the same warning is worth a line.
+// warnEvery is the time in which the same warning is logged once.
 const warnEvery = time.Minute
 
 func newRecorder(a *Agent) *recorder {
@@ -47,7 +48,8 @@ func newRecorder(a *Agent) *recorder {
 		ready: map[elect.VIPID][]hooks.Outcome{}, warned: map[string]time.Time{}, notify: newNotifier(a)}
 }
 
-// run goes on until the last action has ended, since it has something to tell.
+// run goes on until the last action has ended, because that action's outcome is still to
+// be told.
 func (r *recorder) run(context.Context) error {
 	r.post(func() { r.agentEvent("started") })
 	if f := r.a.Fence; f != nil && f.Weak() {
@@ -81,7 +83,7 @@ func (r *recorder) agentEvent(text string) {
 	r.a.Journal.Add(control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: control.KindAgent, Text: text})
 }
 
-// reloaded tells of a configuration that is in force now.
+// reloaded records that a configuration has come into force.
 func (r *recorder) reloaded(text string) {
 	r.post(func() {
 		r.a.Log.Info("configuration "+text, "node", r.a.Self.Name)
@@ -89,8 +91,8 @@ func (r *recorder) reloaded(text string) {
 	})
 }
 
-// warn tells of trouble, at most once a minute for the same: the same in all its
-// words, since one device's trouble must not hide another's.
+// warn logs trouble, the same trouble at most once a minute. "The same" means the whole
+// text, because one device's trouble must not hide another's.
 func (r *recorder) warn(what string, err error) {
 	r.post(func() {
 		if r.lately(what + ": " + err.Error()) {
@@ -100,10 +102,10 @@ func (r *recorder) warn(what string, err error) {
 	})
 }
 
-// maxWarned bounds what is remembered of what was said.
+// maxWarned bounds how many texts are remembered.
 const maxWarned = 256
 
-// lately reports whether the same was said within a minute.
+// lately reports whether the same text was said within the last minute, and remembers it.
 func (r *recorder) lately(words string) bool {
 	if last, seen := r.warned[words]; seen && time.Since(last) < warnEvery {
 		return true
@@ -115,8 +117,9 @@ func (r *recorder) lately(words string) bool {
 	return false
 }
 
-// again is what makes two of them the same. A move of a new tenure is another
-// move; each try to bind has an epoch of its own.
+// again returns the key under which two transitions count as the same. A move in a new
+// tenure is another move. For BindFailed the epoch is left out, because each try to bind
+// has an epoch of its own.
 func again(t elect.Transition, words string) string {
 	if t.Kind == elect.BindFailed {
 		t.Epoch = 0
@@ -124,8 +127,8 @@ func again(t elect.Transition, words string) string {
 	return fmt.Sprintf("%s %d %s", t.Kind, t.Epoch, words)
 }
 
-// retried are the transitions that come again every lease or two while what
-// keeps them from succeeding lasts; an operator's own command is always told.
+// retried reports whether a transition comes again every lease or two while what keeps it
+// from succeeding lasts. What an operator's own command causes is always told.
 func retried(t elect.Transition) bool {
 	switch t.Cause {
 	case elect.CauseNone, elect.CauseSIP, elect.CauseCheck, elect.CauseVerify, elect.CauseDrain:
@@ -134,7 +137,7 @@ func retried(t elect.Transition) bool {
 	return false
 }
 
-// wall dates an instant of the boot clock for people.
+// wall converts an instant of the boot clock to wall time, for people.
 func (r *recorder) wall(t elect.Instant) control.Stamp {
 	return control.Stamp{Time: time.Now().Add(time.Duration(t - r.a.Now()))}
 }
@@ -171,11 +174,11 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	case elect.HolderSeen:
 		r.a.timelines.held(t)
 		ev.To = string(t.Node)
-		if t.Previous != t.Node { // after a restart it is where it was
+		if t.Previous != t.Node { // otherwise, after a restart, the VIP is where it was
 			ev.From = string(t.Previous)
 		}
 	case elect.RetireDue:
-		return // its actions show in the release
+		return // its actions show in the event of the release
 	case elect.NodeUp, elect.NodeDown, elect.NodeFit, elect.NodeUnfit, elect.ConfigDiffers, elect.ConfigSame:
 		ev.From = string(t.Node)
 	}
@@ -191,7 +194,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 	}
 }
 
-// words is the event as people read it, behind its kind.
+// words describes the event to people; its kind is shown before them.
 func words(t elect.Transition, vip string) string {
 	node, to := string(t.Node), string(t.Successor)
 	because := func(s string) string {
@@ -267,7 +270,7 @@ func words(t elect.Transition, vip string) string {
 // form is how a kind of transition is told, beside its words.
 type form struct {
 	event   string     // its kind in the journal
-	level   slog.Level // docs/alarms.md tells of warnings and errors
+	level   slog.Level // docs/alarms.md lists warnings and errors
 	fails   bool       // Text says what went wrong
 	retried bool
 }
@@ -282,7 +285,7 @@ var forms = map[elect.TransitionKind]form{
 	elect.LetGo:         {event: control.KindRelease},
 	elect.Lapsed:        {event: control.KindRelease, level: warn},
 	elect.ReleaseDue:    {event: control.KindRelease},
-	elect.RetireDue:     {event: control.KindRelease}, // not told: its actions show there
+	elect.RetireDue:     {event: control.KindRelease}, // not told: its actions show in the event of the release
 	elect.MoveStarted:   {event: control.KindMove, retried: true},
 	elect.MoveFailed:    {event: control.KindMove, level: warn, fails: true, retried: true},
 	elect.NodeUp:        {event: control.KindNode},
@@ -320,7 +323,7 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 		peer = string(t.Node)
 	}
 	from := ev.From
-	if peer != "" || t.VIP == "" { // From is then whom the event is about
+	if peer != "" || t.VIP == "" { // then From is the node that the event is about
 		from = ""
 	}
 	attrs := []slog.Attr{slog.String("node", r.a.Self.Name)}
@@ -335,9 +338,9 @@ func (r *recorder) log(t elect.Transition, ev control.Event) {
 	r.a.Log.LogAttrs(context.Background(), forms[t.Kind].level, t.Kind.String(), attrs...)
 }
 
-// acquired opens the one event of a takeover. Its timeline counts from the
-// moment the need was noticed; a crash also shows when the old holder was
-// last heard.
+// acquired opens the one event of a takeover. Its timeline counts from the moment the
+// need was noticed. After a crash or a boot it counts from the moment the VIP became
+// vacant; after a crash it also shows when the old holder was last heard.
 func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Event) {
 	zero := t.Noticed
 	if t.Cause == elect.CauseCrash || t.Cause == elect.CauseBoot || zero == 0 || zero > at {
@@ -351,8 +354,8 @@ func (r *recorder) acquired(t elect.Transition, at elect.Instant, ev control.Eve
 	}
 	ev.Add("noticed", 0)
 	for _, o := range r.ready[t.VIP] {
-		// Else of a move that came to nothing. A lease of slack: what told when the
-		// need was noticed took its time.
+		// Older actions belong to a move that came to nothing. One lease of slack: the
+		// message that set the time of the need was itself late.
 		if elect.Instant(o.Started) >= min(t.Noticed, zero).Add(-r.a.Config().Timing.Lease) {
 			addAction(&ev, zero, o)
 		}
@@ -373,7 +376,7 @@ func addAction(ev *control.Event, zero elect.Instant, o hooks.Outcome) {
 	ev.AddAction(o.Action, elect.Instant(o.Started).Sub(zero), o.Took, o.Output, err)
 }
 
-// bound marks when the address was there and, where it is announced, announced.
+// bound marks when the address was bound and, where it is announced, when that was done.
 func (r *recorder) bound(id elect.VIPID, e elect.Epoch, bound, announced elect.Instant, announce bool) {
 	r.mark(id, e, "bound", bound)
 	if announce {
@@ -394,7 +397,7 @@ func (r *recorder) complete(id elect.VIPID, e elect.Epoch, outcome string) {
 	})
 }
 
-// notice tells people of something that is no transition of the machine.
+// notice tells people of something that is not a transition of the machine.
 func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text string) {
 	r.post(func() {
 		ev := control.Event{Time: control.Stamp{Time: time.Now()}, Node: r.a.Self.Name, Kind: string(what), Epoch: uint64(e), Text: text}
@@ -405,7 +408,7 @@ func (r *recorder) notice(what config.Notice, l *lease, e elect.Epoch, text stri
 	})
 }
 
-// superseded closes a takeover that did not come to its end here.
+// superseded closes a takeover that was let go before it was complete.
 func (r *recorder) superseded(t elect.Transition) {
 	if en := r.open[t.VIP]; en != nil && !en.over {
 		r.fill(en, func(ev *control.Event) { ev.Outcome = "let go before it was complete" })
@@ -420,8 +423,8 @@ func (r *recorder) update(id elect.VIPID, e elect.Epoch, f func(*control.Event, 
 	})
 }
 
-// fill goes on with a takeover's event, and keeps for status what that says of its
-// proof; of one that has an outcome the other nodes are told.
+// fill adds to a takeover's event, and keeps the proof that it contains for status. If
+// the event has an outcome, fill has the other nodes told.
 func (r *recorder) fill(en *entry, f func(*control.Event)) {
 	var now control.Event
 	if !r.a.Journal.Update(en.id, func(ev *control.Event) { f(ev); now = *ev }) {
@@ -435,21 +438,21 @@ func (r *recorder) fill(en *entry, f func(*control.Event)) {
 	}
 }
 
-// proof is how long the router took to reach a VIP taken here; 0: not known.
+// proof returns how long the router took to reach a VIP taken here; 0: not known.
 func (r *recorder) proof(id elect.VIPID) control.Millis {
 	took, _ := r.proofs.Load(id)
 	known, _ := took.(control.Millis)
 	return known
 }
 
-// again tells that actions of an agent before this one are run to their end.
+// again logs that actions which an earlier agent did not end are run again.
 func (r *recorder) again(l *lease, o hooks.Owed) {
 	r.post(func() {
 		r.a.Log.Warn("actions that an earlier agent did not end are run again", "node", r.a.Self.Name, "vip", l.name, "epoch", o.Epoch, "reason", string(o.Phase))
 	})
 }
 
-// action keeps what became of an action with the event it belongs to.
+// action adds an action's outcome to the event it belongs to.
 func (r *recorder) action(id elect.VIPID, phase hooks.Phase, e elect.Epoch, o hooks.Outcome) {
 	r.post(func() {
 		why := o.Err + o.Note

@@ -39,7 +39,7 @@ name = "cdr"
 
 const vip1 = elect.VIPID("192.0.2.101")
 
-// recording is a recorder on its own: its facts run when the test says so.
+// recording is a recorder on its own. Its facts run when the test says so.
 type recording struct {
 	*recorder
 	log *bytes.Buffer
@@ -87,8 +87,8 @@ func (r *recording) last() control.Event { return r.a.Journal.Last(1)[0] }
 
 func (r *recording) at(d time.Duration) elect.Instant { return r.now.Add(d) }
 
-// TestTakeoverTimeline: one event per takeover, filled in as it goes on, in
-// milliseconds since the need was noticed.
+// TestTakeoverTimeline: a takeover is one event, which is filled in as the takeover goes
+// on. Its times count in milliseconds since the need was noticed.
 func TestTakeoverTimeline(t *testing.T) {
 	r := newRecording(t)
 	ms := time.Millisecond
@@ -124,8 +124,8 @@ func TestTakeoverTimeline(t *testing.T) {
 	}
 }
 
-// TestPreparedInVain: what ran for a move that came to nothing is no part of a
-// later takeover.
+// TestPreparedInVain: the prepare actions of a move that came to nothing are not part of
+// a later takeover.
 func TestPreparedInVain(t *testing.T) {
 	r := newRecording(t)
 	for range 3 * maxReady {
@@ -142,8 +142,8 @@ func TestPreparedInVain(t *testing.T) {
 	}
 }
 
-// TestCrashTimeline: a crash is noticed when the lease ends; the last sign of
-// life shows before it.
+// TestCrashTimeline: a crash is noticed when the lease ends. The last sign of life is
+// shown before that.
 func TestCrashTimeline(t *testing.T) {
 	r := newRecording(t)
 	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: 2, Previous: "pbx1", Cause: elect.CauseCrash,
@@ -156,8 +156,8 @@ func TestCrashTimeline(t *testing.T) {
 	}
 }
 
-// TestSupersededTakeover: what was let go before it was complete says so, and
-// a late end of its chain changes nothing.
+// TestSupersededTakeover: the event of a takeover that was let go before it was complete
+// says so. A late end of its chain changes nothing.
 func TestSupersededTakeover(t *testing.T) {
 	r := newRecording(t)
 	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: 2, Cause: elect.CauseBoot, Vacant: r.now}})
@@ -175,8 +175,8 @@ func TestSupersededTakeover(t *testing.T) {
 	}
 }
 
-// TestEveryTransitionHasWords: whatever elect tells becomes one line in log
-// and journal, without a hole in it.
+// TestEveryTransitionHasWords: every kind of transition becomes one line in log and
+// journal, with no empty part in it.
 func TestEveryTransitionHasWords(t *testing.T) {
 	for k := elect.Acquired; k.String() != ""; k++ {
 		r := newRecording(t)
@@ -196,13 +196,13 @@ func TestEveryTransitionHasWords(t *testing.T) {
 			t.Fatal("no end of kinds")
 		}
 		if k.String() == (k + 1).String() {
-			break // the last one answers for all above it
+			break // the last kind's words also stand for all values above it
 		}
 	}
 }
 
-// TestNotesAreSaid: an action that went well but left something running says so,
-// and one that was not wanted any more is no trouble.
+// TestNotesAreSaid: an action that succeeded but left something running has a note in the
+// log. An action that was skipped is no trouble.
 func TestNotesAreSaid(t *testing.T) {
 	r := newRecording(t)
 	r.action(vip1, hooks.Acquire, 8, hooks.Outcome{Action: "exec /a", OK: true, Note: "processes it left running were killed"})
@@ -215,7 +215,7 @@ func TestNotesAreSaid(t *testing.T) {
 	}
 }
 
-// TestSlowLogCostsLines: a log that takes nothing never holds the loop up.
+// TestSlowLogCostsLines: a log that takes nothing never delays the loop.
 func TestSlowLogCostsLines(t *testing.T) {
 	r := newRecording(t)
 	for range cap(r.facts) + 10 {
@@ -230,8 +230,8 @@ func TestSlowLogCostsLines(t *testing.T) {
 	}
 }
 
-// TestRuntimeDirectoryRefuses: what could not be stored must not be sent, and
-// the machine hears of it before anything else.
+// TestRuntimeDirectoryRefuses: nothing is sent that could depend on a record which was
+// not stored, and the machine is told before it hears anything else.
 func TestRuntimeDirectoryRefuses(t *testing.T) {
 	r := newRecording(t)
 	base := t.TempDir()

@@ -19,14 +19,14 @@ import (
 	"sipalive/vip"
 )
 
-// File is a configuration as it was read for this node, and its keys.
+// File is a configuration as it was read for this node, with its keys.
 type File struct {
 	Config *config.Config
 	Self   *config.Node
 	Keys   keyring.Ring
-	Relay  arp.RelayLink  // of a reload: where heartbeats go through the gateway
-	Roots  *x509.CertPool // authorities of SIP over TLS; nil: the system's
-	// FreeSWITCHPassword is asked at each use.
+	Relay  arp.RelayLink  // of a reload: the path of heartbeats through the gateway
+	Roots  *x509.CertPool // trusted roots for SIP over TLS; nil: the system's
+	// FreeSWITCHPassword is called at each use.
 	FreeSWITCHPassword func() (string, error)
 }
 
@@ -39,16 +39,15 @@ type settled struct {
 	relay       arp.RelayLink
 }
 
-// Config is the configuration in force. Ask for it at each use: a reload
-// replaces it.
+// Config returns the configuration in force. Call it at each use, because a reload
+// replaces the configuration.
 func (a *Agent) Config() *config.Config { return a.inForce.Load().config }
 
 func (a *Agent) names() *names { return a.inForce.Load().names }
 
-// Reload reads the file anew and takes it while the agent runs (§4.9): it ends
-// where a restart with that file would, and what is held stays held. A file that
-// is not good, or asks for what only a restart can give, changes nothing. The
-// text says what is different now.
+// Reload reads the file again and takes it while the agent runs (§4.9). The result is the
+// same as after a restart with that file, and what is held stays held. A bad file, or one
+// that needs a restart, changes nothing. The text says what is different now.
 func (a *Agent) Reload(ctx context.Context) (string, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -60,8 +59,8 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	if why := needsRestart(before, f.Config, a.Self, f.Self); why != "" {
 		return "", fmt.Errorf("reload %s: %s (nothing was changed; restart the agents one by one)", f.Config.File, why)
 	}
-	// Once it is in the loop's hands it is carried out, whether or not the one who
-	// asked still waits: so it is told what came of it.
+	// Once the loop has the request it carries it out, whether or not the caller still
+	// waits. So the wait for the result is not cancelled.
 	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.take(f) }); err != nil {
 		return "", fmt.Errorf("reload %s: %w", f.Config.File, err)
 	}
@@ -74,7 +73,7 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	return text, nil
 }
 
-// needsRestart says what of a new file a running agent cannot take.
+// needsRestart says what in a new file a running agent cannot take; "" for nothing.
 func needsRestart(was, is *config.Config, self, now *config.Node) string {
 	switch {
 	case is.Cluster != was.Cluster:
@@ -95,8 +94,8 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 	return ""
 }
 
-// take puts a new configuration in force, between two steps of the loop. What
-// can fail comes first and leaves nothing behind that matters.
+// take puts a new configuration in force, between two steps of the loop. The steps that
+// can fail come first; a failure leaves nothing behind that matters.
 func (a *Agent) take(f File) error {
 	names := newNames(f.Config, a.names())
 	ids := slices.Sorted(maps.Keys(names.byID))
@@ -130,7 +129,7 @@ func (a *Agent) take(f File) error {
 	return nil
 }
 
-// Peers are the other nodes, as the network needs them.
+// Peers returns the other nodes in the form that the network needs.
 func Peers(c *config.Config, self *config.Node) (peers []member.Peer) {
 	for _, n := range c.Nodes {
 		if n.Name != self.Name {
@@ -176,7 +175,7 @@ func each[T any](in []T, word func(T) string) (out []string) {
 	return out
 }
 
-// changed ends what fenceMore began: the binder takes up the names in force.
+// changed ends what fenceMore began: it has the binder take up the names in force.
 func (b *binder) changed() {
 	b.mu.Lock()
 	b.changing, b.renamed = false, true
@@ -184,8 +183,8 @@ func (b *binder) changed() {
 	poke(b.wake)
 }
 
-// takeNames brings what the binder applies in line with the names in force. A
-// VIP that has left stays until it is gone: see forgetLeft.
+// takeNames brings b.applied in line with the names in force. A VIP that has left the
+// configuration stays until it is unbound: see forgetLeft.
 func (b *binder) takeNames() {
 	for id, l := range b.a.names().byID {
 		ap := b.applied[id]
@@ -208,7 +207,7 @@ func (b *binder) takeNames() {
 	}
 }
 
-// manage tells the kernel's table which addresses are this agent's business.
+// manage tells the kernel's table which addresses this agent is responsible for.
 func (b *binder) manage() {
 	var managed []vip.Address
 	for _, ap := range b.applied {
@@ -221,13 +220,13 @@ func (b *binder) manage() {
 	}
 }
 
-// forgetLeft drops what has left the configuration once it is off and the
-// machine knows: from then on it is nobody's business here.
+// forgetLeft drops VIPs that have left the configuration, once they are off and the
+// machine knows. From then on this agent is not responsible for them.
 func (b *binder) forgetLeft(level []elect.Desired) {
 	b.mu.Lock()
 	if b.changing || b.renamed {
 		b.mu.Unlock()
-		return // it may be coming back: the next round knows
+		return // a VIP may be coming back: the next round knows
 	}
 	dropped := false
 	for id, ap := range b.applied {
@@ -252,9 +251,9 @@ func (b *binder) forgetLeft(level []elect.Desired) {
 	b.manage()
 }
 
-// fenceMore closes the fence for what a new configuration adds, before anybody
-// could bind it; undo opens it again for a configuration that is refused after
-// all: such an address is nobody's business here.
+// fenceMore closes the fence for the addresses that a new configuration adds, before
+// anybody could bind them. undo opens it again if the configuration is refused after all,
+// because then this agent is not responsible for those addresses.
 func (b *binder) fenceMore(n *names) (undo func() error, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

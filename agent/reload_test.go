@@ -22,7 +22,8 @@ func parse(t *testing.T, text string) *config.Config {
 	return c
 }
 
-// TestNeedsRestart: what a running agent cannot take is refused by name.
+// TestNeedsRestart: a change that a running agent cannot take is refused, and the refusal
+// names it.
 func TestNeedsRestart(t *testing.T) {
 	was := parse(t, home)
 	for _, c := range []struct{ old, new, want string }{
@@ -35,7 +36,7 @@ func TestNeedsRestart(t *testing.T) {
 		{`"192.0.2.12"`, `"192.0.2.14"`, ""},                                        // another node's address
 		{"prefer = [\"pbx1\"]", "prefer = [\"pbx2\"]\nweight = 3", ""},              // a VIP
 		{"[[role]]", "[timing]\nlease = \"2s\"\n[[role]]", ""},                      // timing
-		{"address = \"192.0.2.13\"", "address = \"192.0.2.13\"\nvoter = false", ""}, // the voter lists have rules of their own
+		{"address = \"192.0.2.13\"", "address = \"192.0.2.13\"\nvoter = false", ""}, // voter lists have their own rules
 	} {
 		is := parse(t, strings.Replace(home, c.old, c.new, 1))
 		if got := needsRestart(was, is, was.Node("pbx3"), is.Node("pbx3")); got != c.want {
@@ -47,15 +48,15 @@ func TestNeedsRestart(t *testing.T) {
 	}
 }
 
-// TestReloadOutlivesItsAsker: what the loop was given is carried out, and said, also
-// where nobody waits for it any more.
+// TestReloadOutlivesItsAsker: a reload that the loop has got is carried out, and its
+// result is told, even if its caller does not wait any more.
 func TestReloadOutlivesItsAsker(t *testing.T) {
 	r := newRecording(t)
 	a := r.a
 	a.Directory = openDirectory(t, t.TempDir())
 	a.queries, a.ended = make(chan func(), 1), make(chan struct{})
 	a.Load = func() (File, error) { return File{Config: a.Config(), Self: a.Self}, nil }
-	if err := os.RemoveAll(a.Directory.Run()); err != nil { // so that the file cannot be taken
+	if err := os.RemoveAll(a.Directory.Run()); err != nil { // so that the reload fails
 		t.Fatal(err)
 	}
 	ctx, gone := context.WithCancel(context.Background())
@@ -66,8 +67,8 @@ func TestReloadOutlivesItsAsker(t *testing.T) {
 	}
 }
 
-// TestRefusedReloadFencesNothing: a VIP of a configuration that is refused in the
-// end is as little this node's business as before.
+// TestRefusedReloadFencesNothing: after a configuration was refused, the fence does not
+// know its VIPs, as before.
 func TestRefusedReloadFencesNothing(t *testing.T) {
 	r, b := newBinding(t)
 	was := netip.MustParseAddr(string(vip1))
@@ -109,8 +110,8 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
-// TestNamesOfWhatLeft: release actions of a VIP that has left still have a name
-// to go by; its name may belong to another by then.
+// TestNamesOfWhatLeft: the release actions of a VIP that has left still find its name. By
+// then another VIP may have that name.
 func TestNamesOfWhatLeft(t *testing.T) {
 	first := newNames(parse(t, home), nil)
 	second := newNames(parse(t, strings.Replace(home, "192.0.2.101", "192.0.2.105", 1)), first)
@@ -131,9 +132,9 @@ func TestNamesOfWhatLeft(t *testing.T) {
 	}
 }
 
-// TestProbesFollow: probers that ask the same go on; one that asks the same
-// server otherwise begins with its verdict; a new server is given the benefit of
-// the doubt, and one that has left says nothing any more.
+// TestProbesFollow: probers that stay the same go on. A changed prober of the same server
+// begins with the old one's verdict. A new server counts as up until its state is known.
+// A prober that has been removed tells nothing any more.
 func TestProbesFollow(t *testing.T) {
 	r := newRecording(t)
 	r.a.events = make(chan elect.Event, 16)
@@ -165,7 +166,7 @@ func TestProbesFollow(t *testing.T) {
 		}
 	}
 	p.verdictOf(before[0].Prober, verdict{state: elect.SIPRefused}) // it has been replaced
-	p.verdictOf(after[0].Prober, verdict{})                         // it has not asked yet
+	p.verdictOf(after[0].Prober, verdict{})                         // no verdict yet
 	select {
 	case ev := <-r.a.events:
 		t.Errorf("told %+v", ev)
@@ -177,7 +178,7 @@ func TestProbesFollow(t *testing.T) {
 	}
 }
 
-// TestWarningsKeepApart: what one device says hides nothing of another's.
+// TestWarningsKeepApart: a warning about one device hides none about another.
 func TestWarningsKeepApart(t *testing.T) {
 	r := newRecording(t)
 	for range 3 {
@@ -198,8 +199,8 @@ func TestWarningsKeepApart(t *testing.T) {
 	}
 }
 
-// TestRetriesAreToldOnce: a move that fails again and again for the same reason
-// is told once; an operator's is told each time.
+// TestRetriesAreToldOnce: a move that fails again and again for the same reason is told
+// once. An operator's move is told each time.
 func TestRetriesAreToldOnce(t *testing.T) {
 	r := newRecording(t)
 	for range 5 {
@@ -220,8 +221,8 @@ func TestRetriesAreToldOnce(t *testing.T) {
 	}
 }
 
-// TestNothingFromItself: after a restart a VIP is where it was, and a node that
-// is fit came from nowhere.
+// TestNothingFromItself: after a restart, a VIP that is where it was has no "from", nor
+// has the event of a fit node.
 func TestNothingFromItself(t *testing.T) {
 	r := newRecording(t)
 	r.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: "pbx1", Previous: "pbx1", Epoch: 3},

@@ -14,16 +14,17 @@ import (
 	"sipalive/keyring"
 )
 
-// keyGrace is how long after the last node has ceased to seal with a key packets
-// sealed with it may arrive: longer than any is under way where leases are renewed.
+// keyGrace is how long packets sealed with a key may still arrive after the last node has
+// stopped sealing with it. No packet is under way for longer than that where leases are
+// renewed.
 const keyGrace = time.Second
 
 var errRotating = errors.New("another rotation is driven by this node (wait for its end)")
 
-// RotateKey answers `sipalive key rotate`: a new key for every node but those that
-// are down and named in without. It calls progress with each node's step. When
-// ctx ends first, or a node falls silent, everybody still hears everybody, and
-// another rotation, at any node, finishes this one.
+// RotateKey answers `sipalive key rotate`. It gives a new key to every node except those
+// that are down and named in without, and calls progress with each node's step. If ctx
+// ends first, or a node falls silent, all nodes still hear each other, and another
+// rotation, started at any node, finishes this one.
 func (a *Agent) RotateKey(ctx context.Context, without []string, progress func(control.KeyStep)) (string, error) {
 	nodes, err := a.rotates(ctx, without)
 	if err != nil {
@@ -53,8 +54,8 @@ func (a *Agent) RotateKey(ctx context.Context, without []string, progress func(c
 	return text, nil
 }
 
-// rotates is who takes part: everybody configured. Who is left out must be down: it
-// would be cut off.
+// rotates returns the nodes that take part: all configured nodes but those in without. A
+// node that is left out must be down, because it would be cut off.
 func (a *Agent) rotates(ctx context.Context, without []string) (nodes []string, err error) {
 	var st elect.Status
 	if err := a.ask(ctx, func() { st = a.Machine.Status() }); err != nil {
@@ -82,7 +83,7 @@ func (a *Agent) rotates(ctx context.Context, without []string) (nodes []string, 
 	return nodes, nil
 }
 
-// begin gives answers to one rotation at a time.
+// begin hands the peers' answers to one rotation at a time.
 func (x *keys) begin() (tells <-chan keyMessage, end func(), err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -97,7 +98,8 @@ func (x *keys) begin() (tells <-chan keyMessage, end func(), err error) {
 	}, nil
 }
 
-// drive asks what is due and hands on what is answered until the rotation ends.
+// drive sends the questions that are due and passes on the answers, until the rotation
+// ends.
 func (x *keys) drive(ctx context.Context, r *keyring.Rotation, tells <-chan keyMessage, progress func(control.KeyStep)) error {
 	for {
 		now := time.Duration(x.a.Now())
@@ -123,7 +125,7 @@ func (x *keys) drive(ctx context.Context, r *keyring.Rotation, tells <-chan keyM
 	}
 }
 
-// send asks a node; this one hears it as it hears the others.
+// send asks a node. This node's own question goes through hear, like a peer's.
 func (x *keys) send(to elect.Node, ask keyring.Ask) {
 	if to == elect.Node(x.a.Self.Name) {
 		x.hear(to, ask)

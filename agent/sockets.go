@@ -10,21 +10,21 @@ import (
 	"sipalive/sipcheck"
 )
 
-// A watch that failed is opened again after socketsAgain, then twice that, ... A
-// kernel that has no such notices is asked as rarely as socketsRarely: a module may
+// A watch that failed is opened again after socketsAgain, then after twice as long each
+// time. A kernel that has no such notices is asked once per socketsRarely: a module may
 // be loaded any day, and asking costs 3 s of waiting.
 const (
 	socketsAgain  = time.Second
 	socketsRarely = time.Minute
 )
 
-// sockets lets the kernel's notice that a SIP server's socket died trigger a probe at
-// once. While the kernel does not say so, the interval has to do.
+// sockets makes the kernel's notice that a SIP server's socket died trigger a probe at
+// once. While the kernel sends no such notices, the probes' interval has to do.
 type sockets struct {
 	a             *Agent
 	open          openSocketWatch
 	again, rarely time.Duration
-	moved         chan struct{} // by a reload: other sockets may be of interest
+	moved         chan struct{} // after a reload: other sockets may matter
 
 	mu      sync.Mutex
 	missing string // why there are no notices; empty: there are, or nothing is to be watched
@@ -48,7 +48,7 @@ func newSockets(a *Agent) *sockets {
 	return &sockets{a: a, open: open, again: socketsAgain, rarely: socketsRarely, moved: make(chan struct{}, 1)}
 }
 
-// take watches what another configuration asks for.
+// take has run watch what another configuration asks for.
 func (s *sockets) take() {
 	select {
 	case s.moved <- struct{}{}:
@@ -61,7 +61,7 @@ func (s *sockets) run(ctx context.Context) error {
 	for wait := s.again; ctx.Err() == nil; {
 		began := time.Now()
 		err := s.watch(ctx)
-		if time.Since(began) > s.rarely { // it had worked, not only taken long to fail
+		if time.Since(began) > s.rarely { // the watch had worked, and not only failed slowly
 			wait = s.again
 		}
 		if err == nil {
@@ -79,7 +79,8 @@ func (s *sockets) run(ctx context.Context) error {
 	return nil
 }
 
-// watch returns nil when ctx ends or after a reload, else why there are no notices.
+// watch returns nil when ctx ends or after a reload. Otherwise it returns why there are
+// no notices.
 func (s *sockets) watch(ctx context.Context) error {
 	protocols, ports := s.a.probes.watched()
 	if len(ports) == 0 {
@@ -97,7 +98,7 @@ func (s *sockets) watch(ctx context.Context) error {
 		return err
 	}
 	defer w.Close()
-	if s.works() { // who died meanwhile was not told of
+	if s.works() { // no notice came for sockets that died meanwhile
 		s.died(platform.SocketDestroyed{})
 	}
 	select {
@@ -122,7 +123,7 @@ func served(d platform.SocketDestroyed, p *sipcheck.Prober) bool {
 	return d.Served(protocolOf(t.Transport), t.Address)
 }
 
-// lack says what is missing, once.
+// lack records what is missing, and warns of it once.
 func (s *sockets) lack(err error) {
 	s.mu.Lock()
 	news := s.missing != err.Error()
@@ -133,7 +134,7 @@ func (s *sockets) lack(err error) {
 	}
 }
 
-// works says whether something was missing until now.
+// works records that nothing is missing, and reports whether something was until now.
 func (s *sockets) works() (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,7 +143,7 @@ func (s *sockets) works() (again bool) {
 	return again
 }
 
-// unwatched is why there are no notices; empty: nothing is amiss.
+// unwatched returns why there are no notices; empty: nothing is missing.
 func (s *sockets) unwatched() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

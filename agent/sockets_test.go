@@ -13,7 +13,7 @@ import (
 	"sipalive/platform"
 )
 
-// faked is a watch as a test wants it to end.
+// faked is a watch that ends as the test wants.
 type faked struct {
 	done chan struct{}
 	err  error
@@ -23,7 +23,7 @@ func (f *faked) Close()                {}
 func (f *faked) Done() <-chan struct{} { return f.done }
 func (f *faked) Err() error            { return f.err }
 
-// ok answers a probe, so that none is sent again.
+// ok returns an answer to a probe, so that the prober does not repeat it.
 func ok(request []byte) []byte {
 	answer := "SIP/2.0 200 OK\r\n"
 	for line := range strings.Lines(string(request)) {
@@ -36,9 +36,9 @@ func ok(request []byte) []byte {
 	return []byte(answer + "Content-Length: 0\r\n\r\n")
 }
 
-// TestSocketWatchComesBack: a kernel without notices is asked again, a watch that fails
-// is opened again, each time with a probe for what died unseen; what is missing is
-// said once, and shows in the status while it lasts.
+// TestSocketWatchComesBack: a kernel without notices is asked again, and a watch that
+// fails is opened again. Each time the targets are probed, for sockets that died unseen.
+// What is missing is warned of once, and the status shows it while it lasts.
 func TestSocketWatchComesBack(t *testing.T) {
 	r := newRecording(t)
 	pbx, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -52,7 +52,7 @@ func TestSocketWatchComesBack(t *testing.T) {
 	r.a.inForce.Store(&settled{config: c, names: newNames(c, nil)})
 	r.a.Self = c.Node("pbx3")
 	r.a.ended = make(chan struct{})
-	close(r.a.ended) // no loop takes verdicts
+	close(r.a.ended) // there is no loop to take verdicts
 	r.a.probes, r.a.vipTargets = newProbes(r.a), newVIPTargets(r.a)
 
 	ctx, cancel := context.WithCancel(t.Context())

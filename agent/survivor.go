@@ -11,8 +11,8 @@ import (
 	"sipalive/platform"
 )
 
-// survivors asks the network what a node without a majority has to know, and
-// sends heartbeats through the gateway (§4.6).
+// survivors asks the network what a node without a majority has to know, and sends
+// heartbeats through the gateway (§4.6).
 type survivors struct {
 	a *Agent
 
@@ -20,17 +20,18 @@ type survivors struct {
 	told map[elect.Sign]elect.Instant
 }
 
-// signEvery is how often the same sign is worth an event: whoever floods the
-// segment with ARP must not keep the loop busy.
+// signEvery is the time in which the same sign makes one event: a flood of ARP on the
+// segment must not keep the loop busy.
 const signEvery = 20 * time.Millisecond
 
 func newSurvivors(a *Agent) *survivors {
 	return &survivors{a: a, told: map[elect.Sign]elect.Instant{}}
 }
 
-// RelayLink is the router that is to pass heartbeats on: the VIPs', reached from
-// the address of this node that is on their interface; its first address where
-// neither is. None where no node may survive alone.
+// RelayLink returns the router that is to pass heartbeats on. This is the VIPs' router,
+// reached from the node's address on the VIPs' interface. If neither address is there,
+// the link has the node's first address and no gateway. Where no node may survive alone,
+// the link is empty.
 func RelayLink(c *config.Config, self *config.Node) (arp.RelayLink, error) {
 	if c.Survivor == config.SurvivorNever {
 		return arp.RelayLink{}, nil
@@ -45,7 +46,7 @@ func RelayLink(c *config.Config, self *config.Node) (arp.RelayLink, error) {
 		case err != nil && own == self.Address:
 			return arp.RelayLink{}, err
 		case err != nil:
-			continue // a second path that is not there
+			continue // the second path does not exist now
 		}
 		link := arp.RelayLink{Interface: ifname, Own: own}
 		for _, v := range c.VIPs {
@@ -61,18 +62,18 @@ func RelayLink(c *config.Config, self *config.Node) (arp.RelayLink, error) {
 	return first, nil
 }
 
-// relays reports whether a VIP's router is the one that link's heartbeats go
-// through: only then it can vouch for the silence of the others.
+// relays reports whether the heartbeats of link go through this VIP's router. Only then
+// can the router confirm that the others are silent.
 func relays(link arp.RelayLink, v config.VIP) bool {
 	return v.Interface == link.Interface && v.Address.Is4() == link.Own.Is4() && v.Gateway == link.Gateway
 }
 
-// send sends a peer's datagram through the gateway; the network calls it.
+// send sends a datagram to a peer through the gateway. The network calls it.
 func (s *survivors) send(to elect.Node, datagram []byte) error {
 	c := s.a.inForce.Load()
 	n := c.config.Node(string(to))
 	if n == nil {
-		return nil // a reload has just taken it off
+		return nil // a reload has just removed the peer
 	}
 	address := n.Address
 	if c.relay.Own != s.a.Self.Address && n.Address2.IsValid() {
@@ -92,7 +93,7 @@ func (s *survivors) ask(questions []elect.Question) {
 
 var questionKinds = map[elect.QuestionKind]arp.Question{elect.AskGateway: arp.AskGateway, elect.AskRouter: arp.AskRouter, elect.AskOwner: arp.AskOwner}
 
-// evidence takes an answer, or the word that a question has left.
+// evidence takes an answer, or the report that a question has left.
 func (s *survivors) evidence(e arp.Evidence) {
 	for kind, asked := range questionKinds {
 		if asked == e.Kind {
@@ -101,7 +102,7 @@ func (s *survivors) evidence(e arp.Evidence) {
 	}
 }
 
-// sign takes another machine's word about a VIP.
+// sign takes a sign of another machine for a VIP.
 func (s *survivors) sign(heard arp.Sign) {
 	sign := elect.Sign{VIP: vipID(heard.VIP), Node: elect.Node(heard.Node), Asks: heard.Asks}
 	now := s.a.Now()

@@ -13,7 +13,7 @@ import (
 	"sipalive/elect"
 )
 
-// marks are the kinds of marks by what the journal calls them.
+// marks maps the journal's names of marks to their kinds.
 var marks = func() map[string]elect.MarkKind {
 	all := map[string]elect.MarkKind{}
 	for k := elect.MarkLastHeard; k <= elect.MarkSIPAnswered; k++ {
@@ -22,8 +22,9 @@ var marks = func() map[string]elect.MarkKind {
 	return all
 }()
 
-// timelineOf is the event of a takeover here as the other nodes are told of it, but
-// for how long ago it was. It does not fit where it went on for more than an hour.
+// timelineOf returns a takeover's event in the form in which the other nodes are told of
+// it, except for how long ago it was. It does not fit if it took over 71 minutes
+// (elect.InMicros).
 func timelineOf(of elect.Transition, ev control.Event) (m elect.Timeline, fits bool) {
 	m = elect.Timeline{VIP: of.VIP, Epoch: of.Epoch, Previous: of.Previous, Cause: of.Cause, Why: of.Why, Outcome: brief(ev.Outcome)}
 	fits = true
@@ -58,7 +59,7 @@ func timelineOf(of elect.Transition, ev control.Event) (m elect.Timeline, fits b
 // maxBrief is the longest elect.Brief, in bytes.
 const maxBrief = 63
 
-// brief cuts and cleans words for people.
+// brief cleans a text for people and cuts it to maxBrief.
 func brief(s string) elect.Brief {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -77,12 +78,11 @@ func brief(s string) elect.Brief {
 	return elect.Brief(s[:n] + cut)
 }
 
-// maxLeft is how many actions can have found no room in a timeline: no journal keeps
-// more.
+// maxLeft is the most actions that a timeline may have left out: no journal keeps more.
 const maxLeft = 64
 
-// sound reports whether what another node tells can be so: each mark once, and those
-// there that every takeover has.
+// sound reports whether what another node tells can be true: each mark is there at most
+// once, and the marks that every takeover has are there.
 func sound(m elect.Timeline) bool {
 	had := map[elect.MarkKind]bool{}
 	for _, k := range m.Marks {
@@ -94,7 +94,8 @@ func sound(m elect.Timeline) bool {
 	return had[elect.MarkNoticed] && had[elect.MarkLease] && m.Epoch != 0 && m.Left <= maxLeft
 }
 
-// eventOf is what another node tells, heard now, as this node's journal keeps it.
+// eventOf turns what another node tells, heard now, into an event for this node's
+// journal.
 func eventOf(h hearsay, vip string, now time.Time) control.Event {
 	ev := control.Event{Time: control.Stamp{Time: now.Add(-h.Ago.Duration())}, Node: string(h.from), Told: true, Kind: control.Takeover, VIP: vip,
 		Epoch: uint64(h.Epoch), From: string(h.Previous), To: string(h.from), Text: h.Why.String(), Outcome: string(h.Outcome)}

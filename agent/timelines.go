@@ -11,15 +11,17 @@ import (
 	"sipalive/elect"
 )
 
-// tellAfter is when a timeline is told, after its last change: not at once, since
-// more marks may follow, and again for whoever lost it.
+// tellAfter are the waits before a timeline is told: the first counts from its last
+// change, each other from the telling before. The first telling waits because more marks
+// may follow; the others are for peers that missed it.
 var tellAfter = []time.Duration{200 * time.Millisecond, time.Second, 4 * time.Second}
 
-// maxTenures is how many tenures of a VIP are remembered: what is told is of the last.
+// maxTenures is how many tenures of a VIP are remembered: only recent takeovers are told.
 const maxTenures = 8
 
-// timelines has every node show the takeovers of every other (§8): it tells the others
-// of those that are over here, and takes what they tell. All of it is beside the loop.
+// timelines makes every node show the takeovers of every other node (§8). It tells the
+// other nodes of takeovers that are over here, and takes what they tell. All of it runs
+// beside the loop.
 type timelines struct {
 	a     *Agent
 	over  chan tale
@@ -41,13 +43,14 @@ type hearsay struct {
 	elect.Timeline
 }
 
-// tenure is one node's holding of a VIP as this node has seen it begin. It has one
-// takeover, so that a node that lies costs no more than it costs to hold.
+// tenure is one node's holding of a VIP whose beginning this node has seen. It takes the
+// timeline of one takeover, so a node that lies about takeovers must hold the VIP for
+// each lie.
 type tenure struct {
 	node  elect.Node
-	epoch elect.Epoch // the takeover's, or one that it was raised to since
+	epoch elect.Epoch // the takeover's, or one to which it was raised since
 	lease time.Duration
-	took  elect.Epoch // the takeover's own, as it was told; 0: not yet
+	took  elect.Epoch // the takeover's own epoch, as it was told; 0: not told yet
 	id    uint64      // in the journal
 	size  int
 }
@@ -56,7 +59,7 @@ func newTimelines(a *Agent) *timelines {
 	return &timelines{a: a, over: make(chan tale, 1024), heard: make(chan hearsay, 256), seen: map[elect.VIPID][]tenure{}}
 }
 
-// run tells and hears until ctx ends.
+// run tells and takes timelines until ctx ends.
 func (t *timelines) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -114,7 +117,7 @@ func (t *timelines) tell(ctx context.Context) {
 	}
 }
 
-// say has the loop send a tale. It reports false where ctx ended.
+// say has the loop send a tale. It returns false if ctx has ended.
 func (t *timelines) say(ctx context.Context, o tale) bool {
 	ago, fits := elect.InMicros(t.a.Now().Sub(o.zero))
 	if !fits {
@@ -126,7 +129,8 @@ func (t *timelines) say(ctx context.Context, o tale) bool {
 	return pause(ctx, sharePause)
 }
 
-// ended takes a takeover of this node's that has an outcome, again with each change.
+// ended takes a takeover of this node that has an outcome, and takes it again after each
+// change.
 func (t *timelines) ended(of elect.Transition, zero elect.Instant, ev control.Event) {
 	m, fits := timelineOf(of, ev)
 	if !fits {
@@ -134,11 +138,11 @@ func (t *timelines) ended(of elect.Transition, zero elect.Instant, ev control.Ev
 	}
 	select {
 	case t.over <- tale{m, zero}:
-	default: // more at once than a file has VIPs: this node's own journal has it
+	default: // more at once than a file has VIPs: this node's own journal still has it
 	}
 }
 
-// held takes in who has been seen to take a VIP: an Acquired or a HolderSeen.
+// held records that a node has been seen to take a VIP: by an Acquired or a HolderSeen.
 func (t *timelines) held(seen elect.Transition) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -158,8 +162,9 @@ func (t *timelines) take(from elect.Node, m elect.Timeline) {
 	}
 }
 
-// hear writes what another node tells of its own takeover into the journal, once; more
-// of the same takeover goes to the same event. When it was, this node's clock says.
+// hear writes what another node tells of its own takeover into the journal, as one event.
+// More about the same takeover goes into the same event. The event's time is by this
+// node's clock.
 func (t *timelines) hear(h hearsay) {
 	l := t.a.names().byID[h.VIP]
 	if l == nil || l.left || !sound(h.Timeline) {
@@ -173,7 +178,7 @@ func (t *timelines) hear(h hearsay) {
 		t.refused.Add(1)
 		return
 	}
-	size := len(h.Marks) + len(h.Actions) + int(h.Left) // it only grows
+	size := len(h.Marks) + len(h.Actions) + int(h.Left) // a timeline only grows
 	if of.took != 0 && size <= of.size {
 		return // known
 	}
@@ -191,8 +196,10 @@ func (t *timelines) hear(h hearsay) {
 	})
 }
 
-// tenureOf is the tenure that a timeline is of: its teller's, begun under the same
-// epoch or, where that was raised before it was seen, above the one before.
+// tenureOf returns the tenure that a timeline belongs to. It is a tenure of the node that
+// tells the timeline. The told epoch is the one under which the tenure was taken: at most
+// the tenure's epoch, which may have been raised before this node saw it, and above the
+// tenure before.
 func tenureOf(all []tenure, h hearsay) *tenure {
 	before := elect.Epoch(0)
 	for i := range all {

@@ -19,7 +19,8 @@ import (
 	"sipalive/hooks"
 )
 
-// TestMarksAreDocumented: a timeline carries every mark that docs/events.md has.
+// TestMarksAreDocumented: docs/events.md lists every mark of a timeline, and no other,
+// and timelines tell every mark.
 func TestMarksAreDocumented(t *testing.T) {
 	var known []string
 	for _, k := range enumerated(elect.MarkLastHeard) {
@@ -34,7 +35,7 @@ func TestMarksAreDocumented(t *testing.T) {
 	}
 }
 
-// takesOver has a recording of pbx3 take vip1 over after a crash of pbx1, 10 ms ago.
+// takesOver makes a recording of pbx3 take vip1 over after a crash of pbx1, 10 ms ago.
 func takesOver(r *recording, e elect.Epoch) {
 	ms := time.Millisecond
 	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: e, Previous: "pbx1", Cause: elect.CauseCrash,
@@ -45,8 +46,8 @@ func takesOver(r *recording, e elect.Epoch) {
 	r.settle()
 }
 
-// TestTimelineOfAnother: what the new holder's journal has, a third node's has too, by
-// its own clock, but for an action's words.
+// TestTimelineOfAnother: a third node's journal shows what the new holder's shows, by its
+// own clock, but without what actions printed.
 func TestTimelineOfAnother(t *testing.T) {
 	r := newRecording(t)
 	takesOver(r, 8)
@@ -97,8 +98,9 @@ func TestTimelineOfAnother(t *testing.T) {
 	}
 }
 
-// TestTakeoverKeepsItsLease: that of the new holder when it took over, there and where it
-// is told, whatever file is in force later and at the one that is told.
+// TestTakeoverKeepsItsLease: an event keeps the lease that the new holder had when it
+// took over, at the new holder and at the other nodes, whatever file is in force there or
+// later.
 func TestTakeoverKeepsItsLease(t *testing.T) {
 	r, third := newRecording(t), newRecording(t)
 	r.transitions([]elect.Transition{{Kind: elect.Acquired, VIP: vip1, Node: "pbx3", Epoch: 8, Vacant: r.now, Lease: 3 * time.Second}})
@@ -112,14 +114,14 @@ func TestTakeoverKeepsItsLease(t *testing.T) {
 			t.Errorf("recording %d: a lease of %v in %+v, want 3 s", i, e.Lease, e)
 		}
 	}
-	third.sees("pbx1", 9) // of a node that has not said how long its lease is
+	third.sees("pbx1", 9) // this node has not said how long its lease is
 	third.a.timelines.hear(hearsay{"pbx1", elect.Timeline{VIP: vip1, Epoch: 9, Outcome: "done", Marks: []elect.Mark{{Kind: elect.MarkNoticed}, {Kind: elect.MarkLease}}}})
 	if e := third.last(); e.Epoch != 9 || strings.Contains(lines(t, e), "lease_ms") {
 		t.Errorf("a lease that nobody told is in %s", lines(t, e))
 	}
 }
 
-// sees has a recording see another node hold vip1.
+// sees makes a recording see another node hold vip1.
 func (r *recording) sees(node elect.Node, e elect.Epoch) {
 	r.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: node, Epoch: e}})
 	r.settle()
@@ -143,8 +145,9 @@ func lines(t *testing.T, e control.Event) string {
 	return string(b)
 }
 
-// TestTimelineIsTaken: of the tenures that were seen here, once each, told by their
-// holder, with marks that can be; all else is counted and costs no more.
+// TestTimelineIsTaken: a timeline is taken if it belongs to a tenure that was seen here,
+// once per tenure, from the tenure's holder, with marks that can be true. Everything else
+// is counted and costs no more.
 func TestTimelineIsTaken(t *testing.T) {
 	of := func(vip elect.VIPID, e elect.Epoch, kinds ...elect.MarkKind) elect.Timeline {
 		m := elect.Timeline{VIP: vip, Epoch: e, Cause: elect.CauseCrash, Outcome: "done"}
@@ -189,7 +192,7 @@ func TestTimelineIsTaken(t *testing.T) {
 			r := newRecording(t)
 			r.sees("pbx2", 5)
 			r.sees("pbx1", 7)
-			r.sees("pbx1", 7) // a claim that was lost for a while is the same tenure
+			r.sees("pbx1", 7) // a claim that was lost for a while: the same tenure
 			for _, h := range c.before {
 				r.a.timelines.hear(h)
 			}
@@ -212,7 +215,7 @@ func TestTimelineIsTaken(t *testing.T) {
 	}
 }
 
-// TestTimelineOfOwnVIP: of what is held here nobody else tells a takeover.
+// TestTimelineOfOwnVIP: no other node can tell a takeover of a VIP that is held here.
 func TestTimelineOfOwnVIP(t *testing.T) {
 	r := newRecording(t)
 	takesOver(r, 8)
@@ -222,8 +225,8 @@ func TestTimelineOfOwnVIP(t *testing.T) {
 	}
 }
 
-// TestTimelinesFlood: a peer that tells without end fills neither journal nor memory,
-// and nothing waits for it.
+// TestTimelinesFlood: a peer that tells without end fills neither journal nor memory, and
+// nothing waits for it.
 func TestTimelinesFlood(t *testing.T) {
 	r := newRecording(t)
 	r.sees("pbx2", 5)
@@ -237,7 +240,7 @@ func TestTimelinesFlood(t *testing.T) {
 		t.Errorf("%d events of a flood, want the one that may be", n)
 	}
 	refused := r.a.timelines.refused.Load()
-	for range cap(r.a.timelines.heard) + 3 { // and nobody hears them
+	for range cap(r.a.timelines.heard) + 3 { // with nobody to hear them
 		r.a.timelines.take("pbx2", elect.Timeline{VIP: vip1})
 	}
 	if n := r.a.timelines.refused.Load() - refused; n != 3 {
@@ -251,8 +254,8 @@ func TestTimelinesFlood(t *testing.T) {
 	}
 }
 
-// TestTimelineOfManyActions: the failed ones are told first of all, and how many more
-// there are; words are cut and cleaned.
+// TestTimelineOfManyActions: failed actions come first in the choice, and the number of
+// the omitted ones is told. Texts are cut and cleaned.
 func TestTimelineOfManyActions(t *testing.T) {
 	r := newRecording(t)
 	takesOver(r, 8)
@@ -283,7 +286,8 @@ func TestTimelineOfManyActions(t *testing.T) {
 	}
 }
 
-// TestTimelineTooLong: what went on for longer than a timeline can say is not told.
+// TestTimelineTooLong: a takeover that took longer than a timeline can express is not
+// told.
 func TestTimelineTooLong(t *testing.T) {
 	r := newRecording(t)
 	takesOver(r, 8)
@@ -295,10 +299,11 @@ func TestTimelineTooLong(t *testing.T) {
 	}
 }
 
-// TestTimelineIsToldAFewTimes: after its last change, each time with how long ago it
-// was by then; one that was let go is told, too.
+// TestTimelineIsToldAFewTimes: a timeline is told a few times after its last change, each
+// time with how long ago the takeover was by then. A takeover that was let go is told
+// too.
 func TestTimelineIsToldAFewTimes(t *testing.T) {
-	r := newRecording(t) // outside: its alarms wait for the kernel
+	r := newRecording(t) // outside the bubble: its alarms wait for the kernel
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		r.a.timelines = newTimelines(r.a)

@@ -14,10 +14,10 @@ import (
 	"sipalive/sipcheck"
 )
 
-// vipTargets asks the listeners that are configured on a VIP while this node holds
-// it. What they say is the VIP's verification, gone on with: it does not make the
-// node unfit, and moves that VIP alone, only where it has answered before and
-// another fit node has not failed it (§5.5).
+// vipTargets probes the listeners that are configured on a VIP while this node holds the
+// VIP. Their verdicts continue the VIP's verification. They do not make the node unfit.
+// They move that VIP alone, and only if it has answered before and another fit node has
+// not failed it (§5.5).
 type vipTargets struct {
 	a       *Agent
 	telling sync.Mutex // keeps reports in the order of verdicts; the loop never takes it
@@ -27,23 +27,22 @@ type vipTargets struct {
 	probers sync.WaitGroup
 }
 
-// vipWatch is what is asked on one VIP that this node holds: nothing where the file has
-// no target on it, but a reload may bring one.
+// vipWatch is what is probed on one VIP that this node holds. It probes nothing if the
+// file has no target on the VIP, but a reload may add one.
 type vipWatch struct {
 	lease   *lease
 	epoch   elect.Epoch
 	cancel  context.CancelFunc
 	probers []*sipcheck.Prober
 	verdict map[*sipcheck.Prober]sipcheck.Verdict
-	told    sipcheck.Verdict // Up, another one, or Unknown for nothing yet
+	told    sipcheck.Verdict // what was told: Up or another verdict; Unknown: nothing yet
 }
 
 func newVIPTargets(a *Agent) *vipTargets {
 	return &vipTargets{a: a, held: map[elect.VIPID]*vipWatch{}}
 }
 
-// run starts with the leases that an earlier agent held, and ends every probe with
-// ctx.
+// run starts with the leases that an earlier agent held. All probes end with ctx.
 func (v *vipTargets) run(ctx context.Context) error {
 	v.mu.Lock()
 	v.ctx = ctx
@@ -61,7 +60,7 @@ func (v *vipTargets) run(ctx context.Context) error {
 	return nil
 }
 
-// start begins once the takeover's own verification has ended.
+// start starts the probes on a VIP, once the takeover's own verification has ended.
 func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
 
 func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
@@ -78,7 +77,7 @@ func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
 	}
 	v.held[l.id] = w
 	for _, p := range w.probers {
-		v.probers.Go(func() { _ = p.Run(ctx) }) // its target has an address: Run ends with ctx
+		v.probers.Go(func() { _ = p.Run(ctx) }) // its target has an address, so Run only ends with ctx
 	}
 }
 
@@ -93,8 +92,8 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	return p
 }
 
-// take starts over with the targets of another configuration. What was told before
-// stands until they say something else, or until none is left.
+// take starts again with the targets of another configuration. What was told before
+// stands until the new targets say something else, or until no target is left.
 func (v *vipTargets) take() {
 	v.mu.Lock()
 	before := maps.Clone(v.held)
@@ -115,14 +114,15 @@ func (v *vipTargets) take() {
 	}
 }
 
-// tell tells what is known after what is on its way; the loop does not wait for it.
+// tell tells a result after what is on its way. The loop calls it in a goroutine and does
+// not wait.
 func (v *vipTargets) tell(e elect.Verified) {
 	v.telling.Lock()
 	defer v.telling.Unlock()
 	v.a.report(e)
 }
 
-// stop ends when this node lets the VIP go.
+// stop ends the probes on a VIP that this node lets go.
 func (v *vipTargets) stop(id elect.VIPID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -136,7 +136,7 @@ func (v *vipTargets) end(id elect.VIPID) {
 	}
 }
 
-// hear tells a change: the VIP answers at all of its targets, or not.
+// hear tells a change of the verdict: Up if the VIP answers at all of its targets.
 func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verdict) {
 	v.telling.Lock()
 	defer v.telling.Unlock()
@@ -161,7 +161,7 @@ func (v *vipTargets) hear(w *vipWatch, p *sipcheck.Prober, verdict sipcheck.Verd
 	}
 }
 
-// now are the probers of the VIPs that are held.
+// now returns the probers of all VIPs held here.
 func (v *vipTargets) now() (all []*sipcheck.Prober) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -171,7 +171,7 @@ func (v *vipTargets) now() (all []*sipcheck.Prober) {
 	return all
 }
 
-// of are the probers of one VIP.
+// of returns the probers of one VIP.
 func (v *vipTargets) of(id elect.VIPID) []*sipcheck.Prober {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -181,21 +181,21 @@ func (v *vipTargets) of(id elect.VIPID) []*sipcheck.Prober {
 	return nil
 }
 
-// sipTarget is a configured target at one address.
+// sipTarget returns a configured target at one address.
 func sipTarget(c *config.Config, t config.Target, node string, at netip.Addr) sipcheck.Target {
-	by, _ := sipcheck.ParseTransport(t.Transport) // config knows no other words
+	by, _ := sipcheck.ParseTransport(t.Transport) // config allows no other word
 	return sipcheck.Target{
 		Node: node, Name: t.Name, Address: netip.AddrPortFrom(at, t.Port), Transport: by, Interval: t.PeerInterval,
 		Timeout: t.Timeout, Fall: t.Fall, Rise: t.Rise, UnhealthyCodes: t.UnhealthyCodes, UserAgent: c.SIP.UserAgent,
 	}
 }
 
-// sipOptions are what every prober of a VIP shares.
+// sipOptions returns the options that every prober of a VIP shares.
 func (a *Agent) sipOptions(vip netip.Addr) sipcheck.Options {
 	return sipcheck.Options{Local: LocalFor(a.Self, vip), Security: a.security(), Grid: a.grid.last, Alarm: a.probeAlarm}
 }
 
-// probeAlarm is an alarm of the agent's as probers know the time.
+// probeAlarm makes one of the agent's alarms usable by probers, which use time.Time.
 func (a *Agent) probeAlarm(ring func()) sipcheck.Alarm {
 	return probeAlarm{a.Alarms.New(ring)}
 }

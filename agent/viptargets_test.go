@@ -10,7 +10,8 @@ import (
 	"sipalive/sipcheck"
 )
 
-// newVIPWatch is that of vip1, held under epoch 7, of a number of probers that never run.
+// newVIPWatch returns the watch of vip1, held under epoch 7, with a number of probers
+// that never run.
 func newVIPWatch(t *testing.T, probers int) (*vipTargets, *vipWatch) {
 	t.Helper()
 	r := newRecording(t)
@@ -23,8 +24,8 @@ func newVIPWatch(t *testing.T, probers int) (*vipTargets, *vipWatch) {
 	return r.a.vipTargets, w
 }
 
-// TestVIPTargetsGoneWhileTheQueueIsFull: a reload runs in the loop, which must not wait
-// for the queue that it alone empties.
+// TestVIPTargetsGoneWhileTheQueueIsFull: a reload runs in the loop. It must not wait for
+// the queue that only the loop empties.
 func TestVIPTargetsGoneWhileTheQueueIsFull(t *testing.T) {
 	v, _ := newVIPWatch(t, 1)
 	v.a.events = make(chan elect.Event)
@@ -40,8 +41,8 @@ func TestVIPTargetsGoneWhileTheQueueIsFull(t *testing.T) {
 	}
 }
 
-// TestVIPVerdictsInOrder: while one is on its way to the loop no other is come to, for
-// that could overtake it.
+// TestVIPVerdictsInOrder: while one verdict is on its way to the loop, the next is not
+// processed, because it could overtake the first.
 func TestVIPVerdictsInOrder(t *testing.T) {
 	v, w := newVIPWatch(t, 1)
 	v.a.events = make(chan elect.Event)
@@ -69,15 +70,15 @@ func TestVIPVerdictsInOrder(t *testing.T) {
 	}
 }
 
-// TestVIPTargetsOfAReload: a reload may bring the first target on a VIP that is held
-// already, and take the last one away.
+// TestVIPTargetsOfAReload: a reload may add the first target on a VIP that is held
+// already, and remove the last one.
 func TestVIPTargetsOfAReload(t *testing.T) {
 	r := newRecording(t)
 	r.a.events = make(chan elect.Event, 1)
 	r.a.vipTargets = newVIPTargets(r.a)
 	v := r.a.vipTargets
 	ended, end := context.WithCancel(context.Background())
-	end() // no prober sends anything
+	end() // so that no prober sends anything
 	v.ctx = ended
 	reload := func(targets string) {
 		c := parse(t, strings.Replace(home, "[[role]]", targets+"[[role]]", 1))

@@ -9,31 +9,32 @@ import (
 	"sipalive/vip/phones"
 )
 
-// wakesAtOnce each wakePause, 1000 a second whatever the VIPs: each is a phone that
-// connects, with TLS mostly, and registers.
+// wakesAtOnce phones are woken per wakePause: 1000 a second for all VIPs together. Each
+// of them is a phone that connects, mostly with TLS, and registers.
 const (
 	wakesAtOnce = 10
 	wakePause   = 10 * time.Millisecond
 )
 
-// wakeRounds are when after a takeover phones are woken: again, since keepalive,
-// answer or reset may be lost, or the router late. Keepalives more than 500 ms apart:
-// a Linux phone answers no sooner (tcp_invalid_ratelimit). One that is connected again has
-// another port, or shrugs it off.
+// wakeRounds are the times after a takeover at which phones are woken. There are several,
+// because a keepalive, its answer or a reset may be lost, or the router may be late.
+// Keepalives are more than 500 ms apart: a Linux phone answers no sooner
+// (tcp_invalid_ratelimit). A phone that has connected again uses another port, or ignores
+// the keepalive.
 var wakeRounds = []struct {
 	after time.Duration
 	send  func(*phones.Waker, phones.Connection) error
-	added bool // since the last round alone
+	added bool // only to what was added since the last round
 }{
 	{0, (*phones.Waker).Wake, false},
-	{100 * time.Millisecond, (*phones.Waker).Wake, true},   // the last holder's last word
-	{300 * time.Millisecond, (*phones.Waker).Reset, false}, // some drop keepalives
+	{100 * time.Millisecond, (*phones.Waker).Wake, true},   // what the last holder's last message added to the list
+	{300 * time.Millisecond, (*phones.Waker).Reset, false}, // some phones drop keepalives
 	{time.Second, (*phones.Waker).Wake, false},
 	{4 * time.Second, (*phones.Waker).Wake, false},
 	{10 * time.Second, (*phones.Waker).Reset, false},
 }
 
-// wake sends the keepalives while the VIP is held here.
+// wake sends the keepalives and resets while the VIP is held here.
 func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
 	w, err := phones.OpenWaker(vip)
 	if err != nil {
@@ -60,16 +61,17 @@ func (b *phoneBook) wake(ctx context.Context, vip netip.Addr) {
 	}
 }
 
-// list is what one takeover wakes: phones.Most at most, whatever more is said meanwhile.
+// list contains the connections that one takeover wakes: phones.Most at most, however
+// many are told meanwhile.
 type list struct {
 	connections []phones.Connection
-	at          map[phones.Connection]int // where in connections; without numbers
+	at          map[phones.Connection]int // index in connections; the key has no sequence numbers
 }
 
 func newList() *list { return &list{at: map[phones.Connection]int{}} }
 
-// add gives those that were not in it. The last holder's last word names all once
-// more, with newer numbers.
+// add returns the connections that were not in the list yet. The last holder's last
+// message names all of them once more, with newer numbers.
 func (l *list) add(said []phones.Connection) (added []phones.Connection) {
 	before := len(l.connections)
 	for _, c := range said {
@@ -84,21 +86,22 @@ func (l *list) add(said []phones.Connection) (added []phones.Connection) {
 	return l.connections[before:]
 }
 
-// told gives what the book has of a VIP, once.
+// told returns what the book contains about a VIP, and removes it from the book.
 func (b *phoneBook) told(vip netip.Addr) []phones.Connection {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.book.Take(vip)
 }
 
-// endStale comes before the first keepalive: what a phone has connected since is none of it.
+// endStale runs before the first keepalive: connections that phones open from then on are
+// not stale.
 func (b *phoneBook) endStale(vip netip.Addr, told []phones.Connection) {
 	if err := phones.EndStale(vip, told); err != nil {
 		b.a.recorder.warn("end what an earlier hold left of the phones' TCP connections", err)
 	}
 }
 
-// send goes through all of them while the VIP is held.
+// send sends to all of these connections while the VIP is held.
 func (b *phoneBook) send(ctx context.Context, vip netip.Addr, to []phones.Connection, send func(phones.Connection) error) {
 	for few := range slices.Chunk(to, wakesAtOnce) {
 		if !b.sendFew(ctx, vip, few, send) {
@@ -124,7 +127,7 @@ func (b *phoneBook) sendFew(ctx context.Context, vip netip.Addr, few []phones.Co
 	return pause(ctx, wakePause)
 }
 
-// pause waits and reports whether ctx goes on.
+// pause waits for d and reports whether ctx is still alive.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

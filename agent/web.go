@@ -8,11 +8,12 @@ import (
 	"sipalive/control"
 )
 
-// listenAgain is how often a taken address is tried: nobody's calls hang on it.
+// listenAgain is the time between two tries to listen at a taken address: no call depends
+// on it.
 const listenAgain = 5 * time.Second
 
-// serveWeb serves metrics and the status page. An address that is taken, or not
-// there yet, is a warning and not the agent's end.
+// serveWeb serves metrics and the status page. If its address is taken or not there yet,
+// that is a warning and does not end the agent.
 func (a *Agent) serveWeb(ctx context.Context) error {
 	at := a.Parts.Config.Control.Listen
 	if !at.IsValid() {

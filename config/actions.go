@@ -79,7 +79,7 @@ func (t *table) phase(phases []Phase) Phase {
 	return phases[0]
 }
 
-// oneOfThem says which of several words there is to choose from.
+// oneOfThem lists the allowed words for a message.
 func oneOfThem[T ~string](words []T) string {
 	if len(words) == 1 {
 		return "it is " + quoted(words, "")
@@ -87,7 +87,7 @@ func oneOfThem[T ~string](words []T) string {
 	return "one of " + quoted(words, ", ")
 }
 
-// causes is the list of causes an action runs for.
+// causes reads the list of causes for which an action runs.
 func (t *table) causes() (out []Cause) {
 	known := []Cause{CauseMove, CauseCrash, CauseSIP, CauseBoot}
 	for i, s := range t.texts("when", `["crash", "sip"]`) {
@@ -103,7 +103,7 @@ func (t *table) causes() (out []Cause) {
 	return out
 }
 
-// quoted lists words as the file spells them, last before the last.
+// quoted lists words as the file spells them, with last before the last word.
 func quoted[T ~string](words []T, last string) string {
 	var b strings.Builder
 	for i, w := range words {
@@ -119,7 +119,7 @@ func quoted[T ~string](words []T, last string) string {
 	return b.String()
 }
 
-// oneOfVerbs also refuses a verb with nothing to do.
+// oneOfVerbs requires exactly one of the verbs, with something to do.
 func (t *table) oneOfVerbs(what string, verbs ...string) {
 	var given []string
 	for _, verb := range verbs {
@@ -146,7 +146,7 @@ func (t *table) oneOfVerbs(what string, verbs ...string) {
 	}
 }
 
-// user is a user's name as useradd allows it; "" is the agent's own.
+// user is a user name as useradd allows it; "" means the agent's own user.
 func (t *table) user(key string) string {
 	s := t.text(key, "", "nobody")
 	odd := func(r rune) bool { return !isNameRune(r) }
@@ -170,8 +170,8 @@ func (t *table) checkExec(argv []string) {
 	}
 }
 
-// checkCommands keeps a command on its one line: the event socket ends a
-// command at a blank one.
+// checkCommands requires each command to be one line that is not blank: the event socket
+// ends a command at a blank line.
 func (t *table) checkCommands(commands []string) {
 	for i, c := range commands {
 		switch {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Each file of testdata/broken has one thing wrong (or several, to see which
-// is told) and beside it the exact message.
+// Each file of testdata/broken has one thing wrong (or several, to see which is
+// reported). The exact message is in a file beside it.
 func TestBroken(t *testing.T) {
 	files, err := filepath.Glob("testdata/broken/*.toml")
 	if err != nil || len(files) < 45 {
@@ -36,8 +36,7 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// A message without its file says nothing, and a file without a message
-// belongs elsewhere.
+// Every .err file needs its .toml file, and the reverse.
 func TestBrokenPairs(t *testing.T) {
 	messages, err := filepath.Glob("testdata/broken/*.err")
 	if err != nil {

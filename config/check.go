@@ -10,10 +10,10 @@ import (
 
 const (
 	maxNodes  = 64
-	maxLeases = 256 // VIPs and roles: every one a node holds is asked for in each heartbeat
+	maxLeases = 256 // VIPs and roles: each heartbeat asks for all that the node holds
 )
 
-// check is what no single table can tell.
+// check makes the checks that need more than one table.
 func (d *decoder) check(c *Config) {
 	d.checkLease(c.Timing)
 	d.checkPort(c)
@@ -32,8 +32,8 @@ func (d *decoder) check(c *Config) {
 	}
 }
 
-// checkLease: a holder has to get its answers between two heartbeats, or it
-// would let go although nothing is wrong.
+// checkLease: a holder has to get its answers between two heartbeats. Otherwise it would
+// give up the lease although nothing is wrong.
 func (d *decoder) checkLease(t Timing) {
 	at := d.timing
 	if t.Lease*999/1000-t.Margin() >= 2*t.Heartbeat || !at.good("lease", "heartbeat") {
@@ -47,8 +47,8 @@ func (d *decoder) checkLease(t Timing) {
 		spell(t.Lease), spell(t.Heartbeat), spell(shortestLease(t.Heartbeat)))
 }
 
-// shortestLease in whole milliseconds. The margin is 10 ms up to a lease of
-// 200 ms and a twentieth beyond, so both bounds have to hold.
+// shortestLease returns whole milliseconds. The margin is 10 ms up to a lease of 200 ms
+// and a twentieth of the lease above that, so both bounds have to hold.
 func shortestLease(heartbeat time.Duration) time.Duration {
 	flat := (2*heartbeat+10*time.Millisecond)*1000/999 + 1
 	share := 2*heartbeat*1000/949 + 1
@@ -59,7 +59,7 @@ func shortestLease(heartbeat time.Duration) time.Duration {
 	return lease
 }
 
-// checkPort: agent and PBX listen on the same address.
+// checkPort: the agent and the PBX listen on the same address.
 func (d *decoder) checkPort(c *Config) {
 	for i, target := range c.SIP.Targets {
 		switch {
@@ -93,7 +93,7 @@ func (d *decoder) checkNames(c *Config) {
 	}
 }
 
-// names maps a name to where it was given first.
+// names maps a name to where it was first given.
 type names map[string]place
 
 type place struct {
@@ -101,8 +101,8 @@ type place struct {
 	line int
 }
 
-// add blames the later of two. Commands take a VIP or a role by the same
-// argument, so these share one set.
+// add blames the later of two equal names. VIPs and roles share one set, because commands
+// take either in the same argument.
 func (n names) add(t *table, name, what string) {
 	if name == "" {
 		return
@@ -157,7 +157,7 @@ func (d *decoder) checkAddresses(c *Config) {
 	}
 }
 
-// sameFamily: there is no path between a node of IPv4 and one of IPv6.
+// sameFamily: there is no path between an IPv4 node and an IPv6 node.
 func sameFamily(t *table, key string, first, a netip.Addr) {
 	if first.IsValid() && a.IsValid() && first.Is4() != a.Is4() {
 		t.fail(key, "%s = %q: the first node's is %s, %q; all nodes need an %s of one family", key, a, ipVersion(first), first, key)
@@ -199,7 +199,7 @@ func (d *decoder) checkNodes(c *Config) {
 	}
 }
 
-// checkPrefer wants nodes that can hold the lease, each once.
+// checkPrefer requires nodes that can hold the lease, each named once.
 func (d *decoder) checkPrefer(c *Config, t *table, prefer []string, isVIP bool) {
 	seen := make(map[string]bool)
 	for i, name := range prefer {
@@ -216,8 +216,8 @@ func (d *decoder) checkPrefer(c *Config, t *table, prefer []string, isVIP bool) 
 	}
 }
 
-// uniqueTargets: two targets of one name cannot be told apart, two on one port of
-// one address are one; TLS is on a TCP port.
+// uniqueTargets: two targets with one name cannot be told apart, and two on the same port
+// of the same address are the same target. TLS uses a TCP port.
 func uniqueTargets(targets []Target, tables []*table) {
 	type place struct {
 		on, protocol string
@@ -239,8 +239,8 @@ func uniqueTargets(targets []Target, tables []*table) {
 
 func (t Target) uri() string { return fmt.Sprintf("%s:%d", t.Transport, t.Port) }
 
-// checkTargets: a target is on the node or on a VIP that exists, and without one on
-// the node nobody could say whether a spare is fit.
+// checkTargets: a target is on the node or on a VIP that exists. At least one has to be
+// on the node, or nobody could tell whether a spare is fit.
 func (d *decoder) checkTargets(c *Config) {
 	var vips []string
 	for _, v := range c.VIPs {
@@ -263,7 +263,7 @@ func vipsAre(names []string) string {
 	return ", one of " + listed(names)
 }
 
-// verifiable: a verification has to leave time for one answer.
+// verifiable: verify_timeout has to leave time for one answer.
 func verifiable(t *table, s SIP, base Target, tables []*table) {
 	tooShort := func(at *table, key string, timeout time.Duration) {
 		at.fail(key, "timeout %q is longer than verify_timeout %q, which has to leave time for one answer; shorten one or lengthen the other",

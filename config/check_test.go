@@ -16,7 +16,7 @@ func withTiming(heartbeat, lease time.Duration) error {
 	return err
 }
 
-// The lease a message offers is taken, and a millisecond less is not.
+// The lease that a message suggests is accepted; one millisecond less is not.
 func TestShortestLease(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		heartbeat := time.Duration(rapid.Int64Range(int64(minInterval), int64(20*time.Minute)).Draw(t, "heartbeat"))
@@ -51,7 +51,7 @@ func TestMargin(t *testing.T) {
 	}
 }
 
-// Limits are limits: the largest allowed cluster is taken.
+// The largest cluster within the limits is accepted.
 func TestLargestCluster(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("cluster = \"c\"\nkey_file = \"/k\"\n")
@@ -67,7 +67,7 @@ func TestLargestCluster(t *testing.T) {
 	}
 }
 
-// What is allowed on purpose, beside files that are refused.
+// Files that are allowed on purpose although similar ones are refused.
 func TestAllowed(t *testing.T) {
 	witness := "[[node]]\nname = \"db\"\naddress = \"127.0.0.2\"\nholder = false\n"
 	for name, text := range map[string]string{
@@ -89,7 +89,7 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-// Servers and listeners by IPv6 are taken as they stand; without brackets a port is none.
+// IPv6 servers and listeners are kept as written. Without brackets they have no port.
 func TestServersByIPv6(t *testing.T) {
 	c := mustParse(t, []byte(minimal+`[control]
 listen = "[::1]:9480"

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// decoder collects every error, so that the first by line can be told.
+// decoder collects all errors, so that it can report the one on the lowest line.
 type decoder struct {
 	root   *table
 	errs   []*Error
-	schema map[string]string // every key that was looked for; a table's with its header, [vip]
+	schema map[string]string // every key looked for; a table's value is its header, such as [vip]
 
 	timing                                          *table
 	checkTables                                     []*table
-	nodeTables, vipTables, roleTables, targetTables []*table // beside the Config's lists
+	nodeTables, vipTables, roleTables, targetTables []*table // in the order of the Config's lists
 }
 
 func newDecoder(values map[string]any, at *position) *decoder {
@@ -28,15 +28,15 @@ func (d *decoder) fail(line int, format string, args ...any) {
 	d.errs = append(d.errs, &Error{Line: line, Text: fmt.Sprintf(format, args...)})
 }
 
-// absent is fail for something that is not there.
+// absent is fail for something that is missing.
 func (d *decoder) absent(line int, format string, args ...any) {
 	d.fail(line, format, args...)
 	d.errs[len(d.errs)-1].missing = true
 }
 
-// first returns the error on the lowest line; the first found, of several
-// there. While a key is unknown, nothing counts as missing: most likely it is
-// the unknown one, misspelt or in the wrong table.
+// first returns the error on the lowest line; of several there, the first one found.
+// While a key is unknown, nothing counts as missing: most likely the unknown key is the
+// missing one, misspelt or in the wrong table.
 func (d *decoder) first() *Error {
 	errs := d.errs
 	if slices.ContainsFunc(errs, func(e *Error) bool { return e.advice != nil }) {
@@ -52,22 +52,22 @@ func (d *decoder) first() *Error {
 	return first
 }
 
-// table reads the keys of one table. Each getter marks its key as known;
-// done refuses the rest.
+// table reads the keys of one table. Each getter marks its key as known; done refuses the
+// rest.
 type table struct {
 	d      *decoder
 	values map[string]any
 	at     *position
-	prefix string   // path of the keys in the schema, "vip.action."
-	where  string   // for messages: in [[vip.action]]
+	prefix string   // path of the keys in the schema, such as "vip.action."
+	where  string   // for messages: "in [[vip.action]]"
 	asked  []string // keys looked for
-	bad    []string // keys that failed: their values here are stand-ins
+	bad    []string // keys that failed: their values here are placeholders
 }
 
-// has says whether the file gives the key.
+// has reports whether the file gives the key.
 func (t *table) has(key string) bool { _, ok := t.values[key]; return ok }
 
-// line is that of the key, or the table's own where the file lacks the key.
+// line returns the key's line, or the table's own line if the file lacks the key.
 func (t *table) line(key string) int { return t.at.key(key).line }
 
 func (t *table) fail(key, format string, args ...any) {
@@ -75,8 +75,7 @@ func (t *table) fail(key, format string, args ...any) {
 	t.d.fail(t.line(key), format, args...)
 }
 
-// good says that none of the keys failed, so that a check across them means
-// what it says.
+// good reports that none of the keys failed, so that a check across them is meaningful.
 func (t *table) good(keys ...string) bool {
 	return !slices.ContainsFunc(keys, func(k string) bool { return slices.Contains(t.bad, k) })
 }
@@ -89,7 +88,7 @@ func (t *table) get(key string) (any, bool) {
 	return v, ok
 }
 
-// scalar returns the value of a key, def where there is none or another type.
+// scalar returns the value of a key, or def if it is missing or of another type.
 func scalar[T any](t *table, key string, def T, want, example string) T {
 	v, ok := t.get(key)
 	if !ok {
@@ -107,7 +106,7 @@ func (t *table) text(key, def, example string) string {
 	return scalar(t, key, def, "a string", fmt.Sprintf("%q", example))
 }
 
-// required is text that must be there and not empty.
+// required reads a string that must be present and not empty.
 func (t *table) required(key, example string) string {
 	s := t.text(key, "", example)
 	switch {
@@ -123,7 +122,7 @@ func (t *table) boolean(key string, def bool) bool {
 	return scalar(t, key, def, "true or false", fmt.Sprint(def))
 }
 
-// number is a whole number between low and high.
+// number reads a whole number from low to high.
 func (t *table) number(key string, def, low, high int) int {
 	n := scalar(t, key, int64(def), "a whole number", fmt.Sprint(def))
 	if n < int64(low) || n > int64(high) {
@@ -133,7 +132,7 @@ func (t *table) number(key string, def, low, high int) int {
 	return int(n)
 }
 
-// duration is a string with a unit, between low and high.
+// duration reads a string with a unit, from low to high.
 func (t *table) duration(key string, def, low, high time.Duration) time.Duration {
 	s := scalar(t, key, spell(def), "a duration, a string with a unit,", fmt.Sprintf("%q", spell(def)))
 	v, err := time.ParseDuration(s)
@@ -150,7 +149,7 @@ func (t *table) duration(key string, def, low, high time.Duration) time.Duration
 	return def
 }
 
-// texts is an array of strings, none of them empty.
+// texts reads an array of strings, none of them empty.
 func (t *table) texts(key, example string) []string {
 	list := scalar(t, key, []any(nil), "an array of strings", example)
 	var out []string
@@ -169,7 +168,7 @@ func (t *table) texts(key, example string) []string {
 	return out
 }
 
-// table returns the table under key, an empty one where the file lacks it.
+// table returns the table under key, or an empty one if the file lacks it.
 func (t *table) table(key string) *table {
 	v, ok := t.get(key)
 	values, isTable := v.(map[string]any)

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 )
 
-// Digest is the first 8 bytes, big endian, of SHA-256 over the configuration
-// as it was understood: comments, the order of keys, the spelling of a
-// duration and a default written out do not change it. The order of nodes and
-// of VIPs does, since it breaks ties (design §4.8). The file's name is no part
-// of it.
+// Digest is the first 8 bytes, big endian, of SHA-256 over the configuration as it was
+// understood. Comments, the order of keys, the spelling of a duration and a default
+// written out do not change it. The order of nodes and of VIPs does, since it breaks ties
+// (design §4.8). The file's name does not count.
 //
-// The field names are part of the form: nodes whose versions differ in them
-// show each other a different digest, which moves nothing (design §7).
+// The field names are part of the hashed form. Nodes whose versions differ in them see
+// different digests, which moves nothing (design §7).
 func (c *Config) Digest() uint64 {
 	canonical := *c
 	canonical.File = ""

@@ -7,9 +7,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The digest of the home example. It changes when a field of Config is added,
-// renamed or dropped: then nodes of both versions show "different config"
-// during the upgrade, which the changelog has to say.
+// The digest of the home example. It changes when a field of Config is added, renamed or
+// dropped. Then nodes of both versions show "different config" during the upgrade, and
+// the changelog has to say so.
 func TestDigestOfHome(t *testing.T) {
 	c, err := Load("testdata/home.toml")
 	if err != nil {
@@ -24,7 +24,7 @@ func TestDigestOfHome(t *testing.T) {
 	}
 }
 
-// blocks cuts the reference at its headers; comments go.
+// blocks splits the reference at its headers and drops comments.
 func blocks() [][]string {
 	out := [][]string{nil}
 	for line := range strings.Lines(string(Reference())) {
@@ -44,8 +44,8 @@ func blocks() [][]string {
 	return out
 }
 
-// Spelling is not meaning: comments, order of keys in a table, space, quotes
-// and units do not change the digest.
+// Comments, the order of keys in a table, space, quotes and units do not change the
+// digest.
 func TestDigestIgnoresSpelling(t *testing.T) {
 	want := mustParse(t, Reference()).Digest()
 	respell := strings.NewReplacer(`"200ms"`, `"0.2s"`, `"1m"`, `'60s'`, `"10s"`, `"10000ms"`, "7946", "0x1f0a", `"main"`, `'main'`, " = ", "=")
@@ -74,7 +74,7 @@ func TestDigestIgnoresSpelling(t *testing.T) {
 	})
 }
 
-// Order is meaning where it breaks ties.
+// The order counts where it breaks ties.
 func TestDigestSeesOrder(t *testing.T) {
 	a := "[[node]]\nname = \"a\"\naddress = \"127.0.0.2\"\n"
 	b := "[[node]]\nname = \"b\"\naddress = \"127.0.0.3\"\n"

@@ -12,10 +12,9 @@ import (
 	"unicode"
 )
 
-// FuzzParse: no input panics; what is refused is refused in one short line
-// about a line that exists; what is accepted is valid by rules written here
-// again, in other words. Seeds of their own, named after what they guard, are
-// in testdata/fuzz/FuzzParse.
+// FuzzParse: no input panics. Refused input gives one short line about a line that
+// exists. Accepted input is valid by rules written here a second time, in other words.
+// Seeds, named after what they guard, are in testdata/fuzz/FuzzParse.
 func FuzzParse(f *testing.F) {
 	f.Add(Reference())
 	files, err := filepath.Glob("testdata/broken/*.toml")
@@ -63,7 +62,7 @@ func checkRefusal(t *testing.T, c *Config, err error, data []byte) {
 	}
 }
 
-// invalid says what is wrong with a Config that was accepted, "" for nothing.
+// invalid says what is wrong with an accepted Config; "" means nothing is.
 func invalid(c *Config) string {
 	t := c.Timing
 	voter, holder := 0, 0
@@ -157,7 +156,7 @@ func badActions(actions []Action) bool {
 	})
 }
 
-// oneMachines: the address of one machine, written in one way.
+// oneMachines reports whether a is an address of one machine, in its only spelling.
 func oneMachines(a netip.Addr) bool {
 	return a.IsValid() && !a.Is4In6() && a.Zone() == "" && !a.IsMulticast() && !a.IsUnspecified() && !(a.Is6() && a.IsLinkLocalUnicast())
 }

@@ -14,13 +14,13 @@ import (
 
 const (
 	keySize    = keyring.KeySize
-	maxKeyFile = 1 << 16 // bytes; a keyring of more than a thousand keys is none
+	maxKeyFile = 1 << 16 // bytes; more than a thousand keys are no real keyring
 )
 
-// LoadKeyring reads the keys of the gossip's encryption: one base64 key of 32
-// bytes per line, the first one sends, all receive. Empty lines and lines that
-// begin with # are skipped. The file must be regular and closed to group and
-// others (no bit of 0077). No error quotes the file's contents.
+// LoadKeyring reads the keys that encrypt the agents' messages: one base64 key of 32
+// bytes per line. The first one seals, all open. Empty lines and lines that begin with #
+// are skipped. The file must be regular and closed to group and others (no bit of 0077).
+// No error quotes the file's contents.
 func LoadKeyring(path string) (keyring.Ring, error) {
 	data, err := readSecret(path)
 	if err != nil {
@@ -50,8 +50,7 @@ func LoadKeyring(path string) (keyring.Ring, error) {
 	return keys, nil
 }
 
-// readSecret asks the open file for its mode, so that it is the mode of what
-// is read.
+// readSecret checks the mode of the open file, so that it is the mode of what is read.
 func readSecret(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -86,7 +85,7 @@ func keyOpenText(err error) string {
 	return fmt.Sprintf("cannot be opened: %v", cause(err))
 }
 
-// GenerateKey draws a key of 32 bytes and returns it as a line of a keyring.
+// GenerateKey draws a key of 32 bytes and returns it as a line for the key file.
 func GenerateKey(random io.Reader) (string, error) {
 	key := make([]byte, keySize)
 	if _, err := io.ReadFull(random, key); err != nil {

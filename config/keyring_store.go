@@ -12,13 +12,13 @@ import (
 	"sipalive/keyring"
 )
 
-// rotating tells people who find the file in the middle of a rotation.
+// rotating is for people who find the file in the middle of a rotation.
 const rotating = "# sipalive key rotate has not ended: the first key seals, all open. Run it again to finish it."
 
-// StoreKeyring replaces the key file in one step, with the owner and mode that it had,
-// and returns once that is on disk: whoever comes up after a power cut finds the one
-// ring or the other. was is what has to be in it: keys that an operator has put there
-// and nobody has taken yet are not written over.
+// StoreKeyring replaces the key file in one step, with its former owner and mode. It
+// returns once the new file is on disk: after a power cut either the old or the new ring
+// is there. The file has to hold the ring was; keys that an operator has put there and no
+// agent has read yet are not overwritten.
 func StoreKeyring(path string, was, ring keyring.Ring) error {
 	if err := sameKeyring(path, was); err != nil {
 		return err
@@ -41,7 +41,7 @@ func StoreKeyring(path string, was, ring keyring.Ring) error {
 	return nil
 }
 
-// TryKeyring tells whether StoreKeyring would work, by doing all of it but the last
+// TryKeyring reports whether StoreKeyring would work, by doing all of it except the last
 // step.
 func TryKeyring(path string, was keyring.Ring) error {
 	if err := sameKeyring(path, was); err != nil {
@@ -65,8 +65,8 @@ func sameKeyring(path string, was keyring.Ring) error {
 	return err
 }
 
-// besideKeyFile writes what is to become the key file beside it: beside the file
-// itself where path is a symbolic link.
+// besideKeyFile writes the new key file beside the old one. If path is a symbolic link,
+// that is beside the link's target.
 func besideKeyFile(path, text string) (tmp, real string, err error) {
 	fail := func(err error) (string, string, error) {
 		return "", "", &Error{File: path, Text: fmt.Sprintf("cannot be written: %v (the agent needs to write in its directory: the unit's ReadWritePaths=)", cause(err))}
@@ -101,7 +101,7 @@ func fillKeyFile(f *os.File, like os.FileInfo, text string) error {
 			}
 		}
 		if int(own.Gid) != os.Getegid() {
-			_ = f.Chown(-1, int(own.Gid)) // its bits are 0, and the unit may not
+			_ = f.Chown(-1, int(own.Gid)) // the group's mode bits are 0, and the unit may not allow it
 		}
 	}
 	if err := f.Chmod(like.Mode().Perm()); err != nil {
@@ -113,8 +113,7 @@ func fillKeyFile(f *os.File, like os.FileInfo, text string) error {
 	return f.Sync()
 }
 
-// formatKeyring is the file of a ring, as LoadKeyring reads it. An older agent reads
-// it too.
+// formatKeyring returns the key file of a ring. LoadKeyring and older agents can read it.
 func formatKeyring(ring keyring.Ring) string {
 	var b strings.Builder
 	if len(ring) > 1 {

@@ -18,8 +18,8 @@ func ringOf(bytesOf ...byte) (r keyring.Ring) {
 	return r
 }
 
-// TestStoreKeyring: each ring of a rotation comes back as it was stored, with the
-// file's own mode and owner.
+// TestStoreKeyring: each ring of a rotation is read back as it was stored, and the file
+// keeps its mode and owner.
 func TestStoreKeyring(t *testing.T) {
 	path := keyFile(t, 0o400, "# the operator's word\n"+fixedKey(t, 1)+"\n")
 	if os.Geteuid() == 0 {
@@ -57,7 +57,7 @@ func TestStoreKeyring(t *testing.T) {
 	}
 }
 
-// TestStoreKeyringThroughALink: the link stays one.
+// TestStoreKeyringThroughALink: the symbolic link stays a link.
 func TestStoreKeyringThroughALink(t *testing.T) {
 	path := keyFile(t, 0o600, fixedKey(t, 1))
 	link := filepath.Join(t.TempDir(), "link")
@@ -72,8 +72,8 @@ func TestStoreKeyringThroughALink(t *testing.T) {
 	}
 }
 
-// TestStoreKeyringRefused: what an operator has put there is not written over, nor is
-// anything where the directory does not take a file.
+// TestStoreKeyringRefused: keys from an operator are not overwritten. Nothing is
+// overwritten either if the directory is not writable.
 func TestStoreKeyringRefused(t *testing.T) {
 	path := keyFile(t, 0o600, fixedKey(t, 3)+"\n")
 	for _, err := range []error{StoreKeyring(path, ringOf(1), ringOf(2)), TryKeyring(path, ringOf(1))} {

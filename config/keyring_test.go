@@ -25,7 +25,7 @@ func keyFile(t *testing.T, mode fs.FileMode, text string) string {
 	return path
 }
 
-// fixedKey is 32 times one byte, in base64.
+// fixedKey is one byte 32 times, in base64.
 func fixedKey(t *testing.T, b byte) string {
 	t.Helper()
 	key, err := GenerateKey(bytes.NewReader(bytes.Repeat([]byte{b}, keySize)))

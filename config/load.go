@@ -17,33 +17,32 @@ import (
 )
 
 const (
-	// maxFile is the largest file read, in bytes: 64 nodes and 256 VIPs with
-	// four actions each take 200 kB.
+	// maxFile is the largest file read, in bytes. 64 nodes and 256 VIPs with four actions
+	// each take 200 kB.
 	maxFile = 1 << 20
-	// maxKeys is the most keys of one table; no table of the schema has 20.
-	// go-toml compares each key with all before it: a megabyte of keys took
-	// 20 s of a core.
+	// maxKeys is how many keys one table may have; no table of the schema has 20. go-toml
+	// compares each key with all before it: a megabyte of keys took 20 s of a core.
 	maxKeys = 64
-	// maxParts is the most parts of one dotted key or header; none of the schema
-	// has more than three. A megabyte of them took 400 MB and most of a second.
+	// maxParts is how many parts one dotted key or header may have; none of the schema
+	// has more than three. A megabyte of parts took 400 MB and most of a second.
 	maxParts = 16
 )
 
-// maxText bounds a message, in characters, whatever it quotes; the advice at
-// its end stays.
+// maxText limits a message, in characters, whatever it quotes. The last maxTail
+// characters, with the advice, stay.
 const (
 	maxText = 400
 	maxTail = 120
 )
 
-// Error is what is wrong with a file. It prints as one line.
+// Error is what is wrong with a file, on one line.
 type Error struct {
 	File string
 	Line int // from 1; 0: the file as a whole
 	Text string
 
-	advice  func() string // of an unknown key: the end of Text; costs too much for errors nobody sees
-	missing bool          // something that is not there, so Line is only its table's
+	advice  func() string // for an unknown key: the end of Text; computed late, since it costs too much for errors that nobody sees
+	missing bool          // something is missing, so Line is only that of its table
 }
 
 func (e *Error) Error() string {
@@ -66,8 +65,8 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
-// Parse checks the contents of a file; the name is for messages. Of several
-// errors it returns the one on the lowest line.
+// Parse checks the contents of a file; the file name is for messages. Of several errors
+// it returns the one on the lowest line.
 func Parse(file string, data []byte) (*Config, error) {
 	if err := checkText(data); err != nil {
 		err.File = file
@@ -95,7 +94,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	return cfg, nil
 }
 
-// read opens without waiting for a FIFO's writer and stops after maxFile.
+// read does not wait for the writer of a FIFO, and reads no more than maxFile+1 bytes.
 func read(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -123,7 +122,7 @@ func openText(err error) string {
 	}
 }
 
-// cause leaves out the path, which the message begins with already.
+// cause leaves out the path, because the message already begins with it.
 func cause(err error) error {
 	if pe := (*fs.PathError)(nil); errors.As(err, &pe) {
 		return pe.Err
@@ -131,7 +130,7 @@ func cause(err error) error {
 	return err
 }
 
-// checkText refuses what is not worth parsing.
+// checkText refuses files that are not worth parsing.
 func checkText(data []byte) *Error {
 	if len(data) > maxFile {
 		return &Error{Text: fmt.Sprintf("the file is larger than %d bytes; this is not a sipalive configuration", maxFile)}
@@ -158,7 +157,7 @@ func syntaxError(file string, err error) error {
 	return e
 }
 
-// printable keeps a message on one line whatever a file or its name holds.
+// printable keeps a message on one line, whatever the file or its name contains.
 func printable(s string) string {
 	clean := func(r rune) bool { return !unicode.IsPrint(r) }
 	if strings.IndexFunc(s, clean) < 0 && utf8.ValidString(s) {

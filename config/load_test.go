@@ -17,7 +17,7 @@ import (
 	"sipalive/platform/stalltest"
 )
 
-// home is design §7's example with every default filled in.
+// home is the example of design §7 with every default filled in.
 func home() *Config {
 	node := func(name, address string) Node {
 		return Node{Name: name, Address: netip.MustParseAddr(address), Voter: true, Holder: true, Capacity: 1}
@@ -124,7 +124,7 @@ name = "pbx1"
 address = "127.0.0.1"
 `
 
-// A caller that changes one target's codes does not change another's.
+// Changing one target's codes does not change another's.
 func TestTargetsShareNothing(t *testing.T) {
 	c := mustParse(t, []byte(minimal+"[sip]\nunhealthy_codes = [503]\n[[sip.target]]\n[[sip.target]]\nname = \"b\"\nuri = \"udp:5080\"\n"))
 	c.SIP.Targets[0].UnhealthyCodes[0] = 404
@@ -165,8 +165,8 @@ func TestLoadRefusesWhatIsNoFile(t *testing.T) {
 	}
 }
 
-// A file from hell is refused in reasonable time: nothing is quadratic in what
-// a megabyte can hold.
+// The worst files are refused in reasonable time: nothing is quadratic in what fits into
+// a megabyte.
 func TestHugeFilesAreRefusedQuickly(t *testing.T) {
 	fill := func(piece func(i int) string) []byte {
 		var b strings.Builder

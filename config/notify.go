@@ -70,14 +70,14 @@ func mailSection(t *table) Mail {
 	return m
 }
 
-// isMailAddress is a bare local@domain, as it can stand in an envelope.
+// isMailAddress accepts a bare local@domain, as an envelope needs it.
 func isMailAddress(s string) bool {
 	local, domain, found := strings.Cut(s, "@")
 	odd := func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("<>()[],;:\\\"@", r) }
 	return found && local != "" && domain != "" && len(s) <= 254 && !strings.ContainsFunc(local, odd) && !strings.ContainsFunc(domain, odd)
 }
 
-// url is an http or https URL; "" is none.
+// url reads an http or https URL; "" means none.
 func (t *table) url(key string) string {
 	s := t.text(key, "", "https://example.net/hook")
 	if s == "" {

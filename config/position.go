@@ -8,16 +8,16 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// position says on which line a key, a table or an array element stands. The
-// decoded values come from go-toml's stable API; its parser is used for the
-// lines alone, since only that knows them for values that decode well.
+// position is the line of a key, a table or an array element. The values come from
+// go-toml's stable API. Its unstable parser is used only for the lines, because nothing
+// else knows them for values that decode well.
 type position struct {
 	line  int
 	keys  map[string]*position
 	items []*position
 }
 
-// key returns where a key stands: at p's own line where the file lacks it.
+// key returns the position of a key, with p's own line if the file lacks the key.
 func (p *position) key(name string) *position {
 	if k := p.keys[name]; k != nil {
 		return k
@@ -25,7 +25,7 @@ func (p *position) key(name string) *position {
 	return &position{line: p.line}
 }
 
-// item returns where the i-th element of an array stands.
+// item returns the position of the i-th element of an array.
 func (p *position) item(i int) *position {
 	if i < len(p.items) {
 		return p.items[i]
@@ -33,7 +33,7 @@ func (p *position) item(i int) *position {
 	return &position{line: p.line}
 }
 
-// enter is key, but makes what is missing.
+// enter is like key but adds the key if it is missing.
 func (p *position) enter(name string, line int) *position {
 	k := p.keys[name]
 	if k == nil {
@@ -46,7 +46,7 @@ func (p *position) enter(name string, line int) *position {
 	return k
 }
 
-// last is the element of a list of tables that a later header continues.
+// last returns the element of a list of tables that a later header continues.
 func (p *position) last() *position {
 	if len(p.items) > 0 {
 		return p.items[len(p.items)-1]
@@ -54,18 +54,18 @@ func (p *position) last() *position {
 	return p
 }
 
-// indexer walks a document once.
+// indexer goes through a document once.
 type indexer struct {
 	parser unstable.Parser
 	breaks []int // offsets of the line feeds
 	root   *position
 
-	excess *Error // the first key too many
+	excess *Error // the first key that is too many
 }
 
-// positions indexes a document as far as it is valid TOML; go-toml finds what
-// is not. excess is about the first key beyond maxKeys in one table or maxParts
-// in itself, nil where there is none; the index ends there.
+// positions indexes a document as far as it is valid TOML; go-toml reports what is not
+// valid. excess is about the first key that is one too many in its table (maxKeys) or has
+// too many parts (maxParts), nil if there is none. The index ends there.
 func positions(data []byte) (root *position, excess *Error) {
 	x := &indexer{root: &position{line: 1}}
 	for at := 0; ; {
@@ -93,8 +93,8 @@ func positions(data []byte) (root *position, excess *Error) {
 	return x.root, x.excess
 }
 
-// path follows a header or dotted key. A list of tables on the way stands for
-// its last element; at the end it stands for itself.
+// path follows a header or dotted key. A list of tables on the way means its last
+// element; at the end it means the list itself.
 func (x *indexer) path(from *position, n *unstable.Node) *position {
 	at, parts := from, 0
 	for it := n.Key(); it.Next(); {
@@ -143,7 +143,7 @@ func (x *indexer) keyLine(n *unstable.Node) int {
 	return x.line(it.Node().Raw, 1)
 }
 
-// line finds the line of a range; nodes without one take their parent's.
+// line returns the line where a range begins. A node without a range takes its parent's.
 func (x *indexer) line(r unstable.Range, parent int) int {
 	if r.Length == 0 && r.Offset == 0 {
 		return parent

@@ -8,6 +8,6 @@ import (
 //go:embed reference.toml
 var referenceTOML []byte
 
-// Reference returns the embedded reference.toml: every key that is built, with
-// its default or an example. It is itself a valid configuration.
+// Reference returns the embedded reference.toml: every key, with its default or an
+// example. It is itself a valid configuration.
 func Reference() []byte { return slices.Clone(referenceTOML) }

@@ -9,8 +9,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// schemaOf reads a document and returns every key that was looked for, tables
-// left out.
+// schemaOf reads a document and returns every key that was looked for, without tables.
 func schemaOf(t *testing.T, data []byte) []string {
 	t.Helper()
 	var values map[string]any
@@ -24,7 +23,7 @@ func schemaOf(t *testing.T, data []byte) []string {
 	return slices.Sorted(maps.Keys(d.schema))
 }
 
-// flatten lists the keys a document gives, lists of tables without an index.
+// flatten lists the keys in a document; elements of lists of tables have no index.
 func flatten(prefix string, values map[string]any, into map[string]bool) {
 	for key, v := range values {
 		switch v := v.(type) {
@@ -45,7 +44,7 @@ func flatten(prefix string, values map[string]any, into map[string]bool) {
 	}
 }
 
-// Keys that reference.toml gives in words.
+// The comments by which reference.toml describes keys in words.
 const (
 	targetKeysComment = "# interval, timeout, fall, rise, unhealthy_codes: as in [sip]"
 	roleActionComment = "# e.g. as in [[vip.action]]"
@@ -88,7 +87,7 @@ func TestReferenceHasEveryKeyOfTheSchemaAndNoOther(t *testing.T) {
 	}
 }
 
-// lineOf finds the first line that gives a key of the schema.
+// lineOf finds the first line that sets a key of the schema.
 func lineOf(p *position, path string) int {
 	head, rest, more := strings.Cut(path, ".")
 	if len(p.items) > 0 {
@@ -109,7 +108,7 @@ func lineOf(p *position, path string) int {
 	return lineOf(k, rest)
 }
 
-// withLine returns the reference with one line replaced; "" takes it out.
+// withLine returns the reference with one line replaced; "" removes the line.
 func withLine(n int, text string) []byte {
 	lines := strings.Split(string(Reference()), "\n")
 	if text == "" {
@@ -129,8 +128,8 @@ func mustParse(t *testing.T, data []byte) *Config {
 	return c
 }
 
-// Each value in reference.toml is the default, so leaving it out changes
-// nothing; examples are the ones named here.
+// Each value in reference.toml is the default, so leaving it out changes nothing. The
+// exceptions are the examples named here.
 func TestEveryDefault(t *testing.T) {
 	needed := []string{"cluster", "key_file", "node.name", "node.address", "vip.name", "vip.address",
 		"role.name", "check.name", "check.exec", "vip.action.on", "vip.action.exec", "vip.action.freeswitch", "vip.action.memcached",
@@ -142,7 +141,7 @@ func TestEveryDefault(t *testing.T) {
 	for _, key := range schemaOf(t, Reference()) {
 		line := lineOf(at, key)
 		if line == 0 {
-			continue // in a comment only; TestEveryKeyMatters has it
+			continue // only in a comment; TestEveryKeyMatters covers it
 		}
 		got, err := Parse("f.toml", withLine(line, ""))
 		switch {
@@ -162,8 +161,8 @@ func TestEveryDefault(t *testing.T) {
 	}
 }
 
-// Another value for a key is understood and is in the digest. A new key fails
-// this test until it is here.
+// Every key can be given another value, and that value changes the digest. A new key
+// fails this test until it is listed here.
 func TestEveryKeyMatters(t *testing.T) {
 	other := map[string]string{
 		"cluster": `"other"`, "key_file": `"/other"`, "port": "7000", "fence": `"bpf"`, "failback": `"auto"`, "survivor": `"always"`, "timing.survivor_after": `"5s"`,
@@ -195,7 +194,7 @@ func TestEveryKeyMatters(t *testing.T) {
 		"role.action.retries": "2", "role.action.user": `"nobody"`, "role.action.on_failure": `"release"`, "role.action.when": `["crash"]`,
 		"announce.refresh": `"10s"`, "announce.limit": "10", "control.group": `"other"`, "control.listen": `"127.0.0.1:9480"`, "control.public": "true",
 	}
-	// These have no second value that is right in the reference itself.
+	// These have no second value that is valid in the reference itself.
 	elsewhere := map[string][2]string{
 		"node.name":              {`name      = "pbx1"`, `name      = "other"`},
 		"node.voter":             {"voter     = true", "voter     = false"},
@@ -207,7 +206,8 @@ func TestEveryKeyMatters(t *testing.T) {
 			"http = \"http://other/\"\nsecret_file = \"/other\""},
 		"mail.user":          {"user          = \"\"\npassword_file = \"\"", "user          = \"a\"\npassword_file = \"/b\""},
 		"mail.password_file": {"user          = \"\"\npassword_file = \"\"", "user          = \"a\"\npassword_file = \"/c\""},
-		// The same reader as of [[vip.action]]; these have one value, or need another verb.
+		// The reader is that of [[vip.action]]. These have only one value, or need
+		// another verb.
 		"action.on": {}, "action.on_failure": {}, "action.when": {},
 		"action.exec":        {"memcached = [\"127.0.0.1:11211\"]\n\n", "exec = [\"/other\"]\n\n"},
 		"action.user":        {"memcached = [\"127.0.0.1:11211\"]\n\n", "exec = [\"/other\"]\nuser = \"a\"\n\n"},

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Limits beyond the design's. They keep sums inside an int and catch the
-// slipped unit; nothing sensible is near them.
+// Limits beyond the design's. They keep sums within an int and catch a wrong unit. No
+// sensible value comes near them.
 const (
 	minInterval = 10 * time.Millisecond
 	maxInterval = time.Hour
@@ -17,12 +17,12 @@ const (
 	maxRelative = 1_000_000        // capacity and weight
 	maxProbes   = 1000             // fall and rise
 	maxTimeout  = 32 * time.Second // RFC 3261 17.1.2.2: a transaction ends after 64*T1
-	minRefresh  = time.Second      // a shorter one floods the segment
-	minLimit    = 5                // fewer leave no room beside first announcements (arp.MinLimit)
+	minRefresh  = time.Second      // shorter floods the segment
+	minLimit    = 5                // less leaves no room beside first announcements (arp.MinLimit)
 	maxLimit    = 1000             // frames a second; more than 256 VIPs send at once
 	minSurvivor = 2 * time.Second  // fifteen questions take 1.5 s
-	minStagger  = time.Millisecond // at none, candidates of different rank collide
-	maxHeart    = maxLease / 2     // a lease is two heartbeats and more
+	minStagger  = time.Millisecond // with none, candidates of different rank collide
+	maxHeart    = maxLease / 2     // a lease has at least two heartbeats
 	maxVerify   = 10 * time.Minute // a takeover that takes longer has failed
 	defSelf     = 200 * time.Millisecond
 	defPeer     = time.Second
@@ -34,10 +34,10 @@ const (
 	defFSSecret = "/etc/sipalive/freeswitch.password"
 	defCheck    = 5 * time.Second
 	defCheckEnd = 3 * time.Second
-	minCheck    = 100 * time.Millisecond // each is a process
+	minCheck    = 100 * time.Millisecond // each check starts a process
 )
 
-// config reads the whole file. What it returns is valid only if first is nil.
+// config reads the whole file. The result is valid only if first returns nil.
 func (d *decoder) config() *Config {
 	t := d.root
 	c := &Config{
@@ -69,7 +69,7 @@ func (d *decoder) config() *Config {
 	return c
 }
 
-// each reads a list of tables and keeps them for the checks across tables.
+// each reads a list of tables and also returns the tables, for checks across them.
 func each[T any](t *table, key string, one func(*table) T) ([]T, []*table) {
 	tables := t.tables(key)
 	var out []T
@@ -141,7 +141,7 @@ func sipSection(t *table) SIP {
 	return s
 }
 
-// target fills in the [sip] values where the target gives none of its own.
+// target fills in the [sip] values that the target does not set.
 func target(t *table, base Target) Target {
 	defer t.done()
 	own := base
@@ -243,7 +243,7 @@ func control(t *table) Control {
 	return c
 }
 
-// oneOf is one of a few words.
+// oneOf reads one of a few words.
 func (t *table) oneOf(key, def string, words ...string) string {
 	s := t.text(key, def, def)
 	if !slices.Contains(words, s) {

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// maxListed bounds how many names or addresses an error lists.
+// maxListed is how many names or addresses an error lists at most.
 const maxListed = 8
 
-// Self finds the node that this machine is: the one called name (--node), or,
-// where name is empty, the only one with an address or address2 among local,
-// the machine's own addresses. The errors say what to do.
+// Self returns the node that this machine is. That is the node called name (--node) or,
+// if name is empty, the only node whose address or address2 is among local, the machine's
+// own addresses. The errors say what to do.
 func (c *Config) Self(name string, local []netip.Addr) (*Node, error) {
 	if name != "" {
 		if n := c.Node(name); n != nil {
@@ -46,9 +46,9 @@ func (n *Node) isLocal(local []netip.Addr) bool {
 	})
 }
 
-// CheckInterfaces asks exists for each interface that a VIP names, in file
-// order, and reports the first that is missing by file and line. Only the
-// machine the agent runs on can answer, so Parse does not do it.
+// CheckInterfaces calls exists for each interface that a VIP names, in file order. It
+// reports the first missing one by file and line. Only the agent's own machine can
+// answer, so Parse does not do it.
 func (c *Config) CheckInterfaces(exists func(string) bool) error {
 	for _, v := range c.VIPs {
 		if v.Interface != "" && !exists(v.Interface) {
@@ -76,7 +76,7 @@ func addressTexts(local []netip.Addr) []string {
 	return texts
 }
 
-// listed joins words for a message and keeps it short.
+// listed joins words for a message and keeps the message short.
 func listed(words []string) string {
 	switch {
 	case len(words) == 0:

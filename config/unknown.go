@@ -8,8 +8,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// done refuses every key that no getter asked for. A key that the design knows
-// but no code reads yet is refused too: a setting that does nothing is a lie.
+// done refuses every key that no getter asked for. It also refuses a key that the design
+// has but no code reads yet: a setting without effect would mislead.
 func (t *table) done() {
 	for _, key := range slices.Sorted(maps.Keys(t.values)) {
 		if slices.Contains(t.asked, key) {
@@ -20,12 +20,12 @@ func (t *table) done() {
 	}
 }
 
-// advice says what would be right: the nearest key of this table, else the
-// table that does have the key, else all keys of this table.
+// advice says what would be right: the closest key of this table, otherwise the table
+// that has the key, otherwise all keys of this table.
 func (t *table) advice(key string) string {
 	best, least := "", 3
 	for _, known := range t.asked {
-		// Two slips in a word of four letters make another word.
+		// Two typos in a word of four letters make another word.
 		if n := distance(fold(key), fold(known)); n < least && n <= (len(known)-1)/2 {
 			best, least = known, n
 		}
@@ -41,8 +41,8 @@ func (t *table) advice(key string) string {
 
 func fold(key string) string { return strings.ReplaceAll(strings.ToLower(key), "-", "_") }
 
-// homes lists where the schema has a key of that name. The embedded reference
-// holds every table, so reading it asks for every key.
+// homes lists where the schema has a key with that name. Reading the embedded reference
+// looks up every key, because it contains every table.
 func homes(key string) []string {
 	var values map[string]any
 	if err := toml.Unmarshal(referenceTOML, &values); err != nil {
@@ -74,9 +74,9 @@ func cutLast(path string) (parent, last string) {
 	return path[:i], path[i+1:]
 }
 
-// distance counts the slips between two short words: a letter wrong, missing,
-// too many, or two swapped (optimal string alignment). Words of very different
-// length are not compared.
+// distance counts the typos between two short words: a letter wrong, missing or too many,
+// or two letters swapped (optimal string alignment). Words of very different length are
+// not compared.
 func distance(a, b string) int {
 	const far = 99
 	if d := len(a) - len(b); d > 2 || d < -2 {

@@ -13,16 +13,16 @@ import (
 // maxName is the longest name, as in a DNS label.
 const maxName = 63
 
-// name is a required name: [A-Za-z0-9._-], first a letter or digit, so that it
-// can be a file's name and a command's argument; never an IP address, since a
-// lease is known by a role's name or a VIP's address.
+// name reads a required name: [A-Za-z0-9._-], beginning with a letter or digit, so that
+// it can be a file name and a command's argument. It is never an IP address, since a
+// role's name and a VIP's address both identify a lease.
 func (t *table) name(key, example string) string {
 	s := t.required(key, example)
 	t.checkName(key, s)
 	return s
 }
 
-// nameOr is a name with a default.
+// nameOr reads a name with a default.
 func (t *table) nameOr(key, def string) string {
 	s := t.text(key, def, def)
 	if s == "" {
@@ -54,7 +54,7 @@ func isAlphanumeric(r rune) bool {
 
 func isNameRune(r rune) bool { return isAlphanumeric(r) || r == '.' || r == '_' || r == '-' }
 
-// path is an absolute path; one without a default is required.
+// path reads an absolute path. Without a default it is required.
 func (t *table) path(key, def, example string) string {
 	var s string
 	if def == "" {
@@ -72,8 +72,8 @@ func (t *table) path(key, def, example string) string {
 	return s
 }
 
-// address is an address that one machine can have; where it is not required, ""
-// is none.
+// address reads an address that one machine can have. If it is not required, "" means
+// none.
 func (t *table) address(key, example string, required bool) netip.Addr {
 	var s string
 	if required {
@@ -110,7 +110,7 @@ func (t *table) address(key, example string, required bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// endpoint is host:port.
+// endpoint reads host:port.
 func (t *table) endpoint(key, def string) string {
 	s := t.text(key, def, def)
 	if why := badEndpoint(s); why != "" {
@@ -119,7 +119,7 @@ func (t *table) endpoint(key, def string) string {
 	return s
 }
 
-// badEndpoint says what is wrong with a host:port, "" for nothing.
+// badEndpoint says what is wrong with a host:port; "" means nothing is.
 func badEndpoint(s string) string {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" {
@@ -134,7 +134,7 @@ func badEndpoint(s string) string {
 	return ""
 }
 
-// optionalPath is an absolute path; "" is none.
+// optionalPath reads an absolute path; "" means none.
 func (t *table) optionalPath(key, example string) string {
 	s := t.text(key, "", example)
 	if s != "" && (!filepath.IsAbs(s) || strings.ContainsFunc(s, isControl)) {
@@ -143,7 +143,7 @@ func (t *table) optionalPath(key, example string) string {
 	return s
 }
 
-// listener is udp:PORT, tcp:PORT or tls:PORT.
+// listener reads udp:PORT, tcp:PORT or tls:PORT.
 func (t *table) listener(key string, def uint16) (transport string, port uint16) {
 	s := t.text(key, "udp:"+strconv.Itoa(int(def)), "udp:5060")
 	transport, text, found := strings.Cut(s, ":")
@@ -156,7 +156,7 @@ func (t *table) listener(key string, def uint16) (transport string, port uint16)
 	return transport, uint16(n)
 }
 
-// codes is an array of SIP status codes, sorted and each once in the result.
+// codes reads an array of SIP status codes. The result is sorted and has each code once.
 func (t *table) codes(key string, def []int) []int {
 	list := scalar(t, key, []any(nil), "an array of SIP status codes", "[503]")
 	if !t.has(key) {
@@ -177,7 +177,7 @@ func (t *table) codes(key string, def []int) []int {
 	return slices.Compact(out)
 }
 
-// userAgent goes into a SIP header as it is, so no line break may be in it.
+// userAgent reads text that goes into a SIP header unchanged, so it has no line breaks.
 func (t *table) userAgent(key, def string) string {
 	s := t.text(key, def, def)
 	odd := func(r rune) bool { return r < ' ' || r > '~' }
@@ -187,8 +187,8 @@ func (t *table) userAgent(key, def string) string {
 	return s
 }
 
-// ifname is the name of a network interface, as Linux allows it (dev_valid_name
-// in net/core/dev.c); "" is the interface of the node's address.
+// ifname reads the name of a network interface as Linux allows it (dev_valid_name in
+// net/core/dev.c); "" means the interface of the node's address.
 func (t *table) ifname(key string) string {
 	s := t.text(key, "", "eth0")
 	odd := func(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || !unicode.IsPrint(r) }
@@ -198,7 +198,7 @@ func (t *table) ifname(key string) string {
 	return s
 }
 
-// group is a unix group's name as groupadd allows it; "" is root only.
+// group reads the name of a unix group as groupadd allows it; "" means root only.
 func (t *table) group(key, def string) string {
 	s := t.text(key, def, def)
 	odd := func(r rune) bool { return !isNameRune(r) }
@@ -208,7 +208,7 @@ func (t *table) group(key, def string) string {
 	return s
 }
 
-// listen is IP:port to serve at; "" is none.
+// listen reads the IP:port to serve at; "" means none.
 func (t *table) listen(key string) netip.AddrPort {
 	const example = "127.0.0.1:9480"
 	s := t.text(key, "", example)

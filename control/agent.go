@@ -1,7 +1,7 @@
-// Package control is how people and scripts talk to a running agent: HTTP and
-// JSON over a unix socket in the runtime directory, the client the commands
-// use, the journal of what happened, and the tables people read. It decides
-// nothing and logs nothing.
+// Package control is how people and scripts talk to a running agent. It has the HTTP and
+// JSON server on a unix socket in the runtime directory, the client that the commands
+// use, the journal of events, and the tables for people. It decides nothing and logs
+// nothing.
 package control
 
 import (
@@ -13,28 +13,27 @@ import (
 	"unicode/utf8"
 )
 
-// Agent is what the agent's loop offers to the socket. Every method is safe
+// Agent is what the agent's loop offers to the control socket. Every method may be called
 // from any goroutine and returns soon after ctx ends.
 type Agent interface {
-	// Status is what this node knows now.
+	// Status returns what this node knows now.
 	Status(ctx context.Context) (Status, error)
-	// Plan is who would hold what if the nodes of without were gone. A node
-	// that is not configured is an error.
+	// Plan returns who would hold what if the nodes in without were gone. An unconfigured
+	// node is an error.
 	Plan(ctx context.Context, without []string) (Plan, error)
-	// Do carries out an operator's command and blocks until it is done or
-	// refused. The text is the outcome for people, one line such as
-	// "vip1: pbx1 -> pbx3 in 4 ms, epoch 8"; it may be empty. An error is one
-	// line: what, on what, why, what to do. When ctx ends first the command
-	// may still be carried out.
+	// Do carries out an operator's command and blocks until it is done or refused. The
+	// text is one line for people, such as "vip1: pbx1 -> pbx3 in 4 ms, epoch 8"; it may
+	// be empty. An error is one line: what failed, on what, why, what to do. If ctx ends
+	// first, the command may still be carried out.
 	Do(ctx context.Context, cmd Command) (string, error)
-	// Flush has every node run its flush actions and returns what became of each,
-	// in configured order. A node that is not heard has one entry without an action.
+	// Flush makes every node run its flush actions and returns each result, in configured
+	// order. A node that is not heard has one entry without an action.
 	Flush(ctx context.Context) ([]FlushResult, error)
-	// DrainQuietly drains this node once its calls have ended, and calls progress
-	// meanwhile. When ctx ends before the move everything is as it was.
+	// DrainQuietly drains this node once its calls have ended. Until then it calls
+	// progress. If ctx ends before the move, nothing changes.
 	DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error)
-	// RotateKey brings a new key to every node but those of without, which are down,
-	// and calls progress with each step of each node. When ctx ends before it is
+	// RotateKey brings a new key to every node except those in without, which are down.
+	// It calls progress for each step of each node. If ctx ends before the rotation is
 	// done, another rotation finishes it.
 	RotateKey(ctx context.Context, without []string, progress func(KeyStep)) (string, error)
 	Locker
@@ -43,10 +42,10 @@ type Agent interface {
 // FlushResult is one flush action on one node.
 type FlushResult struct {
 	Node   string `json:"node"`
-	Action string `json:"action,omitempty"` // empty: the node has none, or is not heard
+	Action string `json:"action,omitempty"` // empty: the node has no flush action, or is not heard
 	OK     bool   `json:"ok"`
 	Took   Millis `json:"took_ms,omitempty"`
-	Text   string `json:"text,omitempty"` // why it failed, or what is to be looked at
+	Text   string `json:"text,omitempty"` // why it failed, or what needs a look
 }
 
 // Kind is what an operator may ask of the agent.
@@ -55,13 +54,13 @@ type Kind string
 // The commands that change something.
 const (
 	Move     Kind = "move"     // VIP to Node
-	Failback Kind = "failback" // VIP, or every one when empty, to its preferred node
-	Drain    Kind = "drain"    // Node, this one when empty
-	Undrain  Kind = "undrain"  // Node, this one when empty
-	Adopt    Kind = "adopt"    // take the file's voter list now: no other is in use
-	Freeze   Kind = "freeze"   // Node, this one when empty: no SIP verdicts, For so long
-	Thaw     Kind = "thaw"     // Node, this one when empty
-	Reload   Kind = "reload"   // read the file anew and take it
+	Failback Kind = "failback" // VIP, or all if empty, to the preferred node
+	Drain    Kind = "drain"    // Node; empty: this node
+	Undrain  Kind = "undrain"  // Node; empty: this node
+	Adopt    Kind = "adopt"    // use the file's voter list now, when no other is in use
+	Freeze   Kind = "freeze"   // Node (empty: this node): ignore SIP verdicts for the time For
+	Thaw     Kind = "thaw"     // Node; empty: this node
+	Reload   Kind = "reload"   // read the configuration file again and use it
 	Stop     Kind = "stop"     // hand everything over and end this agent
 )
 
@@ -73,7 +72,7 @@ type Command struct {
 	For  Millis `json:"for_ms,omitempty"` // Freeze: from a second to MaxFreeze
 }
 
-// MaxFreeze is the longest freeze: one that is forgotten ends.
+// MaxFreeze is the longest freeze, so that a forgotten one ends.
 const MaxFreeze = 24 * time.Hour
 
 func (c Command) String() string {
@@ -90,11 +89,11 @@ func (c Command) String() string {
 	return strings.Join(words, " ")
 }
 
-// maxName is longer than any configured name may be: a VIP's or node's name is
-// bounded by the configuration, this only keeps hostile input small.
+// maxName is longer than any configured name. The configuration limits real names; this
+// limit only keeps hostile input small.
 const maxName = 128
 
-// commands are all that there are, and what each takes.
+// commands lists all commands and what each takes.
 var commands = []struct {
 	kind            Kind
 	vip, node, long bool
@@ -103,8 +102,7 @@ var commands = []struct {
 	{kind: Freeze, node: true, long: true}, {kind: Thaw, node: true}, {kind: Adopt}, {kind: Reload}, {kind: Stop},
 }
 
-// check refuses a command whose shape is wrong; whether its names exist is the
-// agent's to say.
+// check refuses a command whose shape is wrong. The agent checks whether its names exist.
 func (c Command) check() error {
 	var known []string
 	for _, may := range commands {
@@ -146,8 +144,8 @@ func checkName(name string) error {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// oneLine makes foreign text safe for a terminal and for one line: a peer's
-// error or an action's output may hold anything.
+// oneLine makes untrusted text safe for a terminal and for one line. A peer's error or an
+// action's output may hold anything.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// NoAgent says that no agent answers at a socket: exit code 3 of the commands
-// (docs/design.md §8).
+// NoAgent is the error when no agent answers at a socket. The commands exit with code 3
+// on it (docs/design.md §8).
 type NoAgent struct {
 	Socket string
 	Why    error
@@ -33,7 +33,7 @@ func (e *NoAgent) Unwrap() error { return e.Why }
 
 const (
 	dialTimeout   = 2 * time.Second
-	clientTimeout = askTimeout + 3*time.Second // above the server's own, which says more
+	clientTimeout = askTimeout + 3*time.Second // longer than the server's own timeout, whose error says more
 	maxAnswer     = 16 << 20                   // bytes
 )
 
@@ -44,8 +44,8 @@ const (
 
 var errPath = errors.New("path longer than a unix socket's may be")
 
-// Client asks the agent of one runtime directory. Its methods return *NoAgent
-// where none answers, else the agent's own one-line error.
+// Client talks to the agent of one runtime directory. Its methods return *NoAgent if no
+// agent answers, otherwise the agent's own one-line error.
 type Client struct {
 	socket string
 	http   *http.Client
@@ -53,7 +53,7 @@ type Client struct {
 	do     time.Duration
 }
 
-// NewClient asks at the socket in runDir.
+// NewClient returns a Client for the socket in runDir.
 func NewClient(runDir string) *Client {
 	socket := filepath.Join(runDir, SocketName)
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -67,35 +67,35 @@ func NewClient(runDir string) *Client {
 	return &Client{socket: socket, http: &http.Client{Transport: transport}, ask: clientTimeout, do: doTimeout + clientTimeout}
 }
 
-// Status is the agent's status.
+// Status returns the agent's status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var st Status
 	return st, c.get(ctx, pathStatus, nil, &st)
 }
 
-// StatusJSON is the agent's status as it said it, one line: what this client
-// does not know is kept.
+// StatusJSON returns the agent's status as the agent sent it, on one line. Fields that
+// this client does not know are kept.
 func (c *Client) StatusJSON(ctx context.Context) ([]byte, error) {
 	var raw json.RawMessage
 	err := c.get(ctx, pathStatus, nil, &raw)
 	return append(raw, '\n'), err
 }
 
-// Plan asks who would hold what without these nodes.
+// Plan returns who would hold what without these nodes.
 func (c *Client) Plan(ctx context.Context, without []string) (Plan, error) {
 	var p Plan
 	return p, c.get(ctx, pathPlan, url.Values{"without": without}, &p)
 }
 
-// Events returns the newest n events, oldest first; n above what an agent
-// keeps means all.
+// Events returns the newest n events, oldest first. An n above what an agent keeps
+// returns all of them.
 func (c *Client) Events(ctx context.Context, n int) ([]Event, error) {
 	var events []Event
 	return events, c.get(ctx, pathEvents, url.Values{"n": {strconv.Itoa(min(n, maxEvents))}}, &events)
 }
 
-// Follow calls show with the newest n events and then with every event as it
-// comes; a takeover that drags on comes again when it is complete. It returns
+// Follow calls show for the newest n events, then for each new event. A takeover that
+// takes long is shown twice: unfinished, and again when it is complete. Follow returns
 // nil when ctx ends, *NoAgent when the agent goes away, or the error of show.
 func (c *Client) Follow(ctx context.Context, n int, show func(Event) error) error {
 	query := url.Values{"n": {strconv.Itoa(min(n, maxEvents))}, "follow": {"1"}}
@@ -114,7 +114,7 @@ func (c *Client) Follow(ctx context.Context, n int, show func(Event) error) erro
 	return nil
 }
 
-// Do has the agent carry out a command and returns its outcome in words.
+// Do sends a command to the agent and returns its outcome in words.
 func (c *Client) Do(ctx context.Context, cmd Command) (string, error) {
 	if err := cmd.check(); err != nil {
 		return "", err
@@ -130,8 +130,9 @@ func (c *Client) Do(ctx context.Context, cmd Command) (string, error) {
 	return out.Text, err
 }
 
-// Flush has every node run its flush actions. Their timeouts bound it, which may be
-// hours: an agent that does not answer at all is found out beforehand.
+// Flush makes every node run its flush actions. Only the actions' timeouts limit its
+// duration, which may be hours. So it first asks for the status, to find out early
+// whether an agent answers at all.
 func (c *Client) Flush(ctx context.Context) ([]FlushResult, error) {
 	if _, err := c.Status(ctx); err != nil {
 		return nil, err
@@ -158,7 +159,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, query url.Va
 	return nil
 }
 
-// roundTrip returns the body of a 200, else the agent's error.
+// roundTrip returns the body of a 200 answer, otherwise the agent's error.
 func (c *Client) roundTrip(ctx context.Context, method, path string, query url.Values, request []byte) (io.ReadCloser, error) {
 	target := url.URL{Scheme: "http", Host: "sipalive", Path: path, RawQuery: query.Encode()}
 	r, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(request))

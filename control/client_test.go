@@ -70,7 +70,7 @@ func TestClientFollows(t *testing.T) {
 	id := journal.Add(Event{Kind: Takeover, Text: "slow "})
 	journal.Add(Event{Kind: KindNode, Text: "pbx2 silent"})
 	next("pbx2 silent")
-	next("slow ") // drags on
+	next("slow ") // takes longer than patience
 	journal.Update(id, func(e *Event) { e.Outcome = "done" })
 	next("slow done")
 	cancel()
@@ -115,7 +115,7 @@ func TestFollowersAreLimited(t *testing.T) {
 func TestNoAgent(t *testing.T) {
 	dead := t.TempDir()
 	leaveSocket(t, filepath.Join(dead, SocketName))
-	frozen := t.TempDir() // listens, and nobody accepts
+	frozen := t.TempDir() // listens but never accepts
 	fl, err := net.Listen("unix", filepath.Join(frozen, SocketName))
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ const teapot = "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\n\r\n"
 
 func ok(body string) string { return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body }
 
-// answering is a directory whose socket belongs to something else.
+// answering returns a directory whose socket belongs to some other program.
 func answering(t *testing.T, answer string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -2,11 +2,11 @@ package control
 
 import "strings"
 
-// tone is how a word is to strike the eye.
+// tone is how a word is highlighted.
 type tone string
 
-// Select graphic rendition (ECMA-48 §8.3.117), of the eight colours that every
-// terminal has and its user may have chosen.
+// The tones are parameters of Select Graphic Rendition (ECMA-48 §8.3.117). They use only
+// the eight colours that every terminal has and its user may have redefined.
 const (
 	plain    tone = ""
 	heading  tone = "1"
@@ -15,7 +15,7 @@ const (
 	alarming tone = "31;1"
 )
 
-// tones are the words of a table that strike the eye, by the heading of their column.
+// tones maps the heading of a column to the words in it that are highlighted.
 var tones = map[string]map[string]tone{
 	"STATE":    {"held": good, "up": good, "moving": odd, "survivor": odd, "vacant": alarming, "silent": alarming, "refused": alarming, "unhealthy": alarming},
 	"ALIVE":    {"no": alarming},

@@ -49,7 +49,8 @@ func TestDrainQuietlyFails(t *testing.T) {
 	}
 }
 
-// TestDrainQuietlyIsCancelled by a client that goes away, and by the server's end.
+// TestDrainQuietlyIsCancelled: the drain ends when its client goes away, and when the
+// server stops.
 func TestDrainQuietlyIsCancelled(t *testing.T) {
 	begun, ended := make(chan struct{}, 1), make(chan struct{}, 1)
 	agent := steady()
@@ -79,8 +80,8 @@ func TestDrainQuietlyIsCancelled(t *testing.T) {
 	}
 }
 
-// TestDrainQuietlyHasTheLastWord: who interrupts a drain hears from the agent whether it
-// was carried out all the same.
+// TestDrainQuietlyHasTheLastWord: a client that interrupts a drain is told by the agent
+// whether the drain was carried out all the same.
 func TestDrainQuietlyHasTheLastWord(t *testing.T) {
 	for _, c := range []struct {
 		text string

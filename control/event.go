@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Takeover is the kind of the one event that is filled in while it goes on:
-// a VIP gets a new holder.
+// Takeover is the kind of event for a VIP that gets a new holder. It is the only kind
+// that is filled in over time.
 const Takeover = "takeover"
 
 // The other kinds of events. They are complete when they are added.
@@ -16,43 +16,43 @@ const (
 	KindHolder   = "holder"    // another node holds a VIP now
 	KindVacant   = "vacant"    // nobody holds a VIP
 	KindRaised   = "raised"    // the epoch was raised in place, no takeover
-	KindSurvivor = "survivor"  // a VIP is held without a majority, or by one again (§4.6)
+	KindSurvivor = "survivor"  // a VIP is held without a majority, or with one again (§4.6)
 	KindMove     = "move"      // a planned move started or failed
-	KindNode     = "node"      // a node came, went, got fit or unfit
+	KindNode     = "node"      // a node came, went, became fit or unfit
 	KindAllUnfit = "all_unfit" // no node is fit, or that is over
 	KindQuorum   = "quorum"    // a majority is lost or back
 	KindDrain    = "drain"     // drained or undrained
-	KindFreeze   = "freeze"    // SIP verdicts suspended, or watched again
-	KindConfig   = "config"    // another configuration seen, a voter list taken
+	KindFreeze   = "freeze"    // SIP verdicts are ignored, or count again
+	KindConfig   = "config"    // another configuration was seen, or a voter list adopted
 	KindVerify   = "verify"    // a VIP did not answer SIP at its holder
-	KindBind     = "bind"      // the kernel refused
-	KindLock     = "lock"      // a lock obtained here, released, lost, kept
+	KindBind     = "bind"      // the kernel refused an address
+	KindLock     = "lock"      // a lock was obtained here, released, lost or kept
 	KindAgent    = "agent"     // started, stopped
 	KindKey      = "key"       // a step of a key rotation here; a node with an unknown key
-	KindRouter   = "router"    // the router reaches a VIP here no more, or again
-	KindRival    = "rival"     // another machine claims a VIP that is held here, or is silent again
-	// KindUnreachable: the router has not reached a VIP here for a while.
+	KindRouter   = "router"    // the router no longer reaches a VIP here, or does again
+	KindRival    = "rival"     // another machine claims a VIP held here, or has stopped claiming it
+	// KindUnreachable: the router has not reached a VIP here for some time.
 	KindUnreachable = "unreachable"
 )
 
 // Event is one thing that happened, as seen from Node.
 type Event struct {
-	ID       uint64 `json:"id"` // given by the journal, from 1, rising
+	ID       uint64 `json:"id"` // set by the journal; rises from 1
 	Time     Stamp  `json:"time"`
 	Node     string `json:"node"`
-	Told     bool   `json:"told,omitempty"` // of a takeover: Node told it, the times in it are its
+	Told     bool   `json:"told,omitempty"` // takeovers only: Node reported it, and its times are Node's
 	Kind     string `json:"kind"`
-	VIP      string `json:"vip,omitempty"` // or role or lock, by name
+	VIP      string `json:"vip,omitempty"` // the name of a VIP, role or lock
 	Epoch    uint64 `json:"epoch,omitempty"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`
 	Reason   string `json:"reason,omitempty"`   // the cause: boot, crash, sip, move ...
 	Text     string `json:"text,omitempty"`     // for people, one line
-	Lease    Millis `json:"lease_ms,omitempty"` // of a takeover: the new holder's `lease` when it took over; 0: not known
+	Lease    Millis `json:"lease_ms,omitempty"` // takeovers only: the new holder's `lease` when it took over; 0: unknown
 	Timeline []Mark `json:"timeline,omitempty"`
-	Outcome  string `json:"outcome,omitempty"` // of a takeover, "done" or what went wrong; empty while it goes on
+	Outcome  string `json:"outcome,omitempty"` // takeovers only: "done" or what went wrong; empty while it goes on
 
-	changed uint64 // the journal's count of changes when this one was made
+	changed uint64 // the journal's count of changes at this event's last change
 }
 
 // Mark is one moment of a takeover's timeline. The marks are "noticed",
@@ -60,18 +60,18 @@ type Event struct {
 // "exec /x", and "sip answered".
 type Mark struct {
 	Mark   string `json:"mark"`
-	At     Millis `json:"at_ms"`             // since the takeover was noticed; an action's start
+	At     Millis `json:"at_ms"`             // since the takeover was noticed; for an action, its start
 	Took   Millis `json:"took_ms,omitempty"` // actions
 	OK     *bool  `json:"ok,omitempty"`      // actions
 	Output string `json:"output,omitempty"`  // actions; capped
 	Err    string `json:"err,omitempty"`     // actions
 }
 
-// Add puts a mark into the timeline, which is kept in order of time.
+// Add puts a mark into the timeline, which stays in order of time.
 func (e *Event) Add(mark string, at time.Duration) { e.insert(Mark{Mark: mark, At: Millis(at)}) }
 
-// AddAction puts an action that has ended into the timeline: its start, how
-// long it took, what it printed, and why it failed (nil: it did not).
+// AddAction puts a finished action into the timeline: its start, how long it took, what
+// it printed, and why it failed (nil: it succeeded).
 func (e *Event) AddAction(name string, at, took time.Duration, output string, err error) {
 	ok := err == nil
 	m := Mark{Mark: name, At: Millis(at), Took: Millis(took), OK: &ok, Output: output}
@@ -89,19 +89,19 @@ func (e *Event) insert(m Mark) {
 	e.Timeline = slices.Insert(e.Timeline, i, m)
 }
 
-// complete reports whether nothing more is expected of the event.
+// complete reports whether the event is final.
 func (e Event) complete() bool { return e.Kind != Takeover || e.Outcome != "" }
 
-// The most of one event that is kept. A chatty action must not cost the agent
-// its memory; the whole output is the action's own business to log.
+// These limits bound what is kept of one event, so that a chatty action does not cost the
+// agent its memory. An action that needs its whole output has to log it itself.
 const (
 	maxMarks  = 64
 	maxOutput = 1 << 10 // bytes
 	maxText   = 1 << 10 // bytes, of every other string
 )
 
-// cap cuts what is too long. Marks beyond the first maxMarks are dropped from
-// the end: the first ones say how fast the takeover was.
+// cap cuts what is too long. It drops marks after the first maxMarks, because the first
+// ones show how fast the takeover was.
 func (e *Event) cap() {
 	for _, s := range []*string{&e.Node, &e.Kind, &e.VIP, &e.From, &e.To, &e.Reason, &e.Text, &e.Outcome} {
 		*s = clip(*s, maxText)
@@ -113,8 +113,8 @@ func (e *Event) cap() {
 	}
 }
 
-// clip shortens s to at most n bytes, valid UTF-8 and marked as cut. The copy
-// lets go of the longer string.
+// clip shortens s to at most n bytes of valid UTF-8 and marks the cut. It copies, so that
+// the longer string can be freed.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -123,7 +123,7 @@ func clip(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-len(cut)], "") + cut
 }
 
-// size is about how many bytes the event occupies.
+// size is roughly how many bytes the event occupies.
 func (e *Event) size() int {
 	n := 256 + len(e.Node) + len(e.Kind) + len(e.VIP) + len(e.From) + len(e.To) + len(e.Reason) + len(e.Text) + len(e.Outcome)
 	for i := range e.Timeline {

@@ -17,7 +17,7 @@ func takeover() Event {
 	e.Add("bound", 1041341*time.Microsecond)
 	e.Add("announced", 1041*time.Millisecond+402*time.Microsecond)
 	e.Add("sip answered", 1062*time.Millisecond)
-	// Actions come in when they end, and stand where they started.
+	// Actions are added when they end but are listed where they started.
 	e.AddAction("memcached 127.0.0.1:11211", 1041500*time.Microsecond, 700*time.Microsecond, "OK\n", nil)
 	e.AddAction("exec /etc/sipalive/hooks/takeover", 1042200*time.Microsecond, 5*time.Second,
 		"asking the switch\n\x1b[31mno such port\n"+strings.Repeat("more\n", 12), errors.New("killed after 5s"))

@@ -17,10 +17,10 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// deadline is generous: other builds share the machine.
+// deadline is generous because other builds share the machine.
 const deadline = 20 * time.Second
 
-// fake is an agent that answers what the test says.
+// fake is an agent that answers with whatever the test sets.
 type fake struct {
 	status func(context.Context) (Status, error)
 	plan   func(context.Context, []string) (Plan, error)
@@ -50,13 +50,13 @@ func (f fake) Lock(ctx context.Context, r LockRequest, uid uint32, tell func(Loc
 }
 func (f fake) EndLock(ctx context.Context, end LockEnd) error { return f.unlock(ctx, end) }
 
-// hang blocks until ctx ends, as calls into a loop that is stuck do.
+// hang blocks until ctx ends, like a call into a stuck loop.
 func hang(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// steady answers everything with the design's example.
+// steady answers every request with the design's example.
 func steady() fake {
 	return fake{
 		status: func(context.Context) (Status, error) { return example(), nil },
@@ -76,7 +76,7 @@ func steady() fake {
 	}
 }
 
-// start serves agent on a socket of its own until the test ends.
+// start serves the agent on its own socket until the test ends.
 func start(t *testing.T, agent Agent, change ...func(*Server)) (*Server, *Journal, string) {
 	t.Helper()
 	dir, journal := t.TempDir(), NewJournal(DefaultEvents)
@@ -89,7 +89,7 @@ func start(t *testing.T, agent Agent, change ...func(*Server)) (*Server, *Journa
 	return s, journal, dir
 }
 
-// serve runs s on the socket in dir; stop ends it and waits.
+// serve runs s on the socket in dir. stop ends it and waits.
 func serve(t *testing.T, s *Server, dir string) (stop func()) {
 	t.Helper()
 	l, warning, err := Listen(dir, "")
@@ -159,7 +159,7 @@ func at(clock string) time.Time {
 	return time.Date(2026, 1, 2, t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// example is the state that the design's example of status --json shows.
+// example is the state in the design's example of status --json.
 func example() Status {
 	return Status{
 		Cluster: "pbx-dc1", Node: "pbx1", Quorum: true, Fence: "bpf+lifetime",
@@ -171,7 +171,7 @@ func example() Status {
 	}
 }
 
-// troubled has something to say on every line that a status can have.
+// troubled is a status with something unusual for every line that can be shown.
 func troubled() Status {
 	st := example()
 	st.Quorum, st.Fence, st.Quiet, st.AllUnfit = false, "none", true, true

@@ -1,20 +1,20 @@
 package control
 
-// Felt is how long a phone had nobody to talk to, on a takeover's timeline.
+// Felt is how long a phone had nobody to talk to, as times on a takeover's timeline.
 type Felt struct {
-	// Since is the mark that it is counted from. From "last heard" it was so long at
-	// most; from "lease" too, to a millisecond; from "noticed" so long at least, where a PBX hung:
-	// that is noticed late.
+	// Since is the mark the time is counted from. Counted from "last heard" or (to within
+	// a millisecond) from "lease", the result is an upper bound. Counted from "noticed"
+	// it is a lower bound if a PBX hung, because a hang is noticed late.
 	Since string  `json:"since"`
 	From  Millis  `json:"from_ms"`
 	To    *Millis `json:"to_ms,omitempty"` // absent while it goes on
 }
 
-// felt is nil where nobody had held the VIP, or nobody can tell.
+// felt returns nil if nobody held the VIP before, or if nobody can tell.
 //
-// What a crash leaves silent began after the last heartbeat; of a sick PBX no more is
-// known than when that was noticed; a planned move's old holder answers until it
-// lets go, just before the new one gets the lease.
+// The start depends on the cause. After a crash the silence began after the last
+// heartbeat. For a sick PBX only the time it was noticed is known. In a planned move the
+// old holder answers until it lets go, just before the new one gets the lease.
 func (e Event) felt() *Felt {
 	if e.Kind != Takeover || e.From == "" {
 		return nil
@@ -47,14 +47,14 @@ func (e Event) felt() *Felt {
 	return f
 }
 
-// served is when the VIP answered at its new holder: its SIP answer, or, where
-// that was not asked for, the announcement.
+// served returns when the VIP answered at its new holder: the SIP answer, or the
+// announcement if there was no SIP check.
 func (e Event) served() (at Millis, known bool) {
 	if at, known = e.mark("sip answered"); known {
 		return at, true
 	}
 	if e.Outcome != done {
-		return 0, false // it goes on, or nobody knows
+		return 0, false // it still goes on, or nobody knows
 	}
 	for _, name := range []string{"announced", "bound", "lease"} {
 		if at, known = e.mark(name); known {
@@ -73,8 +73,8 @@ func (e Event) mark(name string) (Millis, bool) {
 	return 0, false
 }
 
-// Proof is how long after it was bound the router reached the VIP at its new
-// holder; unknown of no event.
+// Proof returns how long after the bind the router reached the VIP at its new holder. For
+// a nil event it is unknown.
 func (e *Event) Proof() (took Millis, known bool) {
 	if e == nil {
 		return 0, false

@@ -17,12 +17,12 @@ func TestFelt(t *testing.T) {
 	}
 	all := []string{"noticed", "lease", "bound", "announced", "sip answered"}
 	late := event("move", "done", "noticed", "lease", "bound", "sip answered")
-	late.Add("announced", 4406*time.Millisecond) // its turn came then ([announce] limit)
+	late.Add("announced", 4406*time.Millisecond) // it had to wait for its turn ([announce] limit)
 	for name, c := range map[string]struct {
 		event    Event
 		none     bool
 		since    string
-		from, to float64 // to -1: it goes on
+		from, to float64 // to -1: it still goes on
 	}{
 		"crash":                       {event("crash", "done", append(all, "last heard")...), false, "last heard", -1000, 9},
 		"sip":                         {event("sip", "done", all...), false, "noticed", 0, 9},

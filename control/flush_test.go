@@ -27,8 +27,8 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestFlushOutlivesACommand: the actions' timeouts bound a flush, and nothing else
-// does; but an agent that answers nothing is not waited for.
+// TestFlushOutlivesACommand: only the actions' timeouts limit a flush. But the client
+// does not wait for an agent that does not answer at all.
 func TestFlushOutlivesACommand(t *testing.T) {
 	agent := steady()
 	passed := make(chan struct{})

@@ -2,16 +2,15 @@ package control
 
 import "time"
 
-// patience is how long a takeover may go on before a follower is shown it
-// half done.
+// patience is how long a takeover may go on before a follower is shown it unfinished.
 const patience = 3 * time.Second
 
-// follower decides when an event is shown to one who watches: at once, but a
-// takeover when it is complete; one that drags on after a while, and again
-// when it is complete.
+// follower decides when to show an event to a watching client. Events are shown at once,
+// a takeover only when it is complete. A takeover that takes longer than patience is
+// shown unfinished, and again when it is complete.
 type follower struct {
 	patience time.Duration
-	open     map[uint64]*openEvent // takeovers that go on
+	open     map[uint64]*openEvent // takeovers that still go on
 }
 
 type openEvent struct {
@@ -41,8 +40,8 @@ func (f *follower) see(now time.Time, events []Event) []Event {
 	return show
 }
 
-// due returns the takeovers that drag on, each once, and how long until the
-// next one may (0: none waits).
+// due returns the takeovers that have gone on too long, each once, and how long until the
+// next one may be due (0: none waits).
 func (f *follower) due(now time.Time) (show []Event, next time.Duration) {
 	for _, o := range f.open {
 		if o.shown {

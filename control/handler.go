@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// The routes. The client and the agent are one binary, but an operator may run
-// a newer one beside a running agent: hence the version.
+// The routes have a version because an operator may run a newer binary's commands against
+// an older running agent.
 const (
 	pathStatus  = "/v1/status"
 	pathPlan    = "/v1/plan"
@@ -27,7 +27,7 @@ const (
 	pathUnlock  = "/v1/unlock"
 )
 
-// maxWithout is above any sensible number of nodes in one plan.
+// maxWithout is more than any sensible number of nodes in one plan.
 const maxWithout = 64
 
 // failure is the body of every answer that is not 200.
@@ -40,7 +40,7 @@ type outcome struct {
 	Text string `json:"text"`
 }
 
-// refusal is an error with the status code it is answered with.
+// refusal is an error with its HTTP status code.
 type refusal struct {
 	code int
 	err  error
@@ -69,8 +69,8 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// answer runs fn for requests of that method and writes what it returns; nil
-// means that fn has written itself.
+// answer runs fn for requests with that method and writes the document it returns. nil
+// means that fn has written the answer itself.
 func (s *Server) answer(method string, fn func(http.ResponseWriter, *http.Request) (any, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
@@ -91,8 +91,8 @@ func (s *Server) answer(method string, fn func(http.ResponseWriter, *http.Reques
 	})
 }
 
-// failed turns an error into an answer. What the agent says no to is 409; that
-// it did not answer in time is 504.
+// failed turns an error into an answer. The code is 409 if the agent says no, 504 if it
+// did not answer in time.
 func (s *Server) failed(err error) (int, any) {
 	var no refusal
 	code := http.StatusConflict
@@ -129,7 +129,7 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 	return st, nil
 }
 
-// statusNow is the agent's status with the server's own counters.
+// statusNow returns the agent's status with the server's own counters added.
 func (s *Server) statusNow(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.ask)
 	defer cancel()
@@ -178,7 +178,7 @@ func (s *Server) command(w http.ResponseWriter, r *http.Request) (any, error) {
 }
 
 func (s *Server) flush(_ http.ResponseWriter, r *http.Request) (any, error) {
-	results, err := s.agent.Flush(r.Context()) // the machine ends it in time
+	results, err := s.agent.Flush(r.Context()) // the actions' own timeouts end it
 	if results == nil {
 		results = []FlushResult{}
 	}

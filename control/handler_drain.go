@@ -16,30 +16,30 @@ import (
 // WaitCalls is a drain that waits for calls to end.
 type WaitCalls struct {
 	Wait     time.Duration // at most
-	MaxCalls int           // so many may be left
+	MaxCalls int           // how many calls may be left
 }
 
-// CallsLeft is how such a drain goes on.
+// CallsLeft is the progress of such a drain.
 type CallsLeft struct {
 	Calls int    `json:"calls"`
-	Left  Millis `json:"left_ms"`        // until time is up
-	Text  string `json:"text,omitempty"` // why nobody knows the number of calls now
+	Left  Millis `json:"left_ms"`        // until the time is up
+	Text  string `json:"text,omitempty"` // why the number of calls is unknown now
 }
 
-// maxWait bounds a drain that waits.
+// maxWait is the longest a drain may wait.
 const maxWait = 24 * time.Hour
 
 const maxCalls = 1_000_000
 
-// drainLine is one line of the answer: progress, or, last, the outcome.
+// drainLine is one line of the answer: progress or, on the last line, the outcome.
 type drainLine struct {
 	*CallsLeft
 	Outcome *string `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`
 }
 
-// drainWaiting tells how the drain goes on, one JSON object per line, and ends it
-// when the client is gone or the server ends.
+// drainWaiting reports the drain's progress, one JSON object per line. It ends the drain
+// when the client goes away or the server stops.
 func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, error) {
 	query := r.URL.Query()
 	millis, err := strconv.ParseInt(query.Get("wait_ms"), 10, 64)
@@ -61,9 +61,9 @@ func (s *Server) drainWaiting(w http.ResponseWriter, r *http.Request) (any, erro
 	return nil, nil
 }
 
-// DrainQuietly drains the agent's node once its calls have ended, and calls
-// progress about once a second. When ctx ends before the move nothing is moved; the
-// agent has the last word on whether it did.
+// DrainQuietly drains the agent's node once its calls have ended, and calls progress
+// about once a second. If ctx ends before the move, nothing is moved; the agent has the
+// last word on whether it was.
 func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(CallsLeft)) (string, error) {
 	ctx, end := c.untilLastWord(ctx)
 	defer end()
@@ -90,8 +90,9 @@ func (c *Client) DrainQuietly(ctx context.Context, w WaitCalls, progress func(Ca
 	}
 }
 
-// untilLastWord is for a request that the agent hears the end of ctx of, by a connection
-// that is closed this way, while its answer is still read: as long as a command may take.
+// untilLastWord returns a context for a request that outlives ctx. When ctx ends, the
+// connection is closed for writing, which tells the agent. The answer is still read, for
+// as long as a command may take.
 func (c *Client) untilLastWord(ctx context.Context) (request context.Context, end context.CancelFunc) {
 	request, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var conn atomic.Value

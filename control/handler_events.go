@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// maxEvents bounds one answer; a journal keeps no more by default.
+// maxEvents limits one answer. By default a journal keeps no more.
 const maxEvents = DefaultEvents
 
-// maxTakeovers is how many a status has; the page draws as many.
+// maxTakeovers is how many takeovers a status has. The status page draws as many.
 const maxTakeovers = 12
 
-// events answers with the newest n events, or keeps telling (follow=1), one
+// events answers with the newest n events. With follow=1 it keeps sending new ones, one
 // JSON object per line.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	query := r.URL.Query()
@@ -34,7 +34,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// follow writes until the answer is over.
+// follow writes events until the client goes away or the server stops.
 func (s *Server) follow(w http.ResponseWriter, r *http.Request, n int) {
 	ctx, out := s.lines(w, r)
 	defer out.end()

@@ -12,19 +12,19 @@ import (
 // KeyStep is one step of one node in a key rotation.
 type KeyStep struct {
 	Node string `json:"node"`
-	Step string `json:"step"` // accepts the new key, seals with the new key, dropped every key but
-	Key  string `json:"key"`  // the new one's name
+	Step string `json:"step"` // "accepts the new key", "seals with the new key", "dropped every key but"
+	Key  string `json:"key"`  // name of the new key
 }
 
-// rotateLine is one line of the answer: a step, or, last, the outcome.
+// rotateLine is one line of the answer: a step or, on the last line, the outcome.
 type rotateLine struct {
 	*KeyStep
 	Outcome *string `json:"outcome,omitempty"`
 	Error   string  `json:"error,omitempty"`
 }
 
-// rotate tells how a key rotation goes on, one JSON object per line, and ends it when
-// the client is gone or the server ends.
+// rotate reports a key rotation's progress, one JSON object per line. It ends the
+// rotation when the client goes away or the server stops.
 func (s *Server) rotate(w http.ResponseWriter, r *http.Request) (any, error) {
 	without := r.URL.Query()["without"]
 	if len(without) > maxWithout {
@@ -46,10 +46,10 @@ func (s *Server) rotate(w http.ResponseWriter, r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// RotateKey has the cluster change its key, without nodes that are down, and calls
-// progress with each step. When ctx ends first another rotation finishes it.
+// RotateKey makes the cluster change its key, without the given nodes, which are down. It
+// calls progress with each step. If ctx ends first, another rotation finishes it.
 func (c *Client) RotateKey(ctx context.Context, without []string, progress func(KeyStep)) (string, error) {
-	if _, err := c.Status(ctx); err != nil { // an agent that does not answer at all is found out beforehand
+	if _, err := c.Status(ctx); err != nil { // finds out early whether an agent answers at all
 		return "", err
 	}
 	body, err := c.roundTrip(ctx, http.MethodPost, pathRotate, url.Values{"without": without}, nil)

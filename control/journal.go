@@ -6,31 +6,30 @@ import (
 	"sync"
 )
 
-// What a journal keeps at most. The bytes are far above what 1,000 events of
-// a usual kind take; they bound what chatty actions can cost (the whole agent
-// is promised to stay within 25 MB).
+// A journal keeps at most this much. The byte limit is far above what 1,000 usual events
+// take. It limits what chatty actions can cost (design promise: the whole agent stays
+// within 25 MB).
 const (
 	DefaultEvents = 1000
 	maxBytes      = 2 << 20
 )
 
-// Journal keeps the newest events in memory. It is safe for concurrent use,
-// and a reader never makes a writer wait for longer than it takes to copy
-// pointers: an event that is in the journal is not changed any more, an update
-// replaces it.
+// Journal keeps the newest events in memory. It is safe for concurrent use. A reader
+// makes a writer wait only while it copies pointers: an event in the journal never
+// changes, an update replaces it.
 type Journal struct {
 	mu      sync.Mutex
 	max     int
 	events  []*Event // ids without gaps, rising
 	bytes   int      // sum of their sizes
-	older   []*Event // the newest takeovers that are not among events any more
+	older   []*Event // the newest takeovers that are no longer in events
 	lastID  uint64
 	changes uint64        // counts additions and updates
 	changed chan struct{} // closed at the next change; nil while nobody waits
 	tally   *tally
 }
 
-// NewJournal keeps up to max events, at least one.
+// NewJournal returns a Journal that keeps up to max events, at least one.
 func NewJournal(max int) *Journal { return &Journal{max: max, tally: newTally()} }
 
 // Add appends a copy of e and returns its id.
@@ -49,8 +48,8 @@ func (j *Journal) Add(e Event) uint64 {
 	return e.ID
 }
 
-// Update lets fn change the event of that id; its ID stays. It reports false
-// where the journal has forgotten the event. fn must not use the journal.
+// Update lets fn change the event with this id; the ID itself stays. It returns false if
+// the journal has already dropped the event. fn must not use the journal.
 func (j *Journal) Update(id uint64, fn func(*Event)) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -80,15 +79,15 @@ func (j *Journal) change(e *Event) {
 	}
 }
 
-// forget drops the oldest events, never the newest. A few takeovers stay, whatever
-// came after them: a command that locks each minute leaves three thousand events a day.
+// forget drops the oldest events, never the newest one. A few takeovers always stay: a
+// command that takes a lock every minute leaves three thousand events a day.
 func (j *Journal) forget() {
 	for len(j.events) > 1 && (len(j.events) > j.max || j.bytes > maxBytes) {
 		if j.events[0].Kind == Takeover {
 			j.older = append(j.older[max(0, len(j.older)-maxTakeovers+1):], j.events[0].quiet())
 		}
 		j.bytes -= j.events[0].size()
-		j.events[0] = nil // the array lives on until append outgrows it
+		j.events[0] = nil // append keeps the array until it is full; let the event go
 		j.events = j.events[1:]
 	}
 }
@@ -100,8 +99,8 @@ func (j *Journal) Last(n int) []Event {
 	return events
 }
 
-// takeovers returns the newest n takeovers of all nodes, oldest first, without what
-// their actions printed.
+// takeovers returns the newest n takeovers of all nodes, oldest first, without their
+// actions' output.
 func (j *Journal) takeovers(n int) []Event {
 	newest, _ := j.opening(0, n)
 	for i := range newest {
@@ -110,7 +109,7 @@ func (j *Journal) takeovers(n int) []Event {
 	return newest
 }
 
-// quiet is the same without what its actions printed, which may be much.
+// quiet returns a copy without the actions' output, which may be long.
 func (e *Event) quiet() *Event {
 	q := *e
 	q.Timeline = slices.Clone(e.Timeline)
@@ -120,8 +119,8 @@ func (e *Event) quiet() *Event {
 	return &q
 }
 
-// opening returns the newest n events and, where they are older, the newest
-// takeovers, up to that many in all; oldest first; and the count of changes, for wait.
+// opening returns the newest n events, oldest first, and the count of changes to pass to
+// wait. If fewer than the wanted takeovers are among them, older ones come first.
 func (j *Journal) opening(n, takeovers int) ([]Event, uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -142,8 +141,8 @@ func (j *Journal) opening(n, takeovers int) ([]Event, uint64) {
 	return values(kept), j.changes
 }
 
-// wait blocks until something changed after the count since and returns what
-// changed, oldest event first, with the new count; or the error of ctx.
+// wait blocks until something has changed after the count since. It returns the changed
+// events, oldest first, and the new count; or the error of ctx.
 func (j *Journal) wait(ctx context.Context, since uint64) ([]Event, uint64, error) {
 	for {
 		j.mu.Lock()

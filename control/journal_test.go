@@ -42,7 +42,7 @@ func TestJournalUpdateReplaces(t *testing.T) {
 	e.Kind = Takeover
 	e.Add("noticed", 0)
 	id := j.Add(e)
-	e.Timeline[0].Mark = "mine" // the journal has a copy
+	e.Timeline[0].Mark = "mine" // must not change the journal's copy
 	before := j.Last(1)
 	if !j.Update(id, func(e *Event) { e.ID = 77; e.Timeline[0].At = 5; e.Add("lease", time.Second); e.Outcome = "done" }) {
 		t.Fatal("event not found")
@@ -107,7 +107,7 @@ func TestJournalWait(t *testing.T) {
 	}
 }
 
-// A writer and readers at once: nothing is lost, nothing torn (under -race).
+// A writer and readers at once: nothing is lost, nothing is torn (run with -race).
 func TestJournalConcurrently(t *testing.T) {
 	const events, updates, readers = 400, 5, 4
 	j := NewJournal(events)

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// lines is an answer that goes on, a JSON value a line, until the client is gone or
-// too slow, or the server ends.
+// lines is a continuous answer, one JSON value per line. It ends when the client goes
+// away or is too slow, or when the server stops.
 type lines struct {
 	w        http.ResponseWriter
 	rc       *http.ResponseController
-	patience time.Duration // with the client, for each write
+	patience time.Duration // how long one write to the client may take
 	end      context.CancelFunc
 }
 
-// lines begins such an answer; it is over with ctx. The caller ends it.
+// lines begins a continuous answer, which is over when ctx ends. The caller calls l.end.
 func (s *Server) lines(w http.ResponseWriter, r *http.Request) (ctx context.Context, l *lines) {
 	ctx, end := context.WithCancel(r.Context())
 	go func() {
@@ -32,8 +32,7 @@ func (s *Server) lines(w http.ResponseWriter, r *http.Request) (ctx context.Cont
 	return ctx, &lines{w, http.NewResponseController(w), s.write, end}
 }
 
-// writeLines sends the values at once. A client that does not take them is as good as
-// gone.
+// writeLines sends the values at once. A client that does not read them counts as gone.
 func writeLines[T any](l *lines, values ...T) {
 	_ = l.rc.SetWriteDeadline(time.Now().Add(l.patience))
 	for _, v := range values {
@@ -51,8 +50,8 @@ func writeLines[T any](l *lines, values ...T) {
 	}
 }
 
-// readLines calls each with every value of such an answer. It returns the error of
-// each or of ctx, gone where the agent ended it, or why it cannot be read.
+// readLines calls each with every value of a continuous answer. It returns the error of
+// each or of ctx, gone if the agent ended the answer, or why the answer cannot be read.
 func readLines[T any](ctx context.Context, c *Client, body io.Reader, gone *NoAgent, each func(T) error) error {
 	for d := json.NewDecoder(body); ; {
 		var v T

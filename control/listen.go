@@ -22,20 +22,20 @@ const SocketName = "control.sock"
 // unix(7): 108 bytes with the terminating zero).
 const maxPath = 107
 
-// Listen opens the control socket in runDir, which has to exist. Members of
-// group may use it besides its owner (mode 0660); where there is no such group
-// only the owner may (mode 0600), and warning says so in one line.
+// Listen opens the control socket in runDir, which has to exist. Its owner and the
+// members of group may use it (mode 0660). If the group cannot be given access, only the
+// owner may (mode 0600), and warning says so in one line.
 //
-// The socket of an agent that died is replaced, that of one that answers is
-// not. Two agents that start at the same moment are kept apart by the agent's
-// lock file, not here. Closing the listener removes the socket.
+// Listen replaces the socket of a dead agent, but not that of an agent that answers. Two
+// agents that start at the same moment are kept apart by the agent's lock file, not here.
+// Closing the listener removes the socket.
 func Listen(runDir, group string) (l net.Listener, warning string, err error) {
 	path := filepath.Join(runDir, SocketName)
 	if err := checkFree(path); err != nil {
 		return nil, "", fmt.Errorf("listen on %s: %w", path, err)
 	}
-	// Bound beside its name and renamed over it: nobody ever connects to a
-	// socket whose mode is not final, and nobody misses it for a moment.
+	// Bind beside the final name, then rename over it. So nobody connects to a socket
+	// before its mode is final, and the name is never missing.
 	fresh := path + ".new"
 	if len(fresh) > maxPath {
 		return nil, "", fmt.Errorf("listen on %s: path longer than a unix socket's may be (choose a shorter --run-dir)", path)
@@ -60,9 +60,8 @@ func Listen(runDir, group string) (l net.Listener, warning string, err error) {
 	return &listener{Listener: ul, path: path, own: own}, warning, nil
 }
 
-// bind listens on a socket that is the owner's alone from its first moment:
-// Linux gives the new file the mode of the socket's own inode (unix_bind_bsd
-// in net/unix/af_unix.c).
+// bind listens on a socket that only the owner can use from its first moment: Linux gives
+// the new file the mode of the socket's own inode (unix_bind_bsd in net/unix/af_unix.c).
 func bind(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var modeErr error
@@ -76,11 +75,11 @@ func bind(path string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	ul := l.(*net.UnixListener)
-	ul.SetUnlinkOnClose(false) // it would remove the name it was bound to
+	ul.SetUnlinkOnClose(false) // it would remove the name the socket was bound to
 	return ul, nil
 }
 
-// checkFree reports an agent that answers at path, or a file that is no socket.
+// checkFree returns an error if an agent answers at path, or if path is not a socket.
 func checkFree(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -101,7 +100,7 @@ func checkFree(path string) error {
 	return errors.New("another agent answers there (sipalive stop, or choose another --run-dir)")
 }
 
-// allow gives the group its access; the warning is one line.
+// allow gives the group access to the socket; the warning is one line.
 func allow(file, path, group string) (warning string) {
 	if group == "" {
 		return ""
@@ -131,7 +130,7 @@ func lookup(group string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// cause is the kernel's word without the layers around it, which repeat the
+// cause returns the kernel's error without the layers around it, which repeat the
 // operation and the path.
 func cause(err error) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
@@ -140,7 +139,7 @@ func cause(err error) error {
 	return err
 }
 
-// listener removes the socket when it is closed, if it is still its own.
+// listener removes the socket on Close if the file is still its own.
 type listener struct {
 	net.Listener
 	path string

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// leaveSocket leaves the socket of an agent that was killed.
+// leaveSocket leaves a socket behind, as a killed agent does.
 func leaveSocket(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.Listen("unix", path)
@@ -73,7 +73,7 @@ func TestListenRefuses(t *testing.T) {
 }
 
 func TestListenAccess(t *testing.T) {
-	gid, err := lookup("daemon") // in every Debian's /etc/group
+	gid, err := lookup("daemon") // in the /etc/group of every Debian
 	if err != nil || gid == os.Getgid() {
 		t.Fatalf("group daemon: gid %d, %v", gid, err)
 	}
@@ -112,7 +112,7 @@ func TestListenAccess(t *testing.T) {
 	}
 }
 
-// A socket is its owner's alone from the first moment, whatever the umask.
+// The socket is its owner's alone from the first moment, whatever the umask is.
 func TestBindIsPrivate(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
@@ -135,7 +135,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(path); err != nil { // by hand; then another agent starts
+	if err := os.Remove(path); err != nil { // an operator removes it; then another agent starts
 		t.Fatal(err)
 	}
 	other, _, err := Listen(dir, "")
@@ -143,7 +143,7 @@ func TestCloseLeavesAnothersSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	leaveSocket(t, path+".new") // as a third one does while it starts
+	leaveSocket(t, path+".new") // as a third agent does while it starts
 	l.Close()
 	for _, theirs := range []string{path, path + ".new"} {
 		if _, err := os.Lstat(theirs); err != nil {

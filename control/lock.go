@@ -14,38 +14,38 @@ import (
 	"unicode"
 )
 
-// LockRequest is a client's wish for a lock.
+// LockRequest is a client's request for a lock.
 type LockRequest struct {
 	Name string `json:"name"`
-	// Keep, if not 0, keeps the lock over this node's reboot for so long, until the
-	// shell line Until succeeds there.
+	// Keep, if not 0, keeps the lock across a reboot of this node, for at most this long.
+	// It ends earlier once the shell line Until succeeds there.
 	Keep  Millis `json:"keep_ms,omitempty"`
 	Until string `json:"until,omitempty"`
 }
 
-// LockLevel is what a client is told of its lock; each replaces the one before.
+// LockLevel is the state of a client's lock. Each one replaces the one before.
 type LockLevel struct {
 	ID      uint64        `json:"id"`             // of this client
-	Node    string        `json:"node,omitempty"` // this one
+	Node    string        `json:"node,omitempty"` // the node that answers
 	Waiting string        `json:"waiting,omitempty"`
-	Epoch   uint64        `json:"epoch,omitempty"`  // held, under this one
+	Epoch   uint64        `json:"epoch,omitempty"`  // not 0: the lock is held under this epoch
 	Until   int64         `json:"until,omitempty"`  // end of the lease, in ns of the boot clock
-	Margin  time.Duration `json:"margin,omitempty"` // what ran has to be over so long before
-	Lost    string        `json:"lost,omitempty"`   // why; what runs has to end, and EndLock to follow
+	Margin  time.Duration `json:"margin,omitempty"` // the command has to be over this long before Until
+	Lost    string        `json:"lost,omitempty"`   // why it was lost; the command has to end, then the client calls EndLock
 }
 
-// LockEnd is a client's word that what it ran is over.
+// LockEnd is how a client says that its command is over.
 type LockEnd struct {
 	ID uint64 `json:"id"`
-	// Keep says that the node is about to be rebooted, or that nobody knows.
+	// Keep says that the node is about to reboot, or that nobody knows.
 	Keep bool `json:"keep,omitempty"`
 }
 
 // Locker is the part of an Agent that serves locks.
 type Locker interface {
-	// Lock asks for a lock on behalf of a client of that user id, and tells each change
-	// of it until ctx ends. That end alone is a client that died: the lease is left to
-	// end by itself. See EndLock.
+	// Lock asks for a lock for a client with that user id. It calls tell with each change
+	// until ctx ends. If ctx ends without EndLock, the client died, and the lease is left
+	// to expire.
 	Lock(ctx context.Context, r LockRequest, uid uint32, tell func(LockLevel)) error
 	EndLock(ctx context.Context, end LockEnd) error
 }
@@ -55,7 +55,7 @@ const (
 	maxKeep      = 24 * time.Hour
 	maxUntil     = 2048 // bytes of a shell line
 	maxLockBody  = 8 << 10
-	maxLockWaits = 32 // clients that hold or wait, of maxConns connections
+	maxLockWaits = 32 // clients that hold or wait for a lock, out of maxConns connections
 )
 
 func (r LockRequest) check() error {
@@ -74,7 +74,7 @@ func (r LockRequest) check() error {
 	return nil
 }
 
-// checkLockName: as a VIP's or a role's name, but that no file has to have it.
+// checkLockName accepts the same names as for VIPs and roles; no file has to list them.
 func checkLockName(name string) error {
 	if name == "" || len(name) > maxLockName {
 		return fmt.Errorf("lock name of %d bytes: has to have 1 to %d", len(name), maxLockName)
@@ -88,7 +88,7 @@ func checkLockName(name string) error {
 	return nil
 }
 
-// lock tells a client of its lock, one JSON object per line, until it hangs up.
+// lock reports the state of a client's lock, one JSON object per line, until it hangs up.
 func (s *Server) lock(w http.ResponseWriter, r *http.Request) (any, error) {
 	var req LockRequest
 	if err := readLock(w, r, &req); err != nil {
@@ -147,11 +147,11 @@ func readLock(w http.ResponseWriter, r *http.Request, doc any) error {
 	return nil
 }
 
-// userKey is where a connection's context has the user at its other end.
+// userKey is the context key for the user at the other end of a connection.
 type userKey struct{}
 
-// withUser notes who is at the other end: what a lock's client leaves behind is run
-// as that user.
+// withUser puts the user at the other end into the context. The Until line that a client
+// leaves behind runs as that user.
 func withUser(ctx context.Context, c net.Conn) context.Context {
 	if a, ok := c.RemoteAddr().(peerAddr); ok {
 		return context.WithValue(ctx, userKey{}, a.uid)
@@ -164,8 +164,8 @@ func clientUser(ctx context.Context) (uint32, bool) {
 	return uid, ok
 }
 
-// peers names each connection's user in its remote address: of the connection
-// itself, others that wrap it show no more than that.
+// peers puts each connection's user id into its remote address. It has to look at the
+// connection itself: the wrappers around it pass on nothing but that address.
 type peers struct{ net.Listener }
 
 type peerConn struct {
@@ -202,8 +202,8 @@ func (l peers) Accept() (net.Conn, error) {
 
 func (c peerConn) RemoteAddr() net.Addr { return c.addr }
 
-// Lock asks for a lock and tells what becomes of it, until ctx ends or the agent
-// goes away; then it returns *NoAgent.
+// Lock asks for a lock and calls tell with each change, until ctx ends or the agent goes
+// away; in the latter case it returns *NoAgent.
 func (c *Client) Lock(ctx context.Context, r LockRequest, tell func(LockLevel)) error {
 	if err := r.check(); err != nil {
 		return err
@@ -224,7 +224,7 @@ func (c *Client) Lock(ctx context.Context, r LockRequest, tell func(LockLevel)) 
 	})
 }
 
-// EndLock says that what ran under a lock is over.
+// EndLock tells the agent that the command under a lock is over.
 func (c *Client) EndLock(ctx context.Context, end LockEnd) error {
 	request, err := encode(end)
 	if err != nil {

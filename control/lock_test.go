@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// TestLock: a client is told each level of its lock, the agent who it is, and that it
-// hung up; a word of its end reaches the agent beside that.
+// TestLock: the client is told each change of its lock. The agent is told the client's
+// user id, the EndLock request, and that the client hung up.
 func TestLock(t *testing.T) {
 	gone := make(chan struct{})
 	a := steady()
@@ -59,7 +59,7 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// TestLockRefused: what no lock can be is refused before the agent is asked.
+// TestLockRefused: invalid requests are refused before the agent is asked.
 func TestLockRefused(t *testing.T) {
 	a := steady()
 	a.lock = func(context.Context, LockRequest, uint32, func(LockLevel)) error {
@@ -89,7 +89,7 @@ func TestLockRefused(t *testing.T) {
 		if err := c.Lock(ctx, bad.r, func(LockLevel) {}); err == nil || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("%+v: %v, want %q", bad.r, err, bad.want)
 		}
-		// And by whom it is sent unchecked.
+		// The same request from a client that does not check it.
 		raw, err := encode(bad.r)
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +113,7 @@ func TestLockRefused(t *testing.T) {
 	}
 }
 
-// TestTooManyLocks: clients that wait leave connections to everybody else.
+// TestTooManyLocks: waiting lock clients leave connections for everybody else.
 func TestTooManyLocks(t *testing.T) {
 	a := steady()
 	a.lock = func(ctx context.Context, _ LockRequest, _ uint32, tell func(LockLevel)) error {

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// metric is one metric that is read off a status; docs/metrics.md is its table.
+// metric is one metric that is read from a status. docs/metrics.md lists them.
 type metric struct {
 	name, help string
 	labels     []string
@@ -25,12 +25,12 @@ func bit(b bool) float64 {
 
 func (m Millis) seconds() float64 { return time.Duration(m).Seconds() }
 
-// one is a metric without labels.
+// one makes a metric without labels.
 func one(name, help string, value func(Status) float64) metric {
 	return metric{name: name, help: help, read: func(st Status, tell func(float64, ...string)) { tell(value(st)) }}
 }
 
-// perNode has a value for every node.
+// perNode makes a metric with a value for every node.
 func perNode(name, help string, value func(NodeStatus) float64) metric {
 	return metric{name: name, help: help, labels: []string{"node"}, read: func(st Status, tell func(float64, ...string)) {
 		for _, n := range st.Nodes {
@@ -39,7 +39,7 @@ func perNode(name, help string, value func(NodeStatus) float64) metric {
 	}}
 }
 
-// perVIP has a value for every VIP that value knows one for.
+// perVIP makes a metric with a value for every VIP for which value knows one.
 func perVIP(name, help string, value func(st Status, v VIPStatus) (float64, bool)) metric {
 	return metric{name: name, help: help, labels: []string{"vip"}, read: func(st Status, tell func(float64, ...string)) {
 		for _, v := range st.VIPs {
@@ -50,7 +50,7 @@ func perVIP(name, help string, value func(st Status, v VIPStatus) (float64, bool
 	}}
 }
 
-// perRole has a value for every role.
+// perRole makes a metric with a value for every role.
 func perRole(name, help string, value func(st Status, r RoleStatus) float64) metric {
 	return metric{name: name, help: help, labels: []string{"role"}, read: func(st Status, tell func(float64, ...string)) {
 		for _, r := range st.Roles {
@@ -59,8 +59,8 @@ func perRole(name, help string, value func(st Status, r RoleStatus) float64) met
 	}}
 }
 
-// perTarget has values for every SIP listener that this node asks: on is the node
-// or VIP it is on.
+// perTarget makes a metric with values for every SIP listener that this node probes. The
+// label on names the node or VIP of the listener.
 func perTarget(name, help string, labels []string, read func(t TargetStatus, tell func(float64, ...string))) metric {
 	return metric{name: name, help: help, labels: append([]string{"on", "target"}, labels...), read: func(st Status, tell func(float64, ...string)) {
 		each := func(on string, targets []TargetStatus) {
@@ -77,7 +77,7 @@ func perTarget(name, help string, labels []string, read func(t TargetStatus, tel
 	}}
 }
 
-// counter is one of the status's counters.
+// counter makes a metric of one of the status's counters.
 func counter(key, name, help string) metric {
 	return metric{name: name, help: help, counter: true, read: func(st Status, tell func(float64, ...string)) {
 		if n, known := st.Counters[key]; known {
@@ -86,7 +86,7 @@ func counter(key, name, help string) metric {
 	}}
 }
 
-// worst is one of the status's counters that is a time in microseconds.
+// worst makes a metric of one of the status's counters that is a time in microseconds.
 func worst(key, name, help string) metric {
 	return metric{name: name, help: help, read: func(st Status, tell func(float64, ...string)) {
 		if us, known := st.Counters[key]; known {
@@ -95,10 +95,10 @@ func worst(key, name, help string) metric {
 	}}
 }
 
-// collector reads every metric off one status per scrape.
+// collector reads every metric from one status per scrape.
 type collector struct {
 	status func() (Status, error)
-	descs  []*prometheus.Desc // of metrics, in their order
+	descs  []*prometheus.Desc // of metrics, in the same order
 }
 
 func newCollector(status func() (Status, error)) *collector {
@@ -115,8 +115,8 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect makes the scrape fail where the agent does not answer: a target that is
-// down says more than old figures.
+// Collect makes the scrape fail if the agent does not answer. A target that is down says
+// more than old figures.
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	st, err := c.status()
 	if err != nil {
@@ -137,7 +137,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// tally counts what the journal is told. Its metrics begin with the agent.
+// tally counts the journal's events from the agent's start on.
 type tally struct {
 	events    *prometheus.CounterVec
 	takeovers *prometheus.CounterVec
@@ -167,10 +167,10 @@ func (t *tally) collectors() []prometheus.Collector {
 	return []prometheus.Collector{t.events, t.takeovers, t.failed, t.seconds, t.proof}
 }
 
-// see takes in an event: before is what it was, nil for a new one.
+// see counts an event. before is its previous version, nil for a new event.
 func (t *tally) see(before, e *Event) {
 	if e.Told {
-		return // the node that tells it counts it
+		return // the node that reported it counts it
 	}
 	if before == nil {
 		t.events.WithLabelValues(e.Kind).Inc()
@@ -195,10 +195,10 @@ func (t *tally) see(before, e *Event) {
 	}
 }
 
-// done is the outcome of a takeover that went well.
+// done is the outcome of a takeover that succeeded.
 const done = "done"
 
-// newRegistry has every metric of the agent, and those of its process.
+// newRegistry returns a registry with all metrics of the agent and of its process.
 func newRegistry(status func() (Status, error), journal *Journal) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(newCollector(status), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

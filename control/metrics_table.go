@@ -2,7 +2,7 @@ package control
 
 import "strings"
 
-// metrics are all that is read off a status.
+// metrics are all metrics that are read from a status.
 var metrics = []metric{
 	one("sipalive_quorum", "1: this node hears a majority of the voters.", func(st Status) float64 { return bit(st.Quorum) }),
 	one("sipalive_all_unfit", "1: no node is fit, so nobody moves.", func(st Status) float64 { return bit(st.AllUnfit) }),

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// rich is a status that has something for every metric.
+// rich is a status with a value for every metric.
 func rich() Status {
 	st := troubled()
 	up := TargetStatus{Name: "main", URI: "udp:5060", State: "up", Answers: 7, Median: Millis(time.Millisecond), P90: Millis(2 * time.Millisecond),
@@ -30,7 +30,7 @@ func rich() Status {
 	return st
 }
 
-// counterKeys are the keys of metrics_table.go's counters.
+// counterKeys returns the keys of the counters in metrics_table.go.
 func counterKeys() map[string]string {
 	source, err := os.ReadFile("metrics_table.go")
 	if err != nil {
@@ -55,13 +55,13 @@ func fullRegistry() *prometheus.Registry {
 	return r
 }
 
-// takenOver journals one that takes 62 ms.
+// takenOver adds a takeover of 62 ms to the journal.
 func takenOver(j *Journal, reason, outcome string) {
 	e := Event{Kind: Takeover, VIP: "vip1", From: "pbx2", To: "pbx1", Reason: reason}
 	e.Add("noticed", 0)
 	id := j.Add(e)
 	j.Update(id, func(e *Event) { e.Add("bound", 50*time.Millisecond) })
-	for range 2 { // what comes after the outcome does not count again
+	for range 2 { // updates after the outcome do not count again
 		j.Update(id, func(e *Event) {
 			e.Add("router proven", 53*time.Millisecond)
 			e.Add("sip answered", 62*time.Millisecond)
@@ -80,7 +80,7 @@ func TestMetricsAreClean(t *testing.T) {
 	}
 }
 
-// TestMetricsTable: docs/metrics.md has every metric as it is, and no other.
+// TestMetricsTable: docs/metrics.md describes every metric as it is, and no others.
 func TestMetricsTable(t *testing.T) {
 	families, err := fullRegistry().Gather()
 	if err != nil {
@@ -176,8 +176,8 @@ sipalive_vip_verified{vip="vip1"} 0
 	}
 }
 
-// TestBindToProof: 3 ms each, whatever became of the takeover, and once however
-// often the event is filled in.
+// TestBindToProof: each proof took 3 ms. It counts whatever the outcome of the takeover,
+// and only once however often the event is updated.
 func TestBindToProof(t *testing.T) {
 	families, err := fullRegistry().Gather()
 	if err != nil {
@@ -195,7 +195,7 @@ func TestBindToProof(t *testing.T) {
 	t.Error("no such metric")
 }
 
-// An agent that does not answer has no metrics, rather than some.
+// An agent that does not answer has no metrics at all.
 func TestMetricsOfASilentAgent(t *testing.T) {
 	r, _ := registryOf(Status{}, errors.New("the agent is ending"))
 	if _, err := r.Gather(); err == nil {

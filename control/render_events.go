@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// maxShown bounds the lines of a failed action's output that people are
-// shown; --json has all that was kept.
+// maxShown is how many lines of a failed action's output people are shown. --json has all
+// that was kept.
 const maxShown = 10
 
-// WriteEvent writes an event for people: one line, and a takeover's timeline
-// below it with milliseconds since it was noticed. Times are shown in loc.
+// WriteEvent writes an event for people: one line, and below it a takeover's timeline in
+// milliseconds since it was noticed. Times are shown in loc.
 func WriteEvent(w io.Writer, e Event, loc *time.Location) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s  %s\n", e.Time.In(loc).Format("2006-01-02 15:04:05.000"), oneLine(e.Node), oneLine(e.line()))
@@ -30,7 +30,7 @@ func WriteEvent(w io.Writer, e Event, loc *time.Location) error {
 	return err
 }
 
-// line is what happened in one line.
+// line describes the event in one line.
 func (e Event) line() string {
 	if e.Kind != Takeover {
 		if e.Text == "" {

@@ -19,7 +19,7 @@ func WriteFlush(w io.Writer, results []FlushResult) error {
 	return t.write(w)
 }
 
-// Flushed reports whether every action of every node went well.
+// Flushed reports whether every action of every node succeeded.
 func Flushed(results []FlushResult) bool {
 	for _, r := range results {
 		if !r.OK {

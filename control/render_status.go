@@ -12,13 +12,13 @@ const tableTime = "2006-01-02 15:04:05"
 
 // Look is how a status is shown.
 type Look struct {
-	Location *time.Location // of the times
-	Now      time.Time      // what is younger than a day is shown with its age
-	Color    bool           // by the escape sequences of ECMA-48
+	Location *time.Location // for the times
+	Now      time.Time      // times younger than a day are shown with their age
+	Color    bool           // with the escape sequences of ECMA-48
 }
 
-// WriteStatus writes the status for people: what is unusual first, one line
-// each and marked "!", then every VIP, role and node.
+// WriteStatus writes the status for people. It starts with what is unusual, one line each
+// and marked "!", then lists every VIP, role, lock, node and target.
 func WriteStatus(w io.Writer, st Status, look Look) error {
 	quorum := "quorum"
 	if !st.Quorum {
@@ -47,7 +47,7 @@ func WriteStatus(w io.Writer, st Status, look Look) error {
 	return nil
 }
 
-// unusual is what an operator should not have to look for, worst first.
+// unusual returns the lines an operator should not have to look for, worst first.
 func (st Status) unusual() []string {
 	var lines []string
 	say := func(when bool, format string, args ...any) {
@@ -102,7 +102,7 @@ func (st Status) unusual() []string {
 	return lines
 }
 
-// wayHome is what keeps a VIP or role from its home, or who brings it there.
+// wayHome says what keeps a VIP or role from its home, or how it gets there.
 func (st Status) wayHome(name, home string) string {
 	for _, n := range st.Nodes {
 		switch {
@@ -123,7 +123,7 @@ func (st Status) wayHome(name, home string) string {
 	return fmt.Sprintf("; `sipalive failback %s` brings it home", name)
 }
 
-// unrelayed are the live nodes to which the gateway is not known to relay.
+// unrelayed returns the live nodes to which the gateway is not known to relay.
 func (st Status) unrelayed() (names []string) {
 	for _, n := range st.Nodes {
 		if n.Alive && n.Relay == "unknown" {
@@ -204,7 +204,7 @@ func epoch(e uint64) string {
 	return strconv.FormatUint(e, 10)
 }
 
-// in is the moment, and its age where that is what one wants to know.
+// in formats the moment, with its age if it is less than a day ago.
 func (s Since) in(look Look) string {
 	if s.IsZero() {
 		return ""
@@ -216,7 +216,7 @@ func (s Since) in(look Look) string {
 	return moment
 }
 
-// WritePlan writes for people who would hold what, and why.
+// WritePlan writes a plan for people: who would hold what, and why.
 func WritePlan(w io.Writer, p Plan) error {
 	head := "as things are:"
 	if len(p.Without) > 0 {

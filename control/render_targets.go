@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// certificateSoon is when the end of a certificate is worth a line.
+// certificateSoon is how long before its end a certificate is reported.
 const certificateSoon = 14 * 24 * time.Hour
 
-// unusualTargets is what an operator should know of SIP listeners beside their
-// verdict: answers that get slow, certificates that end.
+// unusualTargets reports what an operator should know about SIP listeners besides their
+// verdict: slow answers and certificates that end soon.
 func unusualTargets(where string, targets []TargetStatus) (lines []string) {
 	for _, t := range targets {
-		// Not the median: a brown-out of a peer's would show in it after a minute.
+		// Not the median: it would show a peer's brown-out only after a minute.
 		if t.P90 > t.Timeout/2 && t.Timeout > 0 {
 			lines = append(lines, fmt.Sprintf("%s %s answers slowly: one answer in ten takes %v or more, after %v it counts as silent",
 				where, t.Name, t.P90.text(), t.Timeout.text()))
@@ -29,7 +29,7 @@ func unusualTargets(where string, targets []TargetStatus) (lines []string) {
 	return lines
 }
 
-// against are those whose probes speak against this node's PBX.
+// against returns the nodes whose probes speak against this node's PBX.
 func (n NodeStatus) against() (who []string) {
 	for _, v := range n.Views {
 		if v.SIP == "silent" || v.SIP == "refused" {
@@ -59,7 +59,7 @@ func (st Status) targetTable() *table {
 	return t
 }
 
-// seenBy is every node's view, short: pbx1 up, pbx2 silent.
+// seenBy returns every node's view in short: "pbx1 up, pbx2 silent".
 func (n NodeStatus) seenBy() string {
 	var words []string
 	for _, v := range n.Views {

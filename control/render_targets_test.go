@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestSlowAnswersAreSaid, as soon as one in ten takes more than half the timeout.
+// TestSlowAnswersAreSaid: a line appears once one answer in ten takes more than half the
+// timeout.
 func TestSlowAnswersAreSaid(t *testing.T) {
 	ms := Millis(time.Millisecond)
 	for p90, want := range map[Millis][]string{
@@ -20,7 +21,8 @@ func TestSlowAnswersAreSaid(t *testing.T) {
 	}
 }
 
-// TestCertificatesAreSaid two weeks before they end, and whenever one is not to be believed.
+// TestCertificatesAreSaid: a line appears two weeks before a certificate ends, and
+// whenever a certificate is not valid.
 func TestCertificatesAreSaid(t *testing.T) {
 	soon, later := time.Now().Add(certificateSoon-time.Hour), time.Now().Add(certificateSoon+time.Hour)
 	for name, c := range map[string]struct {

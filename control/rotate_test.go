@@ -40,8 +40,8 @@ func TestRotateKey(t *testing.T) {
 	}
 }
 
-// TestRotateKeyIsCancelled by a client that goes away; an agent that does not answer is
-// found out at once.
+// TestRotateKeyIsCancelled: the rotation ends when its client goes away. If no agent
+// answers, the client finds out at once.
 func TestRotateKeyIsCancelled(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan struct{})
 	agent := steady()

@@ -12,23 +12,23 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// What one client may cost. The socket is for root and one group, so these
-// bound accidents and bugs rather than an attacker.
+// These limits bound what one client may cost. The socket is open to root and one group
+// only, so they guard against accidents and bugs rather than attackers.
 const (
 	maxConns     = 64
 	maxFollowers = 16
 	maxHeader    = 8 << 10
 	maxBody      = 4 << 10
-	readTimeout  = 3 * time.Second // a whole request; net/http lifts it once that is read
-	writeTimeout = 3 * time.Second // each piece of an answer
-	askTimeout   = 2 * time.Second // the agent's answer to a question
-	doTimeout    = 2 * time.Minute // a command; prepare actions take their time
-	drainTimeout = 2 * time.Second // answers still under way when the server ends
+	readTimeout  = 3 * time.Second // for a whole request; net/http lifts the deadline once it is read
+	writeTimeout = 3 * time.Second // for each piece of an answer
+	askTimeout   = 2 * time.Second // for the agent's answer to a question
+	doTimeout    = 2 * time.Minute // for a command; prepare actions take time
+	drainTimeout = 2 * time.Second // for unfinished answers when the server stops
 )
 
-// Server answers on the control socket. What clients do costs the agent
-// nothing but its calls: each answer is complete in memory before it is
-// written, and a client that does not read it is dropped.
+// Server answers on the control socket. Clients cost the agent only its method calls:
+// each answer is complete in memory before it is written, and a client that does not read
+// is dropped.
 type Server struct {
 	agent     Agent
 	journal   *Journal
@@ -37,14 +37,14 @@ type Server struct {
 	ask       time.Duration // askTimeout
 	do        time.Duration // doTimeout
 	drain     time.Duration // drainTimeout
-	followers chan struct{} // one element each
-	lockers   chan struct{} // the same
+	followers chan struct{} // one element per follower
+	lockers   chan struct{} // one element per lock client
 	closing   chan struct{}
 	requests  atomic.Uint64
 	refused   atomic.Uint64
 }
 
-// NewServer serves the agent and its journal.
+// NewServer returns a Server for the agent and its journal.
 func NewServer(agent Agent, journal *Journal) *Server {
 	return &Server{
 		agent: agent, journal: journal, patience: patience, write: writeTimeout, ask: askTimeout, do: doTimeout, drain: drainTimeout,
@@ -52,16 +52,16 @@ func NewServer(agent Agent, journal *Journal) *Server {
 	}
 }
 
-// Counters are control_requests and control_refused since the start; the
-// latter counts what was malformed, too large or too much. The server adds
-// them to the counters of every status.
+// Counters returns control_requests and control_refused since the start. Refused are
+// requests that were malformed, too large or too many. The server adds both to the
+// counters of every status.
 func (s *Server) Counters() map[string]uint64 {
 	return map[string]uint64{"control_requests": s.requests.Load(), "control_refused": s.refused.Load()}
 }
 
-// Serve answers until ctx ends, then lets the answers under way finish for up
-// to two seconds: the answer to "stop" is one of them. It closes l. It returns
-// nil when ctx ended, else why the socket failed. A Server serves once.
+// Serve answers until ctx ends. Then it gives unfinished answers up to two seconds; the
+// answer to "stop" is one of them. It closes l. It returns nil if ctx ended, otherwise
+// why the socket failed. A Server serves only once.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:        s.handler(),

@@ -28,7 +28,7 @@ func dial(t *testing.T, dir string) net.Conn {
 	return conn
 }
 
-// raw sends bytes and returns status code and body of what comes back.
+// raw sends bytes and returns the status code and body of the answer.
 func raw(t *testing.T, dir, request string) (int, string) {
 	t.Helper()
 	conn := dial(t, dir)
@@ -39,7 +39,7 @@ func raw(t *testing.T, dir, request string) (int, string) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	// The kernel tells a sender whose words were not all read (unix(7)).
+	// The kernel resets the connection if the server did not read all bytes (unix(7)).
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("%.60q: %v", request, err)
 	}
@@ -112,8 +112,8 @@ func TestServerRefusesOddInput(t *testing.T) {
 	}
 }
 
-// Clients that say nothing, half a request, or do not read cost others nothing
-// and are dropped.
+// Clients that send nothing or half a request, or do not read, are dropped and cost other
+// clients nothing.
 func TestSlowClientsAreDropped(t *testing.T) {
 	agent := steady()
 	big := example()
@@ -141,13 +141,14 @@ func TestSlowClientsAreDropped(t *testing.T) {
 		}
 	}
 	for name, conn := range map[string]net.Conn{"deaf": deaf, "deaf follower": follows} {
-		// What fits the socket's buffer arrives once we read; the end of the
-		// answer never does.
+		// What fits into the socket's buffer arrives once we read. The end of the answer
+		// never does.
 		eventuallyCut(t, name, conn)
 	}
 }
 
-// A follower that does not read, and is not dropped for long, holds up nobody who adds.
+// A follower that does not read and is not dropped for a long time does not delay
+// writers.
 func TestDeafFollowerHoldsNobodyUp(t *testing.T) {
 	s, journal, dir := start(t, steady(), func(s *Server) { s.write = time.Hour })
 	add := func(n int) {
@@ -171,12 +172,12 @@ func TestDeafFollowerHoldsNobodyUp(t *testing.T) {
 	if len(s.followers) != 1 {
 		t.Error("it follows no more")
 	}
-	follows.Close() // whoever writes to it, or waits for that, goes on
+	follows.Close() // ends every write to it, and every wait for that
 	<-added
 }
 
-// eventuallyCut waits, without reading, until the server has closed conn: then
-// writing fails.
+// eventuallyCut waits, without reading, until the server has closed conn: then writing
+// fails.
 func eventuallyCut(t *testing.T, name string, conn net.Conn) {
 	t.Helper()
 	eventually(t, name+" client dropped", func() bool {
@@ -204,7 +205,7 @@ func TestAgentThatHangsIsNoAgent(t *testing.T) {
 	}
 }
 
-// A command outlives every read deadline, and its end is the agent's.
+// A command may take longer than every read deadline; only the agent ends it.
 func TestCommandTakesItsTime(t *testing.T) {
 	agent := steady()
 	agent.do = func(ctx context.Context, _ Command) (string, error) {
@@ -247,8 +248,8 @@ func TestClientGoneEndsItsCommand(t *testing.T) {
 	}
 }
 
-// The answer to "stop" comes although the server ends with the agent, and
-// followers do not hold it up.
+// The answer to "stop" arrives although the server ends with the agent. Followers do not
+// delay it.
 func TestServeEndsAfterItsAnswers(t *testing.T) {
 	agent := steady()
 	asked, answer := make(chan struct{}), make(chan struct{})
@@ -264,7 +265,7 @@ func TestServeEndsAfterItsAnswers(t *testing.T) {
 	}
 	dir := t.TempDir()
 	s := NewServer(agent, NewJournal(1))
-	s.drain = time.Hour // it ends because its clients are done
+	s.drain = time.Hour // it ends because its clients are done, not by this timeout
 	stop := serve(t, s, dir)
 	followed := make(chan error, 1)
 	go func() { followed <- NewClient(dir).Follow(ctxFor(t), 0, func(Event) error { return nil }) }()
@@ -318,8 +319,8 @@ func TestStatusCarriesTheServersCounters(t *testing.T) {
 	}
 }
 
-// What foreign text may hold does not reach a script's line or a terminal, and
-// scripts find lists where the agent has none.
+// Control characters in untrusted text reach neither a script's line nor a terminal.
+// Scripts get empty lists where the agent has none.
 func TestAnswersAreClean(t *testing.T) {
 	agent := steady()
 	agent.status = func(context.Context) (Status, error) { return Status{Nodes: []NodeStatus{{}}}, nil }
@@ -344,7 +345,7 @@ func TestAnswersAreClean(t *testing.T) {
 	}
 }
 
-// counting tells how many connections were open at once.
+// counting counts how many connections were open at once.
 type counting struct {
 	net.Listener
 	mu              sync.Mutex

@@ -1,11 +1,10 @@
 package control
 
-// Status is the document of `status --json`: the fields down to VIPs are
-// docs/design.md §8 and stay as they are, the rest are extensions that are
-// absent while there is nothing to say.
+// Status is the document of `status --json`. The fields down to VIPs are defined in
+// docs/design.md §8 and must not change. The rest are extensions, absent while empty.
 type Status struct {
 	Cluster string       `json:"cluster"`
-	Node    string       `json:"node"` // who answers
+	Node    string       `json:"node"` // the node that answers
 	Quorum  bool         `json:"quorum"`
 	Fence   string       `json:"fence"` // bpf+lifetime, bpf, lifetime or none (§5.2)
 	Nodes   []NodeStatus `json:"nodes"` // in configured order
@@ -14,31 +13,31 @@ type Status struct {
 	Roles      []RoleStatus      `json:"roles,omitempty"`
 	Locks      []LockStatus      `json:"locks,omitempty"`       // in use, by name
 	Quiet      bool              `json:"quiet,omitempty"`       // this voter grants nothing yet (§4.5)
-	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not taken yet (§4.9)
-	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what is in the way of more
-	FenceWeak  bool              `json:"fence_weak,omitempty"`  // it does not hold the promise of one holder, or not everywhere
+	Waiting    string            `json:"waiting,omitempty"`     // why the file's voter list is not in use yet (§4.9)
+	FenceMeans string            `json:"fence_means,omitempty"` // what the fence does, and what prevents a better one
+	FenceWeak  bool              `json:"fence_weak,omitempty"`  // the fence does not guarantee the promise of one holder, or not everywhere
 	AllUnfit   bool              `json:"all_unfit,omitempty"`   // no node is fit: nobody moves (§4.7)
 	Counters   map[string]uint64 `json:"counters,omitempty"`
 
 	Scheduling   string `json:"scheduling,omitempty"`    // the agent's policy and realtime priority, "rr 95" or "other"
-	MemoryLocked bool   `json:"memory_locked,omitempty"` // its pages stay in memory
+	MemoryLocked bool   `json:"memory_locked,omitempty"` // the agent's pages stay in memory
 
-	FailbackAuto bool   `json:"failback_auto,omitempty"` // what is away comes home by itself
-	Lease        Millis `json:"lease_ms,omitempty"`      // how long one is granted for
+	FailbackAuto bool   `json:"failback_auto,omitempty"` // VIPs and roles away from home come home by themselves
+	Lease        Millis `json:"lease_ms,omitempty"`      // how long a lease is granted for
 
-	// KeyRotation is each node that a key rotation has not ended for, in words.
+	// KeyRotation describes each node where a key rotation has not ended.
 	KeyRotation []string `json:"key_rotation,omitempty"`
 
-	// SocketsUnwatched is why the kernel's notices of dying sockets do not come: a
-	// dead SIP server is then noticed at the next probe.
+	// SocketsUnwatched is why the kernel does not report dying sockets. A dead SIP server
+	// is then noticed only by the next probe.
 	SocketsUnwatched string `json:"sockets_unwatched,omitempty"`
 
-	// Takeovers are the newest ones of all nodes that the answering one knows of, oldest
-	// first, as events --json has them but for what their actions printed.
+	// Takeovers are the newest takeovers of all nodes, as far as the answering node knows
+	// them, oldest first. They are as in events --json, but without the actions' output.
 	Takeovers []Event `json:"takeovers,omitempty"`
 }
 
-// NodeStatus is one node as the answering one sees it.
+// NodeStatus is one node as the answering node sees it.
 type NodeStatus struct {
 	Name    string   `json:"name"`
 	Address string   `json:"address"`
@@ -48,33 +47,33 @@ type NodeStatus struct {
 	Drained bool     `json:"drained"`
 	Holds   []string `json:"holds"` // names of VIPs, then of roles; never null
 
-	Why           string `json:"why,omitempty"`            // why it is not fit
+	Why           string `json:"why,omitempty"`            // why the node is not fit
 	Witness       bool   `json:"witness,omitempty"`        // votes, holds no VIP, is never fit
-	HeldDown      bool   `json:"held_down,omitempty"`      // came back lately, ranks last (§4.7)
+	HeldDown      bool   `json:"held_down,omitempty"`      // came back recently, ranks last (§4.7)
 	ConfigDiffers bool   `json:"config_differs,omitempty"` // runs another configuration
-	ByRelay       bool   `json:"by_relay,omitempty"`       // heard through the gateway alone: the direct way is cut
-	Relay         string `json:"relay,omitempty"`          // known or unknown: whether the gateway relays between it and the answering node (§4.6)
-	Answered      Millis `json:"answered_ms,omitempty"`    // how long ago it answered the answering node over UDP: the agents' port is open both ways
+	ByRelay       bool   `json:"by_relay,omitempty"`       // heard only through the gateway: the direct path is cut
+	Relay         string `json:"relay,omitempty"`          // "known" or "unknown": whether the gateway relays between the node and the answering one (§4.6)
+	Answered      Millis `json:"answered_ms,omitempty"`    // how long ago the node answered the answering one over UDP, which shows that the agents' port is open both ways
 
-	Keys       []string `json:"keys,omitempty"`        // names of its keys, the first one seals; as it told last
+	Keys       []string `json:"keys,omitempty"`        // names of its keys as it last reported them; the first one seals
 	UnknownKey bool     `json:"unknown_key,omitempty"` // the answering node has no key that opens its packets
 
-	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how long still no SIP verdict takes a VIP from it
-	Views     []View         `json:"views,omitempty"`         // what each node says of its PBX, itself included
-	Targets   []TargetStatus `json:"targets,omitempty"`       // its SIP listeners as the answering node's own probes see them
-	Checks    []CheckStatus  `json:"checks,omitempty"`        // the answering node's own
+	FrozenFor Millis         `json:"frozen_for_ms,omitempty"` // for how much longer no SIP verdict takes a VIP from it
+	Views     []View         `json:"views,omitempty"`         // each node's view of its PBX, its own included
+	Targets   []TargetStatus `json:"targets,omitempty"`       // its SIP listeners, as probed by the answering node
+	Checks    []CheckStatus  `json:"checks,omitempty"`        // only for the answering node itself
 }
 
-// View is one node's verdict about another's PBX: up, suspect (its last probe stayed
-// unanswered), rising (it answers again, not often enough yet), silent, unready (its
-// own checks say no), refused.
+// View is one node's verdict on another's PBX. It is one of: up, suspect (its last probe
+// was not answered), rising (it answers again, but not often enough yet), silent, unready
+// (its own checks say no), refused.
 type View struct {
 	From string `json:"from"`
 	SIP  string `json:"sip"`
 }
 
 // TargetStatus is one SIP listener as this node's own probes see it. The round trips
-// are of the last 128 answers.
+// cover the last 128 answers.
 type TargetStatus struct {
 	Name    string `json:"name"`
 	URI     string `json:"uri"`   // udp:5060
@@ -82,7 +81,7 @@ type TargetStatus struct {
 	Code    int    `json:"code,omitempty"`
 	Phrase  string `json:"phrase,omitempty"`
 	Misses  int    `json:"misses,omitempty"` // probes in a row without a good answer
-	Error   string `json:"error,omitempty"`  // why the last one had none
+	Error   string `json:"error,omitempty"`  // why the last probe had no good answer
 	Answers uint64 `json:"answers"`
 	Median  Millis `json:"rtt_median_ms"`
 	P90     Millis `json:"rtt_p90_ms"`
@@ -90,20 +89,20 @@ type TargetStatus struct {
 	Max     Millis `json:"rtt_max_ms"`
 	Timeout Millis `json:"timeout_ms"`
 
-	CertificateEnds    *Since `json:"certificate_ends,omitempty"` // over TLS
+	CertificateEnds    *Since `json:"certificate_ends,omitempty"` // TLS only
 	CertificateProblem string `json:"certificate_problem,omitempty"`
 }
 
-// CheckStatus is one question of a node to itself.
+// CheckStatus is one of a node's checks of itself.
 type CheckStatus struct {
 	Name  string `json:"name"`
 	State string `json:"state"` // ok, warn, unfit, paused or unknown
 	Text  string `json:"text,omitempty"`
-	Unfit bool   `json:"unfit,omitempty"` // it makes the node unfit
+	Unfit bool   `json:"unfit,omitempty"` // this check makes the node unfit
 }
 
-// VIPStatus is one VIP as the answering node sees it. A vacant VIP has no
-// holder and the last epoch known.
+// VIPStatus is one VIP as the answering node sees it. A vacant VIP has no holder and the
+// last known epoch.
 type VIPStatus struct {
 	Name     string `json:"name"`
 	Address  string `json:"address"`
@@ -115,10 +114,10 @@ type VIPStatus struct {
 	Verified bool   `json:"verified"`
 	Reason   string `json:"reason"`
 
-	AwayFrom  string         `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
-	Unchecked bool           `json:"unchecked,omitempty"` // verification is off, or has not ended: Verified says nothing yet
-	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on it, where the answering node holds it
-	Proof     Millis         `json:"proof_ms,omitempty"`  // from bound to proven in this takeover, where the answering node holds it and the router reaches it
+	AwayFrom  string         `json:"away_from,omitempty"` // the first node in prefer, if another node holds the VIP
+	Unchecked bool           `json:"unchecked,omitempty"` // verification is off or still goes on: Verified means nothing yet
+	Targets   []TargetStatus `json:"targets,omitempty"`   // the listeners on the VIP, if the answering node holds it
+	Proof     Millis         `json:"proof_ms,omitempty"`  // from bound to proven in this takeover, if the answering node holds the VIP and the router reaches it
 }
 
 // RoleStatus is one role: a lease without an address (§4.8).
@@ -130,23 +129,23 @@ type RoleStatus struct {
 	State  string `json:"state"`
 	Reason string `json:"reason"`
 
-	AwayFrom string `json:"away_from,omitempty"` // the first node in prefer, where another one holds it
+	AwayFrom string `json:"away_from,omitempty"` // the first node in prefer, if another node holds the role
 }
 
 // LockStatus is one lock in use (§4.10).
 type LockStatus struct {
 	Name   string `json:"name"`
-	Holder string `json:"holder"` // empty: nobody now
+	Holder string `json:"holder"` // empty: nobody holds it now
 	Epoch  uint64 `json:"epoch"`
 	Since  Since  `json:"since"`
 
-	Waiting       int    `json:"waiting,omitempty"`     // clients on the answering node
-	KeptFor       string `json:"kept_for,omitempty"`    // the node that nobody else may hold it before, as the answering voter knows
-	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how long still, unless that node speaks
+	Waiting       int    `json:"waiting,omitempty"`     // waiting clients on the answering node
+	KeptFor       string `json:"kept_for,omitempty"`    // the only node that may hold it for now, as far as the answering voter knows
+	KeptForMillis Millis `json:"kept_for_ms,omitempty"` // for how much longer, if that node says nothing more
 }
 
-// normal returns the status with empty lists in place of absent ones, which a
-// script may iterate over.
+// normal returns the status with empty lists instead of absent ones, so that scripts may
+// iterate over them.
 func (s Status) normal() Status {
 	nodes := make([]NodeStatus, len(s.Nodes))
 	copy(nodes, s.Nodes)
@@ -162,7 +161,7 @@ func (s Status) normal() Status {
 	return s
 }
 
-// self is the answering node's own entry.
+// self returns the answering node's own entry.
 func (s Status) self() (NodeStatus, bool) {
 	for _, n := range s.Nodes {
 		if n.Name == s.Node {
@@ -172,8 +171,8 @@ func (s Status) self() (NodeStatus, bool) {
 	return NodeStatus{}, false
 }
 
-// Holds reports whether the answering node holds the VIP or role of that name, a
-// role that it is handing over no more; known is false where none is configured.
+// Holds reports whether the answering node holds the VIP or role with that name. A role
+// that it is handing over no longer counts. known is false if the name is not configured.
 func (s Status) Holds(name string) (holds, known bool) {
 	for _, v := range s.VIPs {
 		if v.Name == name {
@@ -182,14 +181,14 @@ func (s Status) Holds(name string) (holds, known bool) {
 	}
 	for _, r := range s.Roles {
 		if r.Name == name {
-			return r.Holder == s.Node && r.State != "moving", true // then its release actions end its job
+			return r.Holder == s.Node && r.State != "moving", true // while it moves, its release actions end its job
 		}
 	}
 	return false, false
 }
 
-// Spare reports whether the answering node is fit and holds no VIP. Roles do
-// not count: jobs for the spare are roles themselves.
+// Spare reports whether the answering node is fit and holds no VIP. Roles do not count,
+// because jobs for the spare are roles themselves.
 func (s Status) Spare() bool {
 	self, ok := s.self()
 	if !ok || !self.Fit {

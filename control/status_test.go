@@ -12,8 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// documented is the example below "`status --json`:" in the design, without
-// the white space that lays it out.
+// documented returns the example below "`status --json`:" in the design, without the
+// white space that formats it.
 func documented(t *testing.T) string {
 	t.Helper()
 	doc, err := os.ReadFile("../docs/design.md")
@@ -90,7 +90,7 @@ func TestStatusTable(t *testing.T) {
 	}
 }
 
-// What is away says how it comes home, or what keeps it.
+// For each VIP away from home the status says how it gets home, or what prevents that.
 func TestWayHome(t *testing.T) {
 	for want, change := range map[string]func(*Status){
 		"vip1 is away from pbx2; `sipalive failback vip1` brings it home": func(*Status) {},
@@ -172,7 +172,7 @@ func TestHoldsAndSpare(t *testing.T) {
 	}
 }
 
-// Where the answering node knows how long the router took, people read it too.
+// If the answering node knows how long the router proof took, people see it too.
 func TestStatusShowsProof(t *testing.T) {
 	st := example()
 	st.VIPs[0].Proof = Millis(12340 * time.Microsecond)

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// table aligns rows of cells in columns, two spaces apart. An empty cell is
-// shown as "-", but for the last column, where it is left out.
+// table aligns cells in columns, two spaces apart. An empty cell is shown as "-", except
+// in the last column, where it is left out.
 type table struct {
 	rows [][]string
 	look Look
@@ -31,7 +31,7 @@ func (t *table) write(w io.Writer) error {
 	}
 	for n, row := range t.rows {
 		var line strings.Builder
-		gap := 0 // before the next cell, so that no line ends in blanks
+		gap := 0 // blanks before the next cell, so that no line ends in blanks
 		for i, cell := range row {
 			if cell != "" {
 				line.WriteString(strings.Repeat(" ", gap) + t.look.paint(t.tone(n, i), cell))

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// toldOf journals a takeover that pbx3 told of.
+// toldOf adds a takeover that pbx3 reported to the journal.
 func toldOf(j *Journal, epoch uint64) {
 	e := Event{Time: Stamp{time.Now()}, Node: "pbx3", Told: true, Kind: Takeover, VIP: "vip1", Epoch: epoch, From: "pbx1", To: "pbx3", Reason: "crash", Outcome: "done"}
 	e.Add("noticed", 0)
@@ -18,7 +18,8 @@ func toldOf(j *Journal, epoch uint64) {
 	j.Add(e)
 }
 
-// TestStatusHasTakeovers of every node, the newest last, without what actions printed.
+// TestStatusHasTakeovers: the status has the takeovers of every node, the newest last,
+// without the actions' output.
 func TestStatusHasTakeovers(t *testing.T) {
 	_, j, dir := start(t, steady())
 	st, err := NewClient(dir).Status(ctxFor(t))
@@ -49,7 +50,7 @@ func TestStatusHasTakeovers(t *testing.T) {
 	}
 }
 
-// TestToldIsNotCounted: each takeover is in one node's metrics.
+// TestToldIsNotCounted: each takeover counts in only one node's metrics.
 func TestToldIsNotCounted(t *testing.T) {
 	r, j := registryOf(rich(), nil)
 	toldOf(j, 7)
@@ -64,7 +65,8 @@ func TestToldIsNotCounted(t *testing.T) {
 	}
 }
 
-// TestToldIsShownAsItsTellers: people see whose word it is, and the feed what phones felt.
+// TestToldIsShownAsItsTellers: people see which node reported a takeover, and the feed
+// says what phones felt.
 func TestToldIsShownAsItsTellers(t *testing.T) {
 	j := NewJournal(1)
 	toldOf(j, 7)
@@ -84,7 +86,7 @@ func TestToldIsShownAsItsTellers(t *testing.T) {
 	}
 }
 
-// A page that is opened, and status, have the last takeovers whatever came after them.
+// The page and the status show the last takeovers however many other events came after.
 func TestTakeoversOutliveOtherEvents(t *testing.T) {
 	j := NewJournal(50)
 	for epoch := range uint64(20) {

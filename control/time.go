@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// Since is a moment for people and scripts, in JSON as RFC 3339, UTC, whole
-// seconds. The zero value is not known and stands as "".
+// Since is a moment for people and scripts: in JSON as RFC 3339 in UTC with whole
+// seconds. The zero value means unknown and is written as "".
 type Since struct{ time.Time }
 
-// Stamp is a moment in JSON as RFC 3339, UTC, with three digits of
-// milliseconds.
+// Stamp is a moment: in JSON as RFC 3339 in UTC with three digits of milliseconds.
 type Stamp struct{ time.Time }
 
 const (
@@ -57,7 +56,7 @@ func unmarshalTime(b []byte, t *time.Time) error {
 	return nil
 }
 
-// Millis is a duration, in JSON a number of milliseconds down to microseconds.
+// Millis is a duration: in JSON a number of milliseconds, to the microsecond.
 type Millis time.Duration
 
 // MarshalJSON writes milliseconds as the shortest number, such as 3.214.
@@ -76,12 +75,12 @@ func (m *Millis) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// String is milliseconds with one digit, as tables show them.
+// String formats milliseconds with one digit after the point, as in the tables.
 func (m Millis) String() string {
 	return strconv.FormatFloat(float64(m)/float64(time.Millisecond), 'f', 1, 64) + " ms"
 }
 
-// encode is JSON on one line. Without HTML escaping: people read "pbx1 -> pbx3".
+// encode returns v as one line of JSON. It escapes no HTML: people read "pbx1 -> pbx3".
 func encode(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -22,12 +22,12 @@ import (
 //go:embed page
 var page embed.FS
 
-// Web answers over TCP what people and Prometheus may read: the status page, its
-// live feed and the metrics. Nothing that it answers changes anything.
+// Web serves over TCP what people and Prometheus may read: the status page, its live feed
+// and the metrics. Nothing it serves can change anything.
 type Web struct {
-	server    *Server // of the control socket: what it answers to a question is shown here
+	server    *Server // the control socket's server, whose answers are shown here
 	version   string
-	followers chan struct{} // one element each
+	followers chan struct{} // one element per reader of the feed
 
 	mu     sync.Mutex // held while the agent is asked: others wait for the same answer
 	asked  time.Time
@@ -35,14 +35,15 @@ type Web struct {
 	err    error
 }
 
-// NewWeb shows what the server of the control socket knows, and the version.
+// NewWeb returns a Web that shows what the control socket's server knows, and the
+// version.
 func NewWeb(s *Server, version string) *Web {
 	return &Web{server: s, version: version, followers: make(chan struct{}, maxFollowers)}
 }
 
-// glance is the agent's status, at most liveLeast old: however many ask over the
-// network, the agent's loop is asked ten times a second at most. It is shared and
-// must not be changed.
+// glance returns the agent's status, at most liveLeast old. So the agent's loop is asked
+// at most ten times a second, however many clients ask over the network. The status is
+// shared and must not be changed.
 func (w *Web) glance() (Status, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -53,8 +54,8 @@ func (w *Web) glance() (Status, error) {
 	return w.status, w.err
 }
 
-// Serve answers until ctx ends; it closes l. It returns nil when ctx ended, else
-// why the socket failed. It may be called again.
+// Serve answers until ctx ends, and closes l. It returns nil if ctx ended, otherwise why
+// the socket failed. It may be called again.
 func (w *Web) Serve(ctx context.Context, l net.Listener) error {
 	live, end := context.WithCancel(context.Background())
 	defer end()
@@ -101,8 +102,8 @@ func (w *Web) handler(live context.Context, at net.Addr) http.Handler {
 	return onlyRead(onlyHere(at, mux))
 }
 
-// onlyRead refuses what could change something, and tells browsers to load nothing
-// from elsewhere, to show the page in nobody's frame and to keep none of it.
+// onlyRead refuses methods that could change something. It tells browsers to load nothing
+// from elsewhere, not to show the page in a frame, and to store nothing.
 func onlyRead(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		for name, value := range map[string]string{
@@ -124,9 +125,9 @@ func onlyRead(next http.Handler) http.Handler {
 	})
 }
 
-// onlyHere, of a server on loopback, refuses requests under a foreign name: a web
-// page elsewhere could have its own name mean 127.0.0.1 and read the answers with
-// the browser of somebody who may (DNS rebinding).
+// onlyHere makes a server on loopback refuse requests under a foreign host name.
+// Otherwise a web page elsewhere could point its own name at 127.0.0.1 and read the
+// answers with the browser of a user who has access (DNS rebinding).
 func onlyHere(at net.Addr, next http.Handler) http.Handler {
 	listen, err := netip.ParseAddrPort(at.String())
 	if err != nil || !listen.Addr().IsLoopback() {
@@ -146,19 +147,20 @@ func onlyHere(at net.Addr, next http.Handler) http.Handler {
 	})
 }
 
-// What the feed sends, and how often at most and at least.
+// liveEvents is how many events the feed first sends; liveLeast and liveMost are the
+// shortest and the longest time between two messages.
 const (
 	liveEvents = 100
 	liveLeast  = 100 * time.Millisecond
 	liveMost   = time.Second
 )
 
-// liveDoc is one message of the feed.
+// liveDoc is one message of the live feed.
 type liveDoc struct {
 	Version string      `json:"version"`
 	Status  *Status     `json:"status,omitempty"`
 	Unusual []string    `json:"unusual"`
-	Events  []liveEvent `json:"events,omitempty"` // new and changed ones; the first message has the last ones, takeovers above all
+	Events  []liveEvent `json:"events,omitempty"` // new and changed ones; the first message has the latest ones and at least maxTakeovers takeovers, as far as known
 	Error   string      `json:"error,omitempty"`  // why there is no status
 }
 
@@ -167,8 +169,8 @@ type liveEvent struct {
 	Felt *Felt `json:"felt,omitempty"`
 }
 
-// feed sends server-sent events until the reader is gone, too slow, or the server
-// ends: the status about once a second and at once when something happens.
+// feed sends server-sent events until the reader goes away or is too slow, or the server
+// stops. It sends the status about once a second, and at once when something happens.
 func (w *Web) feed(live context.Context, rw http.ResponseWriter, r *http.Request) {
 	rw.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// startWeb serves the page on loopback until the test ends.
+// startWeb serves the status page on loopback until the test ends.
 func startWeb(t *testing.T, agent Agent) (web *Web, journal *Journal, url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func TestWebPages(t *testing.T) {
 	}
 }
 
-// Nothing that is asked for over TCP changes anything.
+// No request over TCP can change anything.
 func TestWebIsReadOnly(t *testing.T) {
 	agent := steady()
 	agent.do = func(_ context.Context, cmd Command) (string, error) {
@@ -102,7 +102,8 @@ func TestWebIsReadOnly(t *testing.T) {
 	}
 }
 
-// A foreign name for 127.0.0.1 is a foreign web page's trick.
+// A request for a foreign name at 127.0.0.1 comes from a foreign web page (DNS
+// rebinding).
 func TestWebKnowsItsName(t *testing.T) {
 	_, _, url := startWeb(t, steady())
 	for host, want := range map[string]int{"": 200, "127.0.0.1": 200, "localhost:9480": 200, "[::1]:9480": 200, "evil.example": 421, "evil.example:9480": 421} {
@@ -124,7 +125,7 @@ func (w *codeWriter) Header() http.Header         { return http.Header{} }
 func (w *codeWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (w *codeWriter) WriteHeader(code int)        { w.code = code }
 
-// reader reads the feed.
+// reader reads the live feed.
 type reader struct {
 	t    *testing.T
 	body io.ReadCloser
@@ -222,7 +223,7 @@ func TestWebFeedsAreCounted(t *testing.T) {
 	feedOf(t, url).next()
 }
 
-// However many ask, the agent is asked ten times a second at most.
+// However many clients ask, the agent is asked at most ten times a second.
 func TestWebAsksTheAgentSeldom(t *testing.T) {
 	agent := steady()
 	var asked atomic.Int64

@@ -1,6 +1,6 @@
-// Package doctor judges whether a machine is fit to be a node: facts in, findings
-// out. It asks nobody and knows no clock; `sipalive doctor` gathers the facts, each
-// in one place, and shows what this room concludes of them.
+// Package doctor judges whether a machine is fit to be a node: facts in, findings out. It
+// does no I/O and has no clock. `sipalive doctor` gathers the facts, each in one place,
+// and prints the findings.
 package doctor
 
 // Level is how bad a Finding is.
@@ -9,8 +9,8 @@ type Level string
 // The levels.
 const (
 	OK      Level = "ok"
-	Warning Level = "warning" // it works, not as well or not as safely as it could
-	Error   Level = "error"   // a promise of the cluster does not hold, or the agent cannot start
+	Warning Level = "warning" // it works, but not as well or as safely as it could
+	Error   Level = "error"   // a promise of the cluster is broken, or the agent cannot start
 )
 
 // Finding is one line of the report.
@@ -18,7 +18,7 @@ type Finding struct {
 	Check string `json:"check"`
 	Level Level  `json:"level"`
 	Text  string `json:"text"`
-	Do    string `json:"do,omitempty"` // what to do; never empty but for OK
+	Do    string `json:"do,omitempty"` // what to do about it; empty only for OK
 }
 
 func fine(text string) Finding { return Finding{Level: OK, Text: text} }
@@ -27,14 +27,14 @@ func warn(text, do string) Finding { return Finding{Level: Warning, Text: text, 
 
 func bad(text, do string) Finding { return Finding{Level: Error, Text: text, Do: do} }
 
-// check is one question. What it asks of is nil where it could not be gathered:
-// then it has nothing to say, and another check says why.
+// check is one question about the machine. If its facts could not be gathered they are
+// nil; then the check says nothing, and another check says why.
 type check struct {
 	name  string
 	judge func(*Facts) []Finding
 }
 
-// checks are all, in the order of the report: each stands on those before it.
+// checks lists all checks in the order of the report. Each relies on those before it.
 var checks = []check{
 	{"file", file},
 	{"key", key},
@@ -58,7 +58,7 @@ var checks = []check{
 	{"keepers", keepers},
 }
 
-// Examine judges all facts. The order is that of the checks.
+// Examine runs all checks on the facts and returns the findings in the order of checks.
 func Examine(f *Facts) (all []Finding) {
 	for _, c := range checks {
 		for _, found := range c.judge(f) {
@@ -69,7 +69,7 @@ func Examine(f *Facts) (all []Finding) {
 	return all
 }
 
-// Worst is the highest level of all.
+// Worst returns the highest level among the findings.
 func Worst(all []Finding) Level {
 	worst := OK
 	for _, f := range all {

@@ -36,7 +36,7 @@ on = "acquire"
 freeswitch = ["sofia profile vip1 recover"]
 `
 
-// sound are the facts of a node with which nothing is wrong.
+// sound returns the facts of a healthy node.
 func sound(t *testing.T, text string) *Facts {
 	t.Helper()
 	c, err := config.Parse("sipalive.toml", []byte(text))
@@ -83,8 +83,8 @@ func TestSoundNodeIsFine(t *testing.T) {
 	}
 }
 
-// Each trouble is found by the check whose business it is, at its level, in words that
-// name the thing; nothing else is said to be wrong.
+// Each trouble is found by the check responsible for it, at its level, in words that name
+// the thing. Nothing else is reported.
 func TestJudgements(t *testing.T) {
 	status := func(f *Facts) *control.Status { return &f.Agent.Status }
 	noAgent := func(f *Facts) {
@@ -97,7 +97,7 @@ func TestJudgements(t *testing.T) {
 		noAgent(f)
 		f.Ports[0].Asked, f.Ports[0].AskErr = false, err
 	}
-	// A VIP that another listener than FreeSWITCH serves.
+	// A VIP served by something other than FreeSWITCH.
 	target := func(f *Facts, served Served) {
 		f.Config.VIPs[0].Actions, f.PBX, f.Nonlocal["ipv4"] = nil, nil, "0"
 		f.Config.SIP.Targets = append(f.Config.SIP.Targets, config.Target{Name: "vip1", On: "vip1", Transport: "udp", Port: 5060})
@@ -248,8 +248,8 @@ func expect(t *testing.T, all []Finding, want []string) {
 	}
 }
 
-// The rule that drops a port stands in the line about the port, too; what is heard
-// nevertheless makes it a warning.
+// The line about the port also names the rule that drops it. If heartbeats are heard all
+// the same, the finding is only a warning.
 func TestPortNamesTheRule(t *testing.T) {
 	const rules = `{"nftables": [
 		{"chain": {"family": "inet", "table": "fw", "name": "in", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}},
@@ -271,8 +271,8 @@ func TestPortNamesTheRule(t *testing.T) {
 	})
 }
 
-// A policy behind rules that are not understood here, such as iptables' own matches,
-// is no finding where the packets arrive.
+// A chain may have rules that are not understood here, such as iptables' own matches. Its
+// policy is then no finding if the packets arrive.
 func TestUncertainRules(t *testing.T) {
 	const rules = `{"nftables": [
 		{"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
@@ -288,8 +288,8 @@ func TestUncertainRules(t *testing.T) {
 	expect(t, Examine(f), []string{"error port: the policy of chain INPUT in table ip filter may drop UDP from pbx2", "warning firewall: if nothing accepts it before"})
 }
 
-// A rule of iptables with a match of its own is named where nothing arrives, and no
-// finding where the packets do.
+// A rule with a match of iptables' own is named if nothing arrives. It is no finding if
+// the packets arrive.
 func TestIptablesRuleIsNamed(t *testing.T) {
 	f := sound(t, file3+recovers)
 	f.Firewall.Rules = ruleset(t, "iptables.json")
@@ -302,8 +302,8 @@ func TestIptablesRuleIsNamed(t *testing.T) {
 	})
 }
 
-// sofia.xml is written by hand, in the form of FreeSWITCH's conf/vanilla once its
-// includes are in: no recording has an answer to xml_locate.
+// sofia.xml is written by hand, in the form of FreeSWITCH's conf/vanilla with its
+// includes resolved. No recording has an answer to xml_locate.
 func TestParseSofia(t *testing.T) {
 	text, err := os.ReadFile("testdata/sofia.xml")
 	if err != nil {
@@ -328,8 +328,8 @@ func TestParseSofia(t *testing.T) {
 	}
 }
 
-// As many VIPs as one switch port bears at once are fine, one more is told of; IPv6 and
-// what is never announced does not count, nor what another interface has.
+// As many VIPs as one switch port accepts at once are fine; one more is reported. IPv6
+// VIPs, VIPs that are never announced and VIPs on another interface do not count.
 func TestManyVIPsOnAPort(t *testing.T) {
 	vips := func(n int, more string) (text string) {
 		for i := range n {

@@ -12,7 +12,7 @@ import (
 	"sipalive/config"
 )
 
-// These errors are one line each that ends with what to do.
+// asItSays is the advice for errors whose text already ends with what to do.
 const asItSays = "as it says; then `sipalive check -c FILE`"
 
 func file(f *Facts) []Finding {
@@ -80,7 +80,7 @@ func node(f *Facts) []Finding {
 	return []Finding{fine(fmt.Sprintf("this is %s, %s, %s", f.Self.Name, f.Self.Address, what))}
 }
 
-// interfaces are those that this node would bind a VIP to.
+// interfaces checks the interfaces to which this node would bind a VIP.
 func interfaces(f *Facts) (out []Finding) {
 	if f.Links == nil {
 		return nil
@@ -99,19 +99,20 @@ func interfaces(f *Facts) (out []Finding) {
 	return append(out, crowded(f)...)
 }
 
-// What leaves a node at once for each IPv4 VIP that it takes (design §5.3), what a
-// switch that inspects ARP bears in a second, at Cisco's default, and the limit that
-// keeps below that with room for the kernel's own. The frames of a limit leave together, and
-// the next as many later as package arp's pacedWindow.
+// A node sends framesEach frames at once for each IPv4 VIP that it takes (design §5.3). A
+// switch that inspects ARP accepts mostARP in a second (Cisco's default). goodLimit stays
+// below that and leaves room for the kernel's own. The frames under a limit leave
+// together; the next ones leave limitPause later, which is pacedWindow of package arp.
 const (
 	framesEach   = 2
 	mostARP      = 15
 	goodLimit    = 10
 	limitPause   = 1100 * time.Millisecond
-	longestPause = 2 * time.Second // without a warning
+	longestPause = 2 * time.Second // longer waits give a warning
 )
 
-// crowded: the last node standing takes every VIP at once.
+// crowded warns about too many announcements at once: the last node standing takes every
+// VIP at once.
 func crowded(f *Facts) (out []Finding) {
 	arp, all := map[string]int{}, map[string]int{}
 	for _, v := range f.bindable() {
@@ -137,10 +138,10 @@ func crowded(f *Facts) (out []Finding) {
 	return out
 }
 
-// lastAfter is how long the last of n VIPs taken at once waits under a limit.
+// lastAfter returns how long the last of n VIPs taken at once waits under a limit.
 func lastAfter(n, limit int) time.Duration { return time.Duration((n-1)/limit) * limitPause }
 
-// waiting tells what a limit costs.
+// waiting reports what a limit costs.
 func waiting(name string, n, limit int) []Finding {
 	after := lastAfter(n, limit)
 	if after == 0 {
@@ -153,7 +154,8 @@ func waiting(name string, n, limit int) []Finding {
 	return []Finding{warn(text, "nobody reaches that VIP for so long; better `ip arp inspection trust`, or a higher rate, on every node's port and a higher limit or none here; else nothing")}
 }
 
-// addresses: a VIP in no subnet of its interface is reached only by a route.
+// addresses checks each VIP's address. A VIP outside every subnet of its interface is
+// only reachable through a route.
 func addresses(f *Facts) (out []Finding) {
 	for _, v := range f.bindable() {
 		name := f.InterfaceOf(v)
@@ -197,7 +199,7 @@ func prefixes(all []netip.Prefix) string {
 	return strings.Join(texts, ", ")
 }
 
-// bindable are the VIPs that this node may hold.
+// bindable returns the VIPs that this node may hold.
 func (f *Facts) bindable() []config.VIP {
 	if f.Config == nil || f.Self == nil || !f.Self.Holder {
 		return nil
@@ -205,7 +207,7 @@ func (f *Facts) bindable() []config.VIP {
 	return f.Config.VIPs
 }
 
-// InterfaceOf is where a VIP is bound: its own interface, or that of the node's
+// InterfaceOf returns the interface a VIP is bound to: its own, or that of the node's
 // address.
 func (f *Facts) InterfaceOf(v config.VIP) string {
 	if v.Interface != "" {
@@ -216,7 +218,8 @@ func (f *Facts) InterfaceOf(v config.VIP) string {
 
 func (f *Facts) running() bool { return f.Agent != nil && f.Agent.Err == nil }
 
-// holderOf is who the agent here says holds a VIP.
+// holderOf returns a VIP's holder according to the agent here. said is false if the agent
+// does not know the VIP or none answers.
 func (f *Facts) holderOf(v config.VIP) (holder string, said bool) {
 	if !f.running() {
 		return "", false

@@ -76,8 +76,9 @@ func fence(f *Facts) []Finding {
 	return []Finding{fine(text)}
 }
 
-// The promise of one holder stands on clocks within 0.05 % of the truth each
-// (docs/design.md §1). adjtimex(2) steers by at most 500 ppm and the tick beyond it.
+// The promise of one holder needs every clock to be within 0.05 % of the truth
+// (docs/design.md §1). adjtimex(2) steers the frequency by at most 500 ppm; more takes a
+// changed tick.
 const maxSteered = 500
 
 func clock(f *Facts) []Finding {
@@ -118,10 +119,10 @@ func realtime(f *Facts) []Finding {
 	return out
 }
 
-// ClockBound is the most that two clocks may drift apart, in ppm: 0.1 %.
+// ClockBound is how far apart two clocks may drift at most, in ppm: 0.1 %.
 const ClockBound = 1000
 
-// otherwise is what to do about a clock that was not compared.
+// otherwise advises what to do about a clock that was not compared.
 func (f *Facts) otherwise(d Drift) string {
 	if n := f.Config.Node(d.Node); n != nil && n.Address.Is6() {
 		return fmt.Sprintf("start its agent and let TCP port %d pass between the nodes; or run sipalive doctor there too: by its line clock neither may be steered by more than %d ppm",

@@ -10,7 +10,7 @@ import (
 	"sipalive/control"
 )
 
-// ports: the agents' port to and from each other node.
+// ports checks the agents' port to and from each other node.
 func ports(f *Facts) (out []Finding) {
 	for _, p := range f.Ports {
 		out = append(out, f.port(p))
@@ -55,8 +55,8 @@ func (f *Facts) port(p Port) Finding {
 	return bad(who+": TCP is open, but nothing is heard over UDP", "compare key files (sha256sum); else "+open)
 }
 
-// second is the way between the nodes' second addresses. Heartbeats go by both, and do
-// not say by which they came.
+// second judges the path between the nodes' second addresses. Heartbeats use both paths
+// and do not say which one they took, so only TCP tells.
 func second(p Port, who, open string) Finding {
 	if p.TCP != nil {
 		return warn(fmt.Sprintf("%s, the second path: no connection: %v", who, p.TCP), open+"; start the agent there, if none runs")
@@ -64,14 +64,14 @@ func second(p Port, who, open string) Finding {
 	return fine(who + ", the second path: TCP is open; over UDP it is not asked")
 }
 
-// answerWithin is two rounds of gossip's pings, which begin each in another order, and
-// what a rejoin takes.
+// answerWithin allows for two rounds of gossip pings, each in another order, and for a
+// rejoin.
 func (f *Facts) answerWithin() time.Duration {
 	return 15*time.Second + 2*time.Duration(len(f.Config.Nodes))*f.Gossip
 }
 
-// both: what is heard says that the way here is open; an answer, that the way there
-// is, too.
+// both judges a node whose heartbeats are heard. They show that the path to this node is
+// open; an answer shows that the path back is open too.
 func (f *Facts) both(p Port, who, open string) Finding {
 	n, _ := f.nodeStatus(p.Node)
 	switch ago := time.Duration(n.Answered); {
@@ -85,7 +85,7 @@ func (f *Facts) both(p Port, who, open string) Finding {
 	return fine(fmt.Sprintf("%s: its heartbeats are heard, it answered over UDP %s ago, and TCP is open", who, time.Duration(n.Answered).Round(100*time.Millisecond)))
 }
 
-// suspect names the rule here that drops what goes to the node or comes from it.
+// suspect names the firewall rule here that drops packets to or from the node.
 func (f *Facts) suspect(p Port) string {
 	if f.Firewall == nil || f.Firewall.Rules == nil || f.Self == nil {
 		return ""
@@ -107,7 +107,7 @@ type way struct {
 	packet Packet
 }
 
-// ways are the first packets to and from another node.
+// ways lists the first packets of the flows to and from another node.
 func (f *Facts) ways(p Port) (all []way) {
 	own := f.Self.Address
 	if p.Second {
@@ -133,7 +133,7 @@ func (f *Facts) ways(p Port) (all []way) {
 	return all
 }
 
-// anyPort is one that the kernel may choose for a connection.
+// anyPort is a port that the kernel may choose for a connection.
 const anyPort = 40000
 
 func firewall(f *Facts) []Finding {
@@ -149,7 +149,7 @@ func firewall(f *Facts) []Finding {
 		out = append(out, warn("rules of the old iptables are loaded too (tables "+strings.Join(w.Legacy, ", ")+"), which are not looked at", "see iptables-legacy-save; better move them to nftables"))
 	}
 	unsure := false
-	dropped := map[string]int{} // where in out: one rule for all nodes is one line, the worst
+	dropped := map[string]int{} // index into out: one rule for all nodes is one line, at its worst level
 	for _, p := range f.Ports {
 		for _, way := range f.ways(p) {
 			fate := w.Rules.Fate(way.packet)
@@ -178,7 +178,7 @@ func firewall(f *Facts) []Finding {
 	return out
 }
 
-// passes: what a rule might drop was seen to arrive.
+// passes reports whether packets were seen to arrive that a rule might drop.
 func (f *Facts) passes(p Port) bool {
 	return p.TCP == nil && (f.heard(p.Node) || p.Heard && p.Answers)
 }
@@ -187,7 +187,7 @@ func (f *Facts) drops(p Port, w way, fate Fate) Finding {
 	text := fmt.Sprintf("%s %s %s port %d", fate.By, fate.does(), w.what, f.Config.Port)
 	do := fmt.Sprintf("%s shows it; put before it: %s", fate.List, f.accepting(w.packet))
 	if !fate.Sure || f.running() && f.heard(p.Node) {
-		// An answer to what this node sent may pass nevertheless.
+		// Answers to packets of this node may still pass.
 		return warn(text+", if nothing accepts it before", do)
 	}
 	return bad(text, do)
@@ -228,7 +228,8 @@ func (f *Facts) nodeStatus(name string) (control.NodeStatus, bool) {
 	return control.NodeStatus{}, false
 }
 
-// relay: without it three voters and more cannot tell a split from a death.
+// relay checks the way through the gateway. Without it three or more voters cannot tell a
+// split from a death.
 func relay(f *Facts) (out []Finding) {
 	if !f.running() || f.Config == nil || f.Config.Survivor == config.SurvivorNever {
 		return nil

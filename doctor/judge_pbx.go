@@ -12,7 +12,7 @@ import (
 	"sipalive/control"
 )
 
-// sip: what this node finds, and what the others say of every PBX.
+// sip reports what this node finds, and what the others say of every PBX.
 func sip(f *Facts) (out []Finding) {
 	for _, p := range f.Probes {
 		text := fmt.Sprintf("%s: %s: %s", p.Who, p.What, p.Word)
@@ -34,7 +34,7 @@ func sip(f *Facts) (out []Finding) {
 	return out
 }
 
-// views are what the other nodes say of one node's PBX. Those that say nothing have
+// views reports what the other nodes say of one node's PBX. A node that says nothing has
 // not asked yet.
 func (f *Facts) views(n control.NodeStatus) (out []Finding) {
 	var answered, once, deaf, unready []string
@@ -85,7 +85,8 @@ func eventSocket(f *Facts) (out []Finding) {
 	return append(out, fine("event socket at "+p.Address+": the password is accepted"))
 }
 
-// nonlocal: a profile on a VIP has to be bound before the VIP is here.
+// nonlocal checks ip_nonlocal_bind: a profile on a VIP has to bind before the VIP is
+// here.
 func nonlocal(f *Facts) (out []Finding) {
 	if f.Nonlocal == nil {
 		return nil
@@ -129,8 +130,8 @@ func nonlocal(f *Facts) (out []Finding) {
 	return out
 }
 
-// wildcard: whether what listens on all addresses answers from the one that was asked
-// is known where the VIP was verified.
+// wildcard judges a program that listens on all addresses. If the VIP is verified, the
+// program is known to answer from the address that was asked.
 func (f *Facts) wildcard(v config.VIP) Finding {
 	for _, s := range f.vips() {
 		if s.Name == v.Name && s.Verified {
@@ -141,8 +142,8 @@ func (f *Facts) wildcard(v config.VIP) Finding {
 		"see that `sipalive status` calls it verified where it is held; else let the PBX listen on the VIP itself (Kamailio: listen=udp:"+v.Address.String()+":5060 and ip_free_bind=1)")
 }
 
-// profileWords find the profile in an action: `sofia profile NAME recover` and our
-// own `profile-recover NAME`.
+// profileWords finds the profile in an action: `sofia profile NAME recover`, or our own
+// `profile-recover NAME`.
 var profileWords = regexp.MustCompile(`^(?:sofia\s+profile|profile-recover)\s+(\S+)`)
 
 func profilesOf(actions []config.Action) (names []string) {
@@ -156,7 +157,7 @@ func profilesOf(actions []config.Action) (names []string) {
 	return names
 }
 
-// traps are what has cost others a night with FreeSWITCH.
+// traps looks for FreeSWITCH settings that are known to cause trouble.
 func traps(f *Facts) (out []Finding) {
 	if f.Config == nil {
 		return nil
@@ -184,7 +185,8 @@ func traps(f *Facts) (out []Finding) {
 	return out
 }
 
-// sharedProfiles: `recover` takes every call of a profile's name, whatever its VIP.
+// sharedProfiles finds profiles named by two VIPs: `recover` takes every call of the
+// named profile, whatever its VIP.
 func sharedProfiles(vips []config.VIP) (out []Finding) {
 	first := map[string]string{}
 	for _, v := range vips {
@@ -223,10 +225,11 @@ func (f *Facts) wrongProfiles() (out []Finding) {
 	return out
 }
 
-// registering: a gateway whose hostname is empty is loaded by every node of a
-// FusionPBX cluster, and each registers it from its own address. The hostname chose
-// what this node loads, and is not in the XML that results: what the others have
-// loaded is theirs to say, so this stays a warning where all is well.
+// registering warns about gateways that register from the node's own address. In a
+// FusionPBX cluster every node loads a gateway whose hostname is empty, and each
+// registers it from its own address. The hostname decides what this node loads, but is
+// not in the resulting XML. Only the other nodes know what they have loaded, so this
+// stays a warning even where all is well.
 func (f *Facts) registering() (out []Finding) {
 	for _, p := range f.PBX.Sofia.Profiles {
 		if f.isVIP(p.IP) || len(p.Registering) == 0 {

@@ -24,11 +24,11 @@ type chain struct {
 	Hook   string   `json:"hook"`
 	Prio   priority `json:"prio"`
 	Policy string   `json:"policy"`
-	Dev    devices  `json:"dev"` // of a chain of netdev; nft 1.0.6 does not print it
+	Dev    devices  `json:"dev"` // only for the family netdev; nft 1.0.6 does not print it
 	rules  []rule
 }
 
-// devices are one name, or several.
+// devices is one name or several.
 type devices []string
 
 func (d *devices) UnmarshalJSON(raw []byte) error {
@@ -40,8 +40,9 @@ func (d *devices) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(raw, (*[]string)(d))
 }
 
-// priority is a number; by name in some versions, and then the order among the
-// chains of one hook is unknown, which decides nothing: all of them have to accept.
+// priority is a number. Some versions print a name instead; then the order among the
+// chains of one hook is unknown. That does not matter, because all of them have to
+// accept.
 type priority int
 
 func (p *priority) UnmarshalJSON(raw []byte) error {
@@ -103,15 +104,15 @@ func ParseRuleset(text []byte) (*Ruleset, error) {
 
 func id(family, table, name string) string { return family + " " + table + " " + name }
 
-// Packet is the first of a flow: nothing is known of it by connection tracking.
+// Packet is the first packet of a flow, so connection tracking knows nothing of it.
 type Packet struct {
-	Leaving  bool   // this machine sends it; else it arrives
+	Leaving  bool   // this machine sends it; otherwise it arrives here
 	On       string // the interface
 	From, To netip.AddrPort
 	Protocol string // udp or tcp
 }
 
-// hooks are those that it passes, in their order.
+// hooks returns the hooks that the packet passes, in order.
 func (p Packet) hooks() []string {
 	if p.Leaving {
 		return []string{"output", "postrouting", "egress"}
@@ -119,16 +120,16 @@ func (p Packet) hooks() []string {
 	return []string{"ingress", "prerouting", "input"}
 }
 
-// Fate is what becomes of a packet; what may drop it counts as dropping it, without
-// certainty.
+// Fate is what happens to a packet. A rule that may drop it counts as dropping it, but
+// not for sure.
 type Fate struct {
 	Dropped bool
-	Sure    bool   // no rule was met whose meaning is not understood here
-	By      string // Dropped: the rule, or the chain whose policy it is
-	List    string // Dropped: the command that shows it
+	Sure    bool   // every rule on the way was understood
+	By      string // if Dropped: the rule, or the chain whose policy drops it
+	List    string // if Dropped: the command that shows the chain
 }
 
-// Fate says what becomes of p. Every chain at its hooks has to accept it: one that
+// Fate returns what happens to p. Every chain at its hooks has to accept it. A chain that
 // surely drops it decides, whatever the others do.
 func (r *Ruleset) Fate(p Packet) Fate {
 	all, doubt := Fate{Sure: true}, Fate{}
@@ -141,7 +142,7 @@ func (r *Ruleset) Fate(p Packet) Fate {
 			w.at = c
 		}
 		if w.verdict == "drop" && c.Family == "netdev" && len(c.Dev) == 0 {
-			w.sure = false // it may be another interface's
+			w.sure = false // the chain may belong to another interface
 		}
 		all.Sure, doubt.By = all.Sure && w.sure, cmp.Or(doubt.By, w.doubt)
 		if doubt.List == "" && w.doubt != "" {
@@ -165,7 +166,7 @@ func shows(c *chain) string {
 	return fmt.Sprintf("nft -a list chain %s %s %s", c.Family, c.Table, c.Name)
 }
 
-// base are the chains that the packet meets, in their order.
+// base returns the base chains that the packet meets, in order.
 func (r *Ruleset) base(p Packet) (met []*chain) {
 	families, hooks := []string{"netdev", "inet", "ip"}, p.hooks()
 	if p.From.Addr().Is6() {
@@ -185,27 +186,27 @@ func (r *Ruleset) base(p Packet) (met []*chain) {
 }
 
 const (
-	// maxDepth is the kernel's: NFT_JUMP_STACK_SIZE.
+	// maxDepth is the kernel's limit NFT_JUMP_STACK_SIZE.
 	maxDepth = 16
-	// maxSteps is beyond what a packet should have to bear; chains that jump to each
-	// other, which the kernel refuses, never end.
+	// maxSteps is more rules than any packet should meet. It ends the walk through chains
+	// that jump to each other, which the kernel refuses.
 	maxSteps = 100_000
 )
 
-// walk is a packet's way through one base chain.
+// walk is a packet's path through one base chain.
 type walk struct {
 	r       *Ruleset
 	p       Packet
 	sure    bool
 	steps   int
-	verdict string // accept or drop; "": none yet
+	verdict string // accept or drop; "": undecided
 	by      string
 	at      *chain
-	doubt   string // the first rule that may drop it, for what is not understood here
+	doubt   string // the first rule that may drop the packet but is not understood
 	doubtAt *chain
 }
 
-// chain goes through one; a rule that returns ends it.
+// chain walks through one chain. A rule that returns ends it.
 func (w *walk) chain(c *chain, depth int) {
 	if depth > maxDepth {
 		w.sure = false
@@ -222,7 +223,7 @@ func (w *walk) chain(c *chain, depth int) {
 	}
 }
 
-// rule reports whether the rest of the chain is left out.
+// rule applies one rule and reports whether to skip the rest of the chain.
 func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 	certain := yes
 	for _, e := range rule.Expr {
@@ -249,7 +250,7 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 					return w.act(c, rule, kind, body, depth)
 				}
 				w.doubts(c, rule, kind)
-			case "limit", "xt": // it may be so or not
+			case "limit", "xt": // may match or not
 				switch target := targetOf(kind, body); {
 				case target == "REJECT" && certain == yes:
 					return w.act(c, rule, "reject", nil, depth)
@@ -259,7 +260,7 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 					w.sure = false
 				}
 				certain = min(certain, maybe)
-			default: // queue and synproxy, and what nft has learned since: it may drop
+			default: // queue, synproxy and whatever is newer in nft: it may drop
 				certain, w.sure = min(certain, maybe), false
 			}
 			if certain == no {
@@ -270,8 +271,8 @@ func (w *walk) rule(c *chain, rule rule, depth int) (leave bool) {
 	return false
 }
 
-// targetOf is iptables' own REJECT, NFQUEUE and so on, which are a rule's end; its
-// matches, whose words nft does not print, are not: "".
+// targetOf returns the name of an iptables target such as REJECT or NFQUEUE, which ends a
+// rule. It returns "" for an iptables match, whose contents nft does not print.
 func targetOf(kind string, body any) string {
 	xt, _ := body.(map[string]any)
 	if kind != "xt" || xt["type"] == "match" {
@@ -280,8 +281,8 @@ func targetOf(kind string, body any) string {
 	return cmp.Or(text(xt["name"]), "?")
 }
 
-// doubts: whether the rule applies is not known. One that did nothing but count would
-// be no matter.
+// doubts records a rule that may or may not apply. Only one that drops or rejects is
+// kept.
 func (w *walk) doubts(c *chain, rule rule, kind string) {
 	w.sure = false
 	if w.doubt == "" && (kind == "drop" || kind == "reject") {

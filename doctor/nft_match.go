@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// answer is of three values: some rules are about what is not known here.
+// answer has three values, because some rules depend on facts that are not known here.
 type answer int
 
 const (
@@ -25,7 +25,7 @@ func is(b bool) answer {
 	return no
 }
 
-// match compares what a rule asks of the packet.
+// match compares a rule's condition with the packet.
 func (w *walk) match(c *chain, body any) answer {
 	m, _ := body.(map[string]any)
 	op, _ := m["op"].(string)
@@ -46,12 +46,12 @@ func (w *walk) match(c *chain, body any) answer {
 	return maybe
 }
 
-// otherFamily is the value of what the packet has not: a rule that asks for it does
-// not match, whatever its operator.
+// otherFamily stands for a field that the packet does not have. A rule that asks for it
+// does not match, whatever its operator.
 const otherFamily = "\x00"
 
-// field is what a rule's left side is for the packet: one value, or several any of
-// which will do; nil: not known here.
+// field returns the packet's value for a rule's left side. Several values mean that any
+// of them will do; nil means that it is not known here.
 func (w *walk) field(left any) []string {
 	l, _ := left.(map[string]any)
 	if payload, of := l["payload"].(map[string]any); of {
@@ -66,7 +66,7 @@ func (w *walk) field(left any) []string {
 	switch meta["key"] {
 	case "iifname", "iif", "oifname", "oif":
 		if strings.HasPrefix(meta["key"].(string), "o") != w.p.Leaving {
-			return []string{otherFamily} // what arrives leaves by none
+			return []string{otherFamily} // an arriving packet has no output interface, and the reverse
 		}
 		return []string{w.p.On}
 	case "l4proto":
@@ -114,7 +114,7 @@ func (w *walk) header(protocol, name string) []string {
 	return nil
 }
 
-// holds tells whether a rule's right side has one of the values.
+// holds reports whether a rule's right side contains one of the values.
 func (w *walk) holds(c *chain, right any, have []string) answer {
 	switch r := right.(type) {
 	case string:
@@ -148,7 +148,7 @@ func (w *walk) composed(c *chain, r map[string]any, have []string) answer {
 	if members, of := r["set"].([]any); of {
 		return w.anyOf(c, members, have)
 	}
-	if elem, of := r["elem"].(map[string]any); of { // one with a timeout or a comment
+	if elem, of := r["elem"].(map[string]any); of { // an element with a timeout or a comment
 		return w.holds(c, elem["val"], have)
 	}
 	if p, of := r["prefix"].(map[string]any); of {
@@ -191,7 +191,7 @@ func text(v any) string {
 	return s
 }
 
-// same compares names; one that ends with * is a beginning (interfaces).
+// same compares names. A name that ends with * is a prefix (for interfaces).
 func same(want, have string) bool {
 	if begin, wild := strings.CutSuffix(want, "*"); wild {
 		return strings.HasPrefix(have, begin)
@@ -199,8 +199,8 @@ func same(want, have string) bool {
 	return want == have
 }
 
-// look finds the verdict of a verdict map; "": it has none for the packet, "?": its
-// meaning is not known here.
+// look finds the packet's verdict in a verdict map. kind is "" if the map has none for
+// it, "?" if the map is not understood.
 func (w *walk) look(c *chain, body any) (kind string, verdict any) {
 	m, _ := body.(map[string]any)
 	have := w.field(m["key"])

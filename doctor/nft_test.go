@@ -34,8 +34,8 @@ func outgoing(protocol, on string) Packet {
 		From: netip.MustParseAddrPort("192.0.2.11:7946"), To: netip.MustParseAddrPort("192.0.2.12:7946")}
 }
 
-// The rules stand in testdata/filter.nft as people write them, and in filter.json as
-// nft 1.0.6 prints them.
+// testdata/filter.nft has the rules as people write them, filter.json as nft 1.0.6 prints
+// them.
 func TestFate(t *testing.T) {
 	r := ruleset(t, "filter.json")
 	const in = "nft -a list chain inet filter input"
@@ -61,8 +61,8 @@ func TestFate(t *testing.T) {
 	}
 }
 
-// TestIptables: nft prints no word of iptables' own matches, so that a rule with one is
-// named, and may drop; what does not come near it is not.
+// TestIptables: nft prints nothing about iptables' own matches. So a rule with one is
+// named as one that may drop the packet, unless the rest of the rule does not match.
 func TestIptables(t *testing.T) {
 	r := ruleset(t, "iptables.json")
 	const in = "nft -a list chain ip filter INPUT"
@@ -92,7 +92,7 @@ func TestNoRulesDropNothing(t *testing.T) {
 	}
 }
 
-// chainWith is a rule set of one base chain.
+// chainWith returns a rule set of one base chain.
 func chainWith(t *testing.T, family, more, rules string) *Ruleset {
 	t.Helper()
 	r, err := ParseRuleset([]byte(`{"nftables": [{"chain": {"family": "` + family + `", "table": "t", "name": "c", "type": "filter", "prio": 0` + more + `}}, ` +
@@ -103,8 +103,8 @@ func chainWith(t *testing.T, family, more, rules string) *Ruleset {
 	return r
 }
 
-// What drops before the hooks of the IP layer is seen, of the device alone that it is
-// for; what may drop and is not understood makes an acceptance uncertain.
+// A chain that drops before the hooks of the IP layer is seen, but only for its own
+// device. A rule that may drop and is not understood makes an acceptance uncertain.
 func TestDropsElsewhere(t *testing.T) {
 	const by, list = "rule 2 of chain c in table netdev t (drop)", "nft -a list chain netdev t c"
 	for name, test := range map[string]struct {
@@ -131,7 +131,7 @@ func TestDropsElsewhere(t *testing.T) {
 	}
 }
 
-// Chains that jump to each other end, without certainty.
+// The walk through chains that jump to each other ends, without certainty.
 func TestJumpsEnd(t *testing.T) {
 	const jump = `{"rule": {"family": "ip", "table": "t", "chain": "a", "handle": 2, "expr": [{"jump": {"target": "a"}}]}}`
 	r, err := ParseRuleset([]byte(`{"nftables": [{"chain": {"family": "ip", "table": "t", "name": "a", "type": "filter", "hook": "input", "prio": 0, "policy": "accept"}},` +
@@ -144,7 +144,7 @@ func TestJumpsEnd(t *testing.T) {
 	}
 }
 
-// What no version of nft prints ends in no panic, and in no certainty.
+// Input that no version of nft prints causes neither a panic nor certainty.
 func FuzzRuleset(f *testing.F) {
 	text, err := os.ReadFile("testdata/filter.json")
 	if err != nil {

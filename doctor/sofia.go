@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Sofia is FreeSWITCH's sofia.conf, as it has it in memory.
+// Sofia is FreeSWITCH's sofia.conf as FreeSWITCH has it in memory.
 type Sofia struct {
-	AutoRestart bool // on unless it is turned off (mod_sofia's default)
+	AutoRestart bool // on unless turned off (mod_sofia's default)
 	Profiles    []Profile
 }
 
@@ -37,13 +37,13 @@ type paramXML struct {
 	Value string `xml:"value,attr"`
 }
 
-// ParseSofia reads what `xml_locate configuration configuration name sofia.conf`
-// answers: the element as the XML registry or its handler gives it, all variables
-// filled in.
+// ParseSofia reads the answer to `xml_locate configuration configuration name
+// sofia.conf`: the element as the XML registry or its handler returns it, with all
+// variables filled in.
 func ParseSofia(text string) (*Sofia, error) {
 	var x sofiaXML
 	d := xml.NewDecoder(strings.NewReader(text))
-	d.Strict = false // what people wrote into it
+	d.Strict = false // people write it by hand
 	if err := d.Decode(&x); err != nil {
 		return nil, fmt.Errorf("sofia.conf as FreeSWITCH gives it: %w", err)
 	}
@@ -63,7 +63,7 @@ func ParseSofia(text string) (*Sofia, error) {
 	return s, nil
 }
 
-// value is the last parameter of that name: it is the one that counts.
+// value returns the last parameter with that name, because the last one counts.
 func value(params []paramXML, name, otherwise string) string {
 	for _, p := range params {
 		if p.Name == name {
@@ -83,7 +83,7 @@ func isTrue(text string) bool {
 	return err == nil && n != 0
 }
 
-// on are the profiles at an address.
+// on returns the profiles at an address.
 func (s *Sofia) on(a netip.Addr) (names []string) {
 	for _, p := range s.Profiles {
 		if ip, err := netip.ParseAddr(p.IP); err == nil && ip == a {

@@ -1,7 +1,7 @@
-// Package eventsocket is a small client of FreeSWITCH's event socket
-// (mod_event_socket): dial, log in, one command at a time, and everything ends
-// with a context. It is not safe to go on after an error: what arrives next could
-// be the answer to an earlier command.
+// Package eventsocket is a small client of FreeSWITCH's event socket (mod_event_socket).
+// It dials, logs in and sends one command at a time. Everything ends with a context. Do
+// not use a connection after an error: the next answer could belong to an earlier
+// command.
 package eventsocket
 
 import (
@@ -18,28 +18,28 @@ import (
 type Client struct {
 	// Address is host:port, e.g. 127.0.0.1:8021.
 	Address string
-	// Password is asked at each Open, so that a changed file counts.
+	// Password is called at each Open, so that a changed password file takes effect.
 	Password func() (string, error)
-	// Dial opens the connection; nil means net.Dialer's.
+	// Dial opens the connection; nil means net.Dialer.DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Conn is a connection to FreeSWITCH, logged in, that carries one command at a
-// time. After any error of API but a *Refusal, close it.
+// Conn is a logged-in connection to FreeSWITCH that carries one command at a time. After
+// any error of API or Whole except a *Refusal, close it.
 type Conn struct {
 	conn net.Conn
 	br   *bufio.Reader
 	stop func() bool
 }
 
-// Refusal is FreeSWITCH's own word, in one line, that a command failed. The
-// connection is good for the next one.
+// Refusal is one line in which FreeSWITCH says that a command failed. The connection can
+// carry the next command.
 type Refusal struct{ Line string }
 
 func (r *Refusal) Error() string { return r.Line }
 
-// Open connects and logs in. Everything on the connection ends at the end of ctx:
-// a frozen FreeSWITCH accepts the connection and never sends a byte.
+// Open connects and logs in. The connection closes when ctx ends: a frozen FreeSWITCH
+// accepts the connection and never sends a byte.
 func (c Client) Open(ctx context.Context) (*Conn, error) {
 	password, err := c.password()
 	if err != nil {
@@ -77,8 +77,8 @@ func (c Client) password() (string, error) {
 	return password, nil
 }
 
-// cause leaves out the addresses that net puts before its errors, and says what
-// to look at where nobody listens.
+// cause leaves out the addresses that net puts before its errors. If the dial failed, it
+// adds what to look at.
 func cause(err error) error {
 	var op *net.OpError
 	switch {
@@ -114,15 +114,15 @@ func (s *Conn) login(password string) error {
 	return nil
 }
 
-// API sends one API command, one line, and judges the answer. The text is what
-// FreeSWITCH said, at most 64 KiB of it, whether it is a failure or not; the error
-// is a *Refusal if FreeSWITCH said no, else the connection's.
+// API sends one API command, one line, and judges the answer. text is what FreeSWITCH
+// said, at most 64 KiB, even if the command failed. err is a *Refusal if FreeSWITCH said
+// no, otherwise the connection's error.
 func (s *Conn) API(command string) (text string, err error) {
 	return s.api(command, bodyKept)
 }
 
-// Whole is API for an answer that a program reads: nothing of it is cut, and one of
-// more than 8 MiB is an error.
+// Whole is like API, for answers that a program reads: nothing is cut. An answer of more
+// than 8 MiB is an error.
 func (s *Conn) Whole(command string) (text string, err error) {
 	return s.api(command, bodyMax)
 }
@@ -133,12 +133,12 @@ func (s *Conn) api(command string, keep int) (text string, err error) {
 		return "", err
 	}
 	if f.contentType != typeAPIResponse {
-		return f.replyText, &Refusal{oneLine(f.replyText)} // mod_event_socket itself refused the line
+		return f.replyText, &Refusal{oneLine(f.replyText)} // mod_event_socket itself refused the command
 	}
 	return string(f.body), judge(string(f.body))
 }
 
-// command sends one line and returns the answer to it.
+// command sends one line and returns its answer.
 func (s *Conn) command(line string, keep int) (frame, error) {
 	if _, err := io.WriteString(s.conn, line+"\n\n"); err != nil {
 		return frame{}, cause(err)
@@ -150,7 +150,7 @@ func (s *Conn) command(line string, keep int) (frame, error) {
 	return f, err
 }
 
-// read returns the next frame that is not asynchronous; a farewell is an error.
+// read returns the next frame that is not asynchronous. A disconnect notice is an error.
 func (s *Conn) read(keep int) (frame, error) {
 	for {
 		f, err := readFrame(s.br, keep)

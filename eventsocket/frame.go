@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	frameLineMax  = 16 << 10 // one header line
-	frameLinesMax = 64       // header lines, empty ones before them included
-	bodyKept      = 64 << 10 // of an answer for people
-	bodyMax       = 8 << 20  // a Content-Length above this is not read at all
+	frameLineMax  = 16 << 10 // bytes of one header line
+	frameLinesMax = 64       // header lines, including empty ones before them
+	bodyKept      = 64 << 10 // bytes kept of an answer for people
+	bodyMax       = 8 << 20  // an answer with a larger Content-Length is not read
 )
 
-// Content types of the event socket (FreeSWITCH mod_event_socket). Recordings of
-// a 1.11.1 are in package recorded.
+// Content types of the event socket (FreeSWITCH mod_event_socket). Package recorded has
+// recordings of version 1.11.1.
 const (
 	typeAuthRequest  = "auth/request"
 	typeCommandReply = "command/reply"
@@ -26,23 +26,24 @@ const (
 	typeRude         = "text/rude-rejection" // the client's address is not in the ACL
 )
 
-// frame is one message of FreeSWITCH: headers, and a body if Content-Length says so.
+// frame is one message from FreeSWITCH: headers, and a body if there is a Content-Length.
 type frame struct {
 	contentType string
 	replyText   string
-	body        []byte // as much as was to be kept
+	body        []byte // at most as much as the caller keeps
 	cut         int    // bytes of the body that were read and dropped
 }
 
-// asynchronous frames come between a command and its answer, asked for or not.
+// asynchronous reports whether the frame is no answer to a command: such frames may come
+// between a command and its answer.
 func (f frame) asynchronous() bool {
 	return strings.HasPrefix(f.contentType, "text/event-") || f.contentType == "log/data"
 }
 
 var errNotEventSocket = errors.New("not an event socket's answer")
 
-// readFrame reads the next frame, of its body at most keep bytes. The error is io.EOF
-// only between frames.
+// readFrame reads the next frame and keeps at most keep bytes of its body. It returns
+// io.EOF only between frames.
 func readFrame(br *bufio.Reader, keep int) (frame, error) {
 	f, length, err := readHeader(br)
 	if err != nil {
@@ -115,8 +116,8 @@ func (f *frame) header(line string, length int) (int, error) {
 	return length, nil
 }
 
-// readLine reads a line without its end. A line cut off by the end of the
-// connection is io.ErrUnexpectedEOF, nothing at all is io.EOF.
+// readLine reads a line without its end. If the connection ends within a line the error
+// is io.ErrUnexpectedEOF, before any byte it is io.EOF.
 func readLine(br *bufio.Reader) (string, error) {
 	line, err := br.ReadSlice('\n')
 	switch {

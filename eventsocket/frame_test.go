@@ -57,7 +57,7 @@ func replay(t *testing.T, steps []recorded.Step, drip bool) {
 		}
 	}
 	s.conn.(*net.TCPConn).CloseWrite()
-	for err == nil { // events and the farewell after the last answer
+	for err == nil { // skip events and the disconnect notice after the last answer
 		_, err = readFrame(s.br, bodyKept)
 	}
 	if err != io.EOF {
@@ -65,10 +65,10 @@ func replay(t *testing.T, steps []recorded.Step, drip bool) {
 	}
 }
 
-// answer is the part of a frame that a command is judged by.
+// answer returns the part of a frame by which a command is judged.
 func answer(f frame) string { return f.contentType + "|" + f.replyText + "|" + string(f.body) }
 
-// firstAnswer takes it out of what the server sent, on a way of its own.
+// firstAnswer takes that part from the server's bytes, with a parser of its own.
 func firstAnswer(text string) string {
 	header, body, _ := strings.Cut(text, "\n\n")
 	var kind, reply string
@@ -128,8 +128,8 @@ func TestReadFrameKeepsTheBeginningOfALongBody(t *testing.T) {
 	}
 }
 
-// FuzzReadFrame: whatever the server sends, reading ends, keeps what it promises,
-// and does not depend on how the bytes are cut into segments.
+// FuzzReadFrame: whatever the server sends, reading ends and keeps to its limits. The
+// result does not depend on how the bytes are cut into segments.
 func FuzzReadFrame(f *testing.F) {
 	for _, name := range recorded.Names(f) {
 		var all bytes.Buffer

@@ -2,9 +2,9 @@ package eventsocket
 
 import "strings"
 
-// failures are how lines begin with which FreeSWITCH says no; many have no -ERR.
-// From recordings of 1.11.1 (package recorded) and, for those marked so, from reading
-// mod_sofia.c.
+// failures are the beginnings of lines with which FreeSWITCH says no; many have no -ERR.
+// They come from recordings of 1.11.1 (package recorded) or, if marked "read", from
+// reading mod_sofia.c.
 var failures = []string{
 	"-ERR",
 	"-USAGE",
@@ -18,8 +18,8 @@ var failures = []string{
 	"Failure starting",
 }
 
-// judge returns the line with which an API answer says that the command failed,
-// nil if none does. "No sessions to recover." is no failure.
+// judge returns a *Refusal with the line of an API answer that says the command failed,
+// nil if no line does. "No sessions to recover." is not a failure.
 func judge(text string) error {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)

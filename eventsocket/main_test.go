@@ -9,5 +9,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds waits for what should happen soon; never an expectation.
+// patience limits waits for what should happen soon. It is no expectation of how long
+// they take.
 const patience = 30 * time.Second

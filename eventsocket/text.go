@@ -7,8 +7,8 @@ import (
 
 const lineMax = 240
 
-// oneLine makes what FreeSWITCH said safe to stand inside an error line: one
-// line, printable, of bounded length.
+// oneLine makes FreeSWITCH's text safe for an error line: one line, printable, of limited
+// length.
 func oneLine(text string) string {
 	text = strings.Join(strings.FieldsFunc(printable(text), func(r rune) bool {
 		return r == '\n' || r == '\t'

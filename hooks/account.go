@@ -9,24 +9,24 @@ import (
 	"syscall"
 )
 
-// program is what an exec action runs, wherever it is run.
+// program is the program of an exec action, wherever it runs.
 type program struct {
 	Argv []string `json:"argv"`
 	Env  []string `json:"env"`
-	User string   `json:"user,omitempty"` // "": nobody's but the agent's own
+	User string   `json:"user,omitempty"` // "": the agent's own user
 }
 
-// account is who a program runs as.
+// account is the user that a program runs as.
 type account struct {
 	uid      uint32
 	switchTo *syscall.Credential // nil: this process's own user
-	// keep leaves root what root has: asked for by name. Else a program gets no
-	// capability, even where it runs as uid 0.
+	// keep lets the program keep root's capabilities, because its user was given by name.
+	// Otherwise a program gets no capability, even as uid 0.
 	keep bool
 }
 
-// account finds out who the program runs as; agent is the user and group that the
-// agent has.
+// account returns the user that the program runs as. agent and group are the agent's user
+// and group.
 func (p program) account(agent, group uint32) (account, error) {
 	own := uint32(os.Geteuid())
 	if p.User == "" {
@@ -50,7 +50,7 @@ func (p program) account(agent, group uint32) (account, error) {
 	return account{uid: c.Uid, switchTo: c, keep: true}, nil
 }
 
-// credential is a user with all the groups a login would have.
+// credential returns a user with all the groups that a login would have.
 func credential(u *user.User) (*syscall.Credential, error) {
 	ids, err := u.GroupIds()
 	if err != nil {

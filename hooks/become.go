@@ -15,44 +15,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the unit gives the agent alone, an action must not keep: a score that the
-// OOM killer spares, memory to lock without limit, realtime limits. These belong
-// to a process, not to a thread, so they cannot be shed before the fork as the
-// rest is (thread.go); shed after it they would race with what the program does
-// first. So the agent's own binary runs in between: it sheds them and becomes the
-// program. It is found as /proc/self/exe, which an upgrade does not replace.
-// That costs a few milliseconds, and only where there is something to shed.
+// The unit gives the agent things that an action must not keep: an OOM score that
+// protects it, unlimited locked memory, realtime limits. They belong to a process, not to
+// a thread. So they cannot be dropped before the fork like the rest (thread.go), and
+// dropping them after it would race with the program's first steps. So the agent's own
+// binary runs in between: it drops them and becomes the program. It is found as
+// /proc/self/exe, which an upgrade does not replace. That costs a few milliseconds, and
+// only if there is something to drop.
 //
-// So does a realtime policy, though a thread's own and easily reset by the fork
-// (SCHED_FLAG_RESET_ON_FORK): the fork waits for the child's exec, a garbage
-// collection waits for the fork, spinning at realtime priority on every core, and
-// a plain child then comes to its exec when the kernel's reserve for plain
-// processes lets it: the agent was deaf for 0.25 to 0.95 s (seen, Linux 6.18, Go
-// 1.26). The child keeps the policy until it executes.
+// A realtime policy is dropped there too, although it is the thread's own and the fork
+// could reset it (SCHED_FLAG_RESET_ON_FORK). The fork waits for the child's exec, and a
+// garbage collection waits for the fork, spinning at realtime priority on every core. A
+// child without realtime priority then reaches its exec only when the kernel's reserve
+// for plain processes lets it run: the agent was deaf for 0.25 to 0.95 s (seen, Linux
+// 6.18, Go 1.26). So the child keeps the policy until it executes.
 //
-// So does root's own power: a thread of the agent that gave up its capabilities
-// for a fork could not map memory any more where all of it is locked (mlockall),
-// and take the agent down (seen).
+// Root's own power is dropped there too. A thread of the agent that gave up its
+// capabilities for a fork could no longer map memory if all memory is locked (mlockall),
+// and the agent crashed (seen).
 
 const (
-	becomeName = "sipalive-action"      // argv[0] of what is to become an action; the path and its argv follow
-	bareName   = "sipalive-action-bare" // the same, without any capability though it is root's
-	becomeFD   = 3                      // where it says why it could not
+	becomeName = "sipalive-action"      // argv[0] of a process that becomes an action; the program's path and argv follow
+	bareName   = "sipalive-action-bare" // the same, for a program that gets no capability although it runs as root
+	becomeFD   = 3                      // where that process reports why it could not become the action
 
-	// plainLockedMemory is what systemd and Linux 5.16 give a plain service.
+	// plainLockedMemory is what systemd, and Linux since 5.16, give a plain service.
 	plainLockedMemory = 8 << 20
 )
 
-// BecomeAction makes this process the action that its arguments name, if the
-// runner started it for that; otherwise it returns. The agent's main calls it
-// before anything else.
+// BecomeAction makes this process the action in its arguments if the runner started it
+// for that; otherwise it returns. The agent's main calls it before anything else.
 func BecomeAction() {
 	if len(os.Args) < 3 || os.Args[0] != becomeName && os.Args[0] != bareName {
 		mayBecome.Store(true)
 		return
 	}
 	unix.CloseOnExec(becomeFD)
-	runtime.LockOSThread() // the one that executes
+	runtime.LockOSThread() // this thread executes the program
 	err := shedFavours()
 	if err == nil && os.Args[0] == bareName {
 		err = dropCapabilities()
@@ -68,12 +67,12 @@ func BecomeAction() {
 	os.Exit(127)
 }
 
-// mayBecome says that this process's main calls BecomeAction, so that its binary
-// can be run to become an action.
+// mayBecome says that this process's main calls BecomeAction, so that its binary can be
+// run to become an action.
 var mayBecome atomic.Bool
 
-// dropCapabilities takes every capability from the calling thread, and from what it
-// executes even as uid 0: exec gives that the whole bounding set back, but with
+// dropCapabilities takes every capability from the calling thread and from the program it
+// executes, even as uid 0. Exec would give uid 0 the whole bounding set back, but with
 // NoNewPrivs no more than the thread had (capabilities(7), cap_bprm_creds_from_file).
 func dropCapabilities() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -86,8 +85,8 @@ func dropCapabilities() error {
 	return nil
 }
 
-// favoured tells whether the calling thread, or its process, has anything that an
-// action must not keep.
+// favoured reports whether the calling thread or its process has anything that an action
+// must not keep.
 func favoured() bool {
 	if spared(oomScorePath) {
 		return true
@@ -104,21 +103,21 @@ func favoured() bool {
 
 const oomScorePath = "/proc/self/oom_score_adj"
 
-// spared tells whether the OOM killer takes others first.
+// spared reports whether the OOM killer takes other processes first.
 func spared(path string) bool {
 	text, err := os.ReadFile(path)
 	return err == nil && strings.HasPrefix(string(text), "-")
 }
 
-// prioritized tells whether attr gives more of the processor than a plain process has.
+// prioritized reports whether attr gives more CPU than a plain process gets.
 func prioritized(attr *unix.SchedAttr) bool {
 	realtime := attr.Policy == unix.SCHED_FIFO || attr.Policy == unix.SCHED_RR || attr.Policy == unix.SCHED_DEADLINE
 	return realtime || attr.Nice < 0
 }
 
-// shedFavours takes from the calling thread and its process what favoured finds. A limit on
-// realtime that was lowered for good (no CAP_SYS_RESOURCE) stays at that: it
-// means nothing to a program that may not become realtime.
+// shedFavours drops what favoured looks for, from the calling thread and its process. A
+// realtime limit that cannot be raised again (no CAP_SYS_RESOURCE) stays lowered: that
+// does not matter to a program that may not become realtime.
 func shedFavours() error {
 	if err := shedOOMScore(oomScorePath); err != nil {
 		return fmt.Errorf("cannot give up the OOM score: %w", err)
@@ -151,8 +150,8 @@ func shedPriority() error {
 	if err != nil || !prioritized(attr) {
 		return err
 	}
-	// A nice value that a realtime policy only hides comes back: nobody may take
-	// less without CAP_SYS_NICE. The kernel returns it as 20 - nice.
+	// A nice value hidden by a realtime policy comes back: nobody may lower it without
+	// CAP_SYS_NICE. The kernel returns it as 20 - nice.
 	hidden, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err != nil {
 		return err
@@ -167,13 +166,13 @@ func shedOOMScore(path string) error {
 	return os.WriteFile(path, []byte("0"), 0)
 }
 
-// refusal is the other end of becomeFD. A nil one never refused anything.
+// refusal is the reading end of becomeFD. A nil refusal never refused anything.
 type refusal struct {
 	path        string
 	read, write *os.File
 }
 
-// becoming has cmd start by way of BecomeAction.
+// becoming makes cmd start through BecomeAction.
 func becoming(cmd *exec.Cmd, bare bool) (*refusal, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -190,7 +189,7 @@ func becoming(cmd *exec.Cmd, bare bool) (*refusal, error) {
 	return f, nil
 }
 
-// started gives up the child's end, and ours where there is no child.
+// started closes the child's end, and ours too if there is no child.
 func (f *refusal) started(err error) {
 	if f == nil {
 		return
@@ -201,14 +200,14 @@ func (f *refusal) started(err error) {
 	}
 }
 
-// err is why the program was not run; nil where it was. Call it once, after the
-// child has ended.
+// err returns why the program was not run, nil if it was. Call it once, after the child
+// has ended.
 func (f *refusal) err() error {
 	if f == nil {
 		return nil
 	}
 	defer f.read.Close()
-	text, _ := io.ReadAll(f.read) // to the end: nobody else ever had the other one
+	text, _ := io.ReadAll(f.read) // up to EOF: nobody else ever had the other end
 	if len(text) == 0 {
 		return nil
 	}

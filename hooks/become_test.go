@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// favouredEnv runs the test binary as an agent that the unit favours: it raises
-// what it can for itself, then runs the tests named.
+// favouredEnv makes the test binary an agent with the rights that the unit gives: it
+// takes what it can, then runs the named tests.
 const favouredEnv = "SIPALIVE_TEST_FAVOURED"
 
-// limitsScript prints what a process may lock, its OOM score and its realtime
-// limits, of the shell's own child as well: nothing was there a moment longer.
+// limitsScript prints the locked-memory limit, the OOM score and the realtime limits of a
+// process and of the shell's own child, to show that nothing was there even for a moment.
 const limitsScript = `sh -c 'cat /proc/self/oom_score_adj; ulimit -l'
 grep -E "locked memory|realtime" /proc/self/limits | tr -s ' ' | cut -d ' ' -f 2-5
 grep VmLck /proc/self/status | tr -s '\t ' ' '
 cut -d ' ' -f 41 /proc/self/stat`
 
-// TestActionsGetNoFavours: the agent of this test has the unit's limits as far
-// as root may set them here, and locked memory.
+// TestActionsGetNoFavours: this test's agent has locked memory and the unit's limits, as
+// far as root may set them here.
 func TestActionsGetNoFavours(t *testing.T) {
 	if os.Getenv(favouredEnv) == "" {
 		rerunFavoured(t, "TestActionsGetNoFavours")
@@ -52,9 +52,9 @@ VmLck: 0 kB
 	}
 }
 
-// TestShedOOMScore: only a score that spares is given up; one that an operator
-// raised stays. (The kernel's own file takes a negative one from CAP_SYS_RESOURCE
-// alone, which not every root has.)
+// TestShedOOMScore: only a protecting score is dropped; one that an operator raised
+// stays. (The kernel's own file takes a negative score only with CAP_SYS_RESOURCE, which
+// not every root has.)
 func TestShedOOMScore(t *testing.T) {
 	for was, want := range map[string]string{"-900\n": "0", "-1\n": "0", "0\n": "0\n", "500\n": "500\n"} {
 		path := filepath.Join(t.TempDir(), "oom_score_adj")
@@ -70,7 +70,8 @@ func TestShedOOMScore(t *testing.T) {
 	}
 }
 
-// TestBecomeErrors: a program that cannot be run is told as without a detour.
+// TestBecomeErrors: the error for a program that cannot be run is the same as without the
+// detour.
 func TestBecomeErrors(t *testing.T) {
 	if os.Getenv(favouredEnv) == "" {
 		rerunFavoured(t, "TestExecErrors|TestExecEnvironment|TestExecSurroundings|TestExecTimeoutKillsTheWholeGroup|TestBecomeErrors")
@@ -83,9 +84,9 @@ func TestBecomeErrors(t *testing.T) {
 	}
 }
 
-// rerunFavoured runs tests of this binary as systemd starts the agent: with a
-// soft realtime limit and, where root may (it needs CAP_SYS_RESOURCE), an OOM
-// score and locked memory without limit.
+// rerunFavoured runs tests of this binary the way systemd starts the agent: with a soft
+// realtime limit and, if root may set them (that needs CAP_SYS_RESOURCE), an OOM score
+// and unlimited locked memory.
 func rerunFavoured(t *testing.T, tests string) {
 	t.Helper()
 	exe, err := os.Executable()

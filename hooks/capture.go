@@ -6,15 +6,14 @@ import (
 	"unicode"
 )
 
-// Of an output that is too long the end matters more: that is where a failing
-// script says why.
+// The end of a long output matters more: there a failing script says why.
 const (
 	captureHead = 1 << 10
 	captureTail = 3 << 10
 )
 
-// capture keeps the beginning and the end of what is written to it. It takes
-// everything, so the writer never blocks. The zero value is ready; not safe for
+// capture keeps the beginning and the end of what is written to it. It takes everything,
+// so the writer never blocks. The zero value is ready for use. It is not safe for
 // concurrent use.
 type capture struct {
 	head  []byte
@@ -40,8 +39,8 @@ func (c *capture) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// String is what was kept, fit for a terminal: valid UTF-8, no control
-// characters but newline and tab.
+// String returns what was kept, safe for a terminal: valid UTF-8 without control
+// characters except newline and tab.
 func (c *capture) String() string {
 	tail := c.tail
 	if over := len(tail) - captureTail; over > 0 {
@@ -65,8 +64,8 @@ func printable(text string) string {
 
 const lineMax = 240
 
-// oneLine makes text from elsewhere safe to stand inside an error line: one
-// line, printable, of bounded length.
+// oneLine makes untrusted text safe for an error line: one line, printable, of limited
+// length.
 func oneLine(text string) string {
 	text = strings.Join(strings.FieldsFunc(printable(text), func(r rune) bool {
 		return r == '\n' || r == '\t'

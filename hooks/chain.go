@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// runChain runs what is left of a chain. It stops in the middle only where the
-// Runner is closed: then the rest is reported as skipped, and next stays.
+// runChain runs the rest of a chain. It stops in the middle only if the Runner is closed.
+// Then the rest is reported as skipped, and next stays.
 func (r *Runner) runChain(l *lane, c *chain) End {
 	epoch, refused := r.admit(l, c)
 	end := End{OK: refused == ""}
@@ -39,8 +39,8 @@ func (r *Runner) passed(c *chain) {
 	c.next++
 }
 
-// admit is the moment an action starts as far as epochs go: a Newer that returns
-// before it stops the action, one that comes after finds it running.
+// admit is when an action starts as far as epochs go. A Newer that returns before admit
+// stops the action; one that comes later finds it running.
 func (r *Runner) admit(l *lane, c *chain) (epoch uint64, refused string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,8 +50,8 @@ func (r *Runner) admit(l *lane, c *chain) (epoch uint64, refused string) {
 	return c.epoch, r.refuses(l, c)
 }
 
-// refuses says why no action of the chain may start now, "" if it may; the mutex
-// is held.
+// refuses says why no action of the chain may start now, "" if one may. The caller holds
+// the mutex.
 func (r *Runner) refuses(l *lane, c *chain) string {
 	if why := l.ledger.refuses(c.phase, c.epoch); why != "" {
 		return why
@@ -62,8 +62,8 @@ func (r *Runner) refuses(l *lane, c *chain) string {
 	return ""
 }
 
-// runAction tries an action until it succeeds, may not be tried again, or the
-// epochs forbid it.
+// runAction tries an action until it succeeds, has no retries left, or the epochs forbid
+// it.
 func (r *Runner) runAction(l *lane, c *chain, a Action) (o Outcome) {
 	o = Outcome{Action: a.label(), Started: r.opts.Now()}
 	for {
@@ -88,7 +88,7 @@ func (r *Runner) runAction(l *lane, c *chain, a Action) (o Outcome) {
 // try runs an action once.
 func (r *Runner) try(c *chain, a Action, epoch uint64, o *Outcome) {
 	ev := c.event
-	if c.phase != Notice { // which tells of an epoch and is none of it
+	if c.phase != Notice { // a notice tells about an epoch but does not belong to one
 		ev.Epoch = epoch
 	}
 	res := r.runVerb(a, c.phase, ev)
@@ -102,7 +102,7 @@ func (r *Runner) try(c *chain, a Action, epoch uint64, o *Outcome) {
 	}
 }
 
-// pause waits before a repetition, but no longer than it may come to pass.
+// pause waits before a retry, but only while the retry is still allowed.
 func (r *Runner) pause(l *lane, c *chain, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -126,7 +126,7 @@ func (r *Runner) pause(l *lane, c *chain, d time.Duration) {
 	}
 }
 
-// result is what a verb hands back; err and note are one line each.
+// result is what a verb returns; err and note are one line each.
 type result struct {
 	err    error
 	note   string
@@ -153,15 +153,15 @@ func (r *Runner) runVerb(a Action, phase Phase, ev Event) result {
 	}
 }
 
-// ended reports whether err of a connection is due to the end of ctx. A dialer may
+// ended reports whether a connection's error is due to the end of ctx. A dialer may
 // notice the deadline a moment before ctx does.
 func ended(ctx context.Context, err error) bool {
 	var timeout net.Error
 	return ctx.Err() != nil || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// whyEnded says which end of ctx an action met, its timeout or the agent's; what
-// is what the timeout waited for in vain.
+// whyEnded says what ended an action: its timeout or the agent's end. what describes what
+// the timeout waited for in vain.
 func whyEnded(ctx context.Context, what string, timeout time.Duration) string {
 	if cause := context.Cause(ctx); errors.Is(cause, errEnding) {
 		return cause.Error()

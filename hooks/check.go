@@ -18,10 +18,11 @@ const (
 	CheckUnknown = 3
 )
 
-// RunCheck runs a program that answers by its exit code, as actions are run: without
-// the agent's capabilities, in a process group that ends with the timeout. Any code
-// but the four, and a program that does not start or end in time, is CheckUnknown.
-// The text is one line, the first that it printed or why there is none.
+// RunCheck runs a program that answers with its exit code. It runs like an action:
+// without the agent's capabilities, in a process group that is killed at the timeout. Any
+// exit code but these four, and a program that does not start or end in time, is
+// CheckUnknown. text is one line: the first line that the program printed, or why there
+// is no answer.
 func RunCheck(ctx context.Context, node string, argv []string, timeout time.Duration) (code int, text string) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Command runs a line of shell as a user of this node, as an exec action is run: in a
-// process group that ends with the timeout, by the hooks service where there is one.
-// It returns what the line printed, capped, and why it failed.
+// Command runs a shell line as a user of this node, in the way of an exec action: in a
+// process group that is killed at the timeout, through the hooks service if there is one.
+// It returns what the line printed, as one short line, and why it failed.
 func (r *Runner) Command(ctx context.Context, user, line string, env []string, timeout time.Duration) (output string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

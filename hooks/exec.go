@@ -14,25 +14,24 @@ import (
 )
 
 const (
-	// A program that survives SIGKILL sits in the kernel (a dead NFS server). The
-	// chain does not wait for it longer than this.
+	// killGrace is how long a chain waits for a program that survives SIGKILL because it
+	// is stuck in the kernel (a dead NFS server).
 	killGrace = 2 * time.Second
-	// How long a pipe is drained after the last process of the group is gone: only
-	// one that left the group can still hold it.
+	// pipeGrace is how long a pipe is drained after the last process of the group is
+	// gone: only a process that left the group can still hold it.
 	pipeGrace = 250 * time.Millisecond
 )
 
-// killGroup ends every process of the group that pid leads or led.
+// killGroup kills every process of the group that pid leads or led.
 func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) }
 
-// runExec runs one program in a process group of its own, with env as its whole
-// environment, / as its directory and nothing on stdin. At the end of ctx the
-// whole group is killed. What the program leaves running in its group when it
-// exits is killed too, and said: an action that is over does nothing any more. A
-// daemon belongs to the service manager, or into its own session (setsid).
+// runExec runs one program in its own process group, with env as its whole environment, /
+// as its directory and no stdin. At the end of ctx the whole group is killed. Processes
+// that the program leaves in its group when it exits are killed too, and a note says so:
+// a finished action must do nothing more. A daemon belongs to the service manager, or
+// into its own session (setsid).
 //
-// The program belongs to somebody who could become its user anyway, see
-// checkTrusted.
+// The program must belong to somebody who could become its user anyway, see checkTrusted.
 func runExec(ctx context.Context, timeout time.Duration, p program, as account, kill func(pid int)) result {
 	argv := p.Argv
 	if err := checkTrusted(argv[0], uint32(os.Geteuid()), as.uid); err != nil {
@@ -53,7 +52,7 @@ func runExec(ctx context.Context, timeout time.Duration, p program, as account, 
 	case <-exited:
 	case <-ctx.Done():
 		killed = whyEnded(ctx, "no end", timeout) + ", its process group was killed"
-		kill(pid) // not yet reaped, so the number is still this group's
+		kill(pid) // not reaped yet, so the number still belongs to this group
 		select {
 		case <-exited:
 		case <-time.After(killGrace):
@@ -67,13 +66,13 @@ func runExec(ctx context.Context, timeout time.Duration, p program, as account, 
 	return out.reap(argv[0], pid, killed, kill)
 }
 
-// reap collects the exit status of a program that has exited, and the rest of
-// its group.
+// reap collects the exit status of a program that has exited, and kills the rest of its
+// group.
 func (o *captured) reap(path string, pid int, killed string, kill func(pid int)) result {
 	err := o.cmd.Wait()
 	var res result
-	// The group's number stays taken while anyone is in it, and the kernel hands
-	// out numbers in a circle: what answers here is what the program left behind.
+	// A group's number stays in use while a process is in the group, and the kernel hands
+	// out numbers in a circle. So whatever answers here was left behind by the program.
 	if unix.Kill(-pid, 0) == nil {
 		kill(pid)
 		if killed == "" {
@@ -94,12 +93,12 @@ func (o *captured) reap(path string, pid int, killed string, kill func(pid int))
 	return res
 }
 
-// captured is a started program with its output being read.
+// captured is a started program whose output is being read.
 type captured struct {
 	cmd     *exec.Cmd
 	refused *refusal // why the program could not be run after all
 	pipe    *os.File
-	text    capture // the reader's until read is closed
+	text    capture // belongs to the reading goroutine until read is closed
 	read    chan struct{}
 }
 
@@ -110,8 +109,8 @@ func startCaptured(p program, as account) (*captured, error) {
 	}
 	cmd := exec.Command(p.Argv[0], p.Argv[1:]...)
 	cmd.Env, cmd.Dir = p.Env, "/"
-	// A file, not an io.Writer: with one, os/exec's Wait waits for whoever holds
-	// the pipe.
+	// A file, not an io.Writer: with a writer, Wait of os/exec waits for everybody who
+	// holds the pipe.
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: as.switchTo}
 	refused, err := startUnprivileged(cmd, as)
@@ -128,16 +127,15 @@ func startCaptured(p program, as account) (*captured, error) {
 	return o, nil
 }
 
-// A program that prints for ever would keep whoever reads it as busy as itself, and
-// heartbeats late; so beyond a usual amount it is read at 32 MB/s.
+// A program that prints without end would keep its reader as busy as itself and delay
+// heartbeats. So beyond outputFree bytes its output is read at 32 MB/s.
 const (
 	outputFree  = 1 << 20
 	outputChunk = 64 << 10
 	outputPause = 2 * time.Millisecond
 )
 
-// drainOutput reads to the end, so that the program never blocks on a full pipe for
-// long.
+// drainOutput reads to the end, so that the program never blocks for long on a full pipe.
 func drainOutput(to io.Writer, from io.Reader) {
 	buf := make([]byte, outputChunk)
 	for total, sincePause := 0, 0; ; {
@@ -154,8 +152,8 @@ func drainOutput(to io.Writer, from io.Reader) {
 	}
 }
 
-// finish ends the reading, after the grace if someone still holds the pipe, and
-// returns what was kept.
+// finish ends the reading and returns what was kept. If a process still holds the pipe,
+// it waits for the grace time.
 func (o *captured) finish(grace time.Duration) string {
 	_ = o.pipe.SetReadDeadline(time.Now().Add(grace))
 	<-o.read
@@ -163,8 +161,8 @@ func (o *captured) finish(grace time.Duration) string {
 	return o.text.String()
 }
 
-// waitUnreaped returns when the child has exited, and leaves it a zombie: so its
-// number, and its group's, cannot be another's before Wait.
+// waitUnreaped returns when the child has exited and leaves it a zombie. So no other
+// process or group can get its number before Wait.
 func waitUnreaped(pid int) {
 	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 	}

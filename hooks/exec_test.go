@@ -96,7 +96,7 @@ func living(t *testing.T, pgid int) (pids []int) {
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // gone meanwhile
+			continue // gone in the meantime
 		}
 		_, rest, _ := bytes.Cut(text, []byte(") "))
 		f := strings.Fields(string(rest)) // state ppid pgrp ...
@@ -144,8 +144,8 @@ func TestExecEndsWhatItLeftRunning(t *testing.T) {
 	eventually(t, "the group ends", func() bool { return len(living(t, groupOf(t, o))) == 0 })
 }
 
-// TestExecDaemonHoldsThePipe: a process in its own session is left alone, and
-// does not hold the action up.
+// TestExecDaemonHoldsThePipe: a process in its own session is left alone and does not
+// delay the action.
 func TestExecDaemonHoldsThePipe(t *testing.T) {
 	r := newTestRunner(t, Options{})
 	pidFile := filepath.Join(t.TempDir(), "pid")
@@ -170,8 +170,8 @@ func TestExecDaemonHoldsThePipe(t *testing.T) {
 	}
 }
 
-// TestExecUnkillable: a program stuck in the kernel does not end by SIGKILL; here
-// the kill is left out instead.
+// TestExecUnkillable: SIGKILL does not end a program stuck in the kernel. Here the kill
+// is left out instead.
 func TestExecUnkillable(t *testing.T) {
 	const timeout = 200 * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

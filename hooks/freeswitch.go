@@ -14,10 +14,10 @@ import (
 
 // checkFreeSWITCH refuses commands before they are sent.
 //
-// `sofia recover` and `fsctl recover` take the calls of every profile on the
-// node, those of healthy peers included: only `sofia profile NAME recover` is
-// bound to one VIP. They are refused behind wrappers such as bgapi as well.
-// FreeSWITCH compares these words without regard to case.
+// `sofia recover` and `fsctl recover` take the calls of every profile on the node,
+// including those of healthy peers; only `sofia profile NAME recover` is limited to one
+// VIP. They are refused behind wrappers such as bgapi as well. FreeSWITCH ignores the
+// case of these words.
 func checkFreeSWITCH(command string) error {
 	fields := strings.Fields(command)
 	if len(fields) == 0 {
@@ -38,7 +38,7 @@ func checkFreeSWITCH(command string) error {
 	return nil
 }
 
-// dialogue is one freeswitch action under way.
+// dialogue is a freeswitch action in progress.
 type dialogue struct {
 	r     *Runner
 	ctx   context.Context
@@ -48,8 +48,8 @@ type dialogue struct {
 	notes []string
 }
 
-// runFreeSWITCH sends the action's commands in order on one connection and stops
-// at the first that fails.
+// runFreeSWITCH sends the action's commands in order on one connection and stops at the
+// first that fails.
 func (r *Runner) runFreeSWITCH(ctx context.Context, a Action, phase Phase) result {
 	d := &dialogue{r: r, ctx: ctx, phase: phase}
 	address, ask := r.FreeSWITCH()
@@ -81,7 +81,7 @@ func (d *dialogue) run(command string) error {
 	return d.send(command)
 }
 
-// send sends a command as it is.
+// send sends a command unchanged.
 func (d *dialogue) send(command string) error {
 	began := d.r.opts.Now()
 	text, err := d.api(command)
@@ -94,8 +94,8 @@ func (d *dialogue) send(command string) error {
 	return nil
 }
 
-// api sends one command. A profile that is too young to be stopped or started
-// again says for how long: it is asked again then, if there is time.
+// api sends one command. A profile that is too young to be stopped or started again says
+// how long to wait. api waits and sends the command again if there is time.
 func (d *dialogue) api(command string) (string, error) {
 	for {
 		text, err := d.conn.API(command)
@@ -110,7 +110,7 @@ func (d *dialogue) api(command string) (string, error) {
 	}
 }
 
-// inTime reports whether the action has still time left after a wait.
+// inTime reports whether the action has time left after the wait.
 func (d *dialogue) inTime(wait time.Duration) bool {
 	end, some := d.ctx.Deadline()
 	return !some || time.Until(end) > wait
@@ -118,7 +118,7 @@ func (d *dialogue) inTime(wait time.Duration) bool {
 
 var pleaseWait = regexp.MustCompile(`(?s)must be up for at least \d+ seconds.*Please wait (\d+) seconds`)
 
-// tooYoung reads how long FreeSWITCH asks to wait. It counts whole seconds.
+// tooYoung reads how long FreeSWITCH asks to wait, in whole seconds.
 func tooYoung(text string) (time.Duration, bool) {
 	m := pleaseWait.FindStringSubmatch(text)
 	if m == nil {
@@ -128,8 +128,8 @@ func tooYoung(text string) (time.Duration, bool) {
 	return time.Duration(n) * time.Second, err == nil
 }
 
-// explain puts the end of the action before whatever error it caused on the
-// connection.
+// explain returns the reason for an error. If the action's time was over, that is the
+// reason, whatever error it caused on the connection.
 func (r *Runner) explain(ctx context.Context, a Action, err error) string {
 	var p *notProven
 	switch {
@@ -143,8 +143,8 @@ func (r *Runner) explain(ctx context.Context, a Action, err error) string {
 	return oneLine(err.Error())
 }
 
-// slowRecover separates a true "No sessions to recover." from the one that comes
-// after 6 s because the database is unreachable (measured, 1.11.1).
+// slowRecover separates a true "No sessions to recover." from the one that comes when the
+// database cannot be reached, after 6 s (measured, 1.11.1).
 const slowRecover = 5 * time.Second
 
 // doubt says what a good answer does not prove.

@@ -41,7 +41,7 @@ func TestCheckFreeSWITCH(t *testing.T) {
 
 func clueCon() (string, error) { return "ClueCon\n", nil }
 
-// ask runs one freeswitch action against address.
+// ask runs one freeswitch action against the address.
 func ask(t *testing.T, address string, timeout time.Duration, commands ...string) Outcome {
 	t.Helper()
 	r := newTestRunner(t, Options{FreeSWITCHAddress: address, FreeSWITCHPassword: clueCon})
@@ -53,8 +53,8 @@ func ask(t *testing.T, address string, timeout time.Duration, commands ...string
 	return o
 }
 
-// askFor asks for an error that says how far the dialogue came within the timeout: a
-// machine that stands still has it come less far, so that it has more attempts.
+// askFor expects an error that says how far the dialogue came within the timeout. On a
+// machine that stalls it comes less far, so there are several attempts.
 func askFor(t *testing.T, want, address string, timeout time.Duration, commands ...string) (o Outcome) {
 	t.Helper()
 	for range 5 {
@@ -107,7 +107,7 @@ func TestFreeSWITCHWrongPassword(t *testing.T) {
 	}
 }
 
-// TestFreeSWITCHSlowRecover: after 6 s "nothing" may mean "no database".
+// TestFreeSWITCHSlowRecover: "No sessions" after 6 s may mean that there is no database.
 func TestFreeSWITCHSlowRecover(t *testing.T) {
 	var clock int64
 	address := recorded.Serve(t, recorded.Play(recorded.Load(t, "recover-nothing.txt"), false))
@@ -141,8 +141,8 @@ func TestFreeSWITCHGoesAwayAnywhere(t *testing.T) {
 	}
 }
 
-// TestFreeSWITCHHangs: a frozen FreeSWITCH costs the timeout and no more, at
-// whatever byte it froze.
+// TestFreeSWITCHHangs: a FreeSWITCH that freezes, at whatever byte, costs the timeout and
+// no more.
 func TestFreeSWITCHHangs(t *testing.T) {
 	steps := recorded.Load(t, "recover-nothing.txt")
 	greeting := len(steps[0].Server)
@@ -172,8 +172,8 @@ func TestFreeSWITCHHangs(t *testing.T) {
 	}
 }
 
-// answering is a server that logs the client in and then sends whatever reply
-// gives for each command.
+// answering returns a server that logs the client in and then sends the result of reply
+// for each command.
 func answering(reply func(conn net.Conn, n int) string) func(net.Conn) error {
 	return func(conn net.Conn) error {
 		br := bufio.NewReader(conn)
@@ -182,7 +182,7 @@ func answering(reply func(conn net.Conn, n int) string) func(net.Conn) error {
 			if _, err := io.WriteString(conn, text); err != nil {
 				return nil
 			}
-			for range 2 { // a command is a line and an empty line
+			for range 2 { // a command is one line and an empty line
 				if _, err := br.ReadString('\n'); err != nil {
 					return nil
 				}
@@ -237,8 +237,8 @@ func TestFreeSWITCHRudeGreeting(t *testing.T) {
 	}
 }
 
-// TestFreeSWITCHLongAnswer: a failure in what is kept counts, the rest is dropped,
-// and the next answer is still understood.
+// TestFreeSWITCHLongAnswer: a failure in the part that is kept counts, the rest is
+// dropped, and the next answer is still understood.
 func TestFreeSWITCHLongAnswer(t *testing.T) {
 	body := strings.Repeat("0123456789abcde\n", 1<<16) // 1 MiB
 	address := recorded.Serve(t, answering(func(_ net.Conn, n int) string {
@@ -267,7 +267,7 @@ func TestFreeSWITCHEndlessEvents(t *testing.T) {
 	}
 }
 
-// TestFreeSWITCHTimeoutIsForTheWholeList: each answer alone would be in time.
+// TestFreeSWITCHTimeoutIsForTheWholeList: each answer on its own would be in time.
 func TestFreeSWITCHTimeoutIsForTheWholeList(t *testing.T) {
 	const each, timeout = 100 * time.Millisecond, 550 * time.Millisecond
 	address := recorded.Serve(t, answering(func(net.Conn, int) string {
@@ -311,7 +311,7 @@ func TestFreeSWITCHDialHangs(t *testing.T) {
 	}
 }
 
-// TestFreeSWITCHNotSent: what is refused does not reach the network.
+// TestFreeSWITCHNotSent: refused commands do not reach the network.
 func TestFreeSWITCHNotSent(t *testing.T) {
 	file := errors.New("open /etc/sipalive/freeswitch.password: permission denied")
 	tests := []struct {
@@ -337,7 +337,7 @@ func TestFreeSWITCHNotSent(t *testing.T) {
 	}
 }
 
-// A reload may say that FreeSWITCH is elsewhere, under another password.
+// A reload may move FreeSWITCH to another address and change its password.
 func TestFreeSWITCHMoves(t *testing.T) {
 	r := newTestRunner(t, Options{FreeSWITCHAddress: "127.0.0.1:1", FreeSWITCHPassword: func() (string, error) { return "old", nil }})
 	if o := runOne(t, r, Action{FreeSWITCH: []string{"status"}}); o.OK {

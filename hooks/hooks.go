@@ -1,10 +1,10 @@
-// Package hooks runs the takeover actions of a VIP: programs, FreeSWITCH
-// commands, memcached flushes, HTTP requests and mail.
+// Package hooks runs the takeover actions of a VIP: programs, FreeSWITCH commands,
+// memcached flushes, HTTP requests and mails.
 //
-// Nothing here is on the way from an event to a bound address. A Runner takes a
-// chain of actions and returns at once; what the actions did comes back through
-// callbacks. Which chains may still start is decided by epochs, see ledger; what
-// an agent that died has left undone is known from its Journal.
+// Nothing here is in the path from an event to a bound address. A Runner takes a chain of
+// actions and returns at once; callbacks report what the actions did. Epochs decide which
+// chains may still start, see ledger. The Journal tells what a dead agent has left
+// undone.
 package hooks
 
 import (
@@ -22,27 +22,25 @@ import (
 type Phase string
 
 const (
-	// Prepare runs on the successor of a planned move, before it says ready.
+	// Prepare runs on the successor of a planned move, before it reports ready.
 	Prepare Phase = "prepare"
 	// Acquire runs on the new holder, once the VIP is bound and announced.
 	Acquire Phase = "acquire"
 	// Release runs on the old holder, once the VIP is unbound.
 	Release Phase = "release"
-	// Retire runs on the old holder, once the successor's acquire chain has
-	// ended: for what would disturb a move, such as stopping a FreeSWITCH
-	// profile, which hangs up its calls.
+	// Retire runs on the old holder once the successor's acquire chain has ended. It is
+	// for what would disturb a move, such as stopping a FreeSWITCH profile, which hangs
+	// up its calls.
 	Retire Phase = "retire"
-	// Failed runs on the node whose takeover failed: the address could not be
-	// bound, an action failed that gives the VIP back, or SIP did not answer. The
-	// VIP may be gone by then, or be held for want of a better node.
+	// Failed runs on the node whose takeover failed: the address could not be bound, an
+	// action that gives the VIP back failed, or SIP did not answer. The VIP may be gone
+	// by then, or still be held for lack of a better node.
 	Failed Phase = "failed"
-	// Unreachable runs on the holder of a VIP that the router has not been shown
-	// to follow.
+	// Unreachable runs on the holder of a VIP that the router was not seen to follow.
 	Unreachable Phase = "unreachable"
-	// Flush belongs to no VIP and no epoch: it runs on every node when an operator
-	// asks.
+	// Flush belongs to no VIP and no epoch. It runs on every node when an operator asks.
 	Flush Phase = "flush"
-	// Notice belongs to no VIP's chain: it tells people what has happened.
+	// Notice belongs to no VIP's chain. It tells people what has happened.
 	Notice Phase = "notice"
 )
 
@@ -51,69 +49,70 @@ var phases = []Phase{Prepare, Acquire, Release, Retire, Failed, Unreachable, Flu
 
 func (p Phase) valid() bool { return slices.Contains(phases, p) }
 
-// takes reports whether p belongs to the epoch that is being taken or is held,
-// not to the one that was let go.
+// takes reports whether p belongs to an epoch that is being taken or held, not to one
+// that was let go.
 func (p Phase) takes() bool { return p == Prepare || p == Acquire || p == Unreachable }
 
-// held reports whether p is for a VIP that this node holds, and so for as long as
-// its lease lives.
+// held reports whether p is for a VIP that this node holds, so that it needs a live
+// lease.
 func (p Phase) held() bool { return p == Acquire || p == Unreachable }
 
 // gives reports whether the failure of an action of p may give the VIP back.
 func (p Phase) gives() bool { return p == Prepare || p == Acquire }
 
-// Cause is why a takeover happens, as far as actions tell causes apart.
+// Cause is why a takeover happens, as far as actions distinguish causes.
 type Cause string
 
 // The causes of a takeover.
 const (
-	Move  Cause = "move"  // planned: asked for, a drain, a failback, an agent that ends
+	Move  Cause = "move"  // planned: an operator's move, a drain, a failback, an agent that ends
 	Crash Cause = "crash" // the holder fell silent
 	SIP   Cause = "sip"   // the holder's PBX did not answer
-	Boot  Cause = "boot"  // nobody held it since the cluster started
+	Boot  Cause = "boot"  // nobody has held it since the cluster started
 )
 
 var causes = []Cause{Move, Crash, SIP, Boot}
 
-// DefaultTimeout bounds an action whose Timeout is zero.
+// DefaultTimeout is the timeout of an action whose Timeout is zero.
 const DefaultTimeout = 5 * time.Second
 
-// Action is one step of a chain. Exactly one of Exec, FreeSWITCH, Memcached, HTTP
-// and Mail is set.
+// Action is one step of a chain. Exactly one of Exec, FreeSWITCH, Memcached, HTTP and
+// Mail is set.
 type Action struct {
 	On Phase
-	// Exec is a program and its arguments; the program by its absolute path.
+	// Exec is a program, by its absolute path, and its arguments.
 	Exec []string
-	// User is whom the program runs as; "" is the agent's own user, without its
-	// capabilities. Needs Exec, and, unless it is the agent's own, the hooks service.
+	// User is the user that the program runs as; "" is the agent's own user, without its
+	// capabilities. It needs Exec. A user other than the agent's needs the hooks service.
 	User string
 	// FreeSWITCH is a list of API commands and ready-made verbs (profile-start NAME,
-	// profile-recover NAME, standby-on, standby-off, pause, resume, flush), done in
-	// order on one connection. The list ends at the first that fails, since later ones build on earlier ones
-	// (stop, then start); commands that do not are better off as actions of their own.
+	// profile-recover NAME, standby-on, standby-off, pause, resume, flush), run in order
+	// on one connection. The list ends at the first that fails, because later ones build
+	// on earlier ones (stop, then start). Commands that do not are better separate
+	// actions.
 	FreeSWITCH []string
-	// Memcached is a list of servers (host:port); each gets flush_all on its own.
+	// Memcached is a list of servers (host:port). Each gets its own flush_all.
 	Memcached []string
-	// HTTP is a URL that gets the event as JSON, signed with the secret in
-	// SecretFile if that is given: see SignatureHeader.
+	// HTTP is a URL that the event is posted to as JSON. If SecretFile is set, the body
+	// is signed with the secret in it: see SignatureHeader.
 	HTTP, SecretFile string
 	// Mail is a list of recipients.
 	Mail []string
-	// Timeout bounds the whole action, a list of commands included, each time it
-	// is tried. Zero means DefaultTimeout.
+	// Timeout limits the whole action, including all commands of a list, each time it is
+	// tried. Zero means DefaultTimeout.
 	Timeout time.Duration
-	// Retries is how often the action is tried again after a failure, with
-	// growing pauses; see Backoff.
+	// Retries is how often the action is tried again after a failure, with growing
+	// pauses; see Backoff.
 	Retries int
-	// GiveBack asks for another holder once the action has failed for good:
-	// on_failure = "release". The rest of the chain is then left out. Only for
-	// prepare, where it means "not ready", and acquire.
+	// GiveBack asks for another holder once the action has failed for good (on_failure =
+	// "release"). The rest of the chain is then skipped. It is only for acquire and for
+	// prepare, where it means "not ready".
 	GiveBack bool
 	// When lists the causes for which the action runs; empty means all.
 	When []Cause
 }
 
-// Check refuses an action that could never do what it says, in one line.
+// Check refuses an action that could never do what it says, with one line.
 func (a Action) Check() error {
 	if !a.On.valid() {
 		return fmt.Errorf("on = %q: not a phase (use prepare, acquire, release, retire, failed, unreachable or flush)", string(a.On))
@@ -215,8 +214,8 @@ func (a Action) timeout() time.Duration {
 	return a.Timeout
 }
 
-// appliesTo reports whether the action is one of the chain of that phase for
-// that cause. An invalid action is in every chain: it is reported, not lost.
+// appliesTo reports whether the action belongs to the chain of that phase for that cause.
+// An invalid action belongs to every chain, so that it is reported and not lost.
 func (a Action) appliesTo(p Phase, c Cause) bool {
 	if !a.On.valid() {
 		return true
@@ -224,14 +223,14 @@ func (a Action) appliesTo(p Phase, c Cause) bool {
 	return a.On == p && (len(a.When) == 0 || slices.Contains(a.When, c))
 }
 
-// The pauses between the tries of one action.
+// The shortest and the longest pause between two tries of an action.
 const (
 	firstBackoff = 200 * time.Millisecond
 	maxBackoff   = 5 * time.Second
 )
 
-// Backoff is the pause before the n-th repetition, counted from 1: 0.2 s, then
-// twice as long each time, at most 5 s.
+// Backoff is the pause before the n-th retry, counted from 1: 0.2 s, then twice as long
+// each time, at most 5 s.
 func Backoff(n int) time.Duration {
 	d := firstBackoff
 	for ; n > 1 && d < maxBackoff; n-- {
@@ -240,8 +239,8 @@ func Backoff(n int) time.Duration {
 	return min(d, maxBackoff)
 }
 
-// Longest is how long the chain of a phase takes at most by its timeouts, its
-// repetitions included.
+// Longest returns how long the chain of a phase can take at most, by its timeouts and
+// retries.
 func Longest(actions []Action, p Phase) (sum time.Duration) {
 	for _, a := range actions {
 		if a.On != p {
@@ -255,20 +254,20 @@ func Longest(actions []Action, p Phase) (sum time.Duration) {
 	return sum
 }
 
-// Event is what an action is told about the takeover, a program in its environment. Cause
-// is for the actions' When; Reason says it in the agent's finer words.
+// Event is what an action is told about the takeover; a program gets it in its
+// environment. Cause is for the actions' When; Reason is the agent's more detailed word.
 type Event struct {
 	VIP, Address, Node, Previous string
 	Epoch                        uint64
 	Cause                        Cause
 	Reason                       string
-	// Name stands in the phase's place where it is told; "" for the phase itself.
+	// Name, if set, replaces the phase's name in what actions are told.
 	Name string
-	// Subject and Text are for people: of a mail, Text of a webhook too.
+	// Subject and Text are for people: in mails; Text also in webhooks.
 	Subject, Text string
 }
 
-// name is what the event is called outside.
+// name returns what actions are told as the event's name.
 func (e Event) name(phase Phase) string {
 	if e.Name != "" {
 		return e.Name
@@ -276,12 +275,12 @@ func (e Event) name(phase Phase) string {
 	return string(phase)
 }
 
-// searchPath is all of PATH that a program gets: Debian's default for services.
+// searchPath is the whole PATH of a program: Debian's default for services.
 const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// environ is the whole environment of a program. Nothing of the agent's own is
-// passed on: NOTIFY_SOCKET and WATCHDOG_PID would let a script speak for the
-// agent, GODEBUG would change how a Go program behaves.
+// environ returns the whole environment of a program. Nothing of the agent's own is
+// passed on: with NOTIFY_SOCKET and WATCHDOG_PID a script could speak for the agent, and
+// GODEBUG would change how a Go program behaves.
 func (e Event) environ(phase Phase) []string {
 	return []string{
 		"PATH=" + searchPath,
@@ -296,37 +295,37 @@ func (e Event) environ(phase Phase) []string {
 	}
 }
 
-// Outcome is what became of one action.
+// Outcome is the result of one action.
 type Outcome struct {
-	// Action is a short label: `exec /etc/x`, `freeswitch sofia profile vip1
-	// recover`, `memcached 127.0.0.1:11211`.
+	// Action is a short label: `exec /etc/x`, `freeswitch sofia profile vip1 recover`,
+	// `memcached 127.0.0.1:11211`.
 	Action string
-	// Epoch is the fencing token the action carried; after Raised it may be above
-	// the one its chain was started with.
+	// Epoch is the fencing token that the action carried. After Raised it may be above
+	// the epoch its chain was started with.
 	Epoch uint64
-	// Started is the reading of Options.Now when the action started, in ns.
+	// Started is when the action started, as read from Options.Now, in ns.
 	Started int64
-	// Took is how long it ran, repetitions and the pauses between them included.
+	// Took is how long it ran, including retries and the pauses between them.
 	Took time.Duration
 	// Attempts is how often it was tried.
 	Attempts int
 	OK       bool
-	// Skipped means that the action never started, Err says why.
+	// Skipped means that the action never started; Err says why.
 	Skipped bool
 	// Err is one line, empty if OK.
 	Err string
-	// Note is one line about an action that went well but should be looked at.
+	// Note is one line about an action that succeeded but needs a look.
 	Note string
 	// Output is what the action printed or was answered, at most about 4 KiB: the
-	// beginning and the end, with what was cut between them said.
+	// beginning and the end, with a mark for what was cut between them.
 	Output string
 }
 
 // End is how a chain ended.
 type End struct {
-	// OK means that all of it ran and succeeded.
+	// OK means that every action ran and succeeded.
 	OK bool
-	// GiveBack says in one line which action failed that asks for another holder;
-	// "" for none.
+	// GiveBack is the error, in one line, of a failed action that asks for another
+	// holder; "" if there is none.
 	GiveBack string
 }

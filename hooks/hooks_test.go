@@ -10,7 +10,7 @@ func TestActionCheck(t *testing.T) {
 	exec := []string{"/bin/true"}
 	tests := []struct {
 		action Action
-		want   string // "" is no error
+		want   string // "": no error
 	}{
 		{Action{On: Acquire, Exec: exec}, ""},
 		{Action{On: Prepare, FreeSWITCH: []string{"status"}, Timeout: time.Second}, ""},

@@ -11,18 +11,18 @@ import (
 	"strings"
 )
 
-// Journal is a directory, on a tmpfs, with one small file per VIP: which epochs
-// are known there, what this node took, and which chains have not ended. An agent
-// that dies in the middle of an action leaves in it what its successor has to run
-// again. No sync: a tmpfs is gone with the power anyway, and with it what ran.
+// Journal is a directory, on a tmpfs, with one small file per VIP: which epochs are
+// known, what this node took, and which chains have not ended. If an agent dies in the
+// middle of an action, the next agent reads here what it has to run again. Nothing is
+// synced: a power cut takes the tmpfs, and with it everything that ran.
 type Journal struct {
 	dir, boot string
-	known     bool // an earlier agent of this boot kept it too
+	known     bool // an earlier agent of this boot kept this journal too
 	records   map[string]record
 }
 
-// Taken is the newest epoch whose acquire chain began here and whose release
-// chain has not ended.
+// Taken is the newest epoch whose acquire chain began here and whose release chain has
+// not ended.
 type Taken struct {
 	Epoch    uint64 `json:"epoch"`
 	Acquired bool   `json:"acquired,omitempty"` // the acquire chain has ended
@@ -31,9 +31,9 @@ type Taken struct {
 
 func (t *Taken) is(epoch uint64) bool { return t != nil && t.Epoch == epoch }
 
-// record is one file.
+// record is the contents of one file.
 type record struct {
-	Boot   string     `json:"boot"` // another boot's is void
+	Boot   string     `json:"boot"` // a record of another boot does not count
 	VIP    string     `json:"vip"`
 	Epochs ledger     `json:"epochs"`
 	Taken  *Taken     `json:"taken,omitempty"`
@@ -45,18 +45,18 @@ type remnant struct {
 	Phase  Phase  `json:"phase"`
 	Epoch  uint64 `json:"epoch"`
 	Event  Event  `json:"event"`
-	Digest uint64 `json:"digest"` // of the chain's actions: another file's are all run
-	Next   int    `json:"next"`   // the first action that has not ended
+	Digest uint64 `json:"digest"` // of the chain's actions; if they have changed, all are run
+	Next   int    `json:"next"`   // index of the first action that has not ended
 }
 
 const (
 	recordSuffix = ".json"
-	bootName     = "boot" // the boot's id: since then everything was recorded
+	bootName     = "boot" // file with the boot's id: since that boot everything was recorded
 )
 
-// OpenJournal makes the directory where it is missing and reads what an earlier
-// agent of the same boot has left. A file that cannot be understood is void: its
-// VIP's actions start anew.
+// OpenJournal creates the directory if it is missing and reads what an earlier agent of
+// the same boot has left. A file that cannot be understood does not count: its VIP starts
+// without a record.
 func OpenJournal(dir, boot string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
@@ -90,7 +90,7 @@ func OpenJournal(dir, boot string) (*Journal, error) {
 
 func fileName(vip string) string { return url.PathEscape(vip) + recordSuffix }
 
-// found hands out what was read.
+// found returns the records that were read.
 func (j *Journal) found() map[string]record {
 	if j == nil {
 		return nil
@@ -118,7 +118,7 @@ func (j *Journal) store(rec record) error {
 	return nil
 }
 
-// persist brings a lane's record to the journal.
+// persist writes a lane's record to the journal.
 func (r *Runner) persist(l *lane) {
 	if r.opts.Journal == nil || strings.HasPrefix(l.vip, "-") {
 		return
@@ -136,8 +136,8 @@ func (r *Runner) persist(l *lane) {
 	}
 }
 
-// resume lets a chain that an agent before has begun go on where that one ended.
-// The mutex is held.
+// resume lets a chain that an earlier agent began continue where that agent stopped. The
+// caller holds the mutex.
 func (l *lane) resume(c *chain) {
 	for i, m := range l.left {
 		if m.Phase != c.phase || m.Epoch != c.epoch {
@@ -151,24 +151,23 @@ func (l *lane) resume(c *chain) {
 	}
 }
 
-// Owed is a chain that an agent before was to run to its end.
+// Owed is a chain that an earlier agent should have run to its end.
 type Owed struct {
 	Phase Phase
 	Epoch uint64
 	Event Event
 }
 
-// Resume tells what an agent before has left of a VIP, and forgets what this one
-// will not run: call it once, before anything is started. held is the epoch under
-// which this node holds the VIP on, 0 if it does not. Start every chain it
-// returns, in order. before is what was told of the takeover that is held on, nil
-// if nothing is known.
+// Resume returns what an earlier agent has left undone of a VIP, and forgets what this
+// agent will not run. Call it once, before anything is started. held is the epoch under
+// which this node still holds the VIP, 0 if it does not. Start every chain in owed, in
+// order. before is what the actions of the takeover still held were told, nil if unknown.
 //
-// Held on: the acquire chain, unless it had ended; with an event without a VIP
-// where the agent died before the first record. Where no journal was kept before,
-// nothing is owed. Not held any more: the release chain. Besides, every retire,
-// failed and unreachable chain that had begun; never a prepare, which the holder
-// asks for again.
+// If the VIP is still held, owed has the acquire chain, unless it had ended. If the agent
+// died before its first record, that chain's event is empty; if no journal was kept
+// before, the chain is not owed. If the VIP had been taken and is no longer held, owed
+// has the release chain. In all cases it has every retire, failed and unreachable chain
+// that had begun, but never a prepare chain, which the holder asks for again.
 func (r *Runner) Resume(vip string, held uint64) (owed []Owed, before *Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -190,15 +189,15 @@ func (r *Runner) Resume(vip string, held uint64) (owed []Owed, before *Event) {
 			owed = append(owed, Owed{m.Phase, m.Epoch, m.Event})
 		}
 	}
-	l.left = slices.DeleteFunc(l.left, func(m *remnant) bool { // what Start would never find
+	l.left = slices.DeleteFunc(l.left, func(m *remnant) bool { // Start would never find these
 		return !slices.ContainsFunc(owed, func(o Owed) bool { return o.Phase == m.Phase && o.Epoch == m.Epoch })
 	})
 	return owed, before
 }
 
-// released is what the release actions are told of a VIP that an agent before had
-// taken: what they were told, if they had begun, else that it is lost by a crash; why
-// it was taken is over.
+// released returns what the release actions are told of a VIP that an earlier agent had
+// taken. If they had begun, that is what they were told. Otherwise it is that the VIP is
+// lost by a crash: the cause of its takeover no longer counts.
 func (l *lane) released(t *Taken) Event {
 	for _, m := range l.left {
 		if m.Phase == Release && m.Epoch == t.Epoch {
@@ -210,7 +209,7 @@ func (l *lane) released(t *Taken) Event {
 	return ev
 }
 
-// digest tells two chains apart by what they do.
+// digest distinguishes two chains by their actions.
 func digest(actions []Action) uint64 {
 	h := fnv.New64a()
 	if err := json.NewEncoder(h).Encode(actions); err != nil {

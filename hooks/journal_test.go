@@ -11,10 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// life is one agent's: a Runner on a journal that outlives it.
+// life is the life of one agent: a Runner on a journal that outlives it.
 type life struct {
 	*Runner
-	broken error // the journal's, under test
+	broken error // error of the journal
 }
 
 func begin(t *testing.T, dir, boot string) *life {
@@ -28,8 +28,8 @@ func begin(t *testing.T, dir, boot string) *life {
 	return l
 }
 
-// crash ends a life as SIGKILL does: the journal says what it said at that moment.
-// The Runner itself has to go too, so the directory is copied first.
+// crash ends a life like SIGKILL: the journal stays as it is at that moment. The Runner
+// itself has to end too, so the directory is copied first.
 func (l *life) crash(t *testing.T, dir string) string {
 	t.Helper()
 	left := filepath.Join(t.TempDir(), "left")
@@ -46,7 +46,7 @@ func (l *life) crash(t *testing.T, dir string) string {
 
 var told = Event{VIP: "vip1", Address: "192.0.2.101", Node: "pbx2", Previous: "pbx1", Cause: Crash, Reason: "crash"}
 
-// rerun starts what is owed and returns phase, epoch and what ran.
+// rerun starts what is owed and returns the phase, the epoch and what ran.
 func (l *life) rerun(t *testing.T, held uint64, actions []Action, log string) []string {
 	t.Helper()
 	owed, _ := l.Resume("a", held)
@@ -65,8 +65,8 @@ func (l *life) rerun(t *testing.T, held uint64, actions []Action, log string) []
 	return ran
 }
 
-// TestCrashInTheMiddle: an agent that dies while the second of three actions runs
-// leaves the second and the third, whether it holds on or not; and nothing twice.
+// TestCrashInTheMiddle: an agent dies while the second of three actions runs. It leaves
+// the second and the third, whether the VIP is still held or not, and nothing runs twice.
 func TestCrashInTheMiddle(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	say := func(word string) Action { return sh("echo " + word + " >> " + log) }
@@ -88,7 +88,7 @@ func TestCrashInTheMiddle(t *testing.T) {
 			second := begin(t, left, "boot1")
 			want := []string{string(phase) + " three"} // after the second, whose gate is open
 			switch phase {
-			case Unreachable: // in a life that never acquired: the journal owes that as well
+			case Unreachable: // in a life that never acquired: the journal owes the acquire chain as well
 				want = []string{"acquire ", "unreachable three"}
 			case Release: // of a VIP that was taken before this journal began
 				want = nil
@@ -104,7 +104,7 @@ func TestCrashInTheMiddle(t *testing.T) {
 	}
 }
 
-// acquired runs a whole acquire chain of epoch 7 in a life of its own.
+// acquired runs a whole acquire chain of epoch 7 in its own life.
 func acquired(t *testing.T, actions []Action) (left string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -152,7 +152,7 @@ func TestWhatACrashLeaves(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", d)
 		}
 	})
-	t.Run("lost while it was released", func(t *testing.T) { // for a reason of its own
+	t.Run("lost while it was released", func(t *testing.T) { // the release has its own reason
 		first := begin(t, t.TempDir(), "boot1")
 		dir, j := first.opts.Journal.dir, newJournal()
 		first.Start("a", Acquire, 7, told, nil, j.report, j.done)
@@ -208,7 +208,8 @@ func TestWhatACrashLeaves(t *testing.T) {
 	})
 }
 
-// TestRaisedIsNoTakeover: an epoch raised in place runs no acquire actions again.
+// TestRaisedIsNoTakeover: raising an epoch in place does not run the acquire actions
+// again.
 func TestRaisedIsNoTakeover(t *testing.T) {
 	dir := acquired(t, []Action{sh("true")})
 	l := begin(t, dir, "boot1")
@@ -216,13 +217,13 @@ func TestRaisedIsNoTakeover(t *testing.T) {
 		t.Fatalf("owed %+v", owed)
 	}
 	l.Raised("a", 7, 9)
-	l.crash(t, dir) // dir has what was written in the background too
+	l.crash(t, dir) // dir also has what was written in the background
 	if owed, _ := begin(t, dir, "boot1").Resume("a", 9); owed != nil {
 		t.Errorf("after a raise owed %+v", owed)
 	}
 }
 
-// TestEpochsOutliveACrash: the rule of the ledger holds across it.
+// TestEpochsOutliveACrash: the ledger's rule still holds after a crash.
 func TestEpochsOutliveACrash(t *testing.T) {
 	l := begin(t, acquired(t, nil), "boot1")
 	j := newJournal()
@@ -232,7 +233,7 @@ func TestEpochsOutliveACrash(t *testing.T) {
 	}
 }
 
-// TestAnotherFileStartsAnew: where the actions are others now, none counts as run.
+// TestAnotherFileStartsAnew: if the actions have changed, none of them counts as run.
 func TestAnotherFileStartsAnew(t *testing.T) {
 	g := newGate(t)
 	dir := t.TempDir()

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestEpochRules starts from what is known of a VIP and asks what may still start.
+// TestEpochRules starts from what is known of a VIP and checks what may still start.
 func TestEpochRules(t *testing.T) {
 	took := func(p Phase, e uint64) func(*ledger) { return func(l *ledger) { l.start(p, e) } }
 	newer := func(e uint64) func(*ledger) { return func(l *ledger) { l.newer(e) } }
@@ -56,8 +56,8 @@ func TestEpochRules(t *testing.T) {
 	}
 }
 
-// epochCase runs an acquire chain of epoch 5 whose first action is held open
-// while then is called, and returns what became of its second.
+// epochCase runs an acquire chain of epoch 5. Its first action is held open while then is
+// called. It returns the outcome of the second action.
 func epochCase(t *testing.T, then func(r *Runner), before ...func(r *Runner)) Outcome {
 	t.Helper()
 	r := newTestRunner(t, Options{})
@@ -100,8 +100,8 @@ func TestRaisedChainGoesOnUnderTheNewEpoch(t *testing.T) {
 	}
 }
 
-// TestEndOfALeaseStopsTheRestOfAChain: nobody has said yet that the epoch is over,
-// but the clock does.
+// TestEndOfALeaseStopsTheRestOfAChain: nobody has said that the epoch is over, but by the
+// clock it is.
 func TestEndOfALeaseStopsTheRestOfAChain(t *testing.T) {
 	for _, over := range []string{"vip1", "vip2"} {
 		var ended atomic.Bool
@@ -117,8 +117,8 @@ func TestEndOfALeaseStopsTheRestOfAChain(t *testing.T) {
 	}
 }
 
-// TestEndOfALeaseStopsRepetitions, and stops nothing of a lease that is another's
-// still, or was let go.
+// TestEndOfALeaseStopsRepetitions: it stops the retries of acquire. It does not stop
+// prepare, whose lease is still another node's, nor release, whose lease was let go.
 func TestEndOfALeaseStopsRepetitions(t *testing.T) {
 	for phase, want := range map[Phase]string{
 		Acquire: "exec /bin/false: exit status 1; not tried again: the lease of epoch 5 is over",
@@ -126,7 +126,7 @@ func TestEndOfALeaseStopsRepetitions(t *testing.T) {
 	} {
 		var asked atomic.Int32
 		r, j := newTestRunner(t, Options{Backoff: func(int) time.Duration { return 0 }}), newJournal()
-		r.SetLease(func(string) bool { return asked.Add(1) < 3 }) // the chain, its action, the repetition
+		r.SetLease(func(string) bool { return asked.Add(1) < 3 }) // asked for the chain, its action and the retry
 		r.Start("vip1", phase, 5, Event{}, []Action{{On: phase, Exec: []string{"/bin/false"}, Retries: 1}}, j.report, j.done)
 		if out := j.wait(t); out[0].Err != want {
 			t.Errorf("%s: %+v, want %s", phase, out[0], want)

@@ -16,16 +16,17 @@ import (
 // MailTLS says how much encryption a mail server must offer.
 type MailTLS string
 
-// The values of MailTLS. Opportunistic takes what is offered and checks no
-// certificate, which could be left out just as well (RFC 7435); required does. Where
-// there is a password, opportunistic is required: whoever stands between would get it.
+// The values of MailTLS. Opportunistic takes the encryption that is offered and does not
+// check the certificate, because an attacker could just as well leave TLS out (RFC 7435).
+// Required does check it. With a password, opportunistic means required: otherwise an
+// attacker in between would get the password.
 const (
 	MailPlain         MailTLS = "none"
 	MailOpportunistic MailTLS = "opportunistic"
 	MailRequired      MailTLS = "required"
 )
 
-// MailServer is where mail is handed in, and as whom.
+// MailServer is the server that takes the mail, and how to log in.
 type MailServer struct {
 	Server       string // host:port
 	TLS          MailTLS
@@ -35,12 +36,12 @@ type MailServer struct {
 	Roots        *x509.CertPool // nil: this machine's
 }
 
-// verified: nothing is sent but over TLS with a certificate that can be trusted.
+// verified reports that mail is sent only over TLS with a trusted certificate.
 func (s MailServer) verified() bool {
 	return s.TLS == MailRequired || s.TLS != MailPlain && s.User != ""
 }
 
-// checkMail wants addresses that a mail can have.
+// checkMail requires valid mail addresses.
 func checkMail(to []string) error {
 	m := mail.NewMsg()
 	for _, address := range to {
@@ -51,7 +52,7 @@ func checkMail(to []string) error {
 	return nil
 }
 
-// runMail hands one mail to the server, for all its recipients.
+// runMail hands one mail for all recipients to the server.
 func (r *Runner) runMail(ctx context.Context, a Action, ev Event) result {
 	server := r.mail()
 	fail := func(err error) result {
@@ -74,7 +75,7 @@ func (r *Runner) runMail(ctx context.Context, a Action, ev Event) result {
 	return result{}
 }
 
-// advise says what to do where the server's TLS is not good enough.
+// advise adds what to do if the server's TLS is not good enough.
 func (s MailServer) advise(err error) error {
 	var untrusted *tls.CertificateVerificationError
 	switch {
@@ -100,7 +101,7 @@ func compose(from string, to []string, ev Event) (*mail.Msg, error) {
 	m.Subject(oneLine(ev.Subject))
 	m.SetMessageID()
 	m.SetDate()
-	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody answers that he is away
+	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no vacation replies
 	m.SetBodyString(mail.TypeTextPlain, printable(ev.Text))
 	return m, nil
 }

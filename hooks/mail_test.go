@@ -37,7 +37,7 @@ print(server.sockets[0].getsockname()[1], flush=True)
 loop.run_forever()
 `
 
-// mailServer starts one and returns its address and mailbox.
+// mailServer starts that server and returns its address and mailbox.
 func mailServer(t *testing.T, withTLS bool, mode string) (address, box string, ca *x509.CertPool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -89,7 +89,7 @@ func mails(t *testing.T, box string) (all []string) {
 	return all
 }
 
-// sendMail sends one mail by a server.
+// sendMail sends one mail through the server.
 func sendMail(t *testing.T, s MailServer) Outcome {
 	t.Helper()
 	s.From = "sipalive@pbx2.example.net"
@@ -111,7 +111,7 @@ func TestMail(t *testing.T) {
 		mode    string
 		trusted bool
 		server  MailServer
-		want    string // part of the error; "": it arrives
+		want    string // part of the error; "": the mail arrives
 	}{
 		{"plain", false, "", false, MailServer{TLS: MailPlain}, ""},
 		{"opportunistic without", false, "", false, MailServer{TLS: MailOpportunistic}, ""},
@@ -157,7 +157,7 @@ func TestMail(t *testing.T) {
 }
 
 func TestMailServerThatHangs(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, nobody answers
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, but nobody answers
 	must(t, err)
 	defer l.Close()
 	r := newTestRunner(t, Options{Mail: MailServer{Server: l.Addr().String(), TLS: MailPlain, From: "a@b"}, Host: "pbx2"})

@@ -18,7 +18,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience bounds waits for what should happen soon; never an expectation.
+// patience limits waits for what should happen soon. It is no expectation of how long
+// they take.
 const patience = 30 * time.Second
 
 var processStart = time.Now()
@@ -60,7 +61,7 @@ func (j *journal) report(o Outcome) {
 
 func (j *journal) done(end End) {
 	j.ok, j.end = end.OK, end
-	close(j.ended) // a second done panics
+	close(j.ended) // a second call of done panics
 }
 
 // wait returns the outcomes once the chain has ended.

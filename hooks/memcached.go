@@ -11,9 +11,9 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// runMemcached sends flush_all to every server of the action at the same time,
-// each through a client of its own: a client with several stops at the first dead
-// one. It fails if any server did not say OK, and names those.
+// runMemcached sends flush_all to all servers of the action at the same time, each
+// through its own client: a client with several servers stops at the first dead one. It
+// fails if any server did not say OK, and names those servers.
 func (r *Runner) runMemcached(ctx context.Context, a Action) result {
 	answers := make([]chan error, len(a.Memcached))
 	for i, server := range a.Memcached {
@@ -38,10 +38,10 @@ func (r *Runner) runMemcached(ctx context.Context, a Action) result {
 	return res
 }
 
-// flush empties one server. ctx bounds the look-up of its name too.
+// flush empties one server. ctx also limits the name lookup.
 func (r *Runner) flush(ctx context.Context, timeout time.Duration, server string) error {
 	client := memcache.NewFromSelector(oneServer(server))
-	client.Timeout = 2 * timeout // its default is 500 ms; ctx ends everything before
+	client.Timeout = 2 * timeout // longer than ctx, which ends everything; the default is 500 ms
 	client.DialContext = r.bound(ctx)
 	defer client.Close()
 	err := client.FlushAll()
@@ -55,8 +55,7 @@ func (r *Runner) flush(ctx context.Context, timeout time.Duration, server string
 	return err
 }
 
-// bound dials connections that the end of ctx closes, whatever context their
-// client has.
+// bound dials connections that close when ctx ends, whatever context their client passes.
 func (r *Runner) bound(ctx context.Context) func(context.Context, string, string) (net.Conn, error) {
 	return func(_ context.Context, network, address string) (net.Conn, error) {
 		conn, err := r.opts.Dial(ctx, network, address)
@@ -67,7 +66,7 @@ func (r *Runner) bound(ctx context.Context) func(context.Context, string, string
 	}
 }
 
-// boundConn is a connection that the end of a context closes.
+// boundConn is a connection that closes when a context ends.
 type boundConn struct {
 	net.Conn
 	stop func() bool
@@ -78,8 +77,8 @@ func (c *boundConn) Close() error {
 	return c.Conn.Close()
 }
 
-// oneServer selects one server by its unresolved name: the selector of the
-// memcache package looks names up without a time limit.
+// oneServer selects one server by its unresolved name. The memcache package's own
+// selector looks names up without a time limit.
 type oneServer string
 
 func (s oneServer) Network() string { return "tcp" }

@@ -15,7 +15,7 @@ import (
 	"sipalive/eventsocket/recorded"
 )
 
-// startMemcached runs a real memcached on a free port of loopback, with one key.
+// startMemcached runs a real memcached with one key on a free loopback port.
 func startMemcached(t *testing.T) (address string, client *memcache.Client) {
 	t.Helper()
 	path, err := exec.LookPath("memcached")
@@ -85,8 +85,8 @@ func port(address string) string {
 	return port
 }
 
-// TestMemcachedHangs: a frozen server and a frozen resolver cost the timeout, and
-// the server beside them is flushed.
+// TestMemcachedHangs: a frozen server and a frozen resolver cost the timeout. The server
+// beside them is still flushed.
 func TestMemcachedHangs(t *testing.T) {
 	alive, client := startMemcached(t)
 	frozen := recorded.Serve(t, func(conn net.Conn) error { _, _ = io.Copy(io.Discard, conn); return nil })
@@ -99,7 +99,7 @@ func TestMemcachedHangs(t *testing.T) {
 	}})
 	const timeout = 400 * time.Millisecond
 	var o Outcome
-	for n := 0; n < 5 && o.Output == ""; n++ { // a machine that stands still has no time to flush
+	for n := 0; n < 5 && o.Output == ""; n++ { // a machine that stalls has no time to flush
 		o = runOne(t, r, Action{Memcached: []string{frozen, "slow.example:11211", alive}, Timeout: timeout})
 	}
 	want := "memcached: not flushed: " + frozen + ": no answer within 400ms; slow.example:11211: no answer within 400ms"

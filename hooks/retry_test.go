@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// counting is an action that fails until its n-th try, and a way to ask how often
-// it was tried.
+// counting returns an action that fails until its n-th try, and a function that returns
+// how often it was tried.
 func counting(t *testing.T, n int) (a Action, tries func() int) {
 	file := filepath.Join(t.TempDir(), "tries")
 	a = sh(fmt.Sprintf("echo >> %s; [ $(wc -l < %[1]s) -ge %d ]", file, n))
@@ -63,8 +63,8 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
-// TestNoRepetitionOfAnOldEpoch: the epoch rule holds for every try, and the pause
-// before one that is forbidden ends at once.
+// TestNoRepetitionOfAnOldEpoch: the epoch rule holds for every try. The pause before a
+// forbidden try ends at once.
 func TestNoRepetitionOfAnOldEpoch(t *testing.T) {
 	paused := make(chan struct{}, 1)
 	r := newTestRunner(t, Options{Backoff: func(int) time.Duration { paused <- struct{}{}; return time.Hour }})
@@ -80,7 +80,8 @@ func TestNoRepetitionOfAnOldEpoch(t *testing.T) {
 	}
 }
 
-// TestPauseOutlivesWhatIsNoNews: a Newer of the own epoch ends no pause.
+// TestPauseOutlivesWhatIsNoNews: a Newer with the chain's own epoch does not end the
+// pause.
 func TestPauseOutlivesWhatIsNoNews(t *testing.T) {
 	first := make(chan struct{}, 1)
 	r := newTestRunner(t, Options{Backoff: func(int) time.Duration { first <- struct{}{}; return 50 * time.Millisecond }})
@@ -140,7 +141,8 @@ func TestWhen(t *testing.T) {
 	}
 }
 
-// TestFailedRunsBesideBoth: what failed may be held or gone, but not taken anew.
+// TestFailedRunsBesideBoth: a failed VIP may still be held or be gone, but not taken
+// again.
 func TestFailedRunsBesideBoth(t *testing.T) {
 	var l ledger
 	l.start(Acquire, 5)

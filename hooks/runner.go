@@ -9,47 +9,47 @@ import (
 	"time"
 )
 
-// Options is what a Runner needs from outside. Now is required.
+// Options is what a Runner needs from outside. Only Now is required.
 type Options struct {
-	// Service is the unix socket of the hooks service, which runs exec actions; ""
-	// or a socket where nobody listens: the Runner runs them itself.
+	// Service is the unix socket of the hooks service, which runs exec actions. If it is
+	// "" or nobody listens there, the Runner runs them itself.
 	Service string
 	// FreeSWITCHAddress is the event socket, e.g. 127.0.0.1:8021.
 	FreeSWITCHAddress string
-	// FreeSWITCHPassword is asked at each use, so that a changed file counts.
+	// FreeSWITCHPassword is called at each use, so that a changed file takes effect.
 	FreeSWITCHPassword func() (string, error)
-	// Mail is the server for mail actions, and Host this node's name, for its HELO.
+	// Mail is the server for mail actions. Host is this node's name, for its HELO.
 	Mail MailServer
 	Host string
 	// Now reads the node's boot clock, in ns.
 	Now func() int64
-	// Dial opens connections to FreeSWITCH, memcached, web and mail servers; nil means net.Dialer's.
+	// Dial opens connections to FreeSWITCH, memcached, web and mail servers; nil means
+	// net.Dialer.DialContext.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Backoff is the pause before the n-th repetition; nil means Backoff.
+	// Backoff is the pause before the n-th retry; nil means the function Backoff.
 	Backoff func(n int) time.Duration
-	// Answers asks an address with SIP OPTIONS and returns nil if it answers, as
-	// proof of a FreeSWITCH profile; userAgent is what it calls itself.
+	// Answers sends SIP OPTIONS to an address and returns nil if it answers. That proves
+	// that a FreeSWITCH profile works. userAgent goes into the User-Agent header.
 	Answers func(ctx context.Context, at netip.AddrPort, userAgent string) error
 	// UserAgent is for Answers.
 	UserAgent string
-	// Wait returns after d, or with ctx's error; nil means in real time.
+	// Wait returns after d, or with ctx's error; nil means a real timer.
 	Wait func(ctx context.Context, d time.Duration) error
-	// Journal keeps what the actions of an agent that dies have left undone; nil
-	// means that nothing is kept.
+	// Journal keeps what a dying agent's actions have left undone; nil keeps nothing.
 	Journal *Journal
-	// JournalError hears that the journal took no record; nil means that nobody
-	// does. The actions run all the same.
+	// JournalError is called when the journal cannot store a record; nil ignores that.
+	// The actions run all the same.
 	JournalError func(error)
 }
 
 // errEnding is why actions end when the Runner is closed.
 var errEnding = errors.New("the agent is ending")
 
-// Runner runs chains of actions: for each VIP one at a time and in the order
-// they were started, VIPs independently of each other. A VIP is known to it by
-// its identity, an address or a role's name, not by the name of the VIP. Its
-// methods never wait for an action, but for Close. What belongs to no VIP has a lane
-// of its own, whose name begins with "-": that is never kept in the journal.
+// Runner runs chains of actions. The chains of one VIP run one at a time, in the order
+// they were started; different VIPs are independent. The vip of its methods is a VIP's
+// address or a role's name, not the VIP's name. Its methods never wait for an action,
+// except Close. What belongs to no VIP has its own lane, whose name begins with "-"; such
+// a lane is never kept in the journal.
 type Runner struct {
 	opts   Options
 	ctx    context.Context
@@ -58,35 +58,35 @@ type Runner struct {
 	mu      sync.Mutex
 	lives   func(vip string) bool
 	lanes   map[string]*lane
-	working int           // goroutines
-	idle    chan struct{} // closed when working falls to 0; nil if nobody waits
+	working int           // number of goroutines
+	idle    chan struct{} // closed when working reaches 0; nil if nobody waits
 }
 
-// lane is one VIP's queue; the Runner's mutex guards it, but for disk.
+// lane is one VIP's queue. The Runner's mutex guards everything but disk.
 type lane struct {
 	vip     string
 	ledger  ledger
 	queue   []*chain
-	current *chain        // running, nil if none
-	busy    bool          // has a goroutine
+	current *chain        // the running chain, or nil
+	busy    bool          // a goroutine works on this lane
 	changed chan struct{} // closed when the ledger changes; nil if nobody waits
 	taken   *Taken
-	left    []*remnant // of an agent before, until it is started again
-	disk    sync.Mutex // one record at a time, and the newest last
+	left    []*remnant // of an earlier agent, until started again
+	disk    sync.Mutex // held to write one record at a time, the newest last
 }
 
 type chain struct {
 	phase   Phase
-	epoch   uint64 // guarded by the Runner's mutex: Raised changes it
+	epoch   uint64 // guarded by the Runner's mutex, because Raised changes it
 	event   Event
 	actions []Action
-	digest  uint64 // of the actions, once its turn has come; guarded as epoch is
-	next    int    // the action that is due or runs; guarded as epoch is
+	digest  uint64 // of the actions, set when the chain's turn comes; guarded like epoch
+	next    int    // index of the action that is due or runs; guarded like epoch
 	report  func(Outcome)
 	done    func(End)
 }
 
-// NewRunner returns a Runner without a goroutine; Close it in the end.
+// NewRunner returns a Runner. It starts no goroutine. Call Close in the end.
 func NewRunner(opts Options) *Runner {
 	if opts.Now == nil {
 		panic("hooks: Options.Now is required")
@@ -123,16 +123,16 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Start hands in the chain of one phase of one epoch and returns at once. Of the
-// actions those run whose On is phase and whose When has the event's cause, in
-// order, whether or not earlier ones failed, unless one that failed gives the VIP
-// back. Of a chain that an agent before has left undone what had ended is left out.
+// Start hands in the chain of one phase of one epoch and returns at once. The chain has
+// the actions whose On is phase and whose When allows the event's cause. They run in
+// order, whether or not earlier ones failed, unless a failed one gives the VIP back. If
+// an earlier agent left this chain undone, the actions that had ended are left out.
 //
-// The chain waits for the VIP's running one, which its timeouts bound. Then, in a
-// goroutine of the Runner, report is called once per action, also for those that
-// the epochs forbid (see ledger), and done once at the end. Both hold up only this
-// VIP's chains while they run, and are never called from within Start. The actions
-// carry epoch, whatever ev.Epoch says.
+// The chain waits for the VIP's earlier chains, whose timeouts limit that. Then a
+// goroutine of the Runner calls report once per action, also for actions that the epochs
+// forbid (see ledger), and done once at the end. While they run, both delay only this
+// VIP's chains. They are never called from within Start. The actions carry epoch,
+// whatever ev.Epoch says.
 func (r *Runner) Start(vip string, phase Phase, epoch uint64, ev Event, actions []Action, report func(Outcome), done func(End)) {
 	c := &chain{phase: phase, epoch: epoch, event: ev, report: report, done: done}
 	for _, a := range actions {
@@ -157,8 +157,9 @@ func (r *Runner) Start(vip string, phase Phase, epoch uint64, ev Event, actions 
 	r.background(func() { r.work(l) })
 }
 
-// Newer says that an epoch of the VIP is known, wherever it is held: no prepare or
-// acquire action of an older one starts any more. What runs ends by itself.
+// Newer says that an epoch of the VIP is known, on whatever node. From then on no
+// prepare, acquire or unreachable action of an older epoch starts. Running actions end by
+// themselves.
 func (r *Runner) Newer(vip string, epoch uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,9 +168,10 @@ func (r *Runner) Newer(vip string, epoch uint64) {
 	l.wake()
 }
 
-// Raised says that this node, without letting go, holds the VIP under a higher
-// epoch: no takeover, so the chains of the old epoch go on, and carry the new one
-// from their next action on. Call it instead of Newer, not after it.
+// Raised says that this node holds the VIP under a higher epoch without having let it go.
+// That is no takeover: the prepare, acquire and unreachable chains of the old epoch
+// continue, and carry the new epoch from their next action on. Call Raised instead of
+// Newer, not after it.
 func (r *Runner) Raised(vip string, from, to uint64) {
 	if to <= from {
 		return
@@ -190,9 +192,9 @@ func (r *Runner) Raised(vip string, from, to uint64) {
 	l.wake()
 }
 
-// Close kills what runs, has all that waits reported as skipped, and returns when
-// the last done was called, or with ctx's error. A chain started after Close is
-// skipped as well. What was cut off stays in the journal as undone.
+// Close kills the running actions, lets all waiting ones be reported as skipped, and
+// returns after the last call of done, or with ctx's error. A chain started after Close
+// is skipped too. What was cut off stays in the journal as undone.
 func (r *Runner) Close(ctx context.Context) error {
 	r.cancel(errEnding)
 	r.mu.Lock()
@@ -213,7 +215,7 @@ func (r *Runner) Close(ctx context.Context) error {
 	}
 }
 
-// background runs f in a goroutine that Close waits for; the mutex is held.
+// background runs f in a goroutine that Close waits for. The caller holds the mutex.
 func (r *Runner) background(f func()) {
 	r.working++
 	go func() {
@@ -230,24 +232,23 @@ func (r *Runner) background(f func()) {
 	}()
 }
 
-// SetLease has the Runner ask, right before each action of what is held and each
-// repetition, whether the VIP's lease lives: a process that stood still goes on
-// where it was, before anybody tells it that its epoch is over. lives must not wait.
+// SetLease makes the Runner ask, right before each acquire or unreachable action and each
+// retry of one, whether the VIP's lease is alive. A process that was frozen continues
+// before anybody tells it that its epoch is over. lives must not block.
 func (r *Runner) SetLease(lives func(vip string) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lives = lives
 }
 
-// SetFreeSWITCH changes where and how later actions reach FreeSWITCH, after a
-// reload.
+// SetFreeSWITCH changes how later actions reach FreeSWITCH, after a reload.
 func (r *Runner) SetFreeSWITCH(address string, password func() (string, error)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.opts.FreeSWITCHAddress, r.opts.FreeSWITCHPassword = address, password
 }
 
-// SetUserAgent changes what later OPTIONS of actions call themselves, after a reload.
+// SetUserAgent changes the User-Agent of later OPTIONS from actions, after a reload.
 func (r *Runner) SetUserAgent(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -260,7 +261,7 @@ func (r *Runner) userAgent() string {
 	return r.opts.UserAgent
 }
 
-// FreeSWITCH is how FreeSWITCH is reached now.
+// FreeSWITCH returns how FreeSWITCH is reached now.
 func (r *Runner) FreeSWITCH() (address string, password func() (string, error)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -289,7 +290,7 @@ func (r *Runner) lane(vip string) *lane {
 	return l
 }
 
-// chains are all that have not ended, in order.
+// chains returns the chains that have not ended, in order.
 func (l *lane) chains() []*chain {
 	if l.current == nil {
 		return l.queue
@@ -297,7 +298,7 @@ func (l *lane) chains() []*chain {
 	return append([]*chain{l.current}, l.queue...)
 }
 
-// wake ends the pause before a repetition: it may not be allowed any more.
+// wake ends the pause before a retry, because the retry may no longer be allowed.
 func (l *lane) wake() {
 	if l.changed != nil {
 		close(l.changed)
@@ -327,7 +328,7 @@ func (r *Runner) next(l *lane) *chain {
 	return l.current
 }
 
-// begin brings to the journal what is about to run.
+// begin records in the journal what is about to run.
 func (r *Runner) begin(l *lane, c *chain) {
 	sum := digest(c.actions)
 	r.mu.Lock()
@@ -339,7 +340,7 @@ func (r *Runner) begin(l *lane, c *chain) {
 	r.persist(l)
 }
 
-// finished notes the end of a chain, unless the end of the Runner cut it off.
+// finished records the end of a chain, or that closing the Runner cut it off.
 func (r *Runner) finished(l *lane, c *chain) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,7 +18,7 @@ func sh(script string) Action {
 
 func on(p Phase, a Action) Action { a.On = p; return a }
 
-// gate is an action that runs until it is opened, and says when it has begun.
+// gate is an action that runs until it is opened and shows when it has begun.
 type gate struct{ begun, open string }
 
 func newGate(t *testing.T) gate {
@@ -130,13 +130,13 @@ func TestHangingActionHoldsUpItsOwnVIPOnly(t *testing.T) {
 	g.pass(t)
 	first.wait(t)
 	second.wait(t)
-	// The retire supersedes what the acquire chain of the same epoch has not started.
+	// The retire stops actions of the same epoch's acquire chain that have not started.
 	if text, _ := os.ReadFile(log); string(text) != "other\nsecond\n" {
 		t.Errorf("ran %q", text)
 	}
 }
 
-// TestCallbacksMayUseTheRunner: the agent starts the next chain from done.
+// TestCallbacksMayUseTheRunner: done may start the next chain, as the agent does.
 func TestCallbacksMayUseTheRunner(t *testing.T) {
 	r := newTestRunner(t, Options{})
 	next := newJournal()

@@ -15,20 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The service runs exec actions in the agent's place: a unit of its own, confined
-// less than the agent's, may become another user and write where the agent must
-// not. It is the same binary behind a private unix socket. Each connection carries
-// one program; its end ends the program.
+// The service runs exec actions in the agent's place. Its own unit is less confined than
+// the agent's, so it may become another user and write where the agent must not. It is
+// the same binary behind a private unix socket. Each connection carries one program; when
+// the connection ends, the program is killed.
 
-// What a request may be at most: an argument list is bounded by the kernel anyway
-// (execve(2)), and nobody but the agent's user gets as far as being read.
+// Limits of a request. The kernel limits an argument list anyway (execve(2)), and only
+// requests of root, the service's own user and the agents' users are read.
 const (
 	maxRequest  = 1 << 20
 	maxPrograms = 64 // at a time; a VIP runs one
 	helloTime   = 5 * time.Second
 )
 
-// request is what the agent sends; reply what comes back.
+// request is what the agent sends; reply is the answer.
 type request struct {
 	program
 	Timeout time.Duration `json:"timeout"`
@@ -40,7 +40,7 @@ type reply struct {
 	Output string `json:"output,omitempty"`
 }
 
-// exec runs a program by the hooks service, or, where there is none, by itself.
+// exec runs a program through the hooks service or, if there is none, directly.
 func (r *Runner) exec(ctx context.Context, a Action, env []string) result {
 	p := program{Argv: a.Exec, Env: env, User: a.User}
 	if r.opts.Service != "" {
@@ -60,8 +60,8 @@ func (r *Runner) exec(ctx context.Context, a Action, env []string) result {
 	return runExec(ctx, a.timeout(), p, as, killGroup)
 }
 
-// byService has the service run a program. The service's own timeout ends it; the
-// agent's, a little later, gives the service up.
+// byService lets the service run a program. The service's own timeout ends the program.
+// The agent's timeout, a little later, gives up on the service.
 func (r *Runner) byService(ctx context.Context, a Action, p program, conn *net.UnixConn) result {
 	defer conn.Close()
 	fail := func(err error) result {
@@ -106,10 +106,10 @@ func peerOf(conn *net.UnixConn) (*unix.Ucred, error) {
 	return peer, err
 }
 
-// Serve runs programs for agents that connect to l until ctx ends; then what runs
-// is killed. Only root, this process's own user and those of agents are served:
-// the others' connections are closed unread. It closes l. The error is why l
-// failed, nil if ctx ended.
+// Serve runs programs for agents that connect to l until ctx ends; then running programs
+// are killed. It serves only root, this process's own user and the users in agents; it
+// closes other connections unread. It closes l. The error is why l failed, nil if ctx
+// ended.
 func Serve(ctx context.Context, l *net.UnixListener, agents ...uint32) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -173,9 +173,9 @@ func serveOne(ctx context.Context, conn *net.UnixConn, peer *unix.Ucred) {
 	_ = json.NewEncoder(conn).Encode(rep)
 }
 
-// whileConnected ends with ctx, at the timeout, or when the agent hangs up. What
-// comes before that means nothing: the newline after the request, where the
-// decoder has not read that far.
+// whileConnected returns a context that ends with ctx, at the timeout, or when the agent
+// hangs up. Bytes that arrive before that mean nothing: they are the newline after the
+// request, if the decoder has not read that far.
 func whileConnected(ctx context.Context, conn *net.UnixConn, timeout time.Duration) context.Context {
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(timeout, func() { cancel(context.DeadlineExceeded) })

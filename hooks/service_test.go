@@ -18,7 +18,7 @@ import (
 // serve runs a hooks service and returns its socket.
 func serve(t *testing.T, agents ...uint32) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sipalive-hooks-") // t.TempDir's may be too long for a socket
+	dir, err := os.MkdirTemp("", "sipalive-hooks-") // t.TempDir's path may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +82,8 @@ func TestServiceReportsAsTheAgentDoes(t *testing.T) {
 	}
 }
 
-// TestServiceTakesRequestsOfEveryLength: the newline that ends a request may be left
-// unread where the JSON before it just fills the decoder's buffer (512, 1536, ...).
+// TestServiceTakesRequestsOfEveryLength: the newline that ends a request may stay unread
+// if the JSON before it exactly fills the decoder's buffer (512, 1536, ...).
 func TestServiceTakesRequestsOfEveryLength(t *testing.T) {
 	socket := serve(t)
 	ask := func(argument string) (size int, rep reply) {
@@ -102,7 +102,7 @@ func TestServiceTakesRequestsOfEveryLength(t *testing.T) {
 	bare, _ := ask("")
 	for _, span := range [][2]int{{500, 520}, {1530, 1540}} {
 		for want := span[0]; want <= span[1]; want++ {
-			// sleep adds its arguments up: a second 0, however long
+			// sleep adds its arguments: this second one is 0, however long
 			if size, rep := ask(strings.Repeat("0", want-bare)); size != want || rep.Err != "" {
 				t.Errorf("a request of %d bytes, wanted %d: %+v", size, want, rep)
 			}
@@ -110,7 +110,7 @@ func TestServiceTakesRequestsOfEveryLength(t *testing.T) {
 	}
 }
 
-// TestServiceEndsWhatItsAgentLeaves: an agent that is gone has no actions any more.
+// TestServiceEndsWhatItsAgentLeaves: when an agent is gone, its actions are killed.
 func TestServiceEndsWhatItsAgentLeaves(t *testing.T) {
 	r := NewRunner(Options{Now: testNow, Service: serve(t)})
 	file := filepath.Join(t.TempDir(), "pid")
@@ -138,7 +138,7 @@ func TestWithoutServiceTheAgentRunsIt(t *testing.T) {
 	}
 }
 
-// TestServiceServesNoStranger: a program of another user is not even read.
+// TestServiceServesNoStranger: the request of another user's program is not even read.
 func TestServiceServesNoStranger(t *testing.T) {
 	for _, tt := range []struct {
 		agents []uint32
@@ -158,7 +158,7 @@ print(s.makefile().read())`, socket)
 	}
 }
 
-// TestNoServiceOfAStranger: the agent hands its actions to nobody else's process.
+// TestNoServiceOfAStranger: the agent gives its actions to no other user's process.
 func TestNoServiceOfAStranger(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sipalive-hooks-")
 	if err != nil {
@@ -216,7 +216,7 @@ func TestServiceShedsGarbage(t *testing.T) {
 	}
 }
 
-// TestTrust builds paths of every kind and asks who could replace the program.
+// TestTrust builds paths of every kind and checks who could replace the program.
 func TestTrust(t *testing.T) {
 	root, err := os.MkdirTemp("/var/lib", "sipalive-trust-")
 	if err != nil {
@@ -249,7 +249,7 @@ func TestTrust(t *testing.T) {
 		link("to-open", dir):            " may be written to by everybody (chmod o-w)",
 		link("loop", at("loop")):        ": too many symbolic links",
 		at("good", "..", "good", "run"): "",
-		at("missing", "run"):            "", // the start says it better
+		at("missing", "run"):            "", // the attempt to start it gives a better error
 	} {
 		got := ""
 		if err := checkTrusted(path, 1234); err != nil {

@@ -8,20 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startUnprivileged starts cmd without the agent's capabilities and what else the
-// unit gives it alone; refused is nil unless the program is started by way of
-// become.go.
+// startUnprivileged starts cmd without the agent's capabilities and without the other
+// rights that only the agent gets from the unit. refused is nil unless the program is
+// started by way of become.go.
 //
-// Capabilities pass from the forking thread to the child, NoNewPrivileges or not
-// (measured, Linux 6.18), and SysProcAttr can only add some. So the fork happens
-// on a thread that has shed them: os/exec forks on the caller's thread,
-// and a goroutine that ends locked takes its thread with it, so no other
-// goroutine ever runs there. The runtime, too, clones new threads from an
-// untouched one while a goroutine is locked.
+// A child gets the capabilities of the forking thread, NoNewPrivileges or not (measured,
+// Linux 6.18), and SysProcAttr can only add some. So the fork happens on a thread that
+// has dropped them: os/exec forks on the caller's thread, and a goroutine that ends
+// locked takes its thread with it, so no other goroutine ever runs there. The runtime,
+// too, clones new threads from an untouched one while a goroutine is locked.
 //
-// exec gives uid 0 the whole bounding set back: a program of root's that is not to
-// be root by name sheds that on its way, in become.go too. Another user's loses
-// all with its uid.
+// Exec gives uid 0 the whole bounding set back. So a program that runs as root, but not
+// because root was given by name, drops that set on its way, also in become.go. A program
+// of another user loses all capabilities with the change of uid.
 func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) {
 	bare := as.uid == 0 && as.switchTo == nil && !as.keep
 	started := make(chan error, 1)
@@ -41,7 +40,7 @@ func startUnprivileged(cmd *exec.Cmd, as account) (refused *refusal, err error) 
 	return refused, err
 }
 
-// shedPrivileges changes the calling thread only.
+// shedPrivileges changes only the calling thread.
 func shedPrivileges() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("cannot clear ambient capabilities: %w", err)
@@ -52,8 +51,8 @@ func shedPrivileges() error {
 	return nil
 }
 
-// clearInheritable empties the set that would come back through a binary with
-// inheritable file capabilities; systemd fills it along with the ambient one.
+// clearInheritable empties the inheritable set, which would come back through a binary
+// with inheritable file capabilities. systemd fills it along with the ambient set.
 func clearInheritable() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var caps [2]unix.CapUserData

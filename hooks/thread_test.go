@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary runs itself as an agent with rights that its actions must not
-// get: under helperEnv it prints what a plain child has, then what an action has.
+// helperEnv makes the test binary run as an agent with rights that its actions must not
+// get. It then prints the rights of a plain child, then those of an action.
 const helperEnv = "SIPALIVE_TEST_HELPER"
 
 const privilegesScript = `grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | tr '\n\t' '  '
@@ -48,7 +48,8 @@ func helperMain() int {
 	return 0
 }
 
-// runHelper runs the helper as uid with attr, from a thread that prepare changed.
+// runHelper runs the helper as uid with ambient capabilities, from a thread that prepare
+// has changed.
 func runHelper(t *testing.T, uid uint32, ambient []uintptr, prepare func() error) map[string]string {
 	t.Helper()
 	cmd := exec.Command(publicCopy(t))
@@ -60,7 +61,7 @@ func runHelper(t *testing.T, uid uint32, ambient []uintptr, prepare func() error
 	var text []byte
 	failed := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: prepare spoilt this thread
+		runtime.LockOSThread() // never unlocked, because prepare changed this thread
 		err := unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
 		if err == nil {
 			err = prepare()
@@ -81,7 +82,7 @@ func runHelper(t *testing.T, uid uint32, ambient []uintptr, prepare func() error
 	return got
 }
 
-// publicCopy puts the test binary where any user may run it.
+// publicCopy copies the test binary to where any user may run it.
 func publicCopy(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sipalive-hooks-")
@@ -130,7 +131,7 @@ func TestActionsGetNoCapabilities(t *testing.T) {
 	}
 }
 
-// TestActionsGetNoPriority: fields are nice and policy (2 is SCHED_RR).
+// TestActionsGetNoPriority: the fields are nice and policy (2 is SCHED_RR).
 func TestActionsGetNoPriority(t *testing.T) {
 	tests := []struct {
 		name, plain, action, agent string
@@ -161,8 +162,8 @@ func TestActionsGetNoPriority(t *testing.T) {
 	}
 }
 
-// TestRootIsNoCapability: an agent that runs as root gives its actions no more than
-// another, unless they are to be root by name.
+// TestRootIsNoCapability: an agent that runs as root gives its actions no more than any
+// other agent, unless their user is root by name.
 func TestRootIsNoCapability(t *testing.T) {
 	got := runHelper(t, 0, nil, func() error { return nil })
 	if got["action"] != capLine(capsNone) || strings.Contains(got["plain"], "CapEff: "+capsNone) {

@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// maxLinks is how many symbolic links a path may lead through, as in the kernel
+// maxLinks is how many symbolic links a path may go through, as in the kernel
 // (path_resolution(7)).
 const maxLinks = 40
 
-// checkTrusted refuses a program that somebody else could replace: the program,
-// every directory on the way to it and every link in between belong to root or to
-// one of the owners, and nobody else may write to them. In a directory with the
-// sticky bit, such as /tmp, others may add files but not replace these.
+// checkTrusted refuses a program that somebody else could replace. The program, every
+// directory on the way to it and every link in between must belong to root or to one of
+// the owners, and nobody else but group 0 may write to them. In a directory with the
+// sticky bit, such as /tmp, others may add files but cannot replace these.
 func checkTrusted(path string, owners ...uint32) error {
 	rest := strings.Split(filepath.Clean(path), "/")[1:]
 	at := "/"
@@ -69,8 +69,8 @@ func checkOwner(path string, owners []uint32) error {
 	return nil
 }
 
-// notThere leaves a missing or hidden program to the attempt to start it, which
-// says more.
+// notThere lets a missing or hidden program pass: the attempt to start it gives a better
+// error.
 func notThere(path string, err error) error {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 		return nil

@@ -13,15 +13,15 @@ import (
 	"sipalive/eventsocket"
 )
 
-// verb is a ready-made freeswitch command: what an operator means, where
-// FreeSWITCH's own command says too little about whether it came to pass.
+// verb is a ready-made freeswitch command. It does what an operator means where
+// FreeSWITCH's own command does not say clearly whether it worked.
 type verb struct {
-	argument string // what it takes, "" for nothing
+	argument string // name of its argument, "" for none
 	run      func(d *dialogue, argument string) error
 }
 
-// verbs are the words that no FreeSWITCH command begins with. An element of an
-// action's list that begins with another is sent as it is.
+// verbs are words with which no FreeSWITCH command begins. A command that begins with any
+// other word is sent unchanged.
 var verbs = map[string]verb{
 	"profile-start":   {"NAME", (*dialogue).profileStart},
 	"profile-recover": {"NAME", (*dialogue).profileRecover},
@@ -46,23 +46,23 @@ func (v verb) check(fields []string) error {
 	return fmt.Errorf("freeswitch %s: takes one %s, e.g. %s vip1", oneLine(strings.Join(fields, " ")), v.argument, fields[0])
 }
 
-// notProven is why a profile that was started is not taken for running.
+// notProven is why a started profile does not count as running.
 type notProven struct{ why string }
 
 func (e *notProven) Error() string { return e.why }
 
-// How often a profile that was started is looked at, and how often it is started
-// again: FreeSWITCH itself tries a bind that failed again after 5 s, three times,
-// and a profile on its way up answers after 1.13 s (measured, 1.11.1).
+// How often to look at a started profile, and how often to start it again. FreeSWITCH
+// itself retries a failed bind after 5 s, three times. A profile that starts answers
+// after 1.13 s (measured, 1.11.1).
 const (
 	profileEvery = 200 * time.Millisecond
 	profileAgain = 3 * time.Second
 )
 
-// profileStart starts a profile unless it runs, and ends when it does: `sofia
-// xmlstatus` lists it as running, and its address answers OPTIONS. FreeSWITCH's
-// "started successfully" is said of a failed bind too. On the successor of a move,
-// in prepare, OPTIONS would reach the old holder and is left out.
+// profileStart starts a profile unless it runs. It returns once the profile runs: `sofia
+// xmlstatus` lists it as running, and its address answers OPTIONS. FreeSWITCH says
+// "started successfully" even after a failed bind. On the successor of a move, in
+// prepare, OPTIONS would reach the old holder, so it is left out.
 func (d *dialogue) profileStart(name string) error {
 	for since := profileAgain; ; since += profileEvery {
 		p, err := d.profile(name)
@@ -113,7 +113,7 @@ type profile struct {
 
 func (p profile) running() bool { return strings.HasPrefix(p.State, "RUNNING") }
 
-// address is where the profile listens, of sip:mod_sofia@192.0.2.101:5060.
+// address returns where the profile listens, from sip:mod_sofia@192.0.2.101:5060.
 func (p profile) address() (netip.AddrPort, error) {
 	_, at, _ := strings.Cut(p.Data, "@")
 	at, _, _ = strings.Cut(at, ";")
@@ -124,11 +124,11 @@ func (p profile) address() (netip.AddrPort, error) {
 	return a, nil
 }
 
-// profile looks a profile up; one that is not listed is none. Of a profile with
-// TLS too, which is listed twice, the plain entry comes first.
+// profile looks a profile up; the zero profile means that it is not listed. A profile
+// with TLS is listed twice, the plain entry first.
 func (d *dialogue) profile(name string) (profile, error) {
 	const command = "sofia xmlstatus"
-	text, err := d.conn.Whole(command) // many times, so it is not kept in the output
+	text, err := d.conn.Whole(command) // asked many times, so the answer is not kept in the output
 	if err != nil {
 		return profile{}, fmt.Errorf("%s: %w", command, err)
 	}
@@ -148,7 +148,7 @@ func (d *dialogue) profile(name string) (profile, error) {
 	return profile{}, nil
 }
 
-// latin1 reads what FreeSWITCH declares its XML to be.
+// latin1 decodes ISO-8859-1, the charset that FreeSWITCH declares for its XML.
 func latin1(charset string, in io.Reader) (io.Reader, error) {
 	if !strings.EqualFold(charset, "ISO-8859-1") {
 		return nil, fmt.Errorf("charset %s", charset)
@@ -164,12 +164,12 @@ func latin1(charset string, in io.Reader) (io.Reader, error) {
 	return bytes.NewReader([]byte(string(out))), nil
 }
 
-// profileRecover takes the calls of one profile over from the node that had it.
+// profileRecover takes over the calls of one profile from the node that had it.
 func (d *dialogue) profileRecover(name string) error {
 	return d.send("sofia profile " + name + " recover")
 }
 
-// pause stops or lets in new calls, and asks whether it came to pass.
+// pause stops new calls or lets them in, and checks that it worked.
 func (d *dialogue) pause(what, want string) error {
 	if _, err := d.api("fsctl " + what); err != nil {
 		return err
@@ -181,8 +181,8 @@ func (d *dialogue) pause(what, want string) error {
 	return err
 }
 
-// flush empties what FreeSWITCH itself has cached: its XML, and, where mod_memcache
-// is loaded, the memcached servers it knows.
+// flush empties FreeSWITCH's own caches: its XML and, if mod_memcache is loaded, the
+// memcached servers it knows.
 func (d *dialogue) flush(string) error {
 	if _, err := d.api("xml_flush_cache"); err != nil {
 		return err

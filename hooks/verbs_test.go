@@ -19,7 +19,7 @@ import (
 	"sipalive/eventsocket/recorded"
 )
 
-// answers is what a FreeSWITCH said to a command, byte for byte, in a recording.
+// answers returns what FreeSWITCH answered to a command in a recording, byte for byte.
 func answers(t *testing.T, file, command string) (said []string) {
 	t.Helper()
 	steps := recorded.Load(t, file)
@@ -34,13 +34,13 @@ func answers(t *testing.T, file, command string) (said []string) {
 	return said
 }
 
-// body frames an API answer that no recording has.
+// body frames an API answer that is in no recording.
 func body(text string) string {
 	return fmt.Sprintf("Content-Type: api/response\nContent-Length: %d\n\n%s", len(text), text)
 }
 
-// script is a FreeSWITCH that gives recorded answers: to each command the next of
-// its own, the last one again and again.
+// script is a FreeSWITCH with recorded answers. Each command gets its next answer; the
+// last one is repeated.
 type script struct {
 	t    *testing.T
 	mu   sync.Mutex
@@ -90,8 +90,8 @@ func (s *script) answer(command string) (string, error) {
 	return said[0], nil
 }
 
-// fake plays an action against a script, without waiting, and returns what was
-// waited for. options answers, or not, what is asked with OPTIONS.
+// fake runs an action against a script without real waits and returns what it would have
+// waited for. options decides whether a probe with OPTIONS is answered.
 func fake(t *testing.T, s *script, phase Phase, timeout time.Duration, options func(netip.AddrPort) error, commands ...string) (Outcome, []time.Duration) {
 	t.Helper()
 	s.t = t
@@ -112,7 +112,7 @@ const (
 	list   = "sofia xmlstatus"
 )
 
-// TestProfileStart: neither "started successfully" nor RUNNING alone is believed.
+// TestProfileStart: neither "started successfully" nor RUNNING on its own is enough.
 func TestProfileStart(t *testing.T) {
 	missing := answers(t, "profile-start-says-success-but-address-missing.txt", list)
 	running := answers(t, "sofia-xmlstatus.txt", list)
@@ -134,8 +134,7 @@ func TestProfileStart(t *testing.T) {
 	}
 }
 
-// TestUserAgentAfterAReload: the OPTIONS of an action call themselves as the file in
-// force says.
+// TestUserAgentAfterAReload: OPTIONS of an action use the User-Agent of the current file.
 func TestUserAgentAfterAReload(t *testing.T) {
 	s := &script{t: t, says: map[string][]string{list: answers(t, "sofia-xmlstatus.txt", list)}}
 	var names []string
@@ -158,7 +157,7 @@ func TestUserAgentAfterAReload(t *testing.T) {
 }
 
 // TestProfileAmongMany: with 2000 registrations at carriers the list is longer than what
-// is kept of an answer for people, and the profile is found all the same, at its end.
+// is kept of an answer for people. The profile at its end is found all the same.
 func TestProfileAmongMany(t *testing.T) {
 	recorded := answers(t, "sofia-xmlstatus.txt", list)[0]
 	_, text, _ := strings.Cut(recorded, "\n\n")
@@ -200,8 +199,8 @@ func TestProfileStartOfAnUnknownOne(t *testing.T) {
 	}
 }
 
-// TestProfileStartGivesUp: a bind that fails for good is started again now and
-// then, and told as what it is.
+// TestProfileStartGivesUp: a bind that fails for good is retried now and then, and
+// reported as what it is.
 func TestProfileStartGivesUp(t *testing.T) {
 	start2 := "sofia profile vip2 start"
 	file := "profile-start-says-success-but-address-missing.txt"
@@ -230,7 +229,8 @@ func TestProfileThatRunsAndDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// TestProfileStartOnTheSuccessor: before the address is here OPTIONS reach another.
+// TestProfileStartOnTheSuccessor: before the address is here, OPTIONS would reach another
+// node.
 func TestProfileStartOnTheSuccessor(t *testing.T) {
 	s := &script{says: map[string][]string{list: answers(t, "sofia-xmlstatus.txt", list)}}
 	o, _ := fake(t, s, Prepare, patience, func(at netip.AddrPort) error { return errors.New("asked " + at.String()) }, "profile-start vip1")
@@ -239,7 +239,7 @@ func TestProfileStartOnTheSuccessor(t *testing.T) {
 	}
 }
 
-// TestTooYoungToBeStopped waits for as long as FreeSWITCH asks, and asks again.
+// TestTooYoungToBeStopped: the action waits as long as FreeSWITCH asks, then tries again.
 func TestTooYoungToBeStopped(t *testing.T) {
 	stop2 := "sofia profile vip2 stop"
 	young := answers(t, "profile-stop-refused-within-10s-of-start.txt", stop2)

@@ -16,8 +16,8 @@ import (
 	"strings"
 )
 
-// SignatureHeader carries the HMAC-SHA256 of a webhook's body under the secret, in
-// hexadecimal.
+// SignatureHeader is the header with the HMAC-SHA256 of a webhook's body under the
+// secret, in hexadecimal.
 const SignatureHeader = "X-Sipalive-Signature"
 
 // message is a webhook's body.
@@ -33,7 +33,7 @@ type message struct {
 	Text     string `json:"text,omitempty"`
 }
 
-// checkHTTP wants a URL that can be asked.
+// checkHTTP requires a URL that can be requested.
 func checkHTTP(target string) error {
 	u, err := url.Parse(target)
 	switch {
@@ -45,8 +45,8 @@ func checkHTTP(target string) error {
 	return nil
 }
 
-// runHTTP posts the event as JSON. Any 2xx is success; a redirection is not
-// followed: it would carry the signed body to somebody else.
+// runHTTP posts the event as JSON. Any 2xx is success. Redirects are not followed: they
+// would carry the signed body to somebody else.
 func (r *Runner) runHTTP(ctx context.Context, a Action, phase Phase, ev Event) result {
 	fail := func(err error) result {
 		return result{err: fmt.Errorf("http %s: %s", shortURL(a.HTTP), oneLine(err.Error()))}
@@ -90,10 +90,11 @@ func (r *Runner) runHTTP(ctx context.Context, a Action, phase Phase, ev Event) r
 	return res
 }
 
-// bodyRead is as much of an answer as is read at all.
+// bodyRead is how much of an answer is read, in bytes.
 const bodyRead = 64 << 10
 
-// shortURL is scheme and host: the rest may hold a token, of chats even the path.
+// shortURL returns scheme and host. The rest may hold a token, for chats even in the
+// path.
 func shortURL(target string) string {
 	u, err := url.Parse(target)
 	if err != nil {
@@ -112,7 +113,8 @@ func sign(file string, body []byte) (string, error) {
 	return hex.EncodeToString(mac.Sum(nil)), nil
 }
 
-// readSecret reads a file's one line, at each use, so that a changed file counts.
+// readSecret reads a file with one line, at each use, so that a changed file takes
+// effect.
 func readSecret(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -71,7 +71,7 @@ func TestWebhookFailures(t *testing.T) {
 	mux.HandleFunc("/hang", func(http.ResponseWriter, *http.Request) { <-hang })
 	mux.HandleFunc("/flood", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(500)
-		for { // until the client has had enough
+		for { // until the client stops reading
 			if _, err := io.WriteString(w, strings.Repeat("x", 4096)); err != nil {
 				return
 			}

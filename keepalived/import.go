@@ -14,19 +14,20 @@ type Node struct {
 	Address netip.Addr
 }
 
-// Options is what a keepalived.conf does not say.
+// Options are the facts that a keepalived.conf does not contain.
 type Options struct {
-	File    string // for the heading alone
-	Cluster string // "": pbx
-	KeyFile string // "": /etc/sipalive/key
-	// Nodes are all of them, where the file's peers are not; the first one is
-	// the machine that the file is from, unless its unicast_src_ip is another's.
+	File    string // only for the heading
+	Cluster string // "": "pbx"
+	KeyFile string // "": "/etc/sipalive/key"
+	// Nodes, if not empty, are all nodes, and the file's peers are ignored. The first one
+	// is the machine that the file is from, unless unicast_src_ip is another node's
+	// address.
 	Nodes []Node
-	// Host names the machine that the file is from, should router_id not do.
+	// Host names the machine that the file is from if router_id cannot.
 	Host string
-	// AddressesOf are those of an interface there; nil knows none.
+	// AddressesOf returns the addresses of an interface of that machine; nil: unknown.
 	AddressesOf func(iface string) []netip.Addr
-	ConfigID    string // keepalived's --config-id, for lines that begin with @
+	ConfigID    string // keepalived's --config-id (-i), for lines that begin with @
 }
 
 const (
@@ -35,14 +36,15 @@ const (
 	slowest   = time.Second // the default lease
 	minLease  = 40 * time.Millisecond
 	minBeat   = 10 * time.Millisecond
-	perLease  = 5 // heartbeats in a lease, as by default
+	perLease  = 5 // heartbeats in a lease, as in the defaults
 	perAdvert = 3 // adverts that keepalived waits for (RFC 5798, Master_Down_Interval)
-	// Three of them are the default lease; below, the lease is made as short.
+	// With shorter adverts than this the lease is shortened too; perAdvert of these are
+	// the default lease.
 	slowAdvert = slowest / perAdvert
 )
 
-// Import returns the sipalive.toml that comes nearest to a keepalived.conf. What
-// has no equivalent stands in comments at its head, with the reason.
+// Import returns the sipalive.toml that comes closest to a keepalived.conf. Settings
+// without an equivalent are listed in comments at its head, each with the reason.
 func Import(text string, o Options) (string, error) {
 	if len(text) > maxText {
 		return "", fmt.Errorf("the file is larger than %d bytes; this is no keepalived.conf", maxText)
@@ -65,7 +67,7 @@ func Import(text string, o Options) (string, error) {
 	return c.text(o, s.notes), nil
 }
 
-// cluster is the result, before it is text.
+// cluster is the result before it becomes text.
 type cluster struct {
 	nodes    []Node
 	vips     []*vip
@@ -113,7 +115,7 @@ func (s *site) cluster(o Options) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	first := map[string]*vip{} // of each instance
+	first := map[string]*vip{} // by name of the instance
 	for _, in := range s.instances {
 		first[in.name] = s.vips(c, in, own)
 	}

@@ -16,13 +16,13 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/*.toml anew")
 
-// options are those of the golden files: a machine whose interfaces all have
-// one address besides the virtual one that it holds.
+// options are those of the golden files: on that machine every interface has one address
+// besides the virtual address that it holds.
 var options = Options{Host: "host-a", ConfigID: "left", AddressesOf: func(string) []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("192.0.2.101"), netip.MustParseAddr("192.0.2.11")}
 }}
 
-// TestGolden: what a file becomes, which is a file that sipalive takes.
+// TestGolden: each file becomes the expected text, and sipalive accepts that text.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.conf")
 	if err != nil || len(files) < 5 {
@@ -79,8 +79,8 @@ func imported(t *testing.T, lines string) *config.Config {
 	return c
 }
 
-// TestTimes: however short the adverts are, the lease is one that sipalive takes,
-// and no slower than keepalived.
+// TestTimes: however short the adverts are, sipalive accepts the lease, and it is no
+// slower than keepalived.
 func TestTimes(t *testing.T) {
 	for advert, want := range map[string][2]time.Duration{
 		"1":     {time.Second, 200 * time.Millisecond},
@@ -122,7 +122,7 @@ func TestFailbackAndPrefer(t *testing.T) {
 	}
 }
 
-// TestPrograms: which command line a script becomes.
+// TestPrograms: the command line that each script becomes.
 func TestPrograms(t *testing.T) {
 	for command, want := range map[string][]string{
 		`"/usr/bin/x a  b"`:     {"/usr/bin/x", "a", "b"},
@@ -150,8 +150,8 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// TestHalfTracked: a check is about the node, which an instance that did not track
-// the script has to be told.
+// TestHalfTracked: a check is about the whole node, so the file notes an instance that
+// did not track the script.
 func TestHalfTracked(t *testing.T) {
 	const script = "vrrp_script s { script /x }\n"
 	one := strings.Replace(instanceOf, "%", "track_script { s }", 1)
@@ -166,8 +166,7 @@ func TestHalfTracked(t *testing.T) {
 	}
 }
 
-// TestLinks: each interface is decided for once, over all instances, whatever
-// their order.
+// TestLinks: each interface is decided once, over all instances, in whatever order.
 func TestLinks(t *testing.T) {
 	in := func(name, iface, links string) string {
 		return "vrrp_instance " + name + " { interface " + iface + "\nunicast_src_ip 192.0.2.1\nvirtual_ipaddress { 192.0.2.10" + name + " }\ntrack_interface { " + links + " }\n}\n"
@@ -175,7 +174,7 @@ func TestLinks(t *testing.T) {
 	const own = "is released anyway"
 	for name, c := range map[string]struct {
 		text string
-		want map[string]string // what is said of a tracked interface; "" is a check, and nothing said
+		want map[string]string // what is noted about a tracked interface; "": it becomes a check, without a note
 	}{
 		"its own":                  {in("1", "eth0", "eth0"), map[string]string{"eth0": own}},
 		"each its own":             {in("1", "eth0", "eth0") + in("2", "eth1", "eth1"), map[string]string{"eth0": own, "eth1": own}},
@@ -212,7 +211,7 @@ func TestGivenNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The file is b's: its unicast_src_ip says so.
+	// The file is from node b: its unicast_src_ip says so.
 	if len(c.Nodes) != 2 || c.VIPs[0].Prefer[0] != "b" {
 		t.Errorf("nodes %+v, prefer %v", c.Nodes, c.VIPs[0].Prefer)
 	}
@@ -233,7 +232,7 @@ func TestRefused(t *testing.T) {
 		"x\n\x00":                      "line 2: a NUL byte; this is no keepalived.conf",
 		strings.Repeat("a {", 40):      "blocks are nested more than 16 deep",
 		strings.Repeat(" ", maxText+1): "larger than 1048576 bytes",
-		// Variables that double: a laugh that has to end.
+		// Variables that double each time ("billion laughs") have to be stopped.
 		"$A=" + strings.Repeat("x", 1000) + "\n" + strings.Repeat("$A=$A$A\n", 40): "the file and its variables make more than",
 	} {
 		if _, err := Import(text, Options{}); err == nil || !strings.Contains(err.Error(), want) {
@@ -242,7 +241,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// FuzzImport: no input panics or hangs, and what comes out is a good file.
+// FuzzImport: no input panics or hangs, and the output is a valid file.
 func FuzzImport(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.conf")
 	if err != nil || len(files) == 0 {

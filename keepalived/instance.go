@@ -99,7 +99,7 @@ func (s *site) peers(in *instance, block []statement) {
 	}
 }
 
-// addresses reads a line of virtual_ipaddress, or several that stand on one.
+// addresses reads a line of virtual_ipaddress, which may hold several addresses.
 func (s *site) addresses(in *instance, st statement) {
 	for i := 0; i < len(st.words); i++ {
 		word := st.words[i]

@@ -10,13 +10,14 @@ import (
 type token struct {
 	line   int
 	text   string
-	quoted bool // so `{` in it is no brace
+	quoted bool // a quoted `{` is not a brace
 }
 
 const endOfLine = "\n"
 
-// lex splits a file as keepalived.conf(5) says: words at blanks, quotes keep
-// blanks, # and ! begin a comment, a backslash at its end joins a line to the next.
+// lex splits a file as keepalived.conf(5) says: blanks separate words, quotes keep
+// blanks,
+// # and ! begin a comment, and a backslash at the end of a line joins it to the next.
 func lex(text string) ([]token, error) {
 	if i := invalidUTF8(text); i >= 0 {
 		return nil, fmt.Errorf("line %d: byte 0x%02x is not UTF-8; save the file as UTF-8", 1+strings.Count(text[:i], "\n"), text[i])
@@ -78,8 +79,8 @@ func (l *lexer) next() error {
 	return nil
 }
 
-// word reads up to a blank, a brace or a comment; quotes within it, as in
-// a="b c", are part of it. ${NAME} is no block.
+// word reads up to a blank, a brace or a comment. Quotes inside it, as in a="b c", belong
+// to it. ${NAME} does not open a block.
 func (l *lexer) word() error {
 	var b strings.Builder
 	t := token{line: l.line}
@@ -115,8 +116,7 @@ func (l *lexer) word() error {
 	return nil
 }
 
-// quotes reads what stands between two; a backslash takes the next character as
-// it is.
+// quotes reads the text between two quotes. A backslash escapes a quote or a backslash.
 func (l *lexer) quotes(mark byte) (string, error) {
 	var b strings.Builder
 	for l.at++; l.at < len(l.text); l.at++ {

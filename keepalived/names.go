@@ -13,8 +13,8 @@ func isAlphanumeric(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
 }
 
-// clean makes a name that sipalive takes: other characters become -, "" where
-// nothing is left.
+// clean returns a name that sipalive accepts: other characters become -. It returns "" if
+// nothing is left, or an IP address.
 func clean(name string) string {
 	name = strings.Map(func(r rune) rune {
 		if isAlphanumeric(r) || r == '.' || r == '_' || r == '-' {
@@ -30,7 +30,7 @@ func clean(name string) string {
 	return name
 }
 
-// unused is a clean name that taken does not know, with a number if need be.
+// unused returns a clean name for which taken is false, with a number if necessary.
 func unused(name, otherwise string, taken func(string) bool) string {
 	base := clean(name)
 	if base == "" {
@@ -45,14 +45,14 @@ func unused(name, otherwise string, taken func(string) bool) string {
 	}
 }
 
-// isInterface is a name that the kernel allows (dev_valid_name of Linux).
+// isInterface reports whether the kernel allows the name (dev_valid_name of Linux).
 func isInterface(name string) bool {
 	return name != "" && len(name) < 16 && name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || r == '/' || r == ':'
 	})
 }
 
-// isEndpoint is host:port.
+// isEndpoint reports whether s is host:port.
 func isEndpoint(s string) bool {
 	i := strings.LastIndexByte(s, ':')
 	if i <= 0 {
@@ -75,7 +75,7 @@ func isIPv4(host string) bool {
 	return err == nil && a.Is4()
 }
 
-// quoted is a TOML basic string.
+// quoted returns s as a TOML basic string.
 func quoted(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// nodes finds the machines, and which one the file is from.
+// nodes finds the nodes, and which of them the file is from.
 func (s *site) nodes(c *cluster, o Options) (own Node, err error) {
 	address := s.ownAddress(o)
 	if len(o.Nodes) > 0 {
@@ -72,7 +72,7 @@ func (s *site) ownAddress(o Options) netip.Addr {
 			continue
 		}
 		for _, a := range o.AddressesOf(in.iface) {
-			if usable(a) && !s.isVirtual(a) { // keepalived may run there, and hold one
+			if usable(a) && !s.isVirtual(a) { // keepalived may run there and hold one
 				return a
 			}
 		}
@@ -86,7 +86,8 @@ func (s *site) isVirtual(a netip.Addr) bool {
 	})
 }
 
-// usable is an address that one machine can have and every other can ask.
+// usable reports whether a is an address that one machine can have and all others can
+// reach.
 func usable(a netip.Addr) bool {
 	switch {
 	case !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.Is4In6():

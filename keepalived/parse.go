@@ -1,5 +1,5 @@
-// Package keepalived reads a keepalived.conf(5) and writes the sipalive.toml that
-// comes nearest to it. It touches no file and no machine: text in, text out.
+// Package keepalived reads a keepalived.conf(5) and writes the sipalive.toml that comes
+// closest to it. It touches no file and no machine: text in, text out.
 package keepalived
 
 import (
@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// statement is a line of the file: its words, and the block that follows, if any.
+// statement is a line of the file: its words, and the block that follows it, if any.
 type statement struct {
 	line  int
 	words []string
@@ -15,12 +15,12 @@ type statement struct {
 }
 
 const (
-	maxDepth = 16      // no block of keepalived's is deeper than six
-	maxText  = 1 << 20 // bytes, of a file and of what its variables make of it
+	maxDepth = 16      // no block in keepalived is nested more than six deep
+	maxText  = 1 << 20 // bytes of a file, and of its words with the variables expanded
 )
 
-// parser reads tokens; config is keepalived's -i, which chooses among lines that
-// begin with @.
+// parser reads tokens. config is keepalived's -i, which selects among lines that begin
+// with @.
 type parser struct {
 	tokens  []token
 	at      int
@@ -64,7 +64,7 @@ func (p *parser) statements(depth int) ([]statement, error) {
 
 func (t token) is(brace string) bool { return t.text == brace && !t.quoted }
 
-// statement reads one, and its block, whose brace may stand on the next line.
+// statement reads one statement and its block. The block's brace may be on the next line.
 func (p *parser) statement(depth int) (s statement, taken bool, err error) {
 	s.line = p.tokens[p.at].line
 	taken = true
@@ -107,7 +107,7 @@ func (p *parser) statement(depth int) (s statement, taken bool, err error) {
 	return s, taken, nil
 }
 
-// opens moves behind a { that comes next, line ends aside.
+// opens moves past a { that comes next, skipping line ends.
 func (p *parser) opens() bool {
 	for i := p.at; i < len(p.tokens); i++ {
 		switch t := p.tokens[i]; {
@@ -121,7 +121,7 @@ func (p *parser) opens() bool {
 	return false
 }
 
-// applies says whether a line for that -i is taken; ^ means for all others.
+// applies reports whether a line for that -i counts; ^ means all others.
 func (p *parser) applies(id string) bool {
 	if other, not := strings.CutPrefix(id, "^"); not {
 		return other != p.config
@@ -129,7 +129,7 @@ func (p *parser) applies(id string) bool {
 	return id == p.config
 }
 
-// assigned parts $NAME=VALUE behind the =.
+// assigned splits $NAME=VALUE after the =.
 func assigned(word string) (name, value string, is bool) {
 	i := strings.IndexByte(word, '=')
 	if i < 2 || word[0] != '$' {
@@ -141,7 +141,7 @@ func assigned(word string) (name, value string, is bool) {
 	return word[:i+1], word[i+1:], true
 }
 
-// define reads $NAME=VALUE.
+// define records $NAME=VALUE and reports whether words are one.
 func (p *parser) define(words []string) bool {
 	name, value, is := assigned(words[0])
 	if is {
@@ -150,8 +150,8 @@ func (p *parser) define(words []string) bool {
 	return is
 }
 
-// expand puts the values of ${NAME} and $NAME in; what is not defined stays, as
-// it does for keepalived.
+// expand replaces ${NAME} and $NAME by their values. An undefined variable stays, as in
+// keepalived.
 func (p *parser) expand(word string) string {
 	if !strings.Contains(word, "$") {
 		return word
@@ -174,7 +174,7 @@ func (p *parser) expand(word string) string {
 	return b.String() + word
 }
 
-// variable is the name at the beginning of text, in braces or not, and the rest.
+// variable splits off the variable name that text begins with, in braces or not.
 func variable(text string) (name, rest string) {
 	if inside, is := strings.CutPrefix(text, "{"); is {
 		if name, rest, is = strings.Cut(inside, "}"); is {

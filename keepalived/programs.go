@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// phases are where notify scripts belong.
+// phases maps a kind of notify script to the phases of its actions.
 var phases = map[string][]string{"master": {"acquire"}, "backup": {"release"}, "fault": {"release"}, "stop": {"release"}, "all": {"acquire", "release"}}
 
-// states are what keepalived adds to the command line of a plain notify.
+// states is what keepalived adds to the command line of a plain notify, by phase.
 var states = map[string]string{"acquire": "MASTER", "release": "BACKUP"}
 
-// actions gives each instance's scripts to its first VIP, and each group's to the
+// actions gives each instance's scripts to its first VIP, and each group's scripts to the
 // first VIP of its members.
 func (s *site) actions(first map[string]*vip) {
 	for _, in := range s.instances {
@@ -60,7 +60,7 @@ func (s *site) attach(v *vip, hooks []hook) {
 	}
 }
 
-// command is a program with its arguments, through a shell where it takes one.
+// command returns a program and its arguments, through a shell if the text needs one.
 func command(text string, more ...string) []string {
 	if isPlain(text) {
 		return append(strings.Fields(text), more...)
@@ -71,13 +71,13 @@ func command(text string, more ...string) []string {
 	return []string{shell(text), "-c", text}
 }
 
-// isPlain is a command that needs no shell: an absolute path and plain words.
+// isPlain reports whether a command needs no shell: an absolute path and plain words.
 func isPlain(text string) bool {
 	fields := strings.Fields(text)
 	return len(fields) > 0 && path.IsAbs(fields[0]) && !strings.ContainsAny(text, "|&;<>()$`\\\"'*?[]~#\x00")
 }
 
-// shell is bash for what only bash can do.
+// shell returns bash for what only bash can do.
 func shell(text string) string {
 	if strings.Contains(text, "/dev/tcp/") || strings.Contains(text, "/dev/udp/") {
 		return "/bin/bash"
@@ -85,8 +85,8 @@ func shell(text string) string {
 	return "/bin/sh"
 }
 
-// checks are the scripts and interfaces that instances track. keepalived's
-// scripts say no with any code; a check's no is 2.
+// checks converts the scripts and interfaces that instances track. A script of keepalived
+// fails with any code but 0; a check fails with 2.
 func (s *site) checks(c *cluster) {
 	for _, sc := range s.scripts {
 		switch {
@@ -118,8 +118,8 @@ func (s *site) checks(c *cluster) {
 
 const halfTracked = "not every vrrp_instance tracks it; a [[check]] is about the node and all of its VIPs"
 
-// linkChecks decides for each interface once, over all instances: one that tracks
-// its own alone has said what is so anyway.
+// linkChecks decides once per interface, over all instances. An instance that tracks only
+// its own interface needs no check: its VIP is released anyway if that goes down.
 func (s *site) linkChecks(c *cluster) {
 	seen := map[string]bool{}
 	for _, in := range s.instances {
@@ -134,7 +134,7 @@ func (s *site) linkChecks(c *cluster) {
 
 func (s *site) linkCheck(c *cluster, link string) {
 	var tracking []*instance
-	foreign, free := false, false // one on another interface tracks it; one neither tracks it nor is on it
+	foreign, free := false, false // foreign: an instance on another interface tracks link; free: an instance neither tracks it nor is on it
 	for _, in := range s.instances {
 		switch tracks := slices.Contains(in.links, link); {
 		case tracks:

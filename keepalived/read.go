@@ -10,7 +10,7 @@ type script struct {
 	name, command     string
 	interval, timeout time.Duration
 	fall              int
-	tracked           int // by how many instances
+	tracked           int // number of instances that track it
 }
 
 type group struct {
@@ -20,7 +20,7 @@ type group struct {
 	hooks   []hook
 }
 
-// read takes the blocks at the top.
+// read reads the top-level blocks.
 func (s *site) read(all []statement) {
 	for _, st := range all {
 		switch st.key() {
@@ -123,7 +123,7 @@ func (s *site) group(st statement) {
 			case is:
 				h.sync, h.name = "GROUP", g.name
 				g.hooks = append(g.hooks, h)
-			case groupReasons[st.key()] == "" && len(st.words) == 1 && st.block == nil: // the old form: names alone
+			case groupReasons[st.key()] == "" && len(st.words) == 1 && st.block == nil: // the old form: only names
 				g.members = append(g.members, st.key())
 			default:
 				s.unknown(st, groupReasons)

@@ -1,6 +1,6 @@
 package keepalived
 
-// Why something of the file has no equivalent, by its keyword.
+// The reasons why a setting of the file has no equivalent, by its keyword.
 
 const announcements = "announcements go out at once, after 0.1, 1.1, 2.2 and 4.4 s, and every announce.refresh; that one can be set, and announce.limit, how many frames leave in a second"
 

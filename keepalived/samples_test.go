@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// samples are the configurations in keepalived's doc/samples (2.3), each with the
-// file here that has what it has, written anew, and what makes it that sample.
-// Those in refused have virtual servers only.
+// samples are the configurations in keepalived's doc/samples (2.3). Each has a file here
+// with the same settings, newly written, and what is special about the sample. Those in
+// refused have only virtual servers.
 var samples = []struct {
 	sample, file string
 	has          []string
@@ -42,9 +42,9 @@ var samples = []struct {
 	{"vrrp.sync", "sync-groups.conf", []string{"group {", "notify_master", "notify_fault"}},
 }
 
-// TestSamples: every sample has a counterpart here that becomes a good file
-// (TestGolden), or is refused for the reason that it is: with nothing in it to
-// import, nobody is asked for nodes.
+// TestSamples: every sample has a counterpart here that becomes a valid file (TestGolden)
+// or is refused for the expected reason. With nothing to import, nobody is asked for
+// nodes.
 func TestSamples(t *testing.T) {
 	used := map[string]bool{}
 	for _, s := range samples {

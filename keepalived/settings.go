@@ -30,7 +30,7 @@ func (s *site) timing(c *cluster) {
 	}
 }
 
-// people are who gets mail.
+// people finds out who gets mail.
 func (s *site) people(c *cluster) {
 	if len(s.mail) == 0 {
 		return
@@ -54,7 +54,7 @@ func (s *site) people(c *cluster) {
 	}
 }
 
-// mailbox is an address with a domain, "" where it cannot be made one.
+// mailbox returns an address with a domain, or "" if to cannot be made one.
 func mailbox(to string) string {
 	if to != "" && !strings.Contains(to, "@") {
 		to += "@localhost"

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// note says what of the file was not taken as it is, and why.
+// note is a setting of the file that was not kept as it is, and why.
 type note struct {
 	lines     []int
 	what, why string
 }
 
-// site is what the file says, as far as sipalive has it.
+// site is what the file says, as far as sipalive has an equivalent.
 type site struct {
 	routerID   string
 	mail       []string
@@ -33,13 +33,13 @@ type address struct {
 	iface string
 }
 
-// hook is a notify script; kind is master, backup, fault, stop or all.
+// hook is a notify script. Its kind is master, backup, fault, stop or all.
 type hook struct {
 	line       int
 	kind       string
 	command    string
 	user       string
-	sync, name string // for all: what keepalived adds to the command line
+	sync, name string // for kind all: what keepalived adds to the command line
 	priority   string
 }
 

@@ -7,10 +7,10 @@ import (
 	"unicode"
 )
 
-// maxShown bounds what a comment quotes of the file, in characters.
+// maxShown is how many characters of the file a comment quotes at most.
 const maxShown = 100
 
-// text is the file, what has no equivalent first.
+// text returns the file, beginning with what has no equivalent.
 func (c *cluster) text(o Options, notes []note) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -116,7 +116,7 @@ func list(words []string) string {
 	return "[" + strings.Join(out, ", ") + "]"
 }
 
-// where is such as "lines 3, 17 and 2 more, "; line 0 is nowhere.
+// where returns text such as "lines 3, 17 and 2 more, ". Line 0 has no place: "".
 func (n note) where() string {
 	const most = 4
 	if n.lines[0] == 0 {
@@ -136,7 +136,7 @@ func (n note) where() string {
 	return "lines " + text + ", "
 }
 
-// shown is text of others in a comment: one line, and not too long.
+// shown makes the file's text fit for a comment: one line, not too long.
 func shown(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// account is a user's name that sipalive takes, or "".
+// account returns a user name that sipalive accepts, or "".
 func (s *site) account(line int, name string) string {
 	if name == "" || name == clean(name) && len(name) <= 32 {
 		return name
@@ -21,7 +21,7 @@ func on(st statement) bool {
 	return !slices.Contains([]string{"false", "off", "no"}, strings.ToLower(st.arg(1)))
 }
 
-// parseAddress reads 192.0.2.1 and 192.0.2.1/24; mask is -1 where there is none.
+// parseAddress reads 192.0.2.1 or 192.0.2.1/24; mask is -1 if there is none.
 func parseAddress(word string) (ip netip.Addr, mask int, err error) {
 	if !strings.Contains(word, "/") {
 		ip, err = netip.ParseAddr(word)
@@ -31,8 +31,8 @@ func parseAddress(word string) (ip netip.Addr, mask int, err error) {
 	return p.Addr().Unmap(), p.Bits(), err
 }
 
-// seconds reads keepalived's numbers of seconds, such as 1 and 0.05; 0 where it
-// is none.
+// seconds reads keepalived's numbers of seconds, such as 1 and 0.05. It returns 0 for
+// anything else.
 func seconds(word string) time.Duration {
 	f, err := strconv.ParseFloat(word, 64)
 	if err != nil || f != f || f < 0 || f > 24*3600 {
@@ -49,7 +49,7 @@ func number(word string, def int) int {
 	return n
 }
 
-// endpoint is host:port of what keepalived writes as two words.
+// endpoint joins the host and port that keepalived writes as two words.
 func endpoint(host, port string) string {
 	if port == "" {
 		port = "25"

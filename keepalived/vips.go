@@ -2,7 +2,7 @@ package keepalived
 
 import "slices"
 
-// vips makes one VIP of each address of an instance, and returns the first.
+// vips makes a VIP of each address of an instance, and returns the first one.
 func (s *site) vips(c *cluster, in *instance, own Node) (first *vip) {
 	before := len(c.vips)
 	for _, a := range in.addresses {
@@ -34,7 +34,7 @@ func (s *site) vips(c *cluster, in *instance, own Node) (first *vip) {
 	}
 }
 
-// refuse says why an address cannot be a VIP, or "".
+// refuse says why an address cannot be a VIP; "" means it can.
 func (c *cluster) refuse(v *vip) string {
 	switch {
 	case v.address.Is6() && v.address.IsLinkLocalUnicast():
@@ -51,8 +51,8 @@ func (c *cluster) refuse(v *vip) string {
 	return ""
 }
 
-// preferred is this node where the file makes it MASTER, and where there are two,
-// the other one else.
+// preferred returns this node if the file makes it MASTER. Otherwise, with two nodes, it
+// returns the other one.
 func (s *site) preferred(c *cluster, in *instance, own Node) string {
 	switch {
 	case in.master:

@@ -2,52 +2,52 @@ package keyring
 
 import "crypto/ecdh"
 
-// Message is what nodes tell each other about their keys, sealed as all they say.
+// Message is what nodes tell each other about their keys. It is sealed like every packet.
 type Message interface{ message() }
 
-// Ask asks a node for its view, and may order something.
+// Ask asks a node for its view, and may give it an order.
 type Ask struct {
-	Question  uint64 // drawn at random by who asks; the answer repeats it
-	Challenge uint64 // the last one heard of the node that is asked; an order counts only with it
-	Try       bool   // also: could its key file be written?
+	Question  uint64 // drawn at random by the asking node; the answer repeats it
+	Challenge uint64 // the last one heard from the node that is asked; an order counts only with it
+	Try       bool   // also ask: could the node write its key file?
 	Order     *Order
 }
 
 // Tell answers an Ask.
 type Tell struct {
 	Question  uint64
-	Challenge uint64 // never 0; another one after each order
-	Public    Public // for a key that the next order brings; another one with each challenge
+	Challenge uint64 // never 0; a new one after each order
+	Public    Public // wraps the key in the next order; a new one with each challenge
 	View      View
-	Err       string // why an order was not carried out, or could not be
+	Err       string // why an order was not carried out, or why the key file could not be written
 }
 
 func (Ask) message()  {}
 func (Tell) message() {}
 
-// Keeper keeps one node's ring. What makes an order fresh is its challenge, which
-// counts once: a recorded order does nothing, and one whose answer was lost is
-// answered with what is so now.
+// Keeper keeps one node's ring. An order is fresh only with the current challenge, and
+// each challenge counts once. So a recorded order does nothing. If the answer to an order
+// is lost, the repeated order is answered with the view as it is now.
 type Keeper struct {
 	ring       Ring
-	challenges map[string]challenge // by who asks
+	challenges map[string]challenge // by asking node
 	random     func() uint64
 }
 
-// NewKeeper keeps ring. random gives challenges nobody can guess.
+// NewKeeper makes a Keeper of ring. random must give numbers that nobody can guess.
 func NewKeeper(ring Ring, random func() uint64) *Keeper {
 	return &Keeper{ring: ring, challenges: map[string]challenge{}, random: random}
 }
 
-// Ring is the ring as it is now.
+// Ring returns the current ring.
 func (k *Keeper) Ring() Ring { return k.ring }
 
-// Replace takes another ring: the file's, at a reload.
+// Replace sets another ring: the file's, at a reload.
 func (k *Keeper) Replace(r Ring) { k.ring = r }
 
-// Hear answers a question of node from. put makes a ring last (the file comes first,
-// then what seals and opens) and must be done when it returns; try tells whether
-// that would work. The caller has made sure who asks.
+// Hear answers a question from node from. put makes a ring permanent: it writes the file
+// first, then changes what seals and opens; all of it must be done when put returns. try
+// reports whether put would work. The caller has checked who sent the question.
 func (k *Keeper) Hear(from string, a Ask, put func(Ring) error, try func() error) Tell {
 	var err error
 	switch {
@@ -60,7 +60,7 @@ func (k *Keeper) Hear(from string, a Ask, put func(Ring) error, try func() error
 	}
 	c := k.challenge(from)
 	t := Tell{Question: a.Question, Challenge: c.word, Public: c.public, View: k.ring.View()}
-	t.View = t.View[:min(len(t.View), MaxKeys)] // what a packet carries; such a ring is not rotated
+	t.View = t.View[:min(len(t.View), MaxKeys)] // a packet carries no more; a ring that long is not rotated
 	if err != nil {
 		t.Err = err.Error()
 	}
@@ -79,14 +79,14 @@ func (k *Keeper) obey(o Order, private *ecdh.PrivateKey, put func(Ring) error) e
 	return nil
 }
 
-// challenge is what makes one order fresh, and opens the key that it brings.
+// challenge makes one order fresh, and opens the key in that order.
 type challenge struct {
 	word    uint64
 	private *ecdh.PrivateKey
 	public  Public
 }
 
-// challenge is what from's next order has to bring.
+// challenge returns the challenge that from's next order must repeat.
 func (k *Keeper) challenge(from string) challenge {
 	c, known := k.challenges[from]
 	if !known {

@@ -2,5 +2,6 @@
 
 package keyring
 
-// share of the simulated runs that is left out: one goroutine has no races to find.
+// share: only one in share of the simulated runs is done. One goroutine has no races to
+// find.
 const share = 5

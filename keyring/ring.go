@@ -1,6 +1,6 @@
-// Package keyring knows which keys seal and open the agents' packets, and how the
-// cluster changes them while it runs (§4.11). Pure: time, randomness, files and the
-// network come from outside.
+// Package keyring knows which keys seal and open the agents' packets, and how the cluster
+// changes them while it runs (§4.11). It is pure: time, randomness, files and the network
+// come from outside.
 package keyring
 
 import (
@@ -15,32 +15,32 @@ import (
 )
 
 const (
-	// KeySize is AES-256's, memberlist's longest.
+	// KeySize is the key size of AES-256, the longest that memberlist takes.
 	KeySize = 32
-	// MaxKeys bounds a ring that is rotated: each rotation that was given up may
+	// MaxKeys bounds a ring that can be rotated. Each rotation that was given up may
 	// leave a key behind until the next one has ended.
 	MaxKeys = 8
 )
 
-// ID names a key and gives nothing of it away: the first bytes of its SHA-256.
+// ID names a key without revealing it: the first bytes of the key's SHA-256.
 type ID [8]byte
 
-// IDOf is a key's name.
+// IDOf returns a key's ID.
 func IDOf(key []byte) ID {
 	sum := sha256.Sum256(key)
 	return ID(sum[:8])
 }
 
-// String is what people see of it: the first four bytes in hexadecimal.
+// String returns the form that people see: the first four bytes in hexadecimal.
 func (id ID) String() string { return hex.EncodeToString(id[:4]) }
 
-// Ring is one node's keys: the first one seals, all open.
+// Ring is one node's keys. The first one seals packets; all of them open packets.
 type Ring [][]byte
 
-// View is what may be told of a ring: its keys' names.
+// View is the part of a ring that may be shown to others: the IDs of its keys.
 type View []ID
 
-// View is what may be told of the ring.
+// View returns the IDs of the ring's keys.
 func (r Ring) View() View {
 	var v View
 	for _, k := range r {
@@ -61,7 +61,7 @@ func (v View) Digest() uint64 {
 	return binary.BigEndian.Uint64(h.Sum(nil))
 }
 
-// String says what the keys are for.
+// String says which key seals and which keys open.
 func (v View) String() string {
 	var names []string
 	for _, id := range v {
@@ -73,23 +73,23 @@ func (v View) String() string {
 	return fmt.Sprintf("seals with %s, opens with %s too", names[0], strings.Join(names[1:], ", "))
 }
 
-// Stage is how far a ring is with a new key.
+// Stage says how far a ring has come in taking up a new key.
 type Stage uint8
 
-// The stages, in their order. Two nodes of neighbouring stages open each other's
-// packets, two others do not.
+// The stages, in order. Two nodes at the same stage or at neighbouring stages open each
+// other's packets; other pairs do not.
 const (
 	Lacks   Stage = iota
-	Accepts       // opens with it, seals with another
-	Seals         // seals with it, opens with others too
-	Alone         // has no other
+	Accepts       // opens with the new key, seals with another
+	Seals         // seals with the new key, opens with others too
+	Alone         // has only the new key
 )
 
 func (s Stage) String() string {
 	return [...]string{"lacks the new key", "accepts the new key", "seals with the new key", "dropped every key but"}[min(s, Alone)]
 }
 
-// Stage is how far the ring is with key id.
+// Stage returns how far the ring is with key id.
 func (v View) Stage(id ID) Stage {
 	switch {
 	case !slices.Contains(v, id):
@@ -102,7 +102,7 @@ func (v View) Stage(id ID) Stage {
 	return Alone
 }
 
-// after is the view once it is at the stage after its own.
+// after returns the view as it is at stage to; v must be at the stage before.
 func (v View) after(to Stage, id ID) View {
 	switch to {
 	case Accepts:
@@ -115,10 +115,10 @@ func (v View) after(to Stage, id ID) View {
 
 // Order asks a node to bring its ring to a stage of a new key.
 type Order struct {
-	From uint64 // the digest of the view that it was given for
+	From uint64 // the digest of the view that the order was made for
 	To   Stage
 	New  ID
-	Key  Wrapped // the new key itself; to Accepts alone
+	Key  Wrapped // the new key itself; only for Accepts
 }
 
 var (
@@ -126,8 +126,8 @@ var (
 	errOrder   = errors.New("not a step of a rotation")
 )
 
-// Apply is the ring after an order: the ring itself where it is there, or further,
-// already. open opens the new key.
+// Apply returns the ring after an order. If the ring is at that stage already, or
+// further, it is returned unchanged. open opens the new key.
 func (r Ring) Apply(o Order, open func(Wrapped) ([]byte, error)) (Ring, error) {
 	v := r.View()
 	at := v.Stage(o.New)

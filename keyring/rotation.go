@@ -8,57 +8,58 @@ import (
 )
 
 const (
-	repeatAfter = 100 * time.Millisecond // an Ask without an answer is repeated
-	// Silence of a node ends a rotation: at its beginning soon, nothing is changed
-	// yet; later it may be a restart of its agent.
+	repeatAfter = 100 * time.Millisecond // an unanswered Ask is repeated after this
+	// A node that stays silent ends a rotation. At the beginning it ends soon, because
+	// nothing has been changed yet. Later the silence may be a restart of the node's
+	// agent.
 	askPatience  = 3 * time.Second
 	stepPatience = 15 * time.Second
 )
 
-// Rotation brings a new key to every node and takes the old one away, in three steps,
-// each only once every node has confirmed the one before. It may be given up, or
-// die, at any moment: every two nodes then open each other's packets. Another one, of
-// any node and with another new key, leaves nothing of it. Times are of any clock that
-// goes on.
+// Rotation brings a new key to every node and takes the old one away, in three steps.
+// Each step begins only after every node has confirmed the one before. A rotation may be
+// given up, or its node may die, at any moment: any two nodes can still open each other's
+// packets. A later rotation, started on any node and with another new key, removes all
+// that is left of it. Times may come from any clock that never stops or goes back.
 type Rotation struct {
-	nodes  []string // all, this one included
+	nodes  []string // all nodes, this one included
 	key    []byte   // the new one
 	id     ID
 	grace  time.Duration
 	random func() uint64
 
-	step  Stage         // what is being brought about; Lacks: the nodes are asked
-	from  time.Duration // since when
+	step  Stage         // the stage that this step brings about; Lacks: the nodes are only asked
+	from  time.Duration // when the step began
 	asks  map[string]*asked
 	lines []Line
 	err   error
 	done  bool
 }
 
-// asked is what is known of one node.
+// asked is what is known about one node.
 type asked struct {
 	question  uint64
 	challenge uint64
 	public    Public
 	view      View
-	reached   bool // the step
+	reached   bool // the node has confirmed the current step
 	last      time.Duration
 }
 
-// Line is one node's step.
+// Line says that a node has confirmed a step.
 type Line struct {
 	Node string
 	To   Stage
 }
 
-// Out is a question to a node, which may be this one.
+// Out is a question to a node, which may be this node itself.
 type Out struct {
 	Node string
 	Ask  Ask
 }
 
-// NewRotation begins at now. grace is how long a packet may be under way: the old key
-// is dropped no sooner after the last node has ceased to seal with it.
+// NewRotation starts a rotation at now. grace is how long a packet may be under way: the
+// old key is not dropped until grace after the last node has stopped sealing with it.
 func NewRotation(now time.Duration, nodes []string, key []byte, grace time.Duration, random func() uint64) *Rotation {
 	r := &Rotation{nodes: nodes, key: key, id: IDOf(key), grace: grace, random: random, asks: map[string]*asked{}}
 	for _, n := range nodes {
@@ -79,7 +80,7 @@ func (r *Rotation) begin(now time.Duration, step Stage) {
 	}
 }
 
-// Due is what to send now, and when to ask again at the latest.
+// Due returns the questions to send now, and the latest time for the next call.
 func (r *Rotation) Due(now time.Duration) (out []Out, next time.Duration) {
 	if r.Ended() {
 		return nil, now
@@ -115,8 +116,8 @@ func (r *Rotation) patience() time.Duration {
 	return stepPatience
 }
 
-// ask asks the same until it is answered. An order whose challenge is no longer the
-// node's (its agent was restarted) is answered with the one that is.
+// ask returns the question to send; the same one until it is answered. If the node's
+// challenge has changed (its agent was restarted), the node answers with the new one.
 func (r *Rotation) ask(a *asked) (q Ask, err error) {
 	q = Ask{Question: a.question, Try: r.step == Lacks}
 	if r.step != Lacks {
@@ -129,7 +130,7 @@ func (r *Rotation) ask(a *asked) (q Ask, err error) {
 	return q, err
 }
 
-// Hear takes a node's answer.
+// Hear handles a node's answer.
 func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
 	a := r.asks[node]
 	if a == nil || r.Ended() || t.Question != a.question || a.reached {
@@ -150,11 +151,12 @@ func (r *Rotation) Hear(now time.Duration, node string, t Tell) {
 		a.view, a.reached = t.View, true
 		r.lines = append(r.lines, Line{node, r.step})
 	case is != a.view.Digest():
-		// Another rotation has been here: if this one took no notice, each might drop a
-		// key on one node that the other has just made another node seal with.
+		// Another rotation has changed this node. If this one ignored that, each of the
+		// two might drop a key on one node that the other has just made another node seal
+		// with.
 		r.err = fmt.Errorf("%s: %w", node, errChanged)
 	case again:
-		a.last = now - repeatAfter // the order is due
+		a.last = now - repeatAfter // send the order again now
 	}
 	if r.err == nil && r.all() {
 		r.advance(now)
@@ -183,8 +185,8 @@ func (r *Rotation) advance(now time.Duration) {
 	}
 }
 
-// apart finds two nodes that do not open each other's packets: what keeps them apart
-// has to end first.
+// apart returns an error that names two nodes that cannot open each other's packets. The
+// cause must be removed before the rotation.
 func (r *Rotation) apart() error {
 	for _, n := range r.nodes {
 		for _, other := range r.nodes {
@@ -210,14 +212,14 @@ func (r *Rotation) silent() error {
 	return fmt.Errorf("%s: did not confirm within %s that it %s %s", names, stepPatience, r.step, r.id)
 }
 
-// Lines are the steps that were confirmed since the last call, in their order.
+// Lines returns the steps confirmed since the last call, in order.
 func (r *Rotation) Lines() []Line {
 	lines := r.lines
 	r.lines = nil
 	return lines
 }
 
-// New is the new key's name.
+// New returns the new key's ID.
 func (r *Rotation) New() ID { return r.id }
 
 // Changed reports whether a node may have been told to change anything.
@@ -226,5 +228,5 @@ func (r *Rotation) Changed() bool { return r.step > Lacks }
 // Ended reports whether there is nothing more to do.
 func (r *Rotation) Ended() bool { return r.done || r.err != nil }
 
-// Err is why it ended before its end; nil: it did not.
+// Err returns why the rotation failed; nil if it did not.
 func (r *Rotation) Err() error { return r.err }

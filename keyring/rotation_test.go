@@ -16,15 +16,16 @@ import (
 
 const grace = time.Second
 
-// A rotation that took no notice of another one dropped, in the 19th run, a key that
-// the other had just made a node seal with.
+// twoAtOnce is the number of runs of TestTwoAtOnce. The figure needs to be high enough:
+// when a rotation ignored the other one, the 19th run was the first to drop a key that
+// the other rotation had just made a node seal with.
 var twoAtOnce = flag.Int("keyring.two", 150, "runs of two rotations at once")
 
 // underWay is the longest that a packet of the simulated network takes.
 const underWay = 900 * time.Millisecond
 
-// world is a cluster whose nodes keep their rings in files and send each other sealed
-// packets all the time, in virtual time.
+// world is a cluster in virtual time. Its nodes keep their rings in files and send each
+// other sealed packets all the time.
 type world struct {
 	t     *testing.T
 	rnd   *rand.Rand
@@ -33,7 +34,7 @@ type world struct {
 	order int
 	keys  byte
 	nodes []*machine
-	loss  int // in a hundred
+	loss  int // in percent
 	runs  map[string]*Rotation
 }
 
@@ -43,14 +44,14 @@ type due struct {
 	do    func()
 }
 
-// machine is a node: its file is what a restart finds.
+// machine is a node. A restart finds its file.
 type machine struct {
 	name   string
 	file   Ring
 	keeper *Keeper
 	down   bool
-	crash  func(Ring) bool // whether it dies once the ring is in its file
-	away   time.Duration   // until it is back
+	crash  func(Ring) bool // whether the agent dies once the ring is in its file
+	away   time.Duration   // time until it is back
 }
 
 func newWorld(t *testing.T, seed uint64, rings ...Ring) *world {
@@ -69,8 +70,8 @@ func (w *world) after(d time.Duration, do func()) {
 	heap.Push(&w.queue, due{w.now + d, w.order, do})
 }
 
-// run lets time pass: so long, or until the rotation has ended and what was under way
-// has arrived.
+// run lets time pass: for long, or until the rotations have ended and every packet under
+// way has arrived.
 func (w *world) run(long time.Duration, until ...*Rotation) {
 	for end := w.now + long; w.queue[0].at <= end; {
 		next := heap.Pop(&w.queue).(due)
@@ -82,7 +83,7 @@ func (w *world) run(long time.Duration, until ...*Rotation) {
 	}
 }
 
-// agenda is a heap of what is due.
+// agenda is a heap of events that are due.
 type agenda []due
 
 func (a agenda) Len() int { return len(a) }
@@ -97,7 +98,7 @@ func (a *agenda) Pop() any {
 	return last
 }
 
-// delay is mostly short; some packets take long.
+// delay returns a packet's time under way: mostly short, sometimes long.
 func (w *world) delay() time.Duration {
 	if w.rnd.IntN(20) == 0 {
 		return time.Duration(w.rnd.Int64N(int64(underWay)))
@@ -107,8 +108,8 @@ func (w *world) delay() time.Duration {
 
 func (w *world) lost() bool { return w.rnd.IntN(100) < w.loss }
 
-// chat has every node send a packet to every other one each 20 ms, and everyone who
-// is up when one arrives has to open it.
+// chat makes every node send a packet to every other one each 20 ms. Every node that is
+// up when a packet arrives must be able to open it.
 func (w *world) chat() {
 	for _, from := range w.nodes {
 		if from.down {
@@ -138,7 +139,7 @@ func (w *world) node(name string) *machine {
 	return nil
 }
 
-// restart is a new agent on what the file says.
+// restart starts a new agent from the node's file.
 func (w *world) restart(m *machine) {
 	m.down = true
 	w.after(m.away, func() {
@@ -188,13 +189,14 @@ func (w *world) rotate(at string, nodes ...string) *Rotation {
 	return r
 }
 
-// fresh is a key that nobody has had yet.
+// fresh returns a key that was never used before.
 func (w *world) fresh() []byte {
 	w.keys++
 	return keyOf(100 + w.keys)
 }
 
-// deliver carries a question there and its answer back, each of them perhaps twice or never.
+// deliver carries a question to a node and the answer back. Each of them may arrive twice
+// or never.
 func (w *world) deliver(m *machine, r *Rotation, o Out) {
 	to := w.node(o.Node)
 	for range 1 + w.rnd.IntN(2) {
@@ -229,7 +231,7 @@ func rings(n int) (out []Ring) {
 	return out
 }
 
-// rotated: every node has the same one key, and it is not the old one.
+// rotated checks that every node has the same one key, and that it is not the old one.
 func (w *world) rotated(why string) {
 	w.t.Helper()
 	first := w.nodes[0].file
@@ -243,7 +245,8 @@ func (w *world) rotated(why string) {
 	}
 }
 
-// TestRotation: all three steps on every node, in their order, whatever is lost.
+// TestRotation: all three steps happen on every node, in order, whatever packets are
+// lost.
 func TestRotation(t *testing.T) {
 	for seed := range uint64(100 / share) {
 		w := newWorld(t, seed, rings(3)...)
@@ -265,8 +268,8 @@ func TestRotation(t *testing.T) {
 }
 
 // TestRestartsAndLosses: in each step an agent dies once the step is in its file, or a
-// node is away for good until the rotation is given up; the one who rotates too.
-// Another rotation, wherever it is asked for, finishes it.
+// node stays away until the rotation is given up. This may be the rotating node itself.
+// Another rotation then finishes it, whichever node runs that one.
 func TestRestartsAndLosses(t *testing.T) {
 	for seed := range uint64(6 / share) {
 		for _, stage := range []Stage{Accepts, Seals, Alone} {
@@ -278,7 +281,7 @@ func TestRestartsAndLosses(t *testing.T) {
 					m := w.nodes[victim]
 					m.crash = func(next Ring) bool { return next.View().Stage(IDOf(keyOf(101))) == stage }
 					m.away = 300 * time.Millisecond
-					if away { // for longer than anybody waits
+					if away { // for longer than the rotation waits
 						m.away = 40 * time.Second
 					}
 					first := w.rotate("pbx1")
@@ -305,8 +308,8 @@ func TestRestartsAndLosses(t *testing.T) {
 	}
 }
 
-// TestPowerCut: the whole cluster goes down at any moment of a rotation and comes up
-// on its files: everybody hears everybody, and the rotation can be finished.
+// TestPowerCut: the whole cluster goes down at any moment of a rotation and starts again
+// from its files. Every node hears every other one, and the rotation can be finished.
 func TestPowerCut(t *testing.T) {
 	for seed := range uint64(100 / share) {
 		w := newWorld(t, seed, rings(3)...)
@@ -329,8 +332,9 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestTwoAtOnce: two operators on two nodes. One is told no, or both are, or one comes
-// right after the other; what they leave behind works and can be finished.
+// TestTwoAtOnce: two operators rotate on two nodes. One rotation is refused, or both are,
+// or one follows right after the other. What they leave behind works, and a third one can
+// finish it.
 func TestTwoAtOnce(t *testing.T) {
 	both := 0
 	for seed := range uint64(*twoAtOnce / share) {
@@ -356,8 +360,8 @@ func TestTwoAtOnce(t *testing.T) {
 	t.Logf("both came to their end in %d of %d runs", both, *twoAtOnce/share)
 }
 
-// TestSilentNode: a node that is down is named before anything is changed; without it
-// the others rotate.
+// TestSilentNode: the rotation names a node that is down before anything is changed.
+// Without that node, the others rotate.
 func TestSilentNode(t *testing.T) {
 	w := newWorld(t, 1, rings(3)...)
 	w.nodes[2].down = true
@@ -378,8 +382,8 @@ func TestSilentNode(t *testing.T) {
 	w.rotated("without pbx3")
 }
 
-// TestRefusals: what a node cannot do is told in its name, and a cluster whose nodes
-// do not hear each other is left alone.
+// TestRefusals: an error says which node cannot do a step. A cluster whose nodes do not
+// hear each other is left unchanged.
 func TestRefusals(t *testing.T) {
 	w := newWorld(t, 1, rings(2)...)
 	var full Ring
@@ -409,7 +413,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestRecordedOrder: an order counts once, and none without the keeper's challenge.
+// TestRecordedOrder: an order counts once, and only with the keeper's challenge.
 func TestRecordedOrder(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
 	k := NewKeeper(rings(1)[0], rnd.Uint64)
@@ -430,13 +434,13 @@ func TestRecordedOrder(t *testing.T) {
 	if got := k.Hear("pbx2", order, put, nil); got.Err != "" || puts != 1 || got.View.Stage(IDOf(keyOf(2))) != Accepts {
 		t.Fatalf("%+v", got)
 	}
-	k.Replace(rings(1)[0]) // as if it had been undone: the recording must not do it again
+	k.Replace(rings(1)[0]) // as if it had been undone: the recorded order must not do it again
 	if k.Hear("pbx2", order, put, nil); puts != 1 || len(k.Ring()) != 1 {
 		t.Error("a recorded order counts again")
 	}
 }
 
-// TestOrders: every order that is no step from where the ring is is refused.
+// TestOrders: an order that skips a stage, or that was made for another ring, is refused.
 func TestOrders(t *testing.T) {
 	o, n := keyOf(1), keyOf(2)
 	id := IDOf(n)
@@ -473,8 +477,8 @@ func wrapped(t *testing.T, key []byte, to Public, rnd *rand.Rand) Wrapped {
 	return w
 }
 
-// TestWrapped: a key opens for whom it was wrapped, and for nobody else; what was
-// recorded does not open once its challenge is used up.
+// TestWrapped: only the node for which a key was wrapped can open it. A recording cannot
+// be opened once its challenge is used up.
 func TestWrapped(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
 	mine, public := newPrivate(rnd.Uint64)

@@ -10,12 +10,13 @@ import (
 	"errors"
 )
 
-// Public is an X25519 key that a node gives out with a challenge, for one order.
+// Public is an X25519 public key that a node sends with a challenge. It serves one order.
 type Public [32]byte
 
-// Wrapped is a key that only who gave out a Public can open (X25519, HKDF-SHA256,
-// AES-256-GCM). All that nodes say is sealed with the old key; who has that one and
-// has recorded what they said would else have the new one.
+// Wrapped is a key that only the node that sent a certain Public can open (X25519,
+// HKDF-SHA256, AES-256-GCM). The reason: all packets are sealed with the old key. Without
+// the wrapping, anyone who has the old key and recorded the packets would also get the
+// new one.
 type Wrapped struct {
 	From   Public
 	Sealed [KeySize + 16]byte
@@ -23,7 +24,7 @@ type Wrapped struct {
 
 var errWrapped = errors.New("the new key cannot be opened: it was meant for another agent")
 
-// Wrap wraps key for who gave out to.
+// Wrap wraps key for the node that sent to.
 func Wrap(key []byte, to Public, random func() uint64) (w Wrapped, err error) {
 	private, from := newPrivate(random)
 	aead, err := wrapping(private, to, from, to)
@@ -35,7 +36,7 @@ func Wrap(key []byte, to Public, random func() uint64) (w Wrapped, err error) {
 	return w, nil
 }
 
-// unwrap opens what was wrapped for private's own public key.
+// unwrap opens a key that was wrapped for private's public key.
 func unwrap(private *ecdh.PrivateKey, w Wrapped) ([]byte, error) {
 	aead, err := wrapping(private, w.From, w.From, Public(private.PublicKey().Bytes()))
 	if err != nil {
@@ -48,7 +49,8 @@ func unwrap(private *ecdh.PrivateKey, w Wrapped) ([]byte, error) {
 	return key, nil
 }
 
-// wrapping is used for one message alone: hence no nonce.
+// wrapping returns the cipher for one wrapped key. It serves one message only, so the
+// nonce is all zeros.
 func wrapping(private *ecdh.PrivateKey, other, from, to Public) (cipher.AEAD, error) {
 	public, err := ecdh.X25519().NewPublicKey(other[:])
 	if err != nil {
@@ -56,7 +58,7 @@ func wrapping(private *ecdh.PrivateKey, other, from, to Public) (cipher.AEAD, er
 	}
 	secret, err := private.ECDH(public)
 	if err != nil {
-		return nil, errWrapped // a point of low order
+		return nil, errWrapped // the public key is a point of low order
 	}
 	k, err := hkdf.Key(sha256.New, secret, nil, "sipalive key rotate"+string(from[:])+string(to[:]), KeySize)
 	if err != nil {

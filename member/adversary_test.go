@@ -9,11 +9,11 @@ import (
 	"sipalive/elect"
 )
 
-// recorded is a packet as it was on the wire, in the adversary's hands.
+// recorded is a packet as it was on the wire, recorded by the adversary.
 type recorded struct {
 	Header
 	newest bool
-	made   int // step
+	made   int // the step at which it was made
 }
 
 // run is one life of a node's agent.
@@ -23,9 +23,9 @@ type run struct {
 	instance elect.Instance
 }
 
-// world is a few nodes and an adversary who owns the network: every packet is
-// recorded, and delivered only when and as often as the adversary likes, to
-// anyone. It cannot make packets: it has no key.
+// world is a few nodes and an adversary who controls the network. The adversary records
+// every packet and delivers it only when and as often as he likes, to any node. He cannot
+// make packets, because he has no key.
 type world struct {
 	t         *rapid.T
 	step      int
@@ -35,10 +35,10 @@ type world struct {
 	instances elect.Instance
 	wire      []recorded
 
-	taken  map[string]bool                        // exact packet, per receiver, for ever
+	taken  map[string]bool                        // exact packet, per receiver, forever
 	number map[*run]map[string]bool               // sender, instance and number, per life
-	newest map[*run]map[elect.Node]elect.Seq      // highest taken of the current instance
-	latest map[*run]map[elect.Node]elect.Instance // current instance, as seen in what was taken
+	newest map[*run]map[elect.Node]elect.Seq      // highest one accepted from the current instance
+	latest map[*run]map[elect.Node]elect.Instance // current instance, as seen in accepted packets
 	gone   map[*run]map[elect.Node]map[elect.Instance]bool
 }
 
@@ -68,7 +68,7 @@ func (w *world) boot(n elect.Node) {
 }
 
 func (w *world) restart(n elect.Node) {
-	w.seq[n] += elect.Seq(rapid.IntRange(0, 70).Draw(w.t, "bound")) // stored ahead in blocks
+	w.seq[n] += elect.Seq(rapid.IntRange(0, 70).Draw(w.t, "bound")) // the bound is stored ahead in blocks
 	w.start(n, w.runs[n].instance)
 }
 
@@ -179,7 +179,7 @@ func TestAdversary(t *testing.T) {
 	}
 }
 
-// heal: once the adversary lets go, one round trip of hellos is enough.
+// heal checks that one round trip of hellos is enough once the adversary stops.
 func (w *world) heal() {
 	for _, from := range w.nodes {
 		for _, to := range without(w.nodes, from) {

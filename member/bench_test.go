@@ -11,8 +11,8 @@ import (
 	"sipalive/elect"
 )
 
-// BenchmarkRoundTrip: an ask there, its answer back, between two networks with
-// encryption; of which memberlist's own path took 0.10 ms (2 cores, Linux 6.18).
+// BenchmarkRoundTrip measures an ask and its answer between two networks with encryption.
+// memberlist's own path took 0.10 ms for it (2 cores, Linux 6.18).
 func BenchmarkRoundTrip(b *testing.B) {
 	port := freePort(b)
 	a, c := start(b, config(1, port)), start(b, config(2, port))
@@ -47,7 +47,8 @@ func BenchmarkRoundTrip(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
-// BenchmarkSend against BenchmarkSendToAddress is why we seal ourselves.
+// BenchmarkSend: its difference from BenchmarkSendToAddress is why we seal packets
+// ourselves.
 func BenchmarkSend(b *testing.B) {
 	a := start(b, config(1, freePort(b)))
 	out := elect.Outgoing{To: "pbx2", Msg: home().Msg}

@@ -6,11 +6,11 @@ import (
 	"sipalive/elect"
 )
 
-// Each message is described once, for both directions: a method of coder per
-// struct, one line per field, in the order of the wire. To carry a new field,
-// add its line here and raise version in codec.go; TestEveryFieldIsCarried
-// fails until it is. A kind of its own that nobody needs to understand raises nothing:
-// an agent that does not know it drops and counts it.
+// Each message is described once, for both directions: one method of coder per struct,
+// with one line per field, in the order of the wire. To carry a new field, add its line
+// here and raise version in codec.go; TestEveryFieldIsCarried fails until that is done. A
+// new kind that nobody needs to understand does not need a new version: an agent that
+// does not know it drops and counts it.
 
 func (c *coder) encodeBody(m elect.Message) {
 	switch m := m.(type) {

@@ -23,8 +23,8 @@ var (
 	otherKey = bytes.Repeat([]byte{8}, 32)
 )
 
-// TestMain checks that nothing is left running; a probe of memberlist's may
-// wait for up to a second after Close.
+// TestMain checks that nothing is left running. A probe of memberlist may wait for up to
+// a second after Close.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	var leak error
@@ -40,8 +40,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// freePort is a port that is free, UDP and TCP, on the loopback addresses of
-// the tests.
+// freePort returns a port that is free for UDP and TCP on the tests' loopback addresses.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
 	for range 100 {
@@ -63,18 +62,18 @@ func freePort(t testing.TB) uint16 {
 	return 0
 }
 
-// addr is the i-th node's address, addr(i+10) its second one.
+// addr returns the i-th node's address; addr(i+10) is its second one.
 func addr(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 77, byte(i)}) }
 
 func nodeName(i int) elect.Node { return elect.Node(fmt.Sprint("pbx", i)) }
 
-// node is a Network under test with what it delivered.
+// node is a Network under test with the messages that it delivered.
 type node struct {
 	*Network
 	in chan elect.Received
 }
 
-// config is node i's of three, with a random source of its own.
+// config returns the configuration of node i of three, with its own random source.
 func config(i int, port uint16) Config {
 	cfg := Config{
 		Cluster: "test", Keys: [][]byte{key}, Port: port, Self: nodeName(i), SelfAddress: addr(i),
@@ -107,7 +106,7 @@ func (n *node) stop(t testing.TB) {
 	}
 }
 
-// mustSend sends a message that carries id.
+// mustSend sends m and fails on an error.
 func (n *node) mustSend(t testing.TB, to elect.Node, seq elect.Seq, m elect.Message) {
 	t.Helper()
 	if err := n.Send(elect.Outgoing{To: to, Seq: seq, Msg: m}); err != nil {
@@ -115,7 +114,7 @@ func (n *node) mustSend(t testing.TB, to elect.Node, seq elect.Seq, m elect.Mess
 	}
 }
 
-// next is the next message delivered.
+// next returns the next message delivered.
 func (n *node) next(t testing.TB) elect.Received {
 	t.Helper()
 	select {
@@ -127,7 +126,7 @@ func (n *node) next(t testing.TB) elect.Received {
 	}
 }
 
-// hear waits for packet seq of from and fails on any other.
+// hear waits for packet seq from a node and fails on any other packet.
 func (n *node) hear(t testing.TB, from elect.Node, seq elect.Seq) {
 	t.Helper()
 	if r := n.next(t); r.From != from || r.Seq != seq {
@@ -155,7 +154,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Fatalf("not within 20 s: %s", what)
 }
 
-// counted waits until a counter has risen to want and fails if it goes beyond.
+// counted waits until a counter has risen to want, and fails if it rises further.
 func (n *node) counted(t testing.TB, what string, get func(Counters) uint64, want uint64) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%s of %d", what, want), func() bool { return get(n.Counters()) >= want })
@@ -164,14 +163,14 @@ func (n *node) counted(t testing.TB, what string, get func(Counters) uint64, wan
 	}
 }
 
-// meetUp sends heartbeats both ways until each has heard the other, and
-// returns the next free sequence number.
+// meetUp sends heartbeats both ways until each node has heard the other. It returns the
+// next free sequence number.
 func meetUp(t testing.TB, a, b *node) elect.Seq {
 	t.Helper()
 	return meetUpFrom(t, a, b, 1)
 }
 
-// meetUpFrom is meetUp of nodes that have numbered packets below seq.
+// meetUpFrom is meetUp for nodes that have already used numbers below seq.
 func meetUpFrom(t testing.TB, a, b *node, seq elect.Seq) elect.Seq {
 	t.Helper()
 	var heardA, heardB bool
@@ -196,7 +195,7 @@ func meetUpFrom(t testing.TB, a, b *node, seq elect.Seq) elect.Seq {
 	return seq + 1
 }
 
-// flush sends one message and waits for it, so that nothing older is under way.
+// flush sends one message and waits for it, so that no older packet is under way.
 func (n *node) flush(t testing.TB, to *node, seq elect.Seq) {
 	t.Helper()
 	n.mustSend(t, to.self, seq, elect.Heartbeat{})
@@ -204,7 +203,7 @@ func (n *node) flush(t testing.TB, to *node, seq elect.Seq) {
 	}
 }
 
-// puppet is a node played by the test, which sees and keeps every datagram.
+// puppet is a node played by the test. It sees and keeps every datagram.
 type puppet struct {
 	t      testing.TB
 	conn   *net.UDPConn
@@ -213,7 +212,7 @@ type puppet struct {
 	port   uint16
 }
 
-// play takes the part of node i, from any port of its address.
+// play plays node i, from any port of its address.
 func play(t testing.TB, i int, port uint16, instance elect.Instance, k []byte) *puppet {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr(i), port)))
@@ -244,7 +243,7 @@ func (p *puppet) write(b []byte, to int) {
 	}
 }
 
-// read waits for the next packet of ours and learns its nonce.
+// read waits for the next packet from our agent and learns its nonce.
 func (p *puppet) read() Packet {
 	p.t.Helper()
 	p.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -271,7 +270,7 @@ func (p *puppet) read() Packet {
 	}
 }
 
-// greet shakes hands with node i, whose name is given, as a new instance.
+// greet does a handshake with the named node i, as a new instance.
 func (p *puppet) greet(i int) {
 	p.t.Helper()
 	p.write(p.packet(nodeName(i), 0, nil), i)
@@ -279,7 +278,7 @@ func (p *puppet) greet(i int) {
 	}
 }
 
-// stock is an unmodified memberlist on node i's address.
+// stock starts an unmodified memberlist on node i's address.
 func stock(t testing.TB, i int, port uint16, d memberlist.Delegate) *memberlist.Memberlist {
 	t.Helper()
 	return stockNamed(t, string(nodeName(i)), i, port, d)

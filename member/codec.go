@@ -1,6 +1,6 @@
-// Package member talks to the peers: it carries the elect room's messages in
-// memberlist's encrypted user messages, checks that what arrives is fresh and
-// from where it should be (§4.2), and keeps gossip joined. It decides nothing.
+// Package member talks to the peers. It carries the elect room's messages in memberlist's
+// encrypted user messages. It checks that incoming messages are fresh and come from the
+// right address (§4.2), and it keeps gossip joined. It decides nothing.
 package member
 
 import (
@@ -15,13 +15,13 @@ import (
 type Packet struct {
 	Header
 	Msg  elect.Message   // nil: a hello, which carries only the header's nonces
-	Keys keyring.Message // in a hello: it is about keys instead
+	Keys keyring.Message // set in a hello that is about keys
 }
 
 // Header is what member adds to every message.
 //
-// To is part of it because a sender has one sequence for all its peers: an
-// answer meant for one node must not pass as an answer to another.
+// To is part of it because a sender has one sequence for all its peers: an answer meant
+// for one node must not pass as an answer to another.
 type Header struct {
 	From     elect.Node
 	To       elect.Node
@@ -32,8 +32,8 @@ type Header struct {
 	Relayed  bool           // sent through the gateway (§4.6)
 }
 
-// Bounds of what is encoded and accepted. A configuration within config's own
-// bounds stays far below them.
+// Bounds of what is encoded and accepted. A configuration within config's own bounds
+// stays far below them.
 const (
 	magic   = 0x53
 	version = 4
@@ -44,13 +44,13 @@ const (
 	maxVoters = 64
 	maxNodes  = 64
 	maxVIPs   = 1024
-	// maxResults at their longest still fit into a datagram.
+	// maxResults results of the longest kind still fit into a datagram.
 	maxResults = 56
 	// maxPacket leaves room in one UDP datagram for label and encryption.
 	maxPacket = 60000
 )
 
-// The kinds of body. Numbers are part of the format: never reuse one.
+// The kinds of body. The numbers are part of the format: never reuse one.
 const (
 	kindHello     = 0
 	kindHeartbeat = 1
@@ -73,8 +73,8 @@ const (
 	kindTimeline    = 17
 )
 
-// Encode appends p to dst. It fails, and returns dst as it was, when p is out
-// of bounds; such a packet would be refused by its receiver.
+// Encode appends p to dst. If p is out of bounds, it returns an error and dst unchanged:
+// the receiver would refuse such a packet.
 func Encode(dst []byte, p Packet) ([]byte, error) {
 	b, err := appendHeader(dst, p.Header)
 	if err != nil {
@@ -97,12 +97,13 @@ func Encode(dst []byte, p Packet) ([]byte, error) {
 	return b, nil
 }
 
-// Decode reads one packet. It is strict: anything out of bounds, not in its
-// shortest form or left over is an error, so that every accepted packet has
-// exactly one encoding. The packet shares no memory with b.
+// Decode reads one packet. It is strict: anything out of bounds, not in its shortest form
+// or left over is an error. So every accepted packet has exactly one encoding. The packet
+// shares no memory with b.
 func Decode(b []byte) (Packet, error) { return (*Reader)(nil).Decode(b) }
 
-// Decode is the package's, with a memory.
+// Decode reads one packet like the package's Decode, and remembers values for later
+// packets.
 func (r *Reader) Decode(b []byte) (Packet, error) {
 	if len(b) > maxPacket {
 		return Packet{}, errors.New("decode packet: too long")
@@ -125,8 +126,8 @@ func (r *Reader) Decode(b []byte) (Packet, error) {
 	return p, nil
 }
 
-// newestOnly reports whether m counts only if nothing newer of its sender has
-// been heard: a heartbeat is also an ask (§4.2).
+// newestOnly reports whether m counts only if nothing newer from its sender has been
+// heard. This holds for a heartbeat, too, because it is also an ask (§4.2).
 func newestOnly(m elect.Message) bool {
 	switch m.(type) {
 	case elect.Heartbeat, elect.Ask:

@@ -191,7 +191,7 @@ func TestTextIsCutAndCleaned(t *testing.T) {
 	}
 }
 
-// home is the heartbeat of the home case: three nodes, holding one VIP.
+// home returns the heartbeat of the home case: three nodes, holding one VIP and one role.
 func home() Packet {
 	return Packet{Header: header, Msg: elect.Heartbeat{
 		Config: 1, Lease: time.Second, SIP: elect.SIPUp, Rest: elect.SIPUp, AllReach: true, Relayed: true,
@@ -207,8 +207,8 @@ func TestEncodeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestDecodeAllocatesLittle: of a heartbeat only what is its own, for a receiver
-// that has heard one like it: the message, and one slice for what is held.
+// TestDecodeAllocatesLittle: a receiver that has heard a similar heartbeat allocates only
+// three times: for the message, for the list of what is held, and for the role's name.
 func TestDecodeAllocatesLittle(t *testing.T) {
 	buf, r := mustEncode(t, home()), NewReader()
 	if n := testing.AllocsPerRun(100, func() {
@@ -220,8 +220,8 @@ func TestDecodeAllocatesLittle(t *testing.T) {
 	}
 }
 
-// TestReaderRemembers: packets read by one reader say what each says alone, and
-// nothing of a packet is written by the next.
+// TestReaderRemembers: packets read by one reader equal packets read alone. Reading a
+// packet changes nothing in the earlier ones.
 func TestReaderRemembers(t *testing.T) {
 	r := NewReader()
 	var kept, want []Packet
@@ -267,8 +267,9 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-// The largest list of phones goes by a path of MTU 1280 in one piece: with the names
-// that nodes usually have, memberlist's label and encryption, and IPv6's header.
+// TestConnectionsFitAPacket: the largest list of phones fits a path of MTU 1280 in one
+// piece. This includes node names of the usual length, memberlist's label and encryption,
+// and IPv6's header.
 func TestConnectionsFitAPacket(t *testing.T) {
 	const around = 40 + 8 + 30 + 20 // IPv6, UDP, encryption with its version, a label
 	for _, c := range []struct {

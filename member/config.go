@@ -10,10 +10,10 @@ import (
 	"sipalive/keyring"
 )
 
-// Config is what the network needs to know.
+// Config is what Start needs.
 type Config struct {
 	Cluster string   // the label of every packet; packets with another are dropped
-	Keys    [][]byte // 16, 24 or 32 bytes each; the first one seals, all open
+	Keys    [][]byte // 16, 24 or 32 bytes each; the first one seals, all of them open
 	Port    uint16   // UDP and TCP, the same on every node
 
 	Self         elect.Node
@@ -22,26 +22,26 @@ type Config struct {
 	Peers        []Peer     // the other nodes
 
 	Instance elect.Instance // random per boot, kept in the runtime directory (§4.2)
-	// Random gives the nonces and the jitter. It is called from several
-	// goroutines, one at a time.
+	// Random gives the nonces and the jitter. It is called from several goroutines, but
+	// by one at a time.
 	Random func() uint64
-	// Deliver takes each fresh message, in the order of their numbers as far
-	// as the network kept it, one at a time, from a receiving goroutine, which
-	// hears nothing else meanwhile: it must be quick and never wait for the
-	// agent's loop. It may be called before Start returns.
+	// Deliver takes each fresh message, one at a time. Messages come in the order of
+	// their numbers as far as the network kept it. Deliver runs in a receiving goroutine,
+	// which reads nothing meanwhile: it must be quick and never wait for the agent's
+	// loop. It may be called before Start returns.
 	Deliver func(elect.Received)
 
-	// OnKeys takes what a peer says about keys, from a receiving goroutine: it must
-	// not wait. nil: nothing of that is heard.
+	// OnKeys takes what a peer says about keys. It runs in a receiving goroutine and must
+	// not wait. nil: messages about keys are dropped.
 	OnKeys func(from elect.Node, m keyring.Message)
 
-	// Relay sends a datagram to a peer's port through the gateway (§4.6); nil:
-	// nothing goes that way. It is called by whoever sends, and must not wait.
+	// Relay sends a datagram to a peer's port through the gateway (§4.6). It is called by
+	// any sending goroutine and must not wait. nil: nothing is sent through the gateway.
 	Relay func(to elect.Node, datagram []byte) error
 
-	Rejoin time.Duration // between looks for peers that gossip lost; default 3 s
+	Rejoin time.Duration // between checks for peers that gossip lost; default 3 s
 
-	probe time.Duration // gossip's, for tests that cannot wait seconds; default gossipProbe
+	probe time.Duration // gossip's interval, for tests that cannot wait for seconds; default GossipProbe
 }
 
 // Peer is another node as configured.
@@ -91,8 +91,8 @@ func (c *Config) check() error {
 	return nil
 }
 
-// checkAddresses refuses what cannot be bound to or sent from for certain:
-// memberlist bound to 0.0.0.0 picks an address by itself, which could be a VIP
+// checkAddresses refuses addresses that may not work for binding and sending. For
+// example, memberlist bound to 0.0.0.0 chooses an address itself, which could be a VIP
 // (measured).
 func checkAddresses(p Peer) error {
 	if p.Name == "" || len(p.Name) > maxName || !printable(string(p.Name)) {
@@ -106,7 +106,8 @@ func checkAddresses(p Peer) error {
 	return nil
 }
 
-// addresses are the paths to the node in order: there is always a first one.
+// addresses returns the node's addresses, one per path, in order. There is always a first
+// one.
 func (p Peer) addresses() []netip.Addr {
 	if !p.Address2.IsValid() {
 		return []netip.Addr{p.Address}

@@ -7,15 +7,16 @@ import (
 	"time"
 )
 
-// Counters is a copy of what the network counted since Start. Whatever is
-// dropped is in exactly one of them.
+// Counters is a copy of the counts since Start. Every dropped packet is counted in
+// exactly one of them.
 type Counters struct {
-	Sent       uint64 // datagrams handed to the kernel, by every path
+	Sent       uint64 // datagrams given to the kernel, by every path
 	SendErrors uint64 // datagrams the kernel refused: no route, full buffer, filtered
 	Resent     uint64 // repeats to a peer that lacked our nonce or whose nonce we lacked
 	HellosSent uint64
-	// Relayed are datagrams sent through the gateway, RelayErrors those that
-	// could not be: its MAC address is not known yet, or the link is down.
+	// Relayed counts datagrams sent through the gateway. RelayErrors counts those that
+	// could not be sent, because the gateway's MAC address is not known yet or the link
+	// is down.
 	Relayed     uint64
 	RelayErrors uint64
 
@@ -25,29 +26,30 @@ type Counters struct {
 	Gossip   uint64 // datagrams passed on to memberlist
 	Keys     uint64 // messages about keys handed on
 
-	Garbage       uint64 // not a packet of ours in form
-	WrongLabel    uint64 // another cluster's
-	WrongKey      uint64 // no key of ours opens it
-	WrongSource   uint64 // not from a configured address, or from another node's
+	Garbage       uint64 // not in the form of our packets
+	WrongLabel    uint64 // for another cluster
+	WrongKey      uint64 // none of our keys opens it
+	WrongSource   uint64 // not from a configured address, or from another node's address
 	UnknownSender uint64 // names a node that is not configured
-	Self          uint64 // says it is from this node
+	Self          uint64 // claims to be from this node
 	Misdirected   uint64 // meant for another node
 	Duplicate     uint64 // the copy by the second path
-	Replayed      uint64 // heard before, overtaken, or too old to tell
-	StaleInstance uint64 // of an instance that has been replaced
-	Unproven      uint64 // of an instance that has not echoed our nonce yet
+	Replayed      uint64 // heard before, overtaken, or too old to know
+	StaleInstance uint64 // from an instance that has been replaced
+	Unproven      uint64 // from an instance that has not echoed our nonce yet
 	GossipDropped uint64 // memberlist did not keep up
-	KeysDropped   uint64 // questions about keys beyond what is answered
+	KeysDropped   uint64 // questions about keys over the limit; without OnKeys all messages about keys
 
 	ReceiveErrors  uint64
 	StreamsRefused uint64 // TCP: not from a peer, too many, or not a stream of ours
-	Joins          uint64 // peers that gossip had lost and was joined to again
+	Joins          uint64 // peers that gossip had lost and joined again
 	JoinsFailed    uint64
-	GossipWarnings uint64 // lines memberlist logged
+	GossipWarnings uint64 // warnings that memberlist logged
 	GossipErrors   uint64
 }
 
-// counts is Counters while it counts; TestCountersAreAllCopied keeps them alike.
+// counts has the same fields as Counters, as atomics. TestCountersAreAllCopied checks
+// that.
 type counts struct {
 	Sent, SendErrors, Resent, HellosSent         atomic.Uint64
 	Received, Accepted, Hellos, Gossip           atomic.Uint64
@@ -75,7 +77,7 @@ func (c *counts) copy() Counters {
 	}
 }
 
-// verdict counts what the guard did not let through.
+// verdict counts a packet that the guard refused.
 func (c *counts) verdict(v Verdict, twoPaths bool) {
 	switch v {
 	case Duplicate:
@@ -97,9 +99,8 @@ func (c *counts) verdict(v Verdict, twoPaths bool) {
 	}
 }
 
-// gossipLog takes memberlist's log lines: it counts them and keeps at most one
-// a second to show. Bad packets make a line each (measured), so none is passed
-// on.
+// gossipLog takes memberlist's log lines. It counts them and keeps at most one a second
+// for display. Each bad packet makes a line (measured), so no line is logged.
 type gossipLog struct {
 	count *counts
 	mu    sync.Mutex

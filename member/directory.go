@@ -7,19 +7,19 @@ import (
 	"sipalive/elect"
 )
 
-// directory is who the peers are and how they are reached. It is replaced as a
-// whole (Reconfigure), never changed.
+// directory says who the peers are and how they are reached. It is never changed, only
+// replaced as a whole (Reconfigure).
 type directory struct {
 	config Config
 	sealer *sealer
 	peers  map[elect.Node]*peer
-	owners map[netip.Addr]*peer // whose address it is
+	owners map[netip.Addr]*peer // the peer that has the address
 	// names is what gossip may know: every configured node and its address.
 	names map[string]netip.Addr
 }
 
-// newDirectory keeps of before, if there is one, what is remembered of peers
-// whose addresses are the same.
+// newDirectory makes a directory of cfg. If before is not nil, it keeps what is
+// remembered about peers whose addresses have not changed.
 func newDirectory(cfg Config, paths int, before *directory) (*directory, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func newDirectory(cfg Config, paths int, before *directory) (*directory, error) 
 	return d, nil
 }
 
-// same is the peer as it was, if nothing of it has changed.
+// same returns the existing peer if its addresses have not changed, or else nil.
 func (d *directory) same(c Peer) *peer {
 	if d == nil {
 		return nil
@@ -64,9 +64,9 @@ func newPeer(c Peer, port uint16, paths int) *peer {
 	return p
 }
 
-// Reconfigure replaces the peers and the keys while the network runs; nothing
-// that is heard or sent meanwhile is lost. What a node that stays has proven of
-// its instance stays proven. An error changes nothing.
+// Reconfigure replaces the peers and the keys while the network runs. Nothing that is
+// heard or sent meanwhile is lost. A node that stays a peer with the same addresses need
+// not prove its instance again. On error nothing changes.
 func (n *Network) Reconfigure(peers []Peer, keys [][]byte) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
@@ -94,8 +94,8 @@ func (n *Network) reconfigure(peers []Peer, keys [][]byte) error {
 	return nil
 }
 
-// rekey gives gossip the keys: what is sealed with any of them can be opened
-// from the first moment on.
+// rekey gives gossip the keys. It adds them all before it changes the sealing key, so
+// that a packet sealed with any of them can be opened at any moment.
 func (n *Network) rekey(keys [][]byte) error {
 	for _, k := range keys {
 		if err := n.keyring.AddKey(k); err != nil {
@@ -107,7 +107,7 @@ func (n *Network) rekey(keys [][]byte) error {
 	}
 	for _, old := range n.keyring.GetKeys() {
 		if !contains(keys, old) {
-			_ = n.keyring.RemoveKey(old) // it is not the first: it can be removed
+			_ = n.keyring.RemoveKey(old) // no error: it is not the first key
 		}
 	}
 	return nil
@@ -124,5 +124,5 @@ func contains(keys [][]byte, key []byte) bool {
 
 func (n *Network) directory() *directory { return n.current.Load() }
 
-// isPeer reports whether an address is a peer's.
+// isPeer reports whether a is a peer's address.
 func (n *Network) isPeer(a netip.Addr) bool { return n.directory().owners[a] != nil }

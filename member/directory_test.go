@@ -7,7 +7,7 @@ import (
 	"sipalive/elect"
 )
 
-// of is node i's configuration with these nodes in it.
+// of returns node i's configuration with these nodes in it.
 func of(i int, port uint16, nodes ...int) Config {
 	cfg := config(i, port)
 	cfg.Peers = peersOf(cfg.Self, nodes...)
@@ -30,8 +30,8 @@ func (n *node) reload(t *testing.T, peers []Peer, keys [][]byte) {
 	}
 }
 
-// TestReconfigurePeers: a third node is heard once both sides know it, what is
-// sent to a node that stays goes on, and one that has left is a stranger.
+// TestReconfigurePeers: a third node is heard once both sides know it. Messages to a node
+// that stays go on. A node that has left is a stranger.
 func TestReconfigurePeers(t *testing.T) {
 	port := freePort(t)
 	a, b := start(t, of(1, port, 1, 2)), start(t, of(2, port, 1, 2))
@@ -42,7 +42,7 @@ func TestReconfigurePeers(t *testing.T) {
 	}
 	a.reload(t, peersOf(a.self, 1, 2, 3), [][]byte{key})
 	next := meetUp(t, a, c)
-	a.flush(t, b, max(seq, next)) // the same instance, no new proof
+	a.flush(t, b, max(seq, next)) // the same instance, with no new proof
 	a.reload(t, peersOf(a.self, 1, 2), [][]byte{key})
 	before := a.Counters()
 	eventually(t, "a node that has left is a stranger", func() bool {
@@ -53,8 +53,8 @@ func TestReconfigurePeers(t *testing.T) {
 	a.flush(t, b, max(seq, next)+1)
 }
 
-// TestReconfigureKeys: a keyring is changed by giving every node both keys, then
-// the new one first, then the new one alone; nobody is deaf meanwhile.
+// TestReconfigureKeys: a keyring is changed by giving every node both keys, then the new
+// one first, then only the new one. Every node is heard all the time.
 func TestReconfigureKeys(t *testing.T) {
 	port := freePort(t)
 	a, b := start(t, of(1, port, 1, 2)), start(t, of(2, port, 1, 2))
@@ -77,7 +77,7 @@ func TestReconfigureKeys(t *testing.T) {
 	}
 }
 
-// TestReconfigureRefuses: an error changes nothing.
+// TestReconfigureRefuses: on error nothing changes.
 func TestReconfigureRefuses(t *testing.T) {
 	port := freePort(t)
 	a, b := start(t, of(1, port, 1, 2)), start(t, of(2, port, 1, 2))

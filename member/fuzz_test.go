@@ -16,8 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write the fuzz seeds to testdata")
 
-// hostile are packets a receiver must refuse, by what they try. They are also
-// the seeds of FuzzDecode, as files of the same names.
+// hostile returns packets that a receiver must refuse, named by what they try. They are
+// also the seeds of FuzzDecode, in files of the same names.
 func hostile(t testing.TB) map[string][]byte {
 	head, err := appendHeader(nil, header)
 	if err != nil {
@@ -97,7 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Log(err)
 			}
 			if len(packets[name]) > 4096 {
-				return // no seed of that size
+				return // too large for a seed
 			}
 			seed := filepath.Join("testdata", "fuzz", "FuzzDecode", name)
 			want := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", packets[name])
@@ -116,8 +116,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// FuzzDecode: nothing makes Decode panic, and what it accepts has exactly one
-// encoding.
+// FuzzDecode: no input makes Decode panic, and every packet that it accepts has exactly
+// one encoding.
 func FuzzDecode(f *testing.F) {
 	for _, name := range messageNames() {
 		f.Add(mustEncode(f, Packet{Header: header, Msg: filled(messages[name], &nonZero{})}))

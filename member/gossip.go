@@ -12,9 +12,9 @@ import (
 	"sipalive/elect"
 )
 
-// gossipConfig tunes memberlist, whose view of the nodes is for display only: one
-// probe and its answer in gossipProbe, since each timer of its wakes the agent; no
-// waiting that outlives Close for long.
+// gossipConfig tunes memberlist, whose view of the nodes is for display only. It sends
+// one probe per GossipProbe, because each of its timers wakes the agent. Nothing in it
+// may wait long after Close.
 func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = string(cfg.Self)
@@ -27,30 +27,30 @@ func (n *Network) gossipConfig(cfg *Config) *memberlist.Config {
 	c.LogOutput = nil
 	c.Alive = configured{n}
 	c.Ping = &n.pings
-	// A probe in flight lasts at most one interval, also on a node that
-	// memberlist finds slow, and opens no TCP connection to a dead host.
+	// A probe lasts at most one interval, also on a node that memberlist finds slow. It
+	// opens no TCP connection to a dead host.
 	c.AwarenessMaxMultiplier = 1
 	c.DisableTcpPings = true
 	c.TCPTimeout = 2 * time.Second
 	c.PushPullInterval = time.Minute
 	c.ProbeInterval, c.GossipInterval = GossipProbe, GossipProbe
 	c.EnableCompression = false
-	c.DNSConfigPath = "" // addresses only
+	c.DNSConfigPath = "" // no names are resolved
 	if cfg.probe > 0 {
 		c.ProbeInterval, c.ProbeTimeout, c.GossipInterval = cfg.probe, cfg.probe/2, cfg.probe
 	}
 	return c
 }
 
-// GossipProbe is how often gossip pings a peer, in turn, and passes on news that no ping
-// carried.
+// GossipProbe is how often gossip pings a peer (one after the other), and how often it
+// passes on news that no ping carried.
 const GossipProbe = 10 * time.Second
 
-// configured keeps nodes out of gossip that are not in the configuration under
-// that address. memberlist calls it with its node lock held.
+// configured keeps a node out of gossip unless the configuration has that node with that
+// address. memberlist calls it with its node lock held.
 type configured struct{ *Network }
 
-// NotifyAlive is memberlist.AliveDelegate.
+// NotifyAlive is part of memberlist.AliveDelegate.
 func (c configured) NotifyAlive(m *memberlist.Node) error {
 	a, ok := netip.AddrFromSlice(m.Addr)
 	if want, known := c.directory().names[m.Name]; !ok || !known || want != a.Unmap() {
@@ -59,8 +59,9 @@ func (c configured) NotifyAlive(m *memberlist.Node) error {
 	return nil
 }
 
-// pings remembers who answered gossip's pings: UDP from our port to the peer's and
-// back, what a heartbeat heard does not show. memberlist asks one node each GossipProbe.
+// pings remembers who answered gossip's pings. An answer shows that UDP works from our
+// port to the peer's and back, which a heartbeat heard does not show. memberlist pings
+// one node per GossipProbe.
 type pings struct {
 	mu   sync.Mutex
 	last map[string]time.Time
@@ -79,9 +80,9 @@ func (p *pings) NotifyPingComplete(other *memberlist.Node, _ time.Duration, _ []
 	p.last[other.Name] = time.Now()
 }
 
-// Answered is how long ago a peer answered a ping over UDP, sent to it directly;
-// ever is false where none has yet. Gossip asks one peer each GossipProbe in turn, and none
-// that it takes for dead until it has joined it again. For display.
+// Answered returns how long ago a peer answered a ping sent to it directly over UDP. ever
+// is false if it never has. Gossip pings one peer per GossipProbe, in turn. It does not
+// ping a peer that it takes for dead until it has joined that peer again. For display.
 func (n *Network) Answered(peer elect.Node) (ago time.Duration, ever bool) {
 	n.pings.mu.Lock()
 	defer n.pings.mu.Unlock()
@@ -89,9 +90,9 @@ func (n *Network) Answered(peer elect.Node) (ago time.Duration, ever bool) {
 	return time.Since(at), ever
 }
 
-// rejoin looks, every interval and up to half of it more, for configured peers
-// that gossip does not take for alive, and joins them: memberlist never merges
-// again by itself after an isolation (measured), one Join does it in 0.2 s.
+// rejoin looks for configured peers that gossip does not take for alive, and joins them.
+// It does so every interval plus up to half of it. memberlist never merges again on its
+// own after an isolation (measured); one Join does it in 0.2 s.
 func (n *Network) rejoin(every time.Duration, random func() uint64) {
 	if every <= 0 {
 		every = defaultRejoin
@@ -107,8 +108,8 @@ func (n *Network) rejoin(every time.Duration, random func() uint64) {
 	}
 }
 
-// joinMissing joins all missing peers at once, so that one silent host does
-// not hold up the others.
+// joinMissing joins all missing peers at the same time, so that one silent host does not
+// delay the others.
 func (n *Network) joinMissing() {
 	cfg := n.directory().config
 	alive := map[elect.Node]bool{}

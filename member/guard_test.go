@@ -12,7 +12,7 @@ func counter() func() uint64 {
 	return func() uint64 { n++; return n * 0x9e3779b97f4a7c15 }
 }
 
-// shared is one source for all guards of a test: nonces never collide.
+// shared is one source for all guards of a test, so nonces never collide.
 var shared = rand.New(rand.NewPCG(1, 2)).Uint64
 
 // met returns the guards of two nodes that know each other's instance.
@@ -23,7 +23,7 @@ func met(t *testing.T) (a, b *Guard) {
 	return a, b
 }
 
-// meet exchanges what a start does: a's hello, b's answer, one packet each.
+// meet does what a start does: a sends a hello, b answers, then one packet goes each way.
 func meet(t *testing.T, a, b *Guard) {
 	t.Helper()
 	if v, news, owed := b.Greet(a.Stamp(b.self, 0)); v != Fresh || !news || !owed {
@@ -97,8 +97,8 @@ func TestUnknownInstanceNeedsOurNonce(t *testing.T) {
 }
 
 func TestHelloMakesNoInstanceCurrent(t *testing.T) {
-	// Otherwise packets recorded before b's restart would be within the window
-	// of an instance that b learned from a hello.
+	// If a hello made an instance current, packets recorded before b's restart would be
+	// within the window of that instance.
 	a, b := met(t)
 	recorded := a.Stamp("b", 101)
 	expect(t, b, recorded, false, Fresh)
@@ -114,18 +114,18 @@ func TestAgentRestartInItsInstanceIsAcceptedAtOnce(t *testing.T) {
 	_, b := met(t)
 	restarted := NewGuard("a", 1, shared)
 	expect(t, b, restarted.Stamp("b", 1000), true, Fresh)
-	// And b's packets at the restarted a: one round trip.
+	// b's packets reach the restarted a after one round trip.
 	expect(t, restarted, b.Stamp("a", 101), true, Adopted)
 }
 
 func TestOldInstanceNeverReturns(t *testing.T) {
 	old, b := met(t)
-	withheld := old.Stamp("b", 500) // its echo was good when it was made
+	withheld := old.Stamp("b", 500) // its echo was valid when it was made
 	boot := NewGuard("a", 11, shared)
 	boot.Greet(b.Stamp("a", 0))
 	expect(t, b, boot.Stamp("b", 1), true, Adopted)
 	expect(t, b, withheld, false, Retired)
-	old.Greet(b.Stamp("a", 0)) // a clone that still runs, and hears b's new nonce
+	old.Greet(b.Stamp("a", 0)) // a clone that still runs and hears b's new nonce
 	expect(t, b, old.Stamp("b", 501), true, Retired)
 	if v, news, owed := b.Greet(old.Stamp("b", 0)); v != Retired || news || owed {
 		t.Errorf("hello of an old instance: %v, news %v, owed %v", v, news, owed)
@@ -179,8 +179,9 @@ func TestUnnumberedIsNoPacket(t *testing.T) {
 	expect(t, g, echo, false, Unproven)
 }
 
-// What came through the gateway may have been overtaken by what came directly:
-// then it shows the way, once, and its message does not count.
+// TestRelayedMayBeOvertaken: a direct packet may overtake one that came through the
+// gateway. The relayed packet then shows once that the gateway relays, but its message
+// does not count.
 func TestRelayedMayBeOvertaken(t *testing.T) {
 	a, b := NewGuard("a", 1, counter()), NewGuard("b", 2, counter())
 	b.Accept(a.Stamp("b", 1), false) // exchanges nonces

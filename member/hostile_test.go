@@ -11,9 +11,9 @@ import (
 	"sipalive/elect"
 )
 
-// TestGarbageFlood: 10,000 datagrams of every bad sort, from a peer's address
-// and from a stranger's, are each counted; heartbeats pass meanwhile and
-// memberlist sees none.
+// TestGarbageFlood sends 10,000 datagrams of each bad kind, from a peer's address and
+// from a stranger's. Each is counted, heartbeats arrive meanwhile, and memberlist sees
+// none of them.
 func TestGarbageFlood(t *testing.T) {
 	port := freePort(t)
 	a, b := start(t, config(1, port)), start(t, config(2, port))
@@ -80,7 +80,7 @@ func TestGarbageFlood(t *testing.T) {
 	for _, s := range sorts {
 		before := a.Counters()
 		for sent := 0; sent < each; {
-			for range min(batch, each-sent) { // no faster than it is read: all must arrive to be counted
+			for range min(batch, each-sent) { // no faster than they are read: all must arrive to be counted
 				s.from.write(s.make(), 1)
 				sent++
 			}
@@ -99,8 +99,8 @@ func TestGarbageFlood(t *testing.T) {
 	}
 }
 
-// playFrom is a puppet on a port of its own, beside the node whose address it
-// has: the source port is not what tells a peer.
+// playFrom returns a puppet on a separate port of its node's address. The source port
+// does not identify a peer.
 func playFrom(t *testing.T, i int, port uint16) *puppet {
 	t.Helper()
 	p := play(t, i, 0, 5, key)
@@ -141,7 +141,7 @@ func TestSecondKeyOpens(t *testing.T) {
 	meetUp(t, start(t, a), start(t, b))
 }
 
-// TestReplay: recorded packets, over and over, from the right address.
+// TestReplay: recorded packets are sent again and again from the right address.
 func TestReplay(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))
@@ -168,7 +168,7 @@ func TestReplay(t *testing.T) {
 	p.write(p.packet("pbx1", 101, elect.Heartbeat{}), 1)
 	a.hear(t, "pbx2", 101)
 
-	// The same packets after this node's restart, when it remembers nothing.
+	// The same packets after a restart of this node, which then remembers nothing.
 	a.stop(t)
 	a = start(t, config(1, port))
 	replay()
@@ -181,8 +181,8 @@ func TestReplay(t *testing.T) {
 	a.silent(t)
 }
 
-// TestOldInstanceStaysOut: after a reboot of the peer its old packets are
-// stale, those that were never delivered too.
+// TestOldInstanceStaysOut: after a reboot of the peer its old packets are stale,
+// including those that were never delivered.
 func TestOldInstanceStaysOut(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))
@@ -203,8 +203,8 @@ func TestOldInstanceStaysOut(t *testing.T) {
 	a.silent(t)
 }
 
-// TestHellosAreBounded: whatever is replayed, a peer is greeted at most once
-// per helloSpacing.
+// TestHellosAreBounded: whatever is replayed, a peer gets at most one greeting per
+// helloSpacing.
 func TestHellosAreBounded(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))
@@ -225,7 +225,8 @@ func TestOnlyAFreshLastAskIsRepeated(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))
 	p := play(t, 2, port, 9, key)
-	// answer is what a sends to a node that has just booted.
+	// answer returns the number of the packet that a sends to a node that has just
+	// booted.
 	answer := func() elect.Seq {
 		t.Helper()
 		p.guard = NewGuard("pbx2", elect.Instance(rand.Uint64()|1), rand.Uint64)
@@ -249,14 +250,14 @@ func TestOnlyAFreshLastAskIsRepeated(t *testing.T) {
 	}
 	a.mustSend(t, "pbx2", 2, elect.Ask{})
 	a.mustSend(t, "pbx2", 3, elect.Released{VIP: "x"})
-	time.Sleep(helloSpacing) // greetings are bounded
+	time.Sleep(helloSpacing) // greetings are limited
 	if seq := answer(); seq != 0 {
 		t.Errorf("packet %d repeated although it was not the last, want a hello", seq)
 	}
 }
 
-// TestRecordedStream: a join recorded off the wire does not pass with another
-// encryption version, which memberlist does not authenticate and may panic on.
+// TestRecordedStream: a recorded join is refused if its encryption version was changed.
+// memberlist does not authenticate that version and may panic on it.
 func TestRecordedStream(t *testing.T) {
 	port := freePort(t)
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr(2), port)))

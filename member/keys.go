@@ -8,8 +8,8 @@ import (
 	"sipalive/keyring"
 )
 
-// What nodes tell each other about their keys has no sequence number: it is none of
-// the election's, and keyring's own challenges say what of it is fresh.
+// Messages about keys have no sequence number. They are not part of the election, and
+// keyring's own challenges decide which of them are fresh.
 
 func appendKeys(dst []byte, m keyring.Message) ([]byte, error) {
 	c := coder{b: dst}
@@ -29,7 +29,7 @@ func appendKeys(dst []byte, m keyring.Message) ([]byte, error) {
 	return c.b, nil
 }
 
-// decodeKeys takes nothing unless the next message is about keys.
+// decodeKeys returns nil, and reads nothing, unless the body is about keys.
 func (c *coder) decodeKeys() keyring.Message {
 	if len(c.b) == 0 || c.b[0] != kindKeysAsk && c.b[0] != kindKeysTell {
 		return nil
@@ -75,7 +75,7 @@ func (c *coder) keysTell(t *keyring.Tell) {
 	c.text(&t.Err)
 }
 
-// bytes carries as many bytes as v has.
+// bytes carries len(v) bytes.
 func (c *coder) bytes(v []byte) {
 	if c.decoding {
 		copy(v, c.take(len(v)))
@@ -84,9 +84,9 @@ func (c *coder) bytes(v []byte) {
 	}
 }
 
-// SendKeys sends a peer something about keys, by every path, and through the gateway if
-// relay says so, sealed as every packet is. It never waits, and is safe for concurrent
-// use.
+// SendKeys sends a peer a message about keys by every path, and with relay also through
+// the gateway. The message is sealed like every packet. SendKeys never waits and is safe
+// for concurrent use.
 func (n *Network) SendKeys(to elect.Node, m keyring.Message, relay bool) error {
 	p := n.directory().peers[to]
 	if p == nil {
@@ -112,8 +112,8 @@ func (n *Network) SendKeys(to elect.Node, m keyring.Message, relay bool) error {
 	return nil
 }
 
-// keys hands on what is about keys. A recorded question would have us answer for
-// ever: answers are as limited as greetings.
+// keys passes a message about keys on to OnKeys. Answers are limited like greetings,
+// because a recorded question could otherwise make us answer forever.
 func (r *receiver) keys(p Packet, from *peer) {
 	n := r.n
 	n.mu.Lock()
@@ -132,21 +132,21 @@ func (r *receiver) keys(p Packet, from *peer) {
 	}
 }
 
-// Rekey replaces the keys while the network runs: the first one seals from now on,
-// all open. An error changes nothing.
+// Rekey replaces the keys while the network runs. From now on the first one seals, and
+// all of them open. On error nothing changes.
 func (n *Network) Rekey(keys [][]byte) error {
 	n.changing.Lock()
 	defer n.changing.Unlock()
 	return n.reconfigure(n.directory().config.Peers, keys)
 }
 
-// Heard is what came from a peer's address.
+// Heard counts packets that came from a peer's addresses.
 type Heard struct {
-	Opened   uint64 // packets that a key of ours opened
-	WrongKey uint64 // packets that none did
+	Opened   uint64 // packets that one of our keys opened
+	WrongKey uint64 // packets that none of our keys opened
 }
 
-// Heard is what came from each configured peer so far.
+// Heard returns the counts for each configured peer so far.
 func (n *Network) Heard() map[elect.Node]Heard {
 	heard := map[elect.Node]Heard{}
 	for name, p := range n.directory().peers {

@@ -12,7 +12,7 @@ import (
 	"sipalive/keyring"
 )
 
-// aboutKeys are messages with every field set, and with few.
+// aboutKeys returns messages with every field set, and with few.
 func aboutKeys() map[string]keyring.Message {
 	order := func(to keyring.Stage, key keyring.Wrapped) keyring.Ask {
 		return keyring.Ask{Question: 1 << 60, Challenge: 7, Order: &keyring.Order{From: 1 << 63, To: to, New: keyring.IDOf(otherKey), Key: key}}
@@ -28,8 +28,8 @@ func aboutKeys() map[string]keyring.Message {
 	}
 }
 
-// TestKeysAreCarried: every message comes out as it went in, no part of it is
-// accepted for the whole, and a number makes it no message about keys.
+// TestKeysAreCarried: every message is decoded as it was encoded. No part of it is
+// accepted as the whole, and with a sequence number it is not about keys.
 func TestKeysAreCarried(t *testing.T) {
 	h := header
 	h.Seq = 0
@@ -64,7 +64,7 @@ func TestKeysAreCarried(t *testing.T) {
 	}
 }
 
-// said is what a network's OnKeys took.
+// said is a message that a network's OnKeys took.
 type said struct {
 	from elect.Node
 	m    keyring.Message
@@ -77,13 +77,14 @@ func startKeys(t *testing.T, cfg Config) (*node, chan said) {
 	return start(t, cfg), heard
 }
 
-// TestKeysArrive: to a peer that was never heard too, sealed, from whom they are.
+// TestKeysArrive: messages about keys arrive sealed, with their sender, also at a peer
+// that was never heard.
 func TestKeysArrive(t *testing.T) {
 	port := freePort(t)
 	a, _ := startKeys(t, config(1, port))
 	b, heard := startKeys(t, config(2, port))
 	for name, m := range aboutKeys() {
-		eventually(t, name+" is heard", func() bool { // not at once: there is a limit
+		eventually(t, name+" is heard", func() bool { // not at once: answers are limited
 			if err := a.SendKeys(b.self, m, false); err != nil {
 				t.Fatal(err)
 			}
@@ -100,8 +101,8 @@ func TestKeysArrive(t *testing.T) {
 	}
 }
 
-// TestRecordedQuestions: questions played back are answered a few times a second; one
-// for another node never.
+// TestRecordedQuestions: replayed questions are answered at a limited rate. A question
+// for another node is never answered.
 func TestRecordedQuestions(t *testing.T) {
 	port := freePort(t)
 	a, heard := startKeys(t, config(1, port))
@@ -126,8 +127,8 @@ func TestRecordedQuestions(t *testing.T) {
 	}
 }
 
-// TestDroppedKey: what was sealed with a key that has been dropped is refused, live or
-// recorded, and counted for the peer whose address it comes from.
+// TestDroppedKey: packets sealed with a dropped key are refused, live or recorded. They
+// are counted for the peer whose address they come from.
 func TestDroppedKey(t *testing.T) {
 	port := freePort(t)
 	a, _ := startKeys(t, config(1, port))
@@ -162,14 +163,14 @@ func TestDroppedKey(t *testing.T) {
 	}
 }
 
-// TestNothingIsRefusedWhileKeysChange: three nodes talk as fast as they can, and one
-// after the other makes each step of a rotation.
+// TestNothingIsRefusedWhileKeysChange: three nodes talk as fast as they can, while one
+// after the other does each step of a rotation.
 func TestNothingIsRefusedWhileKeysChange(t *testing.T) {
 	port := freePort(t)
 	var nodes []*node
 	for i := 1; i <= 3; i++ {
 		cfg := config(i, port)
-		cfg.probe = 20 * time.Millisecond // gossip has to be loud too
+		cfg.probe = 20 * time.Millisecond // gossip must send a lot, too
 		nodes = append(nodes, start(t, cfg))
 	}
 	seq := meetUp(t, nodes[0], nodes[1])
@@ -196,7 +197,7 @@ func TestNothingIsRefusedWhileKeysChange(t *testing.T) {
 			}
 			talk(100)
 		}
-		for _, from := range nodes { // what is under way is read before the next step
+		for _, from := range nodes { // packets under way are read before the next step
 			for _, to := range nodes {
 				if from != to {
 					from.flush(t, to, seq)
@@ -212,13 +213,14 @@ func TestNothingIsRefusedWhileKeysChange(t *testing.T) {
 	}
 }
 
-// TestKeysThroughTheGateway: only where that is asked for, and as good as direct.
+// TestKeysThroughTheGateway: a message is relayed only if asked for, and then counts like
+// a direct one.
 func TestKeysThroughTheGateway(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
 	relayed := make(chan []byte, 10)
 	cfg.Relay = func(_ elect.Node, datagram []byte) error { relayed <- bytes.Clone(datagram); return nil }
-	cfg.Peers[0].Address = addr(100) // the direct way leads nowhere
+	cfg.Peers[0].Address = addr(100) // the direct path leads nowhere
 	a, _ := startKeys(t, cfg)
 	b, heard := startKeys(t, config(2, port))
 	for _, relay := range []bool{false, true} {

@@ -18,7 +18,7 @@ import (
 type Network struct {
 	self      elect.Node
 	current   atomic.Pointer[directory]
-	keyring   *memberlist.Keyring // gossip's
+	keyring   *memberlist.Keyring // gossip's keys
 	transport *transport
 	list      *memberlist.Memberlist
 	log       *gossipLog
@@ -27,12 +27,12 @@ type Network struct {
 	deliver   func(elect.Received)
 	relay     func(elect.Node, []byte) error
 	onKeys    func(elect.Node, keyring.Message)
-	out       *sender // Send's
+	out       *sender // used by Send only
 
 	changing sync.Mutex // held while the directory is replaced
 
-	order sync.Mutex // from a verdict to its delivery; taken before mu
-	mu    sync.Mutex // guard and what peers remember; never held over I/O
+	order sync.Mutex // from a verdict to its delivery; locked before mu
+	mu    sync.Mutex // protects guard and what peers remember; never held over I/O
 	guard *Guard
 
 	rejoining sync.WaitGroup
@@ -40,22 +40,22 @@ type Network struct {
 	closed    error
 }
 
-// peer is a configured node and what was last sent to it.
+// peer is a configured node and what this node knows about it.
 type peer struct {
 	name      elect.Node
 	addresses Peer
-	paths     []netip.AddrPort // as many as this node and the peer both have
+	paths     []netip.AddrPort // one for each address that both this node and the peer have
 
-	last    []byte // body of the last packet, if it was a heartbeat or an ask
+	last    []byte // body of the last packet if it was a heartbeat or an ask
 	lastSeq elect.Seq
 	lastAt  time.Time
-	spent   time.Time // greetings, see mayGreet
+	spent   time.Time // up to when greetings are used up, see mayGreet
 
 	keysSpent        time.Time // the same for answers about keys
 	opened, wrongKey atomic.Uint64
 }
 
-// Start binds the configured addresses, says hello to every peer and begins to
+// Start binds the configured addresses, sends a hello to every peer and starts to
 // deliver.
 func Start(cfg Config) (*Network, error) {
 	count := &counts{}
@@ -97,15 +97,15 @@ func oneAtATime(random func() uint64) func() uint64 {
 	}
 }
 
-// Counters returns a copy of what was counted so far.
+// Counters returns a copy of the counters.
 func (n *Network) Counters() Counters { return n.count.copy() }
 
-// LastGossipLine is a recent warning or error of memberlist, empty if there
-// was none: for display, sampled at most once a second.
+// LastGossipLine returns a recent warning or error of memberlist, or "" if there was
+// none. It is for display, and sampled at most once a second.
 func (n *Network) LastGossipLine() string { return n.log.lastLine() }
 
-// Members are the nodes that gossip takes for alive, this one included,
-// sorted. For display: it decides nothing. It takes memberlist's lock.
+// Members returns the nodes that gossip takes for alive, this one included, sorted. It is
+// for display and decides nothing. It takes memberlist's lock.
 func (n *Network) Members() []string {
 	var names []string
 	for _, m := range n.list.Members() {
@@ -115,12 +115,12 @@ func (n *Network) Members() []string {
 	return names
 }
 
-// closeWithin bounds Close.
+// closeWithin bounds how long Close waits.
 const closeWithin = 3 * time.Second
 
-// Close stops receiving, closes the sockets and ends every goroutine; one of
-// memberlist's that waits for a probe's answer ends within gossipProbe after.
-// Nothing is delivered once it has returned nil. It may be called again.
+// Close stops receiving, closes the sockets and ends every goroutine. A memberlist
+// goroutine that waits for the answer to a probe ends up to GossipProbe later. Nothing is
+// delivered once Close has returned nil. Close may be called again.
 func (n *Network) Close() error {
 	n.closing.Do(func() {
 		done := make(chan error, 1)

@@ -40,7 +40,7 @@ func TestThreeNodesTalk(t *testing.T) {
 	}
 }
 
-// notes is a stock memberlist's delegate that keeps the user messages.
+// notes is a delegate for a stock memberlist that keeps the user messages.
 type notes chan []byte
 
 func (n notes) NodeMeta(int) []byte             { return nil }
@@ -63,7 +63,7 @@ func TestStockMemberlistReadsUs(t *testing.T) {
 				t.Fatal(err)
 			}
 			if p.Msg == nil {
-				continue // the hello of the start
+				continue // the hello from the start
 			}
 			if want := (elect.Released{VIP: "192.0.2.101", Epoch: 9}); p.Msg != want || p.Seq != 5 || p.To != "pbx2" {
 				t.Errorf("got %+v", p)
@@ -117,8 +117,8 @@ func TestRestartInItsInstanceIsHeardAtOnce(t *testing.T) {
 	if n := b.Counters().Unproven; n != unproven {
 		t.Errorf("%d packets of the restarted node had no effect", n-unproven)
 	}
-	// And the restarted node hears the other within a round trip, not at the
-	// next heartbeat: the last one is repeated with what it needs.
+	// The restarted node hears the other one within a round trip, before the next
+	// heartbeat: the last heartbeat is repeated with the echo that it needs.
 	a.hear(t, "pbx2", seq)
 }
 
@@ -130,12 +130,12 @@ func TestNewInstanceIsHeardWithinARoundTrip(t *testing.T) {
 	b.mustSend(t, "pbx1", seq, elect.Heartbeat{})
 	a = start(t, config(1, port)) // a reboot: another instance
 	a.mustSend(t, "pbx2", 1, elect.Heartbeat{})
-	b.hear(t, "pbx1", 1) // the only packet it ever sends of itself
+	b.hear(t, "pbx1", 1) // the only packet that it sends unasked
 	a.hear(t, "pbx2", seq)
 }
 
-// TestLostHello: an instance that is heard for the first time with a numbered
-// packet gets our nonce at once.
+// TestLostHello: an instance that is first heard by a numbered packet gets our nonce at
+// once.
 func TestLostHello(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))
@@ -150,15 +150,15 @@ func TestLostHello(t *testing.T) {
 	boot := NewGuard("pbx2", 10, shared)
 	p.guard = boot
 	hello := p.packet("pbx1", 0, nil)
-	for range 2 { // the first answer may have been lost
+	for range 2 { // twice: the first answer may have been lost
 		p.write(hello, 1)
 		for answer := p.read(); answer.Echo != boot.peers["pbx1"].nonce; answer = p.read() {
 		}
 	}
 }
 
-// TestTwoReceiversKeepTheOrder: what arrives by one address waits until what
-// was judged before it, by the other, is delivered.
+// TestTwoReceiversKeepTheOrder: a packet that arrives at one address is not delivered
+// before every packet judged earlier at the other address.
 func TestTwoReceiversKeepTheOrder(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
@@ -244,8 +244,8 @@ func TestPeersThatAreDownAreNoError(t *testing.T) {
 	}
 }
 
-// TestSendWaitsForNobody: not for memberlist's writes to the same socket,
-// which hold its write lock while they wait, and not for Deliver.
+// TestSendWaitsForNobody: Send does not wait for memberlist's writes to the same socket,
+// which hold its write lock while they wait, nor for Deliver.
 func TestSendWaitsForNobody(t *testing.T) {
 	port := freePort(t)
 	release := make(chan struct{})
@@ -310,7 +310,7 @@ func TestSecondAddress(t *testing.T) {
 	}
 	eventually(t, "the copies are counted", func() bool { return b.Counters().Duplicate >= before.Duplicate+50 })
 	b.silent(t)
-	if c := b.Counters(); c.Replayed > before.Replayed+5 { // a repeat of the start may still have been under way
+	if c := b.Counters(); c.Replayed > before.Replayed+5 { // a repeat from the start may still have been under way
 		t.Errorf("copies by the second path counted as replays: %d", c.Replayed-before.Replayed)
 	}
 }
@@ -338,7 +338,7 @@ func TestRejoin(t *testing.T) {
 		eventually(t, "gossip shows "+strings.Join(names, " "), func() bool { return slices.Equal(a.Members(), names) })
 	}
 	shows("pbx1")
-	b := stock(t, 2, port, nil) // joins nobody by itself
+	b := stock(t, 2, port, nil) // joins nobody on its own
 	shows("pbx1", "pbx2")
 	b.Shutdown()
 	shows("pbx1")
@@ -366,7 +366,7 @@ func TestGossipKeepsStrangersOut(t *testing.T) {
 
 func TestCloseIsBounded(t *testing.T) {
 	port := freePort(t)
-	// A peer that takes connections and never answers.
+	// A peer that accepts connections and never answers.
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr(2), port)))
 	if err != nil {
 		t.Fatal(err)

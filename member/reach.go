@@ -14,30 +14,31 @@ import (
 	"sipalive/elect"
 )
 
-// Reached is what became of a question to a peer's agent.
+// Reached is what Reach found out about a peer's agent.
 type Reached struct {
-	Heard   bool // a packet of it came by itself, before any was sent to it
-	Foreign bool // what came is sealed with no key of ours, or for another cluster
+	Heard   bool // a packet came from it before any was sent to it
+	Foreign bool // a packet came that no key of ours opens, or that is for another cluster
 	Answers bool // it answered
 }
 
 const (
-	// reachListen: an agent sends to every configured peer at each heartbeat,
-	// whether or not it hears it.
+	// reachListen is long enough: an agent sends to every configured peer at each
+	// heartbeat, whether or not it hears that peer.
 	reachListen = time.Second
 	reachRepeat = 200 * time.Millisecond
-	// reachPing is memberlist's pingMsg (its net.go): any agent answers it, and it
-	// changes nothing there. A message of ours would tell of an instance.
+	// reachPing is memberlist's pingMsg (its net.go). Any agent answers it, and it
+	// changes nothing there. A message of our own would announce an instance.
 	reachPing = 0
-	// reachSeq is what memberlist encodes in five bytes; it never comes to it.
+	// reachSeq is encoded by memberlist in five bytes. Its own numbers never get that
+	// high.
 	reachSeq = 0xD0C70000
 )
 
-// Reach takes the place of this node's agent, which must not run: it listens for a
-// second at its address and port for what the peers send by themselves, then asks
-// each of them until ctx ends or all have answered. Of cfg it needs Cluster, Keys,
-// Port, Self, SelfAddress and Peers. The error, of the socket or of cfg, is
-// syscall.EADDRINUSE where an agent runs.
+// Reach takes the place of this node's agent, which must not be running. For a second it
+// listens at the agent's address and port for what the peers send unasked. Then it asks
+// each of them until ctx ends or all have answered. It uses Cluster, Keys, Port, Self,
+// SelfAddress and Peers of cfg. The error comes from the socket or from cfg; if an agent
+// is running, it is syscall.EADDRINUSE.
 func Reach(ctx context.Context, cfg Config) (map[elect.Node]Reached, error) {
 	s, err := newSealer(cfg.Cluster, cfg.Keys)
 	if err != nil {
@@ -78,7 +79,7 @@ func (r *reach) complete() bool {
 	return true
 }
 
-// ask sends each peer a ping; what the kernel refuses is no answer.
+// ask sends a ping to each peer. A send that fails counts as no answer.
 func (r *reach) ask() {
 	for i, p := range r.cfg.Peers {
 		b := r.sealer.begin(nil)
@@ -88,7 +89,7 @@ func (r *reach) ask() {
 	}
 }
 
-// appendPing is memberlist's ping in msgpack: a map of SeqNo and Node. A name has at
+// appendPing appends memberlist's ping in msgpack: a map of SeqNo and Node. A name has at
 // most 63 bytes; str 8 takes 255.
 func appendPing(b []byte, seq uint32, node string) []byte {
 	b = appendSeq(append(b, 0x82), seq)
@@ -96,13 +97,14 @@ func appendPing(b []byte, seq uint32, node string) []byte {
 	return append(append(b, 0xd9, byte(len(node))), node...)
 }
 
-// appendSeq is SeqNo with its number, as a ping and its answer have it.
+// appendSeq appends SeqNo and its number, as in a ping and its answer.
 func appendSeq(b []byte, seq uint32) []byte {
 	b = append(append(b, 0xa5), "SeqNo"...)
 	return binary.BigEndian.AppendUint32(append(b, 0xce), seq)
 }
 
-// listen reads for so long, or until ctx ends or, asked, all have answered.
+// listen reads until long has passed or ctx ends; with asked also until all have
+// answered.
 func (r *reach) listen(ctx context.Context, long time.Duration, asked bool) error {
 	r.conn.SetReadDeadline(time.Now().Add(long))
 	buf, plain := make([]byte, 1<<16), make([]byte, 0, 1<<16)
@@ -128,7 +130,7 @@ func (r *reach) datagram(b, plain []byte, from netip.Addr, asked bool) {
 		text, err := r.sealer.open(plain, b)
 		is.Foreign = is.Foreign || err == errWrongKey || err == errWrongLabel
 		is.Heard = is.Heard || err == nil && !asked
-		// Around it memberlist puts a checksum, and what it gossips.
+		// memberlist puts a checksum and gossip around the answer.
 		is.Answers = is.Answers || err == nil && bytes.Contains(text, appendSeq(nil, uint32(reachSeq+i)))
 		r.found[p.Name] = is
 	}

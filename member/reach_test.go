@@ -10,7 +10,7 @@ import (
 	"sipalive/elect"
 )
 
-// An answer to gossip's ping shows the way there and back.
+// TestAnswered: an answer to gossip's ping shows that the path works in both directions.
 func TestAnswered(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
@@ -23,8 +23,8 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
-// TestReach: what a peer sends by itself, what it answers, and what is sealed with
-// another key are told apart; and whoever asks is no instance of anybody.
+// TestReach: what a peer sends unasked, what it answers, and packets sealed with another
+// key are told apart. Reach itself is no new instance to any peer.
 func TestReach(t *testing.T) {
 	port := freePort(t)
 	cfg := config(1, port)
@@ -32,7 +32,7 @@ func TestReach(t *testing.T) {
 	foreign.Keys = [][]byte{[]byte("another key, that nobody else has")[:32]}
 	other := start(t, foreign)
 
-	// A machine that stands still leaves no time for answers: whoever misses one asks again.
+	// While the machine stands still, answers come too late. So ask again if one is missing.
 	asking := func(good func(map[elect.Node]Reached) bool) (found map[elect.Node]Reached) {
 		for n := 0; n < 5 && (n == 0 || !good(found)); n++ {
 			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
@@ -81,8 +81,8 @@ func TestReach(t *testing.T) {
 	if c := mute.Counters(); c.Garbage+c.WrongSource+c.Unproven+c.Replayed > 0 {
 		t.Errorf("the question was taken for something else: %+v", c)
 	}
-	// Now the agent starts: it is heard as if nobody had been there. What pbx2 sent last
-	// comes again once pbx1 has said hello, so that lower numbers are old.
+	// Now the agent starts. It is heard as if nobody had used its place. pbx2 repeats its
+	// last packet once pbx1 has said hello, so lower numbers are old.
 	meetUpFrom(t, start(t, cfg), mute, 1_000_000)
 	if _, err := Reach(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("beside an agent: %v", err)

@@ -7,22 +7,23 @@ import (
 	"sipalive/elect"
 )
 
-// A Reader decodes packets and remembers what nearly every packet says again: names, VIPs and voter
-// lists, so that reading a heartbeat leaves the garbage collector little. What it
-// gives out is shared and never written. One goroutine's; nil remembers nothing.
+// A Reader decodes packets. It remembers names, VIPs and voter lists, which nearly every
+// packet repeats, so that reading a heartbeat makes little garbage. The values it returns
+// are shared and must never be changed. Only one goroutine may use it. A nil Reader
+// remembers nothing.
 type Reader struct {
 	names   map[string]string
 	vips    map[netip.Addr]elect.VIPID
-	lists   [4]elect.VoterList // the newest ones: a file's and an active one, before and after a change
+	lists   [4]elect.VoterList // the newest ones: the file's list and an active one, before and after a change
 	next    int
 	scratch elect.VoterList
 }
 
-// remembered bounds what whoever has the key can make us keep; a configuration has
+// remembered bounds what anyone who has the key can make us keep. A configuration has
 // less.
 const remembered = 4096
 
-// NewReader makes one that has heard nothing yet.
+// NewReader returns an empty Reader.
 func NewReader() *Reader {
 	return &Reader{names: map[string]string{}, vips: map[netip.Addr]elect.VIPID{}}
 }
@@ -57,7 +58,7 @@ func (r *Reader) vip(a netip.Addr) elect.VIPID {
 	return id
 }
 
-// room is where a list of n is read to.
+// room returns memory for a list of n voters.
 func (r *Reader) room(n uint64) elect.VoterList {
 	if r == nil {
 		return make(elect.VoterList, n)
@@ -66,7 +67,7 @@ func (r *Reader) room(n uint64) elect.VoterList {
 	return r.scratch
 }
 
-// voters keeps a list that was read to room.
+// voters returns a lasting copy of a list that was read into room's memory.
 func (r *Reader) voters(l elect.VoterList) elect.VoterList {
 	if r == nil {
 		return l

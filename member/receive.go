@@ -8,15 +8,15 @@ import (
 	"sipalive/elect"
 )
 
-// receiver is the goroutine of one local address.
+// receiver has the state of the receiving goroutine of one local address.
 type receiver struct {
 	*sender
 	known *Reader
 	plain []byte
 }
 
-// receive reads a socket until it is closed. Hostile input is counted and
-// dropped; nothing of it can end the loop.
+// receive reads a socket until it is closed. It counts and drops hostile input; no input
+// can end the loop.
 func (n *Network) receive(from *path) {
 	r := &receiver{sender: n.newSender(), known: NewReader(), plain: make([]byte, 0, 1<<16)}
 	buf := make([]byte, 1<<16)
@@ -37,9 +37,9 @@ func (n *Network) receive(from *path) {
 	}
 }
 
-// datagram takes one from its source to Deliver, or to memberlist. The source
-// comes first: it costs nothing to check, so strangers cost no decryption.
-// The source port is not checked: it is not configured.
+// datagram takes one datagram from its source to Deliver or to memberlist. It checks the
+// source first, because that costs nothing: so strangers cost no decryption. It does not
+// check the source port, which is not configured.
 func (r *receiver) datagram(b []byte, source netip.AddrPort) {
 	n := r.n
 	d := n.directory()
@@ -110,16 +110,16 @@ func (r *receiver) numbered(p Packet, from *peer) {
 	v := n.judge(p, len(from.paths) > 1)
 	switch v {
 	case Adopted:
-		r.greet(from, false) // what we sent before it knew our echo may have failed
+		r.greet(from, false) // what we sent before may have failed: it lacked the echo of the peer's nonce
 	case Unproven:
 		r.greet(from, true)
 	}
 }
 
-// judge delivers the packet if it is fresh. The order is held from the verdict
-// to the delivery: with two local addresses there are two receivers, and an
-// ask must not be overtaken between them. It is a lock of its own, so that
-// sending never waits for Deliver.
+// judge delivers the packet if it is fresh. It holds order from the verdict to the
+// delivery. Each local address has its own receiver; without order, one receiver could
+// deliver a newer ask before an older one that another receiver has already judged. order
+// is a separate lock, so that sending never waits for Deliver.
 func (n *Network) judge(p Packet, twoPaths bool) Verdict {
 	n.order.Lock()
 	defer n.order.Unlock()

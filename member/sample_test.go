@@ -20,8 +20,8 @@ import (
 	"sipalive/elect"
 )
 
-// messages are all that elect can send, by name; TestEveryMessageIsCarried
-// keeps the list whole.
+// messages are all messages that elect can send, by name. TestEveryMessageIsCarried keeps
+// the list complete.
 var messages = map[string]elect.Message{
 	"Heartbeat": elect.Heartbeat{},
 	"Ask":       elect.Ask{},
@@ -41,12 +41,12 @@ var messages = map[string]elect.Message{
 	"Timeline":    elect.Timeline{},
 }
 
-// endpoints has addresses compared as they are.
+// endpoints makes cmp compare addresses with ==.
 var endpoints = cmpopts.EquateComparable(netip.AddrPort{})
 
 func messageNames() []string { return slices.Sorted(maps.Keys(messages)) }
 
-// source gives the leaves of a message that fill builds.
+// source gives the values for the leaves of a message that fill builds.
 type source interface {
 	number() uint64
 	enum(first, last uint8) uint8
@@ -58,8 +58,8 @@ type source interface {
 	length(limit int) int
 }
 
-// enums are elect's enumerations with the values a packet may carry. The type
-// that is not here makes fill fail.
+// enums are elect's enumerations with the values that a packet may carry. fill fails on a
+// type that is missing here.
 var enums = map[reflect.Type][2]uint8{
 	reflect.TypeFor[elect.SIPState]():    {0, uint8(lastSIPState)},
 	reflect.TypeFor[elect.Cause]():       {0, uint8(lastCause)},
@@ -136,7 +136,7 @@ func filled(m elect.Message, s source) elect.Message {
 	return v.Interface().(elect.Message)
 }
 
-// nonZero gives values that are all set and, where there is room, all different.
+// nonZero gives values that are all set and, if there is room, all different.
 type nonZero struct{ n uint64 }
 
 func (s *nonZero) next() uint64                         { s.n++; return s.n * 1000003 }
@@ -152,7 +152,7 @@ func (s *nonZero) vip() string {
 func (s *nonZero) text() string   { return fmt.Sprint("words ", s.next()) }
 func (s *nonZero) length(int) int { return 2 }
 
-// drawn gives what rapid draws.
+// drawn gives values that rapid draws.
 type drawn struct{ t *rapid.T }
 
 func (s drawn) number() uint64        { return rapid.Uint64().Draw(s.t, "number") }
@@ -176,7 +176,7 @@ func (s drawn) vip() string {
 	).Draw(s.t, "vip")
 }
 
-// electSource parses the elect room as it stands.
+// electSource parses the current source of the elect room.
 func electSource(t *testing.T) []*ast.File {
 	t.Helper()
 	paths, err := filepath.Glob("../elect/*.go")

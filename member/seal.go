@@ -9,9 +9,9 @@ import (
 	"fmt"
 )
 
-// memberlist v0.7.0's packet: 244, length of the label, label, encryption
-// version, nonce, AES-GCM of (type, payload) with the label as authenticated
-// data (its label.go, security.go, net.go).
+// The packet of memberlist v0.7.0: 244, length of the label, label, encryption version,
+// nonce, AES-GCM of (type, payload) with the label as authenticated data (see its
+// label.go, security.go, net.go).
 const (
 	hasLabel      = 244
 	plainVersion  = 1 // AES-GCM without padding
@@ -27,12 +27,12 @@ var (
 	errWrongKey   = errors.New("no key of ours opens it")
 )
 
-// sealer writes and opens memberlist's encrypted packets. Its own code, not
-// memberlist's, for the fast path's sake: SendToAddress takes memberlist's node
-// lock, under which its delegates run, and expands the AES key for every packet
-// (7.2 µs and 11 allocations against 5.4 µs and none: BenchmarkSendToAddress,
-// BenchmarkSend). TestStockMemberlistReadsUs keeps the format the same. It is
-// safe for concurrent use.
+// sealer writes and opens memberlist's encrypted packets. It is our own code, because the
+// path must be fast. memberlist's SendToAddress takes the node lock, under which its
+// delegates run, and expands the AES key for every packet (7.2 µs and 11 allocations
+// against 5.4 µs and none: BenchmarkSendToAddress, BenchmarkSend).
+// TestStockMemberlistReadsUs checks that the formats are the same. A sealer is safe for
+// concurrent use.
 type sealer struct {
 	prefix []byte // label header and encryption version
 	label  []byte
@@ -65,7 +65,7 @@ func newSealer(cluster string, keys [][]byte) (*sealer, error) {
 	return s, nil
 }
 
-// begin starts a user message in b's memory; the plaintext is to be appended.
+// begin starts a user message in b's memory; the caller appends the plaintext.
 func (s *sealer) begin(b []byte) []byte {
 	b = append(b[:0], s.prefix...)
 	b = append(b, make([]byte, nonceSize)...)
@@ -80,12 +80,12 @@ func (s *sealer) seal(b []byte) []byte {
 	return s.keys[0].Seal(b[:start], nonce, b[start:], s.label)
 }
 
-// open decrypts datagram into plain's memory and leaves datagram as it is, so
-// that memberlist can still read it.
+// open decrypts datagram into plain's memory. It leaves datagram unchanged, so that
+// memberlist can still read it.
 //
-// Encryption version 0 is refused although memberlist reads it: the version is
-// not authenticated, and a recorded packet with that byte changed makes its
-// pkcs7decode slice out of range, a panic anyone can cause without the key.
+// It refuses encryption version 0, although memberlist reads it. The version is not
+// authenticated, and a recorded packet with that byte changed makes memberlist's
+// pkcs7decode slice out of range: a panic that anyone can cause without the key.
 func (s *sealer) open(plain, datagram []byte) ([]byte, error) {
 	head := len(s.prefix)
 	if len(datagram) < 2 || datagram[0] != hasLabel || len(datagram) < 2+int(datagram[1]) {

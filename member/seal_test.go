@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestOpenBearsAnyLabelLength: the length is one byte, and a sum of bytes wraps.
-// 254 and 255 once made a slice end before it began, a panic for one forged datagram.
+// TestOpenBearsAnyLabelLength: the label's length is one byte, and a sum of bytes wraps.
+// Lengths of 254 and 255 once made a slice end before it began: a panic caused by one
+// forged datagram.
 func TestOpenBearsAnyLabelLength(t *testing.T) {
 	s, err := newSealer("demo", [][]byte{make([]byte, 32)})
 	if err != nil {

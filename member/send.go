@@ -10,21 +10,22 @@ import (
 )
 
 const (
-	// One greeting per helloSpacing, and a few at once when two nodes start
-	// together, bound what replays can make us send to one peer.
+	// helloSpacing and helloBurst limit what replayed packets can make us send to one
+	// peer: one greeting per helloSpacing, and a few at once when two nodes start
+	// together.
 	helloSpacing = 20 * time.Millisecond
 	helloBurst   = 4
-	// resendWithin is how old a packet may be to be worth repeating.
+	// resendWithin is the greatest age of a packet that is worth repeating.
 	resendWithin = time.Second
 )
 
-// sender has the buffers of one sending goroutine.
+// sender holds the buffers of one sending goroutine.
 type sender struct {
 	n     *Network
 	buf   []byte
 	body  []byte
-	outs  []*outlet                 // per local address
-	addrs map[*peer][]unix.Sockaddr // per path; a Sockaddr is one goroutine's
+	outs  []*outlet                 // one per local address
+	addrs map[*peer][]unix.Sockaddr // one per path; a Sockaddr must stay with one goroutine
 }
 
 func (n *Network) newSender() *sender {
@@ -35,13 +36,13 @@ func (n *Network) newSender() *sender {
 	return s
 }
 
-// to is where a peer is reached.
+// to returns the addresses of a peer.
 func (s *sender) to(p *peer) []unix.Sockaddr {
 	if addrs, known := s.addrs[p]; known {
 		return addrs
 	}
 	if len(s.addrs) >= 2*maxNodes {
-		clear(s.addrs) // of peers that are none any more
+		clear(s.addrs) // removes addresses of nodes that are no longer peers
 	}
 	var addrs []unix.Sockaddr
 	for _, a := range p.paths {
@@ -51,9 +52,10 @@ func (s *sender) to(p *peer) []unix.Sockaddr {
 	return addrs
 }
 
-// Send sends one message by every path, or through the gateway alone. It never waits. From the agent's loop
-// only: its buffers are reused. A peer that is down, a full socket or a missing
-// route is no error here but in Counters: packets get lost.
+// Send sends one message by every path, or only through the gateway. It never waits. Only
+// the agent's loop may call it, because its buffers are reused. If a peer is down, a
+// socket is full or a route is missing, that shows in Counters and is no error: packets
+// get lost.
 func (n *Network) Send(out elect.Outgoing) error {
 	p := n.directory().peers[out.To]
 	if p == nil {
@@ -103,7 +105,7 @@ func (s *sender) send(p *peer, h Header, body []byte) error {
 	return nil
 }
 
-// relay sends what has been sealed through the gateway.
+// relay sends the sealed packet through the gateway.
 func (s *sender) relay(p *peer) {
 	n := s.n
 	switch {
@@ -115,9 +117,9 @@ func (s *sender) relay(p *peer) {
 	}
 }
 
-// keep remembers a heartbeat or an ask while it is the last packet to the
-// peer. Only these are repeated: they say what is so, and hearing one twice, or
-// a little late, is within what the protocol expects of a network.
+// keep remembers a heartbeat or an ask while it is the last packet to the peer. Only
+// these are repeated. They state what holds now; the protocol allows for hearing one
+// twice or a little late.
 func (p *peer) keep(out elect.Outgoing, body []byte) {
 	p.lastSeq = 0
 	if newestOnly(out.Msg) {
@@ -125,8 +127,8 @@ func (p *peer) keep(out elect.Outgoing, body []byte) {
 	}
 }
 
-// mayGreet moves the time up to which greetings are spent: one more costs
-// helloSpacing, and at most helloBurst of it may be saved up.
+// mayGreet reports whether one more greeting is allowed, and moves spent. Each greeting
+// costs helloSpacing; at most helloBurst of them can be saved up.
 func mayGreet(spent *time.Time, now time.Time) bool {
 	if earliest := now.Add(-helloBurst * helloSpacing); spent.Before(earliest) {
 		*spent = earliest
@@ -138,9 +140,9 @@ func mayGreet(spent *time.Time, now time.Time) bool {
 	return false
 }
 
-// greet gives the peer our nonce and echoes its own: with a repeat of our last
-// packet, which may have failed for want of that echo and spares the peer from
-// waiting for the next, or with a hello if one is owed.
+// greet sends the peer our nonce and the echo of its own. If our last packet can be
+// repeated, greet repeats it: that packet may have failed because it lacked the echo, and
+// the peer need not wait for the next one. Otherwise it sends a hello, if owed is true.
 func (s *sender) greet(p *peer, owed bool) {
 	n := s.n
 	now := time.Now()
@@ -163,5 +165,5 @@ func (s *sender) greet(p *peer, owed bool) {
 	} else {
 		n.count.HellosSent.Add(1)
 	}
-	_ = s.send(p, h, s.body) // in bounds: it has been sent before, or is a hello
+	_ = s.send(p, h, s.body) // no error: the body was sent before, or is a hello
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveBuffer is asked of the kernel so that a burst of garbage does not
-// push out heartbeats before they are read.
+// receiveBuffer is the buffer size asked of the kernel, so that a burst of garbage does
+// not push out heartbeats before they are read.
 const receiveBuffer = 2 << 20
 
 // path is one local address: its socket and its listener.
@@ -63,10 +63,10 @@ func bindError(network string, local netip.AddrPort, err error) error {
 	return fmt.Errorf("bind %s %s: %w (%s)", network, local, err, hint)
 }
 
-// outlet sends from one socket without ever waiting: not for room in the
-// socket (a datagram that does not fit at once is lost like any other), and
-// not for memberlist, whose writes hold the descriptor's write lock while they
-// wait. One goroutine's.
+// outlet sends from one socket and never waits. It does not wait for room in the socket:
+// a datagram that does not fit at once is lost like any other. It does not wait for
+// memberlist either, whose writes hold the descriptor's write lock while they wait. Only
+// one goroutine may use it.
 type outlet struct {
 	raw  syscall.RawConn
 	send func(fd uintptr)
@@ -83,7 +83,7 @@ func newOutlet(raw syscall.RawConn) *outlet {
 	return o
 }
 
-// write sends b. Control takes a reference to the descriptor and no lock.
+// write sends b. Control takes a reference to the descriptor, but no lock.
 func (o *outlet) write(b []byte, to unix.Sockaddr) error {
 	o.b, o.to = b, to
 	if err := o.raw.Control(o.send); err != nil {

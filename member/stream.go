@@ -7,25 +7,25 @@ import (
 	"net"
 )
 
-// maxStream bounds what memberlist reads into memory; the state of 64 nodes is
-// a few kilobytes, memberlist's own bound 20 MB.
+// maxStream bounds what memberlist reads into memory. The state of 64 nodes is a few
+// kilobytes; memberlist's own bound is 20 MB.
 const maxStream = 1 << 20
 
 var errStream = errors.New("not an encrypted stream of this cluster")
 
-// stream is one of memberlist's TCP connections. It looks at the first bytes
-// before memberlist does: label, encryption, its version, the length. The
-// version is not authenticated there either (see sealer.open): a recorded
-// stream with version 0 would end the process.
+// stream is one of memberlist's TCP connections. It checks the first bytes before
+// memberlist sees them: label, encryption, its version, the length. The version is not
+// authenticated in streams either (see sealer.open): a recorded stream with version 0
+// would end the process.
 type stream struct {
 	net.Conn
 	t       *transport
-	label   string // expected before the rest; empty on a connection we dialed
-	head    []byte // read, but not yet by memberlist
+	label   string // expected first; empty on a connection we dialed
+	head    []byte // read from the connection, but not yet by memberlist
 	checked bool
 }
 
-// adopt makes a stream of conn, or closes it when there are too many.
+// adopt makes a stream of conn. If there are too many, it closes conn and returns nil.
 func (t *transport) adopt(conn net.Conn, label string) *stream {
 	s := &stream{Conn: conn, t: t, label: label}
 	t.mu.Lock()
@@ -50,7 +50,7 @@ func (s *stream) Close() error {
 	return s.Conn.Close()
 }
 
-// Read reads; the deadline is memberlist's, which sets it on every stream.
+// Read reads. memberlist sets a deadline on every stream.
 func (s *stream) Read(b []byte) (int, error) {
 	if !s.checked {
 		if err := s.check(); err != nil {

@@ -11,7 +11,7 @@ import (
 	"sipalive/elect"
 )
 
-// TestTimelineOnTheWire: these bytes are what other versions read and write.
+// TestTimelineOnTheWire checks the bytes that other versions read and write.
 func TestTimelineOnTheWire(t *testing.T) {
 	m := elect.Timeline{VIP: "192.0.2.101", Epoch: 8, Previous: "pbx1", Cause: elect.CauseCrash, Why: elect.WhySpare, Ago: 0x01020304, Noticed: 1000000,
 		Marks:   []elect.Mark{{Kind: elect.MarkLastHeard}, {Kind: elect.MarkNoticed, At: 1000000}, {Kind: elect.MarkSIPAnswered, At: 1009000}},
@@ -39,8 +39,9 @@ func TestTimelineOnTheWire(t *testing.T) {
 	}
 }
 
-// The longest timeline with the longest names goes in one datagram below 1200 bytes,
-// memberlist's label and encryption and IPv6's header included.
+// TestTimelineFitsAPacket: the longest timeline with the longest names fits in one
+// datagram of at most 1200 bytes, including memberlist's label and encryption and IPv6's
+// header.
 func TestTimelineFitsAPacket(t *testing.T) {
 	const around = 40 + 8 + 30 + 20 // as for connections
 	long := strings.Repeat("n", maxName)
@@ -57,8 +58,8 @@ func TestTimelineFitsAPacket(t *testing.T) {
 	}
 }
 
-// TestUnknownMessageHarmsNobody: what a newer agent says that this one does not know
-// is counted once, and what its sender says next is heard.
+// TestUnknownMessageHarmsNobody: a message of a newer agent that this one does not know
+// is counted once, and the sender's next message is heard.
 func TestUnknownMessageHarmsNobody(t *testing.T) {
 	port := freePort(t)
 	a := start(t, config(1, port))

@@ -12,12 +12,12 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport is memberlist's network, on the sockets that our own messages use
-// too. It hands memberlist what is memberlist's and never waits for it.
+// transport is memberlist's network, on the same sockets that our own messages use. It
+// passes memberlist's packets on to memberlist and never waits for it.
 type transport struct {
 	port    uint16
 	paths   []*path
-	known   func(netip.Addr) bool // a peer's address?
+	known   func(netip.Addr) bool // whether an address is a peer's
 	label   string
 	count   *counts
 	packets chan *memberlist.Packet
@@ -33,7 +33,7 @@ type transport struct {
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
 const (
-	gossipQueue = 256 // datagrams memberlist may lag behind
+	gossipQueue = 256 // datagrams that may wait for memberlist
 	maxStreams  = 64  // TCP connections at a time
 )
 
@@ -65,7 +65,7 @@ func (t *transport) start(receive func(*path)) {
 	}
 }
 
-// pass hands a datagram on to memberlist as it came.
+// pass gives memberlist a copy of a datagram.
 func (t *transport) pass(datagram []byte, from netip.AddrPort) {
 	t.count.Gossip.Add(1)
 	select {
@@ -77,7 +77,7 @@ func (t *transport) pass(datagram []byte, from netip.AddrPort) {
 	}
 }
 
-// pathTo is the local address that can reach a.
+// pathTo returns the path whose address is of a's family.
 func (t *transport) pathTo(a netip.Addr) *path {
 	for _, p := range t.paths {
 		if p.local.Addr().Is4() == a.Is4() {
@@ -87,8 +87,8 @@ func (t *transport) pathTo(a netip.Addr) *path {
 	return t.paths[0]
 }
 
-// peer parses where memberlist wants to send: nowhere but to a peer, whatever
-// return address a recorded ping carries.
+// peer parses the address that memberlist wants to send to. It allows only peers'
+// addresses, whatever return address a recorded ping contains.
 func (t *transport) peer(addr string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -131,8 +131,8 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	return t.DialTimeout(a.Addr, timeout)
 }
 
-// DialTimeout is part of memberlist.Transport. It dials from the configured
-// address, which is the one the peer accepts, and ends with the transport.
+// DialTimeout is part of memberlist.Transport. It dials from the configured address,
+// which the peer accepts. The dialling ends with the transport.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	a, err := t.peer(addr)
 	if err != nil {
@@ -151,14 +151,14 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	return s, nil
 }
 
-// accept takes streams from peers, a bounded number at a time.
+// accept takes streams from peers, at most maxStreams at a time.
 func (t *transport) accept(p *path) {
 	for {
 		conn, err := p.tcp.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil { // out of descriptors: it lasts, so do not spin
+		if err != nil { // out of descriptors, say: the error lasts, so do not spin
 			t.count.ReceiveErrors.Add(1)
 			if !t.pause() {
 				return
@@ -181,7 +181,7 @@ func (t *transport) accept(p *path) {
 	}
 }
 
-// pause waits a little after an error that may last; false: shut down.
+// pause waits a little after an error that may last. It returns false after a shutdown.
 func (t *transport) pause() bool {
 	select {
 	case <-time.After(50 * time.Millisecond):
@@ -191,8 +191,8 @@ func (t *transport) pause() bool {
 	}
 }
 
-// Shutdown is part of memberlist.Transport: it ends every goroutine and
-// connection of the transport.
+// Shutdown is part of memberlist.Transport. It ends every goroutine and connection of the
+// transport.
 func (t *transport) Shutdown() error {
 	t.cancel()
 	for _, p := range t.paths {

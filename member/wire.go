@@ -10,7 +10,7 @@ import (
 	"sipalive/elect"
 )
 
-// The last value of each enumeration; TestEnumsEndWhereElectSays keeps them.
+// The last value of each enumeration. TestEnumsEndWhereElectSays checks them.
 const (
 	lastSIPState    = elect.SIPRefused
 	lastCause       = elect.CauseCheck
@@ -28,10 +28,10 @@ const (
 	optional, required = 0, 1 // least length of a name
 )
 
-// coder reads or writes, so that one description of a struct serves both. It
-// keeps the first error; after it nothing is read any more.
+// coder reads or writes, so that one description of a struct serves both directions. It
+// keeps the first error; after an error it reads nothing more.
 type coder struct {
-	b        []byte // encoding: written so far; decoding: still to read
+	b        []byte // encoding: written so far; decoding: not read yet
 	decoding bool
 	known    *Reader
 	err      error
@@ -46,7 +46,7 @@ func (c *coder) fail(what string) {
 	}
 }
 
-// byte takes one byte; decoding only.
+// byte reads one byte; only for decoding.
 func (c *coder) byte() byte {
 	if len(c.b) == 0 {
 		c.fail("cut short")
@@ -57,7 +57,7 @@ func (c *coder) byte() byte {
 	return v
 }
 
-// take takes n bytes; decoding only.
+// take reads n bytes; only for decoding.
 func (c *coder) take(n int) []byte {
 	if n > len(c.b) {
 		c.fail("cut short")
@@ -90,7 +90,7 @@ func (c *coder) uvarint(v uint64) uint64 {
 	return v
 }
 
-// number is for values that are mostly small, word for random ones.
+// number carries a value that is mostly small; word carries a random one.
 func number[T ~uint64](c *coder, v *T) { *v = T(c.uvarint(uint64(*v))) }
 
 func word[T ~uint64](c *coder, v *T) {
@@ -101,7 +101,7 @@ func word[T ~uint64](c *coder, v *T) {
 	}
 }
 
-// fixed carries a number in size bytes, the highest first.
+// fixed carries a number in size bytes, the highest byte first.
 func (c *coder) fixed(v uint32, size int) uint32 {
 	if !c.decoding {
 		for i := size - 1; i >= 0; i-- {
@@ -190,10 +190,10 @@ func (c *coder) duration(d *time.Duration, limit time.Duration) {
 	*d = time.Duration(v)
 }
 
-// list carries the length of a list and returns the list to walk.
+// list carries the length of a list and returns the list for the caller to walk.
 func list[T any](c *coder, v *[]T, limit int) []T {
 	n := c.uvarint(uint64(len(*v)))
-	// A list's element takes at least a byte: a lying length allocates nothing.
+	// Each element takes at least a byte, so a false length allocates nothing.
 	if n > uint64(limit) || c.decoding && n > uint64(len(c.b)) {
 		c.fail("list too long")
 		return nil
@@ -204,8 +204,8 @@ func list[T any](c *coder, v *[]T, limit int) []T {
 	return *v
 }
 
-// voters carries a list one longer than it is, so that an absent list stays
-// apart from an empty one (§4.9).
+// voters carries a list's length plus one, so that an absent list differs from an empty
+// one (§4.9).
 func (c *coder) voters(l *elect.VoterList) {
 	n := uint64(0)
 	if !c.decoding && *l != nil {
@@ -222,7 +222,7 @@ func (c *coder) voters(l *elect.VoterList) {
 	for i := range *l {
 		name(c, &(*l)[i], required)
 		if i > 0 && (*l)[i-1] >= (*l)[i] {
-			c.fail("voters not sorted") // elect searches them by halves
+			c.fail("voters not sorted") // elect uses binary search
 		}
 	}
 	if c.decoding && n > 0 {
@@ -230,7 +230,7 @@ func (c *coder) voters(l *elect.VoterList) {
 	}
 }
 
-// name carries a short string: never empty where least is required.
+// name carries a short string; with required it must not be empty.
 func name[T ~string](c *coder, v *T, least int) {
 	if !c.decoding {
 		if len(*v) < least || len(*v) > maxName || !printable(string(*v)) {
@@ -249,8 +249,8 @@ func name[T ~string](c *coder, v *T, least int) {
 	*v = T(c.known.name(b))
 }
 
-// vip carries an identity in 5 or 17 bytes if it is a canonical address, as
-// text otherwise.
+// vip carries an identity in 5 or 17 bytes if it is a canonical address, otherwise as
+// text.
 func (c *coder) vip(v *elect.VIPID, least int) {
 	if c.decoding {
 		*v = c.readVIP(least)
@@ -294,9 +294,9 @@ func (c *coder) readVIP(least int) elect.VIPID {
 	return ""
 }
 
-// canonical parses an address that is written the way netip writes it.
+// canonical parses an address. It accepts only the form that netip writes.
 func canonical(s string) (netip.Addr, bool) {
-	if s == "" || s[0] > 'f' { // a role's name; a failing parse would allocate
+	if s == "" || s[0] > 'f' { // a role's name; a failed parse would allocate
 		return netip.Addr{}, false
 	}
 	a, err := netip.ParseAddr(s)
@@ -307,8 +307,8 @@ func canonical(s string) (netip.Addr, bool) {
 	return a, string(a.AppendTo(buf[:0])) == s
 }
 
-// text carries words for people. Encoding cuts and cleans them: they are never
-// a reason not to send.
+// text carries words for people. Encoding cuts and cleans them, so they never prevent
+// sending.
 func (c *coder) text(s *string) {
 	if c.decoding {
 		n := c.uvarint(0)
@@ -351,7 +351,7 @@ func clean(r rune) rune {
 
 func control(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }
 
-// printable reports whether s is UTF-8 that may stand in a log line.
+// printable reports whether s is UTF-8 that is safe in a log line.
 func printable[T string | []byte](s T) bool {
 	for i := 0; i < len(s); {
 		r, n := rune(s[i]), 1

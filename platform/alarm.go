@@ -12,21 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alarms ring at instants of the boot clock, all of them by one timer of the
-// kernel's (timerfd_create(2)).
+// Alarms ring at instants of the boot clock. One kernel timer serves them all
+// (timerfd_create(2)).
 //
-// The Go runtime's own timers wait in epoll_wait(2), in whole milliseconds rounded
-// down: each costs a wake-up before the time and one up to 1 ms after it, and
-// between the two the runtime's monitor thread, which has the right time, naps
-// 20 µs again and again (measured, Go 1.26: an idle agent's 14 timers a second
-// were 60 % of its wake-ups). An alarm rings once, some 50 µs after its time.
+// The Go runtime's own timers wait in epoll_wait(2), in whole milliseconds rounded down.
+// Each costs one wake-up before its time and one up to 1 ms after it. In between, the
+// runtime's monitor thread, which has the right time, naps 20 µs again and again
+// (measured, Go 1.26: an idle agent's 14 timers a second were 60 % of its wake-ups). An
+// alarm here rings once, some 50 µs after its time.
 type Alarms struct {
 	file *os.File
 	raw  syscall.RawConn
 
 	mu    sync.Mutex
 	set   alarmHeap
-	armed int64 // what the kernel's timer is set to; 0: to nothing
+	armed int64 // the time that the kernel's timer is set to; 0: not set
 	spec  unix.ItimerSpec
 }
 
@@ -35,7 +35,7 @@ type Alarm struct {
 	of    *Alarms
 	ring  func()
 	at    int64
-	index int // in the heap; -1: not set
+	index int // index in the heap; -1: not set
 }
 
 // OpenAlarms opens the kernel's timer.
@@ -53,17 +53,17 @@ func OpenAlarms() (*Alarms, error) {
 	return a, nil
 }
 
-// Close ends them: nothing rings any more, but for what does already.
+// Close stops all alarms. Only an alarm that is already ringing may still ring.
 func (a *Alarms) Close() error { return a.file.Close() }
 
-// New makes an alarm that is not set. ring is called on a goroutine that all
-// alarms share: it must not wait. It may be called once more than it should be,
-// where Set and Stop come as the alarm rings.
+// New makes an alarm that is not set. ring is called on a goroutine that all alarms
+// share, so it must not wait. If Set or Stop is called just as the alarm rings, ring may
+// be called once too often.
 func (a *Alarms) New(ring func()) *Alarm { return &Alarm{of: a, ring: ring, index: -1} }
 
-// Set has the alarm ring at an instant of the boot clock in ns, and not at the one
-// before; at once if that is past. It costs a system call only where it is the
-// next of all to ring.
+// Set makes the alarm ring at an instant of the boot clock, in ns, instead of at the time
+// set before. A time in the past rings at once. Set costs a system call only if no other
+// alarm rings earlier.
 func (l *Alarm) Set(at int64) {
 	a := l.of
 	a.mu.Lock()
@@ -81,7 +81,8 @@ func (l *Alarm) Set(at int64) {
 	a.arm()
 }
 
-// Stop has it not ring. The kernel's timer stays as it is: it may find nothing to do.
+// Stop makes the alarm not ring. The kernel's timer stays set, and may then find nothing
+// to do.
 func (l *Alarm) Stop() {
 	l.of.mu.Lock()
 	defer l.of.mu.Unlock()
@@ -90,7 +91,7 @@ func (l *Alarm) Stop() {
 	}
 }
 
-// arm sets the kernel's timer where the next alarm is before it.
+// arm sets the kernel's timer if the next alarm rings before the time it is set to.
 func (a *Alarms) arm() {
 	if len(a.set) == 0 {
 		return
@@ -101,8 +102,8 @@ func (a *Alarms) arm() {
 	}
 	a.armed = next
 	a.spec.Value = unix.NsecToTimespec(next)
-	// Control fails only once the file is closed. The call never waits, so the
-	// runtime need not hear of it: that alone would wake its monitor thread.
+	// Control fails only once the file is closed. The call never waits, so the runtime
+	// need not know about it: telling it would wake its monitor thread.
 	_ = a.raw.Control(a.settime)
 }
 
@@ -110,7 +111,7 @@ func (a *Alarms) settime(fd uintptr) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, unix.TFD_TIMER_ABSTIME, uintptr(unsafe.Pointer(&a.spec)), 0, 0, 0)
 }
 
-// run rings until the file is closed.
+// run rings alarms until the file is closed.
 func (a *Alarms) run() {
 	var due []*Alarm
 	var expired [8]byte
@@ -129,7 +130,8 @@ func (a *Alarms) run() {
 	}
 }
 
-// take takes out what is due, and sets the kernel's timer to what is not.
+// take removes and returns the alarms that are due, and sets the kernel's timer for the
+// rest.
 func (a *Alarms) take(due []*Alarm) []*Alarm {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -141,7 +143,7 @@ func (a *Alarms) take(due []*Alarm) []*Alarm {
 	return due
 }
 
-// alarmHeap has the next to ring in front.
+// alarmHeap has the next alarm to ring at the front.
 type alarmHeap []*Alarm
 
 func (h alarmHeap) Len() int           { return len(h) }

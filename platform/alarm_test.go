@@ -18,7 +18,7 @@ func openAlarms(t *testing.T) *Alarms {
 	return a
 }
 
-// bell makes an alarm that tells when it rang.
+// bell makes an alarm that reports when it rang.
 func bell(a *Alarms) (*Alarm, chan int64) {
 	rang := make(chan int64, 16)
 	return a.New(func() { rang <- BootNow() }), rang
@@ -37,8 +37,8 @@ func awaitBell(t *testing.T, what string, rang chan int64) int64 {
 
 func in(d time.Duration) int64 { return BootNow() + int64(d) }
 
-// ahead calls set with an instant that has not come when set returns. Where the machine
-// stood still meanwhile it calls once more, which has to begin with alarms of its own.
+// ahead calls set with an instant that is still in the future when set returns. If the
+// machine stood still meanwhile, it calls set again; each call must use new alarms.
 func ahead(t *testing.T, set func(at int64)) (at int64) {
 	t.Helper()
 	for d := 20 * time.Millisecond; d < alarmPatience; d *= 2 {
@@ -55,11 +55,11 @@ func TestAlarmsRingInOrderAndNeverEarly(t *testing.T) {
 	a := openAlarms(t)
 	var rang chan int
 	ahead(t, func(at int64) {
-		this := make(chan int, 4) // what an attempt before still rings is of no interest
+		this := make(chan int, 4) // not shared: an earlier attempt's alarms may still ring
 		rang = this
 		for i, w := range []time.Duration{20 * time.Millisecond, 0, 10 * time.Millisecond, -time.Second} {
 			at := at + int64(w)
-			a.New(func() { // they share a goroutine
+			a.New(func() { // all alarms share a goroutine
 				if now := BootNow(); now < at {
 					t.Errorf("alarm %d rings %v early", i, time.Duration(at-now))
 				}
@@ -139,7 +139,7 @@ func TestAlarmsClosed(t *testing.T) {
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
-		l.Set(in(time.Millisecond)) // of no use, and no harm
+		l.Set(in(time.Millisecond)) // does nothing, and does no harm
 	})
 	other, after := bell(openAlarms(t))
 	other.Set(at + int64(30*time.Millisecond))
@@ -149,8 +149,7 @@ func TestAlarmsClosed(t *testing.T) {
 	}
 }
 
-// BenchmarkAlarm is from the time that was set to the ring, on an idle machine:
-// what a Go timer makes of it stands beside.
+// BenchmarkAlarm measures how late an alarm rings on an idle machine, beside a Go timer.
 func BenchmarkAlarm(b *testing.B) {
 	a, err := OpenAlarms()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// capabilities are those that some part of the agent asks for.
+// capabilities are all the capabilities that some part of the agent asks about.
 var capabilities = map[string]uint{
 	"CAP_KILL":             unix.CAP_KILL,
 	"CAP_SETGID":           unix.CAP_SETGID,
@@ -22,8 +22,8 @@ var capabilities = map[string]uint{
 	"CAP_BPF":              unix.CAP_BPF,
 }
 
-// MissingCapabilities returns those of names that the calling thread does not
-// have in effect, in the order asked. A name it does not know is missing.
+// MissingCapabilities returns those of names that the calling thread does not have in
+// effect, in the order given. Unknown names count as missing.
 func MissingCapabilities(names ...string) []string {
 	missing, err := MissingCapabilitiesOf(0, names...)
 	if err != nil {
@@ -32,8 +32,8 @@ func MissingCapabilities(names ...string) []string {
 	return missing
 }
 
-// MissingCapabilitiesOf is MissingCapabilities for the main thread of a process; 0 is
-// the calling thread.
+// MissingCapabilitiesOf is MissingCapabilities for the main thread of process pid. 0
+// means the calling thread.
 func MissingCapabilitiesOf(pid int, names ...string) ([]string, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3, Pid: int32(pid)}
 	var data [2]unix.CapUserData // version 3: two words of 32 capabilities each

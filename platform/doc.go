@@ -1,3 +1,3 @@
-// Package platform is what only Linux has: the boot clock, systemd, capabilities,
-// the lock of one agent per node, and what netlink tells about interfaces.
+// Package platform holds what only Linux has: the boot clock, systemd, capabilities, the
+// lock that allows one agent per node, and netlink's view of interfaces.
 package platform

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Numbers of linux/inet_diag.h and net/tcp_states.h.
+// Numbers from linux/inet_diag.h and net/tcp_states.h.
 const (
 	inetDiagReqLen      = 56 // struct inet_diag_req_v2
 	inetDiagReqBytecode = 1  // INET_DIAG_REQ_BYTECODE
@@ -19,18 +19,18 @@ const (
 	tcpEstablished      = 1
 )
 
-// maxBytecode is what the kernel's 16-bit jumps reach.
+// maxBytecode is the longest filter that the kernel's 16-bit jumps can cross.
 const maxBytecode = 1<<16 - 8
 
-// EstablishedTCP tells of every established TCP connection of the calling
-// goroutine's network namespace whose local address is one of at, in the kernel's
-// order; of a socket of both families with the plain IPv4 addresses. Like
+// EstablishedTCP calls each for every established TCP connection of the calling
+// goroutine's network namespace whose local address is in at, in the kernel's order. An
+// IPv4 connection of an IPv6 socket is reported with plain IPv4 addresses. Like
 //
 //	ss -Htn state established src ADDRESS
 //
-// It needs no capability. The kernel walks its whole table, twice where at has an
-// IPv4 address: such a connection may be an IPv6 socket's. Connections that come or
-// go meanwhile may be missing.
+// It needs no capability. The kernel walks its whole table, and does so twice if at has
+// an IPv4 address, because such a connection may belong to an IPv6 socket. Connections
+// that come or go meanwhile may be missing.
 func EstablishedTCP(at []netip.Addr, each func(local, remote netip.AddrPort)) error {
 	families := map[uint8]bool{}
 	for _, a := range at {
@@ -67,8 +67,8 @@ func EstablishedTCP(at []netip.Addr, each func(local, remote netip.AddrPort)) er
 //
 //	ss -K src LOCAL dst REMOTE
 //
-// That there is none is no error. It needs CAP_NET_ADMIN, and a kernel with
-// CONFIG_INET_DIAG_DESTROY (Linux 4.5).
+// It is no error if there is no such connection. It needs CAP_NET_ADMIN, and a kernel
+// with CONFIG_INET_DIAG_DESTROY (Linux 4.5).
 func DestroyTCP(local, remote netip.AddrPort) error {
 	request := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
 	b := make([]byte, inetDiagReqLen)
@@ -81,7 +81,7 @@ func DestroyTCP(local, remote netip.AddrPort) error {
 	binary.BigEndian.PutUint16(b[10:], remote.Port())
 	copy(b[12:28], local.Addr().AsSlice())
 	copy(b[28:44], remote.Addr().AsSlice())
-	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // whatever its cookie is
+	binary.NativeEndian.PutUint64(b[48:], ^uint64(0)) // any cookie
 	request.AddRawData(b)
 	if _, err := request.Execute(unix.NETLINK_INET_DIAG, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("end the TCP connection of %s with %s: %w (needs CAP_NET_ADMIN)", remote, local, err)
@@ -98,9 +98,9 @@ func parseConnection(b []byte) (local, remote netip.AddrPort, ok bool) {
 	return local, remote, true
 }
 
-// sourceBytecode is the attribute by which the kernel keeps to itself what is at
-// none of the addresses: for each address a comparison, and behind it a jump to the
-// end, which accepts. Past the end refuses.
+// sourceBytecode returns the attribute that makes the kernel leave out connections at
+// none of the addresses. For each address it has a comparison, followed by a jump to the
+// end, which accepts. A jump past the end refuses.
 func sourceBytecode(at []netip.Addr) ([]byte, error) {
 	const jumpLen = 4
 	total := 0
@@ -118,7 +118,7 @@ func sourceBytecode(at []netip.Addr) ([]byte, error) {
 		size := 12 + len(ip)
 		no := size + jumpLen
 		if i == len(at)-1 {
-			no += jumpLen // past the end
+			no += jumpLen // jumps past the end
 		}
 		b = append(b, bytecodeSource, byte(size))
 		b = binary.NativeEndian.AppendUint16(b, uint16(no))

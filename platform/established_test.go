@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connect makes a TCP connection to a listener at address and gives both its ends.
+// connect makes a TCP connection to a listener at address and returns both ends.
 func connect(t *testing.T, network, listen, address string) (local, remote netip.AddrPort) {
 	t.Helper()
 	l, err := net.Listen(network, listen)
@@ -32,8 +32,9 @@ func connect(t *testing.T, network, listen, address string) (local, remote netip
 	return local, phone.LocalAddr().(*net.TCPAddr).AddrPort()
 }
 
-// Each kind of listener's connection is told of with plain addresses, and none at
-// another address: the listeners themselves are no connections.
+// TestEstablishedTCP: the connections of each kind of listener are reported with plain
+// addresses. Connections at other addresses and the listeners themselves are not
+// reported.
 func TestEstablishedTCP(t *testing.T) {
 	want := map[netip.AddrPort]netip.AddrPort{}
 	for _, c := range []struct{ network, listen, address string }{
@@ -51,7 +52,7 @@ func TestEstablishedTCP(t *testing.T) {
 	at := []netip.Addr{netip.MustParseAddr("127.3.0.9"), netip.MustParseAddr("127.3.0.1"), netip.MustParseAddr("::1"), netip.MustParseAddr("127.3.0.2")}
 	err := EstablishedTCP(at, func(local, remote netip.AddrPort) {
 		if local.Addr() == at[2] && want[local] != remote {
-			return // somebody else's, on the loopback
+			return // another program's, on the loopback
 		}
 		got[local] = remote
 	})

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LocalAddresses are the addresses on all interfaces, link-local ones without
-// their zone.
+// LocalAddresses returns the addresses of all interfaces, link-local ones without their
+// zone.
 func LocalAddresses() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
@@ -20,14 +20,14 @@ func LocalAddresses() ([]netip.Addr, error) {
 	return toAddrs(all), nil
 }
 
-// InterfaceOf names the interface that carries addr.
+// InterfaceOf returns the name of the interface that has addr.
 func InterfaceOf(addr netip.Addr) (string, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return "", fmt.Errorf("find the interface of %s: %w", addr, err)
 	}
 	for _, ifi := range interfaces {
-		// An interface that went away meanwhile has no addresses; it is not ours.
+		// An interface that has just gone away has no addresses, so it is not the one.
 		carried, _ := ifi.Addrs()
 		for _, a := range toAddrs(carried) {
 			if a == addr.Unmap().WithZone("") {
@@ -54,9 +54,8 @@ type ifreq struct {
 	data [24]byte
 }
 
-// ioctl asks about name in the network namespace of the socket fd, whichever
-// kind of socket that is. It costs about 1 µs, where reading the interface by
-// netlink costs 30.
+// ioctl asks about interface name in the network namespace of the socket fd, which may be
+// any kind of socket. It costs about 1 µs; reading the interface by netlink costs 30 µs.
 func (r *ifreq) ioctl(fd int, request uintptr, name string) error {
 	if len(name) >= len(r.name) {
 		return unix.ENODEV
@@ -70,9 +69,9 @@ func (r *ifreq) ioctl(fd int, request uintptr, name string) error {
 	return nil
 }
 
-// InterfaceIndex is the index that name has at this moment in the network
-// namespace of the socket fd; an interface created again has another. The error
-// is the bare errno, ENODEV when there is no such interface.
+// InterfaceIndex returns the current index of name in the network namespace of the socket
+// fd. An interface that is created again gets another index. The error is the bare errno,
+// ENODEV if there is no such interface.
 func InterfaceIndex(fd int, name string) (int, error) {
 	var r ifreq
 	if err := r.ioctl(fd, unix.SIOCGIFINDEX, name); err != nil {
@@ -81,9 +80,9 @@ func InterfaceIndex(fd int, name string) (int, error) {
 	return int(*(*int32)(unsafe.Pointer(&r.data))), nil
 }
 
-// EthernetAddress is the MAC address that name has at this moment in the
-// network namespace of the socket fd. The error is the bare errno, EAFNOSUPPORT
-// for an interface that is not Ethernet (the loopback, tunnels).
+// EthernetAddress returns the current MAC address of name in the network namespace of the
+// socket fd. The error is the bare errno, EAFNOSUPPORT for an interface that is not
+// Ethernet (the loopback, tunnels).
 func EthernetAddress(fd int, name string) (mac [6]byte, err error) {
 	var r ifreq
 	if err := r.ioctl(fd, unix.SIOCGIFHWADDR, name); err != nil {
@@ -97,9 +96,9 @@ func EthernetAddress(fd int, name string) (mac [6]byte, err error) {
 	return mac, nil
 }
 
-// InterfaceRunning reports whether name is set up and has its carrier at this
-// moment (RFC 2863's operational state, up or unknown). The error is the bare
-// errno, ENODEV when there is no such interface.
+// InterfaceRunning reports whether name is now set up and has a carrier (RFC 2863's
+// operational state is up or unknown). The error is the bare errno, ENODEV if there is no
+// such interface.
 func InterfaceRunning(fd int, name string) (bool, error) {
 	var r ifreq
 	if err := r.ioctl(fd, unix.SIOCGIFFLAGS, name); err != nil {
@@ -109,9 +108,9 @@ func InterfaceRunning(fd int, name string) (bool, error) {
 	return *(*uint16)(unsafe.Pointer(&r.data))&up == up, nil
 }
 
-// InterfaceName is the name that index has at this moment in the network
-// namespace of the socket fd. The error is the bare errno, ENODEV when there is
-// no such interface.
+// InterfaceName returns the current name of the interface with index in the network
+// namespace of the socket fd. The error is the bare errno, ENODEV if there is no such
+// interface.
 func InterfaceName(fd, index int) (string, error) {
 	var r ifreq
 	*(*int32)(unsafe.Pointer(&r.data)) = int32(index)

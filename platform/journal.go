@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// JournalSocket is where systemd-journald takes entries with fields of their own.
+// JournalSocket is where systemd-journald accepts entries with custom fields.
 const JournalSocket = "/run/systemd/journal/socket"
 
-// LogsToJournal reports whether f, standard error as a rule, goes to systemd's
-// journal: JOURNAL_STREAM names its device and inode (systemd.exec(5)). A program
-// that inherits the variable but writes elsewhere does not log to the journal.
+// LogsToJournal reports whether f, usually standard error, goes to systemd's journal:
+// JOURNAL_STREAM has f's device and inode (systemd.exec(5)). A program that inherits the
+// variable but writes elsewhere does not log to the journal.
 func LogsToJournal(f *os.File) bool {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st) != nil {
@@ -32,8 +32,8 @@ type Journal struct {
 	conn *net.UnixConn
 }
 
-// OpenJournal connects to a socket such as JournalSocket. It stays good when
-// journald is restarted: systemd keeps the socket.
+// OpenJournal connects to a socket such as JournalSocket. The connection survives a
+// restart of journald, because systemd keeps the socket.
 func OpenJournal(socket string) (*Journal, error) {
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -42,19 +42,19 @@ func OpenJournal(socket string) (*Journal, error) {
 	return &Journal{conn}, nil
 }
 
-// Close ends it.
+// Close closes the connection.
 func (j *Journal) Close() error { return j.conn.Close() }
 
-// journalPatience is how long an entry may wait for a journald that does not read.
+// journalPatience is how long an entry waits for a journald that does not read.
 const journalPatience = time.Second
 
-// Field is one field of an entry. The name is upper case letters, digits and "_",
-// not first, as journald demands; it drops others.
+// Field is one field of an entry. journald accepts names of upper case letters, digits
+// and "_" (not first); it drops others.
 type Field struct{ Name, Value string }
 
-// Send writes one entry. It fails with EMSGSIZE on what is longer than a datagram
-// may be (net.core.wmem_default, 208 KiB by default), and after a second on a
-// journald that hangs.
+// Send writes one entry. It fails with EMSGSIZE if the entry is longer than a datagram
+// may be (net.core.wmem_default, 208 KiB by default), and after a second if journald
+// hangs.
 func (j *Journal) Send(fields []Field) error {
 	var b bytes.Buffer
 	for _, f := range fields {
@@ -68,7 +68,7 @@ func (j *Journal) Send(fields []Field) error {
 		b.WriteString(f.Value)
 		b.WriteByte('\n')
 	}
-	_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience)) // fails on a closed one only, as Write does
+	_ = j.conn.SetWriteDeadline(time.Now().Add(journalPatience)) // fails only on a closed connection, as Write then does too
 	if _, err := j.conn.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write to the journal: %w", err)
 	}

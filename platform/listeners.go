@@ -13,16 +13,17 @@ import (
 	"strings"
 )
 
-// Listener is a socket that a program waits on.
+// Listener is a socket on which a program waits for packets or connections.
 type Listener struct {
-	Program string // as /proc/PID/comm has it
+	Program string // its name in /proc/PID/comm
 	Network string // "udp" or "tcp"
 	Local   netip.AddrPort
 }
 
-// Listeners are the sockets that the programs of those names wait on, those of every
-// program without a name, in the network namespace of the caller, each once. It reads /proc: what a process has
-// open is shown to root and to the process's user alone.
+// Listeners returns the sockets on which the named programs wait, or those of every
+// program if no name is given. It covers the caller's network namespace; each socket is
+// listed once. It reads /proc, which shows a process's open files only to root and to the
+// process's own user.
 func Listeners(programs ...string) ([]Listener, error) {
 	waiting := map[string]Listener{} // by the socket's inode
 	for _, network := range []string{"udp", "tcp"} {
@@ -43,7 +44,7 @@ func Listeners(programs ...string) ([]Listener, error) {
 	}
 	var out []Listener
 	for _, name := range names {
-		comm, err := os.ReadFile(name) // a process may be gone meanwhile
+		comm, err := os.ReadFile(name) // the process may have ended meanwhile
 		program := strings.TrimSpace(string(comm))
 		if err != nil || len(programs) > 0 && !slices.Contains(programs, program) {
 			continue
@@ -61,9 +62,9 @@ func Listeners(programs ...string) ([]Listener, error) {
 	return slices.Compact(out), nil
 }
 
-// socketsOf are the inodes of a process's sockets.
+// socketsOf returns the inodes of a process's sockets.
 func socketsOf(dir string) (inodes []string) {
-	open, _ := os.ReadDir(dir + "/fd") // not ours to see, or gone
+	open, _ := os.ReadDir(dir + "/fd") // not readable for us, or gone
 	for _, fd := range open {
 		target, err := os.Readlink(dir + "/fd/" + fd.Name())
 		if inode, is := strings.CutPrefix(target, "socket:["); err == nil && is {
@@ -73,15 +74,15 @@ func socketsOf(dir string) (inodes []string) {
 	return inodes
 }
 
-// States of /proc/net/tcp and udp (include/net/tcp_states.h): a TCP socket that
-// listens, and a UDP socket that is not connected.
+// States in /proc/net/tcp and udp (include/net/tcp_states.h): a listening TCP socket, and
+// an unconnected UDP socket.
 const (
 	stateListen = "0A"
 	stateClose  = "07"
 )
 
-// parseSockets reads a table of proc_net_tcp.rst: the second column is the local
-// address in the machine's byte order, the fourth the state, the tenth the inode.
+// parseSockets reads a table as described in proc_net_tcp.rst. The second column is the
+// local address in the machine's byte order, the fourth the state, the tenth the inode.
 func parseSockets(text, network string, into map[string]Listener) {
 	want := map[string]string{"tcp": stateListen, "udp": stateClose}[network]
 	for line := range strings.Lines(text) {
@@ -102,7 +103,7 @@ func parseSocketAddress(text string) (netip.AddrPort, bool) {
 	if err != nil || portErr != nil || len(raw) != 4 && len(raw) != 16 {
 		return netip.AddrPort{}, false
 	}
-	for i := 0; i < len(raw); i += 4 { // words as this machine stores them
+	for i := 0; i < len(raw); i += 4 { // each word is in this machine's byte order
 		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
 	a, _ := netip.AddrFromSlice(raw)

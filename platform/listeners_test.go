@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestListeners finds this very process's sockets, and no connected one.
+// TestListeners finds the sockets of this process, but not the connected one.
 func TestListeners(t *testing.T) {
 	comm, err := os.ReadFile("/proc/self/comm")
 	if err != nil {

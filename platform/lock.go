@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock takes an exclusive flock(2) on path, created if need be, and writes this
-// process's id into it, so that one agent runs per node. The kernel drops the
-// lock when the process ends, however it ends. The file stays: removing it
-// would let a third process lock a new file beside a holder of the old one.
+// Lock takes an exclusive flock(2) on path and writes this process's id into the file, so
+// that one agent runs per node. It creates the file if needed. The kernel drops the lock
+// when the process ends, however it ends. The file stays: if it were removed, a third
+// process could lock a new file while another still holds the old one.
 //
-// When another process has it, the error names that process; it wraps
+// If another process has the lock, the error names that process and wraps
 // unix.EWOULDBLOCK.
 func Lock(path string) (release func() error, err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
@@ -37,12 +37,13 @@ func Lock(path string) (release func() error, err error) {
 		return nil, fmt.Errorf("lock %s: write process id: %w", path, err)
 	}
 	return func() error {
-		// Emptied first: whoever finds the lock taken next must not read our id.
+		// Empty the file first: a process that then finds the lock taken must not read
+		// our id.
 		return errors.Join(f.Truncate(0), f.Close())
 	}, nil
 }
 
-// lockExclusively tries for a moment: who asks Locked has the lock for some µs.
+// lockExclusively tries for 50 ms, because a caller of Locked holds the lock for some µs.
 func lockExclusively(f *os.File) (err error) {
 	for range 10 {
 		if err = flock(f, unix.LOCK_EX); !errors.Is(err, unix.EWOULDBLOCK) {
@@ -53,8 +54,9 @@ func lockExclusively(f *os.File) (err error) {
 	return err
 }
 
-// Locked reports whether some process has the lock; no lock file is none. It
-// takes a shared lock for a moment, so it needs no more than to read the file.
+// Locked reports whether some process has the lock. If there is no lock file, no process
+// has it. Locked takes a shared lock for a moment, so it only needs to be able to read
+// the file.
 func Locked(path string) (bool, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -92,7 +94,7 @@ func lockHolder(f *os.File) string {
 	text, err := io.ReadAll(io.LimitReader(f, 32))
 	pid, convErr := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil || convErr != nil {
-		return "another process" // it has the lock but has not written its id yet
+		return "another process" // it has the lock, but has not written its id yet
 	}
 	return fmt.Sprintf("process %d", pid)
 }

@@ -6,13 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LockMemory keeps in memory every page that this process has touched or will
-// touch (mlockall(2)), so that it waits for no disk when the machine runs short.
-// Pages come as they are first touched (MCL_ONFAULT, Linux 4.4): without that
-// the Go runtime's reserved address space would all be filled (42 MB instead of
-// 2.5, measured).
+// LockMemory keeps in memory every page that this process has touched or will touch
+// (mlockall(2)), so that it never waits for a disk when the machine runs short. Pages are
+// locked when they are first touched (MCL_ONFAULT, Linux 4.4). Without that, all of the
+// Go runtime's reserved address space would be filled (42 MB instead of 2.5, measured).
 //
-// Under a limit, a later allocation beyond it would fail and end the process:
+// If there is a limit, a later allocation above it would fail and end the process. So
 // then nothing is locked, and the error says what to change.
 func LockMemory() error {
 	var limit unix.Rlimit
@@ -28,8 +27,8 @@ func LockMemory() error {
 	return nil
 }
 
-// OnTmpfs tells whether a directory is kept in memory: what is written there
-// never waits for a disk, and is gone with the boot.
+// OnTmpfs reports whether a directory is kept in memory. Writes there never wait for a
+// disk, and are lost at the next boot.
 func OnTmpfs(dir string) (bool, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

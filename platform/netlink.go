@@ -9,27 +9,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netlinkReceiver is what the watch needs of a netlink socket. Close may be
-// called at any time, more than once, and ends a waiting Receive.
+// netlinkReceiver is what the watch needs from a netlink socket. Close may be called at
+// any time, more than once, and ends a waiting Receive.
 type netlinkReceiver interface {
 	Send(*nl.NetlinkRequest) error
-	// Receive waits for messages of the kernel; they are valid until the next call.
+	// Receive waits for messages from the kernel. They are valid until the next call.
 	Receive() ([]syscall.NetlinkMessage, error)
-	// Drain throws away what waits to be received.
+	// Drain throws away everything that waits to be received.
 	Drain() error
 	Close() error
 }
 
-// monitorSocket is a subscription to netlink groups. The library's own cannot
-// be emptied without waiting, which an overrun asks for.
+// monitorSocket is a subscription to netlink groups. The netlink library's own cannot be
+// emptied without waiting, which is needed after an overrun.
 type monitorSocket struct {
 	file *os.File
 	raw  syscall.RawConn
 	buf  []byte
 }
 
-// openMonitor subscribes to groups of protocol (RTNLGRP_...), with room in the
-// kernel for size bytes.
+// openMonitor subscribes to groups (RTNLGRP_...) of protocol, and asks for a kernel
+// buffer of size bytes.
 func openMonitor(protocol, size int, groups ...uint) (*monitorSocket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
@@ -43,8 +43,8 @@ func openMonitor(protocol, size int, groups ...uint) (*monitorSocket, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	// Beyond net.core.rmem_max only with CAP_NET_ADMIN; less is not an error,
-	// an overrun is noticed.
+	// Only CAP_NET_ADMIN allows more than net.core.rmem_max. Less is no error, because an
+	// overrun is noticed.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 	}
@@ -86,7 +86,7 @@ func (s *monitorSocket) Drain() error {
 	}
 }
 
-// receive reads one datagram; without wait it gives EAGAIN when there is none.
+// receive reads one datagram. Without wait it returns EAGAIN if there is none.
 func (s *monitorSocket) receive(wait bool) (n int, from unix.Sockaddr, err error) {
 	waitErr := s.raw.Read(func(fd uintptr) bool {
 		n, from, err = unix.Recvfrom(int(fd), s.buf, 0)
@@ -98,7 +98,7 @@ func (s *monitorSocket) receive(wait bool) (n int, from unix.Sockaddr, err error
 	return n, from, err
 }
 
-// netlinkError is the error an NLMSG_ERROR carries, nil for an acknowledgement.
+// netlinkError returns the error in an NLMSG_ERROR; nil if it is an acknowledgement.
 func netlinkError(m syscall.NetlinkMessage) error {
 	if len(m.Data) < 4 {
 		return unix.EPROTO

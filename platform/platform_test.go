@@ -127,7 +127,8 @@ func TestLock(t *testing.T) {
 	}
 }
 
-// A holder that is killed leaves its id in the file, not the lock.
+// TestLockEndsWithItsProcess: a holder that is killed leaves its id in the file, but not
+// the lock.
 func TestLockEndsWithItsProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	if os.Getenv("SIPALIVE_LOCK") != "" {
@@ -135,7 +136,7 @@ func TestLockEndsWithItsProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("locked")
-		_, _ = io.Copy(io.Discard, os.Stdin) // until killed; an end of the parent ends it too
+		_, _ = io.Copy(io.Discard, os.Stdin) // until killed; the end of the parent ends it too
 		return
 	}
 	child := exec.Command(os.Args[0], "-test.run=^TestLockEndsWithItsProcess$")

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// askEnv makes the test binary answer a question about itself and end.
+// askEnv makes the test binary answer a question about itself and exit.
 const askEnv = "SIPALIVE_TEST_ASK"
 
-// ask runs the test binary anew, by way of a command, with one question.
+// ask runs the test binary again with one question, through a command.
 func ask(t *testing.T, question string, with ...string) string {
 	t.Helper()
 	exe, err := os.Executable()
@@ -35,7 +35,7 @@ func ask(t *testing.T, question string, with ...string) string {
 	return string(m[1])
 }
 
-// TestAnswer answers in the process that ask started; by itself it asks.
+// TestAnswer answers in the process that ask started. Otherwise it asks.
 func TestAnswer(t *testing.T) {
 	answer := ""
 	switch os.Getenv(askEnv) {
@@ -71,13 +71,14 @@ func TestScheduling(t *testing.T) {
 			t.Errorf("%v says %q, want %q", with, got, want)
 		}
 	}
-	// chrt -R is CPUSchedulingResetOnFork=yes: all threads but the first lose it.
+	// chrt -R is CPUSchedulingResetOnFork=yes: all threads but the first lose the policy.
 	if got := ask(t, "scheduling", "chrt", "-R", "-r", "7"); got != "other" {
 		t.Errorf("with reset on fork it says %q, want that of the weakest thread", got)
 	}
 }
 
-// One realtime thread among others does not make a realtime process.
+// TestSchedulingOfOneThread: one realtime thread among others does not make a realtime
+// process.
 func TestSchedulingOfOneThread(t *testing.T) {
 	before, err := Scheduling()
 	if err != nil {
@@ -85,7 +86,7 @@ func TestSchedulingOfOneThread(t *testing.T) {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with its priority
+		runtime.LockOSThread() // never unlocked: the thread ends with its priority
 		err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 5}, 0)
 		if err == nil {
 			var now string

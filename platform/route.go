@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Routes reads the routing table, addresses and links of the network namespace
-// it was opened in, from any goroutine.
+// Routes reads routes, addresses and links of the network namespace in which it was
+// opened. Any goroutine may use it.
 type Routes struct{ handle *netlink.Handle }
 
 // OpenRoutes opens one netlink socket in the caller's network namespace.
@@ -28,10 +28,10 @@ func OpenRoutes() (*Routes, error) {
 // Close closes the socket.
 func (r *Routes) Close() { r.handle.Close() }
 
-// NextHop is the next hop of the default route by ifname, the one with the
-// lowest metric, for IPv6 or IPv4; the zero Addr where there is none. Like
-// `ip route show default dev IF`. An IPv6 one is mostly link-local; it carries
-// no zone.
+// NextHop returns the next hop of the default route through ifname, for IPv6 or IPv4. If
+// there are several such routes, the lowest metric wins; if there is none, the result is
+// the zero Addr. Like `ip route show default dev IF`. An IPv6 next hop is mostly
+// link-local; it carries no zone.
 func (r *Routes) NextHop(ifname string, ipv6 bool) (netip.Addr, error) {
 	link, err := r.handle.LinkByName(ifname)
 	if err != nil {
@@ -70,9 +70,10 @@ func nextHop(route netlink.Route, index int) netip.Addr {
 	return netip.Addr{}
 }
 
-// OwnAddress is an address of ifname that towards may be asked from: one whose
-// subnet it is in, link-local for link-local, else any of the same family. Not
-// one of except; the zero Addr where there is none.
+// OwnAddress returns an address of ifname from which packets can be sent to towards.
+// Preferred is one whose subnet contains towards (link-local for link-local), or else any
+// of the same family that is not link-local. It skips tentative addresses, and those that
+// except returns true for. If there is none, the result is the zero Addr.
 func (r *Routes) OwnAddress(ifname string, towards netip.Addr, except func(netip.Addr) bool) (netip.Addr, error) {
 	link, err := r.handle.LinkByName(ifname)
 	if err != nil {
@@ -103,7 +104,7 @@ func (r *Routes) OwnAddress(ifname string, towards netip.Addr, except func(netip
 	return any, nil
 }
 
-// HardwareAddresses are the MAC addresses of every interface.
+// HardwareAddresses returns the MAC addresses of all interfaces.
 func (r *Routes) HardwareAddresses() ([]net.HardwareAddr, error) {
 	links, err := r.handle.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {

@@ -14,10 +14,10 @@ var policyNames = map[uint32]string{
 	unix.SCHED_FIFO: "fifo", unix.SCHED_RR: "rr", unix.SCHED_DEADLINE: "deadline",
 }
 
-// Scheduling is this process's scheduling policy and, for a realtime one, its
-// priority (sched(7)): "rr 95", "other". Threads may differ (the unit's
-// CPUSchedulingResetOnFork demotes all that the Go runtime makes); any of them
-// may run the loop, so the weakest counts.
+// Scheduling returns this process's scheduling policy and, for a realtime one, its
+// priority (sched(7)): "rr 95", "other". Threads may differ, because the unit's
+// CPUSchedulingResetOnFork demotes all threads that the Go runtime makes. Any of them may
+// run the loop, so the weakest counts.
 func Scheduling() (string, error) {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -31,7 +31,7 @@ func Scheduling() (string, error) {
 		}
 		attr, err := unix.SchedGetAttr(tid, 0)
 		if errors.Is(err, unix.ESRCH) {
-			continue // ended meanwhile
+			continue // the thread has ended meanwhile
 		}
 		if err != nil {
 			return "", fmt.Errorf("ask for the scheduling policy of thread %d: %w", tid, err)

@@ -18,17 +18,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SocketDestroyed is the kernel's notice that it let go of a socket: closed, or
-// its owner dead. The zero value means that notices were lost.
+// SocketDestroyed is the kernel's notice that it freed a socket, because the socket was
+// closed or its owner died. The zero value means that notices were lost.
 type SocketDestroyed struct {
 	Protocol uint8          // unix.IPPROTO_UDP or unix.IPPROTO_TCP
-	Local    netip.AddrPort // what it was bound to; IPv4-mapped addresses as IPv4
-	Remote   netip.AddrPort // what it was connected to; port 0: listening, or not connected
+	Local    netip.AddrPort // its local address; IPv4-mapped addresses as IPv4
+	Remote   netip.AddrPort // the address it was connected to; port 0: listening, or not connected
 }
 
-// Served says whether the socket may have been the one that served addr: not
-// connected, on that port, bound to that address or to all. [::] may have served
-// IPv4 too. Lost notices (the zero value) may have been about anything.
+// Served reports whether the socket may have been the one that served addr: not
+// connected, on that port, and bound to that address or to all. A socket on [::] may have
+// served IPv4 too. Lost notices (the zero value) may have been about any socket.
 func (s SocketDestroyed) Served(protocol uint8, addr netip.AddrPort) bool {
 	if s == (SocketDestroyed{}) {
 		return true
@@ -43,7 +43,7 @@ func (s SocketDestroyed) Served(protocol uint8, addr netip.AddrPort) bool {
 	return bound == asked
 }
 
-// SocketWatch tells of sockets that died in one network namespace.
+// SocketWatch reports destroyed sockets of one network namespace.
 type SocketWatch struct {
 	file    *os.File
 	ports   []uint16
@@ -55,20 +55,21 @@ type SocketWatch struct {
 	err error
 }
 
-// WatchSocketsDestroyed subscribes to the destroy groups of NETLINK_SOCK_DIAG
-// (Linux 4.3; no capability needed) in the calling thread's network namespace,
-// and calls notify, from its own goroutine, for each notice that match accepts:
-// 0.5-1.7 ms after a kill -9 of the owner (measured). Lost notices are told as a
-// zero SocketDestroyed past match, at once and again when the backlog is read: the
-// kernel does not say what it drops meanwhile.
+// WatchSocketsDestroyed subscribes to the destroy groups of NETLINK_SOCK_DIAG (Linux 4.3;
+// no capability needed) in the calling thread's network namespace. It calls notify, from
+// its own goroutine, for each notice that match accepts: 0.5-1.7 ms after a kill -9 of
+// the owner (measured). Lost notices are reported as a zero SocketDestroyed, without
+// match. That happens at once, and again when the backlog has been read, because the
+// kernel does not report what it drops meanwhile.
 //
-// With ports given, a filter in the kernel passes only unconnected sockets bound
-// to one of them (at most 200), so that short connections cost nothing here.
+// With ports given, a filter in the kernel passes only unconnected sockets bound to one
+// of them (at most 200), so that short connections cost nothing here.
 //
-// It proves that notices of each protocol (unix.IPPROTO_UDP, IPPROTO_TCP) come, with
-// a socket of its own, before it returns: a kernel without inet_diag, udp_diag or
-// tcp_diag accepts the subscription and stays silent, which takes 3 s to find out.
-// The same module tells of IPv4 and IPv6.
+// Before it returns, it proves for each protocol (unix.IPPROTO_UDP, IPPROTO_TCP) that
+// notices come, with a socket of its own. A kernel without inet_diag, udp_diag or
+// tcp_diag accepts the subscription and stays silent, which takes 3 s to find out. The
+// same module reports IPv4 and IPv6.
+//
 // On error the caller goes on polling. The watch ends with ctx or Close.
 func WatchSocketsDestroyed(ctx context.Context, protocols []uint8, ports []uint16,
 	match func(SocketDestroyed) bool, notify func(SocketDestroyed)) (*SocketWatch, error) {
@@ -101,8 +102,8 @@ func WatchSocketsDestroyed(ctx context.Context, protocols []uint8, ports []uint1
 	return w, nil
 }
 
-// Close ends the watch and waits for the last notify to return; so not from
-// within notify. Safe to call twice.
+// Close ends the watch and waits for the last notify to return. So it must not be called
+// from within notify. It may be called twice.
 func (w *SocketWatch) Close() {
 	w.stop()
 	w.closeFile()
@@ -114,10 +115,11 @@ func (w *SocketWatch) closeFile() {
 	w.file.Close()
 }
 
-// Done is closed when the watch has ended.
+// Done returns a channel that is closed when the watch has ended.
 func (w *SocketWatch) Done() <-chan struct{} { return w.done }
 
-// Err says why the watch ended; nil while it runs, and after Close or ctx.
+// Err returns why the watch ended. It is nil while the watch runs, and after Close or
+// ctx.
 func (w *SocketWatch) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,16 +143,16 @@ func subscribeSockDiag() (int, error) {
 	return fd, nil
 }
 
-// proofTime bounds the wait for the first notice: usually 1 ms, but the kernel tells
-// of sockets one by one, and 200,000 dying each second make it late by up to 1 s
-// (measured, 2 cores).
+// proofTime bounds the wait for the first notice. The notice usually takes 1 ms. But the
+// kernel reports sockets one by one, and 200,000 sockets dying each second delay it by up
+// to 1 s (measured, 2 cores).
 const proofTime = 3 * time.Second
 
-// proofAgain is how soon another socket dies for the proof: while a backlog of
-// others' is read, the kernel may drop a notice without a word.
+// proofAgain is the time until another socket dies for the proof. While a backlog of
+// other sockets' notices is read, the kernel may drop a notice silently.
 const proofAgain = 100 * time.Millisecond
 
-// proveNotices lets sockets die until there is word of one.
+// proveNotices opens and closes sockets until a notice about one of them comes.
 func proveNotices(file *os.File, protocol uint8) error {
 	defer file.SetReadDeadline(time.Time{})
 	var spent []uint16
@@ -175,11 +177,12 @@ func proveNotices(file *os.File, protocol uint8) error {
 	}
 }
 
-// readNoticeOf reads until one of these sockets is told of, or the deadline.
+// readNoticeOf reads until a notice about a socket on one of ports comes, or until the
+// deadline.
 func readNoticeOf(file *os.File, buf []byte, protocol uint8, ports []uint16) (told bool, err error) {
 	for !told {
 		n, err := file.Read(buf)
-		if errors.Is(err, unix.ENOBUFS) { // so many came that some were lost
+		if errors.Is(err, unix.ENOBUFS) { // so many notices came that some were lost
 			return true, nil
 		}
 		if err != nil {
@@ -192,7 +195,7 @@ func readNoticeOf(file *os.File, buf []byte, protocol uint8, ports []uint16) (to
 	return true, nil
 }
 
-// spendSocket opens a socket as a SIP server does and closes it. It is bound to the
+// spendSocket opens a socket like a SIP server's and closes it. It is bound to the
 // wildcard address, the only one that exists in every namespace.
 func spendSocket(protocol uint8) (port uint16, err error) {
 	kind := unix.SOCK_DGRAM
@@ -236,10 +239,10 @@ func (w *SocketWatch) run(raw syscall.RawConn, match func(SocketDestroyed) bool,
 		case errors.Is(err, unix.ENOBUFS):
 			lost = true
 			notify(SocketDestroyed{})
-		case errors.Is(err, unix.EAGAIN): // lost, and now the backlog is read
+		case errors.Is(err, unix.EAGAIN): // notices were lost, and now the backlog has been read
 			lost = false
 			notify(SocketDestroyed{})
-		default: // lasting or not: polling goes on, and the owner may try again
+		default: // whether it lasts or not: polling goes on, and the owner may try again
 			w.mu.Lock()
 			w.err = fmt.Errorf("read notices of destroyed sockets: %w (a dead SIP server is noticed at the next probe)", err)
 			w.mu.Unlock()
@@ -250,7 +253,7 @@ func (w *SocketWatch) run(raw syscall.RawConn, match func(SocketDestroyed) bool,
 	}
 }
 
-// readNotices waits for a message; with poll it returns EAGAIN instead.
+// readNotices waits for a message. With poll it returns EAGAIN instead of waiting.
 func readNotices(raw syscall.RawConn, buf []byte, poll bool) (n int, err error) {
 	waitErr := raw.Read(func(fd uintptr) bool {
 		for {
@@ -265,7 +268,7 @@ func readNotices(raw syscall.RawConn, buf []byte, poll bool) (n int, err error) 
 	return n, err
 }
 
-// wants repeats the kernel's filter for what had come before it was attached.
+// wants applies the port filter again, to notices that came before it was attached.
 func (w *SocketWatch) wants(s SocketDestroyed) bool {
 	return len(w.ports) == 0 || s.Remote.Port() == 0 && slices.Contains(w.ports, s.Local.Port())
 }
@@ -275,8 +278,8 @@ const (
 	inetDiagProtocol = 10 // INET_DIAG_PROTOCOL; x/sys has no inet_diag
 )
 
-// parseSocketsDestroyed reads netlink messages holding struct inet_diag_msg each.
-// What it cannot read it passes over.
+// parseSocketsDestroyed reads netlink messages, each with a struct inet_diag_msg. It
+// skips what it cannot read.
 func parseSocketsDestroyed(b []byte, each func(SocketDestroyed)) {
 	for len(b) >= unix.NLMSG_HDRLEN {
 		size := int(binary.NativeEndian.Uint32(b))
@@ -325,10 +328,10 @@ func diagAddress(family byte, b []byte) netip.Addr {
 
 func align4(n int) int { return (n + 3) &^ 3 }
 
-// attachPortFilter drops in the kernel what is not about an unconnected socket on
-// one of the ports. Offsets count from the netlink header: 16 bytes of it, then
-// family, state, timer, retrans, sport, dport. A classic filter's half words are
-// big-endian, as ports are there.
+// attachPortFilter makes the kernel drop every notice that is not about an unconnected
+// socket on one of the ports. Offsets count from the netlink header: 16 bytes of header,
+// then family, state, timer, retrans, sport, dport. A classic filter's half words are
+// big-endian, like the ports there.
 func attachPortFilter(fd int, ports []uint16) error {
 	const sport, dport = unix.NLMSG_HDRLEN + 4, unix.NLMSG_HDRLEN + 6
 	if len(ports) > 200 { // jumps are 8 bits wide

@@ -22,7 +22,7 @@ const socketNoticeDeadline = 10 * time.Second // generous: two cores shared with
 
 func anySocket(SocketDestroyed) bool { return true }
 
-// watchSockets starts a watch whose notices land in the channel.
+// watchSockets starts a watch that sends its notices to the channel.
 func watchSockets(t *testing.T, ports []uint16, match func(SocketDestroyed) bool) (*SocketWatch, chan SocketDestroyed) {
 	t.Helper()
 	got := make(chan SocketDestroyed, 65536)
@@ -120,8 +120,9 @@ func TestServed(t *testing.T) {
 	}
 }
 
-// A prober's connected socket and other ports die unnoticed when ports are given;
-// the socket closed last proves that the earlier notices were passed over.
+// TestPortFilterPassesOnlyServers: with ports given, no notice comes of a prober's
+// connected socket or of other ports. The socket closed last proves that the earlier
+// notices were skipped.
 func TestPortFilterPassesOnlyServers(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -187,8 +188,9 @@ func TestWatchEnds(t *testing.T) {
 	}
 }
 
-// An overflow of the watch's buffer is told twice, at once and when the backlog is
-// read, and the watch goes on. notify blocks until the kernel has dropped notices.
+// TestLostNoticesAreTold: an overflow of the watch's buffer is reported twice, at once
+// and when the backlog has been read, and the watch goes on. notify blocks until the
+// kernel has dropped notices.
 func TestLostNoticesAreTold(t *testing.T) {
 	blocked, release := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
@@ -235,8 +237,9 @@ func TestLostNoticesAreTold(t *testing.T) {
 	}
 }
 
-// netlinkDrops is what the kernel dropped for want of room, by SO_MEMINFO's
-// SK_MEMINFO_DROPS: /proc/net/netlink may leave a socket out while others come and go.
+// netlinkDrops returns how many notices the kernel dropped for lack of room:
+// SK_MEMINFO_DROPS of SO_MEMINFO. /proc/net/netlink may leave a socket out while others
+// come and go.
 func netlinkDrops(t *testing.T, f *os.File) uint32 {
 	t.Helper()
 	raw, err := f.SyscallConn()
@@ -264,8 +267,9 @@ func TestTooManyPorts(t *testing.T) {
 	w.Close()
 }
 
-// What 10,000 short TCP connections a second cost: none of them is on a watched
-// port, so the kernel drops their notices before they reach us.
+// BenchmarkChurnBesideFilter measures the cost of 10,000 short TCP connections a second.
+// None of them is on a watched port, so the kernel drops their notices before they reach
+// us.
 func BenchmarkChurnBesideFilter(b *testing.B)  { benchmarkChurn(b, []uint16{5060}) }
 func BenchmarkChurnWithoutFilter(b *testing.B) { benchmarkChurn(b, nil) }
 
@@ -359,7 +363,7 @@ func TestParseSocketsDestroyed(t *testing.T) {
 	}
 }
 
-// No descriptor of the watch or its test socket stays behind.
+// TestWatchLeavesNoDescriptor: no descriptor of the watch or its test socket stays open.
 func TestWatchLeavesNoDescriptor(t *testing.T) {
 	count := func() int {
 		fds, err := filepath.Glob("/proc/self/fd/*")
@@ -384,7 +388,8 @@ func TestWatchLeavesNoDescriptor(t *testing.T) {
 	}
 }
 
-// What had come before the filter was attached meets the same rule.
+// TestBacklogMeetsThePortRule: notices from before the filter was attached follow the
+// same rule.
 func TestBacklogMeetsThePortRule(t *testing.T) {
 	at := netip.MustParseAddrPort
 	server := SocketDestroyed{unix.IPPROTO_UDP, at("0.0.0.0:5060"), at("0.0.0.0:0")}

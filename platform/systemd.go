@@ -7,9 +7,9 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// NotifySystemd sends one state to the service manager as sd_notify(3) does:
-// READY=1, STATUS=text, WATCHDOG=1, STOPPING=1, or several joined by newlines.
-// Started by anything else (no NOTIFY_SOCKET) it does nothing and returns nil.
+// NotifySystemd sends one state to the service manager as sd_notify(3) does: READY=1,
+// STATUS=text, WATCHDOG=1, STOPPING=1, or several joined by newlines. If systemd did not
+// start this process (no NOTIFY_SOCKET), it does nothing and returns nil.
 func NotifySystemd(state string) error {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		return fmt.Errorf("notify systemd: %w (is NotifyAccess= set for this process?)", err)
@@ -17,9 +17,9 @@ func NotifySystemd(state string) error {
 	return nil
 }
 
-// WatchdogInterval is the time within which systemd wants to hear WATCHDOG=1
-// (WatchdogSec= of the unit), or 0 when it does not watch this process. Send
-// it at half of that.
+// WatchdogInterval returns the longest time between two WATCHDOG=1 that systemd allows
+// (WatchdogSec= of the unit). It is 0 if systemd does not watch this process. Send
+// WATCHDOG=1 at half of that interval.
 func WatchdogInterval() (time.Duration, error) {
 	d, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

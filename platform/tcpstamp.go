@@ -15,19 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpStamps reads another machine's clock from the timestamps of TCP (RFC 7323): Linux
-// counts them in milliseconds of CLOCK_MONOTONIC, from a start that is the same for all
-// connections between two ports. A SYN to an open port draws one. The kernel here knows
-// nothing of such a connection and resets it at once, so the program there never hears
-// of it. What a firewall lets pass to the port passes.
+// tcpStamps reads another machine's clock from TCP timestamps (RFC 7323). Linux counts
+// them in milliseconds of CLOCK_MONOTONIC, from a start that is the same for all
+// connections between two ports. A SYN to an open port draws a timestamp in answer. Our
+// kernel does not know that connection and resets it at once, so the program on that port
+// never sees it. A firewall passes these packets if it passes others to the port.
 type tcpStamps struct {
-	conn    *net.IPConn // hears what comes from the other port
-	port    int         // a bound socket, so that nobody else here has this port
+	conn    *net.IPConn // receives what comes from the other port
+	port    int         // a bound socket, so that nobody else on this machine gets the port
 	hungUp  sync.Once
 	from    uint16
 	of      netip.AddrPort
 	seq     uint32
-	begin   uint32 // the first stamp
+	begin   uint32 // the first timestamp
 	started bool
 }
 
@@ -36,13 +36,13 @@ var (
 	errOddTCPStamp = errors.New("its TCP timestamps are not in milliseconds (a route there with the feature tcp_usec_ts?)")
 )
 
-// oddRate is no clock's, in ppm, but that of stamps in another unit.
+// oddRate, in ppm, is more than any clock is off by; it shows timestamps in another unit.
 const oddRate = 100_000
 
-// What is read and written of a segment (RFC 9293 3.1).
+// The parts of a segment that are read and written (RFC 9293 3.1).
 const (
 	tcpHeader    = 20
-	tcpSum       = 16 // where its checksum stands
+	tcpSum       = 16 // offset of the checksum
 	tcpSYN       = 0x02
 	tcpRST       = 0x04
 	tcpACK       = 0x10
@@ -70,7 +70,7 @@ func openTCPStamps(from netip.Addr, of netip.AddrPort) (*tcpStamps, error) {
 	return s, nil
 }
 
-// holdPort binds a free port and neither listens nor connects.
+// holdPort binds a free port. It neither listens nor connects.
 func holdPort(from netip.Addr) (fd int, port uint16, err error) {
 	fd, err = unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -86,8 +86,8 @@ func holdPort(from netip.Addr) (fd int, port uint16, err error) {
 	return -1, 0, err
 }
 
-// betweenPorts passes segments from one port to another: all else that comes from that
-// machine by TCP would fill the socket's buffer.
+// betweenPorts returns a filter that passes only segments from one port to another. Other
+// TCP segments from that machine would fill the socket's buffer.
 func betweenPorts(from, to uint16) []bpf.RawInstruction {
 	raw, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 0, Size: 4},
@@ -138,8 +138,8 @@ func (s *tcpStamps) ask() (sent, got, millis int64, err error) {
 	}
 }
 
-// syn is a segment that asks for a connection with timestamps. The kernel writes its
-// checksum.
+// syn returns a segment that asks for a connection with timestamps. The kernel fills in
+// its checksum.
 func (s *tcpStamps) syn() []byte {
 	b := make([]byte, tcpHeader, tcpHeader+12)
 	binary.BigEndian.PutUint16(b, s.from)
@@ -152,7 +152,7 @@ func (s *tcpStamps) syn() []byte {
 	return append(b, 0, 0, 0, 0)
 }
 
-// read finds the flags of the answer to the newest question.
+// read returns the flags of a segment, and whether it answers the newest question.
 func (s *tcpStamps) read(b []byte) (flags byte, ours bool) {
 	if len(b) < tcpHeader || binary.BigEndian.Uint32(b[8:]) != s.seq+1 {
 		return 0, false
@@ -161,7 +161,7 @@ func (s *tcpStamps) read(b []byte) (flags byte, ours bool) {
 	return flags, flags&tcpACK != 0 && flags&(tcpSYN|tcpRST) != 0
 }
 
-// stampOf finds the sender's timestamp among a segment's options.
+// stampOf returns the sender's timestamp from a segment's options.
 func stampOf(b []byte) (stamp uint32, has bool) {
 	options := b[tcpHeader:]
 	if n := int(b[12]>>4)*4 - tcpHeader; n >= 0 && n < len(options) {
@@ -183,7 +183,7 @@ func stampOf(b []byte) (stamp uint32, has bool) {
 	return 0, false
 }
 
-// unwrap counts on where 32 bits end, each 50 days.
+// unwrap extends timestamps past 32 bits, which wrap every 50 days.
 func (s *tcpStamps) unwrap(stamp uint32) int64 {
 	if !s.started {
 		s.begin, s.started = stamp, true

@@ -18,28 +18,28 @@ import (
 // ClockRate is how much faster another machine's clock runs than this one's.
 type ClockRate struct {
 	PPM    float64 // parts per million
-	Within float64 // what it may be wrong by
+	Within float64 // the possible error
 }
 
 const (
 	stampsPerBurst = 48
-	// stampPace is no whole part of the millisecond that a timestamp counts, so that
-	// the moments of a burst fall on all of its parts.
+	// stampPace is no whole fraction of the millisecond in which timestamps count, so
+	// that the moments of a burst spread over the whole millisecond.
 	stampPace    = 1270 * time.Microsecond
 	stampTimeout = 200 * time.Millisecond
 	stampMisses  = 5
 	dayMillis    = 24 * 60 * 60 * 1000
-	oddStamp     = 1 << 31 // not milliseconds since midnight UT (RFC 792)
+	oddStamp     = 1 << 31 // set if not in milliseconds since midnight UT (RFC 792)
 )
 
-// errNoStamp: Linux answers timestamps unless a firewall drops them.
+// errNoStamp: Linux answers ICMP timestamps unless a firewall drops them.
 var errNoStamp = errors.New("it answers no ICMP timestamp")
 
-// MeasureClock asks a machine for its clock twice, `over` apart, and compares what went
-// by there with CLOCK_BOOTTIME here. Over IPv4 it asks for the time of day, by ICMP
-// timestamps (RFC 792): a clock that is set meanwhile shows as a large rate. ICMPv6 has
-// none, so over IPv6 it takes TCP's from a port that is open there: see tcpStamps. Needs
-// CAP_NET_RAW.
+// MeasureClock asks a machine for its clock twice, `over` apart, and compares the time
+// that passed there with CLOCK_BOOTTIME here. Over IPv4 it asks for the time of day by
+// ICMP timestamps (RFC 792); if that clock is set meanwhile, the rate is large. ICMPv6
+// has no timestamps, so over IPv6 it uses TCP timestamps from a port that is open there,
+// see tcpStamps. It needs CAP_NET_RAW.
 func MeasureClock(ctx context.Context, from netip.Addr, of netip.AddrPort, over time.Duration) (ClockRate, error) {
 	c, err := openClock(from, of)
 	if err != nil {
@@ -67,13 +67,14 @@ func MeasureClock(ctx context.Context, from netip.Addr, of netip.AddrPort, over 
 	return r, nil
 }
 
-// remoteClock is another machine's, as it answers.
+// remoteClock is another machine's clock, read by questions over the network.
 type remoteClock interface {
-	// ask asks once: at some moment between sent and got, on the boot clock here, the
-	// other one showed millis. No answer within stampTimeout is os.ErrDeadlineExceeded.
+	// ask asks once. At some moment between sent and got, on the boot clock here, the
+	// other clock showed millis. If no answer comes within stampTimeout, the error is
+	// os.ErrDeadlineExceeded.
 	ask() (sent, got, millis int64, err error)
-	silent() error // what it means that nothing answers
-	close()        // more than once, too
+	silent() error // the error that says what silence means
+	close()        // may be called more than once
 }
 
 func openClock(from netip.Addr, of netip.AddrPort) (remoteClock, error) {
@@ -87,16 +88,16 @@ func openClock(from netip.Addr, of netip.AddrPort) (remoteClock, error) {
 	return &stamps{conn: conn, of: of.Addr(), id: int(BootNow() & math.MaxUint16)}, nil
 }
 
-// bounds are what the other clock is ahead of this one, in ns, and when that was
-// measured here.
+// bounds are the limits of how far the other clock is ahead of this one, in ns, and when
+// that was measured here.
 type bounds struct {
 	low, high int64
 	at        int64
 	some      bool
 }
 
-// add takes one answer: at some moment between sent and got the other clock showed
-// millis, which it may have been showing for up to a millisecond.
+// add takes one answer. At some moment between sent and got the other clock showed
+// millis, and may have shown it for up to a millisecond already.
 func (b *bounds) add(sent, got, millis int64) {
 	const ms = int64(time.Millisecond)
 	low, high := millis*ms-got, (millis+1)*ms-sent
@@ -108,7 +109,8 @@ func (b *bounds) add(sent, got, millis int64) {
 
 func (b bounds) middle() float64 { return float64(b.low+b.high) / 2 }
 
-// half is negative where the clock was set in the middle of a burst.
+// half returns half the distance of the limits. high is below low if the clock was set in
+// the middle of a burst.
 func (b bounds) half() float64 { return math.Abs(float64(b.high-b.low)) / 2 }
 
 func rate(a, b bounds) ClockRate {
@@ -120,7 +122,7 @@ type stamps struct {
 	conn    *net.IPConn
 	of      netip.Addr
 	id, seq int
-	begin   int64 // the first stamp: midnight may come
+	begin   int64 // the first timestamp: midnight may come
 	started bool
 }
 
@@ -149,7 +151,7 @@ func burst(c remoteClock) (b bounds, err error) {
 
 func (s *stamps) ask() (sent, got, millis int64, err error) {
 	s.seq = (s.seq + 1) & math.MaxUint16
-	body := make([]byte, 16) // identifier, sequence, and three stamps
+	body := make([]byte, 16) // identifier, sequence, and three timestamps
 	binary.BigEndian.PutUint16(body, uint16(s.id))
 	binary.BigEndian.PutUint16(body[2:], uint16(s.seq))
 	request, err := (&icmp.Message{Type: ipv4.ICMPTypeTimestamp, Body: &icmp.RawBody{Data: body}}).Marshal(nil)
@@ -178,8 +180,9 @@ func (s *stamps) ask() (sent, got, millis int64, err error) {
 	}
 }
 
-// read finds the receive stamp in the answer to the newest question: type, code,
-// checksum, identifier, sequence, then originate, receive and transmit.
+// read returns the receive timestamp of the answer to the newest question. The answer's
+// fields: type, code, checksum, identifier, sequence, then originate, receive and
+// transmit.
 func (s *stamps) read(b []byte, from netip.Addr) (stamp uint32, ours bool) {
 	if len(b) < 20 || b[0] != byte(ipv4.ICMPTypeTimestampReply) || from != s.of {
 		return 0, false
@@ -190,7 +193,7 @@ func (s *stamps) read(b []byte, from netip.Addr) (stamp uint32, ours bool) {
 	return binary.BigEndian.Uint32(b[12:]), true
 }
 
-// unwrap counts on over midnight.
+// unwrap makes timestamps go on counting past midnight.
 func (s *stamps) unwrap(millis int64) int64 {
 	if !s.started {
 		s.begin, s.started = millis, true

@@ -14,8 +14,8 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// A clock that runs fast by a known rate is measured through answers that take
-// between 0.1 and 0.5 ms each way, over midnight, and the bounds hold.
+// TestRateOfAClock measures a clock that is fast or slow by a known rate, over midnight.
+// Answers take 0.1 to 0.5 ms each way. The true rate must lie within the bounds.
 func TestRateOfAClock(t *testing.T) {
 	for _, ppm := range []float64{0, 100, -800, 2000} {
 		s := stamps{}
@@ -42,7 +42,7 @@ func TestRateOfAClock(t *testing.T) {
 	}
 }
 
-// This machine's own clock beside itself, through the kernel.
+// TestMeasureClock compares this machine's clock with itself, through the kernel.
 func TestMeasureClock(t *testing.T) {
 	for _, lo := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()} {
 		t.Run(lo.String(), func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestMeasureClock(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("%.0f ppm within %.0f", got.PPM, got.Within)
-			if math.Abs(got.PPM) > got.Within+500 { // a time daemon may steer by 500 ppm; the boot clock with it
+			if math.Abs(got.PPM) > got.Within+500 { // a time daemon may adjust the clock by 500 ppm, the boot clock included
 				t.Errorf("this machine's clock beside itself: %.0f ppm within %.0f", got.PPM, got.Within)
 			}
 			l.SetDeadline(time.Now().Add(10 * time.Millisecond))
@@ -68,7 +68,8 @@ func TestMeasureClock(t *testing.T) {
 	}
 }
 
-// Another machine's clock by TCP, and each reason why it is not told.
+// TestMeasureClockByTCP measures another machine's clock by TCP, and meets each reason
+// for an error.
 func TestMeasureClockByTCP(t *testing.T) {
 	here := nstest.Enter(t)
 	there := here.Beside()
@@ -106,7 +107,7 @@ func TestMeasureClockByTCP(t *testing.T) {
 	}
 }
 
-// reaches waits until a new network passes packets: its neighbours are not known at once.
+// reaches waits until a new network passes packets: the neighbours are not known at once.
 func reaches(t *testing.T, address string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; {
@@ -121,7 +122,7 @@ func reaches(t *testing.T, address string) {
 	}
 }
 
-// addNow adds an address of IPv6 that can be bound at once.
+// addNow adds an IPv6 address that can be bound at once.
 func addNow(t *testing.T, n *nstest.Namespace, link, cidr string) {
 	t.Helper()
 	address, err := netlink.ParseAddr(cidr)
@@ -134,7 +135,7 @@ func addNow(t *testing.T, n *nstest.Namespace, link, cidr string) {
 	}
 }
 
-// inMicroseconds has a machine send its TCP timestamps so (Linux 6.7).
+// inMicroseconds makes a machine send its TCP timestamps in microseconds (Linux 6.7).
 func inMicroseconds(t *testing.T, n *nstest.Namespace) {
 	t.Helper()
 	const featureTCPUsecTS = 1 << 4 // RTAX_FEATURE_TCP_USEC_TS
@@ -145,7 +146,8 @@ func inMicroseconds(t *testing.T, n *nstest.Namespace) {
 	}
 }
 
-// The options of a segment as they come, and as nobody should send them; stamps that wrap.
+// TestStampOfASegment: the options of real segments and of malformed ones, and stamps
+// that wrap.
 func TestStampOfASegment(t *testing.T) {
 	s := tcpStamps{from: 4711, of: netip.MustParseAddrPort("[2001:db8::1]:7946"), seq: 1 << 31}
 	own := s.syn()

@@ -7,20 +7,20 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// RestartJob is the type of the job with which systemd stops a unit that it
-// starts again right after: `systemctl restart`, `try-restart` and what a
-// package upgrade calls all come down to it.
+// RestartJob is the type of the job in which systemd stops a unit and starts it again
+// right after. `systemctl restart`, `try-restart` and the calls of a package upgrade all
+// end up as this type.
 const RestartJob = "restart"
 
 const systemdBusName = "org.freedesktop.systemd1"
 
-// UnitJob asks systemd over the system bus ($DBUS_SYSTEM_BUS_ADDRESS, or the
-// usual place) what it is doing with the unit that a process belongs to: the
-// type of the unit's job (org.freedesktop.systemd1(5), JobType), "" where it has
-// none. The type stays "restart" until the old process is gone; a shutdown is a
-// "stop". ctx bounds all of it.
+// UnitJob asks systemd what it is doing with the unit of a process. It returns the type
+// of the unit's job (org.freedesktop.systemd1(5), JobType), or "" if there is none. The
+// type stays "restart" until the old process is gone; a shutdown is a "stop". UnitJob
+// uses the system bus ($DBUS_SYSTEM_BUS_ADDRESS, or the usual place). ctx bounds all of
+// it.
 func UnitJob(ctx context.Context, pid int) (string, error) {
-	bus, err := dbus.ConnectSystemBus(dbus.WithContext(ctx)) // closed when ctx ends, so nothing of it outlasts that
+	bus, err := dbus.ConnectSystemBus(dbus.WithContext(ctx)) // the connection closes when ctx ends, so nothing of it outlasts ctx
 	if err != nil {
 		return "", fmt.Errorf("reach systemd over the system bus: %w", inTime(ctx, err))
 	}
@@ -59,8 +59,8 @@ func busProperty(ctx context.Context, bus *dbus.Conn, of dbus.ObjectPath, kind, 
 	return nil
 }
 
-// inTime names the reason where a call failed because time was up: the library
-// then says that the connection was closed.
+// inTime returns ctx's error if the time is up. The library then says only that the
+// connection was closed.
 func inTime(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -12,49 +12,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddressChange is one thing that changed on an interface, or, with Resync,
-// word that changes may have been missed.
+// AddressChange is one change on an interface. With Resync it means that changes may have
+// been missed.
 type AddressChange struct {
 	Interface string
 	Index     int
 
-	Address netip.Prefix // valid for a change of an address; host bits kept
-	Added   bool         // false: it is gone. A renewed lifetime counts as added
+	Address netip.Prefix // valid if an address changed; host bits kept
+	Added   bool         // false: the address is gone. A renewed lifetime counts as added
 
-	Link *LinkChange // set for a change of the interface itself
+	Link *LinkChange // set if the interface itself changed
 
-	// Resync: read everything anew, this change says nothing more.
+	// Resync means: read everything again. The other fields but Err are empty.
 	Resync bool
-	// Err, with Resync: the watch hears nothing at present, and why. It goes on
-	// trying; the next Resync without Err says that it hears again.
+	// Err, with Resync, says why the watch hears nothing at present. The watch goes on
+	// trying. The next Resync without Err means that it hears again.
 	Err error
 }
 
-// LinkChange is what an interface is now.
+// LinkChange is the state of an interface after a change.
 type LinkChange struct {
 	Up           bool // set up by the administrator (IFF_UP)
-	Carrier      bool // and the cable is in (IFF_LOWER_UP)
-	Removed      bool // there is no such interface any more
+	Carrier      bool // and the link is up, i.e. the cable is in (IFF_LOWER_UP)
+	Removed      bool // the interface no longer exists
 	HardwareAddr [6]byte
 }
 
-// Pauses between attempts to listen again: doubling, reset by anything heard.
+// The pause between attempts to listen again doubles. Anything heard resets it.
 const (
 	watchPauseMin = 50 * time.Millisecond
 	watchPauseMax = 5 * time.Second
 )
 
-// watchBuffer in bytes: some thousand changes. The kernel's default of 208 KiB
-// holds a few hundred, less than a container host makes in a burst.
+// watchBuffer in bytes holds some thousand changes. The kernel's default of 208 KiB holds
+// a few hundred, less than a container host makes in a burst.
 const watchBuffer = 1 << 20
 
-// WatchAddresses tells of every change of an address or an interface, in the
-// kernel's order, over one netlink subscription; like `ip monitor address link`.
-// The channel holds buffer changes and is closed after ctx ends.
+// WatchAddresses sends every change of an address or an interface, in the kernel's order,
+// over one netlink subscription; like `ip monitor address link`. The channel holds buffer
+// changes and is closed after ctx ends.
 //
-// The first change is a Resync: read everything then, and from there on nothing
-// is missed. Another follows when the reader was too slow for the kernel's
-// buffer (ENOBUFS), or after any other error that made it subscribe again.
+// The first change is a Resync: read everything then; from there on no change is missed.
+// Another Resync follows if the reader was too slow for the kernel's buffer (ENOBUFS), or
+// after any other error that made the watch subscribe again.
 func WatchAddresses(ctx context.Context, buffer int) (<-chan AddressChange, error) {
 	return watchAddresses(ctx, buffer, subscribeAddresses)
 }
@@ -93,7 +93,7 @@ type addressWatch struct {
 	syncing   bool // between askLinks and the end of its answer
 }
 
-// run goes from subscription to subscription until ctx ends.
+// run subscribes again and again until ctx ends.
 func (w *addressWatch) run(socket netlinkReceiver) {
 	defer close(w.out)
 	err := w.listen(socket)
@@ -107,7 +107,7 @@ func (w *addressWatch) run(socket netlinkReceiver) {
 	}
 }
 
-// listen reads from one subscription until it fails or ctx ends, and closes it.
+// listen reads from one subscription until an error or the end of ctx, then closes it.
 func (w *addressWatch) listen(socket netlinkReceiver) error {
 	defer socket.Close()
 	defer context.AfterFunc(w.ctx, func() { socket.Close() })()
@@ -125,9 +125,9 @@ func (w *addressWatch) listen(socket netlinkReceiver) error {
 	return err
 }
 
-// recover follows an overrun. The kernel goes on dropping, and does not say so
-// again, until the socket has been empty once (NETLINK_S_CONGESTED), and a full
-// one may refuse the answer to askLinks: so empty it first. What is thrown away
+// recover handles an overrun. The kernel goes on dropping, without reporting it again,
+// until the socket has been empty once (NETLINK_S_CONGESTED). And a full socket may
+// refuse the answer to askLinks. So recover empties the socket first. What it throws away
 // is older than the Resync that follows.
 func (w *addressWatch) recover(socket netlinkReceiver) error {
 	if err := socket.Drain(); err != nil {
@@ -136,9 +136,9 @@ func (w *addressWatch) recover(socket netlinkReceiver) error {
 	return w.askLinks(socket) // names may have changed too
 }
 
-// askLinks has the kernel list all interfaces on the subscription itself, so
-// that names are known before the first change. The end of the list is the
-// moment to read everything: what changes later is told.
+// askLinks makes the kernel list all interfaces on the subscription itself, so that names
+// are known before the first change. Read everything when that list ends: every later
+// change is sent.
 func (w *addressWatch) askLinks(socket netlinkReceiver) error {
 	w.syncing = true
 	w.links = make(map[int]linkState)
@@ -160,7 +160,7 @@ func (w *addressWatch) deliver(messages []syscall.NetlinkMessage) error {
 			w.syncing = false
 			w.send(AddressChange{Resync: true})
 		default:
-			// What comes before the list of names ends is told by the Resync.
+			// The Resync covers everything that comes before the list of names ends.
 			if change, ok := w.parse(m); ok && !w.syncing {
 				w.send(change)
 			}
@@ -169,7 +169,7 @@ func (w *addressWatch) deliver(messages []syscall.NetlinkMessage) error {
 	return nil
 }
 
-// send waits for the reader; false means that ctx has ended instead.
+// send waits for the reader. It returns false if ctx ends first.
 func (w *addressWatch) send(c AddressChange) bool {
 	select {
 	case w.out <- c:
@@ -179,7 +179,7 @@ func (w *addressWatch) send(c AddressChange) bool {
 	}
 }
 
-// wait sleeps for the present pause and doubles it.
+// wait sleeps for the current pause and doubles it. It returns false if ctx ends first.
 func (w *addressWatch) wait() bool {
 	timer := time.NewTimer(w.pause)
 	defer timer.Stop()

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linkState is what the watch last heard of an interface.
+// linkState is the last state of an interface that the watch heard of.
 type linkState struct {
 	name string
 	LinkChange
 }
 
-// parse turns one kernel message into a change; ok is false for what changes
-// nothing that a reader could see.
+// parse turns one kernel message into a change. ok is false if it changes nothing that a
+// reader could see.
 func (w *addressWatch) parse(m syscall.NetlinkMessage) (change AddressChange, ok bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
@@ -37,8 +37,8 @@ func (w *addressWatch) parseAddress(m syscall.NetlinkMessage) (change AddressCha
 	}
 	var address netip.Addr
 	for _, a := range attributes {
-		// IPv4 carries both, and ADDRESS is the peer's on a point-to-point
-		// interface; IPv6 carries LOCAL only there.
+		// IPv4 messages carry both. On a point-to-point interface ADDRESS is the peer's.
+		// IPv6 messages carry LOCAL only there.
 		switch a.Attr.Type {
 		case unix.IFA_LOCAL:
 			address, _ = netip.AddrFromSlice(a.Value)
@@ -62,8 +62,8 @@ func (w *addressWatch) parseLink(m syscall.NetlinkMessage) (change AddressChange
 		return change, false
 	}
 	header := nl.DeserializeIfInfomsg(m.Data)
-	// A port that leaves its bridge is announced as RTM_DELLINK of family
-	// AF_BRIDGE; the interface lives on.
+	// When a port leaves its bridge, the kernel sends RTM_DELLINK of family AF_BRIDGE,
+	// but the interface still exists.
 	if header.Family != unix.AF_UNSPEC {
 		return change, false
 	}
@@ -89,8 +89,8 @@ func (w *addressWatch) parseLink(m syscall.NetlinkMessage) (change AddressChange
 		now.Carrier = header.Flags&unix.IFF_LOWER_UP != 0
 		before, known := w.links[index]
 		w.links[index] = now
-		// Parts of a list are answers to askLinks, not news; and the kernel
-		// repeats itself for statistics and the like.
+		// Parts of a list are answers to askLinks, not changes. And the kernel sends the
+		// same state again for statistics and the like.
 		if m.Header.Flags&unix.NLM_F_MULTI != 0 || known && before == now {
 			return change, false
 		}

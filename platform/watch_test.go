@@ -51,7 +51,7 @@ func watching(t *testing.T, buffer int) <-chan AddressChange {
 	}
 	t.Cleanup(func() {
 		cancel()
-		for range changes { // closed at last, or the test hangs
+		for range changes { // the channel must be closed, or the test hangs
 		}
 	})
 	if first := <-changes; first != (AddressChange{Resync: true}) {
@@ -104,7 +104,8 @@ func TestWatchLinks(t *testing.T) {
 	ns.Remove("eth0")
 	link("removed interface", func(l LinkChange) bool { return l.Removed })
 
-	// Made again, it has another index, and its addresses the right name.
+	// An interface that is made again has another index, and its addresses have the right
+	// name.
 	ns.Wire("eth0", far, "eth0")
 	ns.Add("eth0", "192.0.2.101/32")
 	await(t, changes, "address on the new interface", func(c AddressChange) bool {
@@ -112,7 +113,8 @@ func TestWatchLinks(t *testing.T) {
 	})
 }
 
-// The kernel announces a port that leaves its bridge as a deleted link.
+// TestWatchLinkLeavesBridge: the kernel reports a port that leaves its bridge as a
+// deleted link.
 func TestWatchLinkLeavesBridge(t *testing.T) {
 	ns := nstest.Enter(t)
 	ns.Wire("eth0", ns.Beside(), "eth0")
@@ -135,12 +137,13 @@ func TestWatchLinkLeavesBridge(t *testing.T) {
 	})
 }
 
-// A reader that sleeps through more than the kernel's buffer holds is told.
+// TestWatchOverrun: a reader that sleeps through more than the kernel's buffer holds gets
+// a Resync.
 func TestWatchOverrun(t *testing.T) {
 	ns := nstest.Enter(t)
 	ns.Wire("eth0", ns.Beside(), "eth0")
 	changes := watching(t, 1)
-	for i := range 6000 { // each some 200 bytes, charged as 768 or more
+	for i := range 6000 { // some 200 bytes each, charged as 768 or more
 		cidr := fmt.Sprintf("10.%d.%d.1/32", i/250, i%250)
 		ns.Add("eth0", cidr)
 	}
@@ -164,7 +167,7 @@ func (brokenSocket) Receive() ([]syscall.NetlinkMessage, error) {
 	return nil, unix.EIO
 }
 
-// talkingSocket hears the end of one answer and then nothing until it is closed.
+// talkingSocket returns the end of one answer, and then nothing until it is closed.
 type talkingSocket struct {
 	heard  chan struct{}
 	closed context.Context
@@ -189,7 +192,7 @@ func (s talkingSocket) Receive() ([]syscall.NetlinkMessage, error) {
 	}
 }
 
-// overrunSocket overruns once; it writes down what is asked of it.
+// overrunSocket overruns once, and records the calls.
 type overrunSocket struct {
 	talkingSocket
 	calls   *[]string
@@ -212,7 +215,7 @@ func (s overrunSocket) Receive() ([]syscall.NetlinkMessage, error) {
 	return s.talkingSocket.Receive()
 }
 
-// A full socket is emptied before anything is asked of it.
+// TestWatchEmptiesAFullSocket: a full socket is emptied before any request is sent on it.
 func TestWatchEmptiesAFullSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls []string
@@ -235,7 +238,8 @@ func TestWatchEmptiesAFullSocket(t *testing.T) {
 	})
 }
 
-// A lasting error is told each time, ever less often, and its end too.
+// TestWatchLastingError: a lasting error is reported each time, at growing pauses, and so
+// is its end.
 func TestWatchLastingError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		subscriptions, closed := 0, 0
@@ -265,7 +269,7 @@ func TestWatchLastingError(t *testing.T) {
 				t.Errorf("error %q", text)
 			}
 		}
-		// 50 ms doubling up to 5 s: 6.35 s for seven, then 5 s each.
+		// 50 ms, doubling up to 5 s: 6.35 s for seven attempts, then 5 s each.
 		if took := time.Since(start); failures != 14 || took != 6350*time.Millisecond+7*5*time.Second {
 			t.Errorf("%d failures in %v", failures, took)
 		}

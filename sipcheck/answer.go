@@ -11,25 +11,25 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// maxAnswer and maxParameters bound what is given to the parser. Real answers to
-// OPTIONS have 500 to 2,500 bytes and a dozen parameters. sipgo's parser is quadratic
-// in the number of parameters of one header, and of headers in a URI: 4,000 of them,
-// in 16 KiB, cost 175 ms (measured), 500 cost 3.
+// maxAnswer and maxParameters bound what the parser gets. Real answers to OPTIONS have
+// 500 to 2,500 bytes and a dozen parameters. sipgo's parser is quadratic in the number of
+// parameters of one header, and of headers in a URI: 4,000 of them, in 16 KiB, cost 175
+// ms; 500 cost 3 ms (measured).
 const (
 	maxAnswer     = 16 << 10
 	maxParameters = 500
 )
 
 var (
-	// errLate: SIP, but not about the probe under way.
+	// errLate: a SIP message, but not about the probe under way.
 	errLate = errors.New("not an answer to the probe under way")
-	// errMalformed: not a response, or one no parser should have to accept.
+	// errMalformed: not a response, or a response that no parser needs to accept.
 	errMalformed = errors.New("malformed answer")
 )
 
-// newAnswerParser knows the headers that decide, and no others: a Contact or a
-// Route that sipgo cannot read does not make a server dead. Via stays text: sipgo
-// loses its parameters at a space before one of them, which RFC 3261 allows.
+// newAnswerParser makes a parser for only the headers that decide. So a Contact or Route
+// that sipgo cannot read does not make a server dead. Via is not parsed: sipgo loses its
+// parameters if a space stands before one of them, which RFC 3261 allows.
 func newAnswerParser() *sip.Parser {
 	all := sip.DefaultHeadersParser()
 	known := map[string]sip.HeaderParser{}
@@ -41,9 +41,9 @@ func newAnswerParser() *sip.Parser {
 	return p
 }
 
-// matchAnswer says whether the datagram answers the probe with these ids: top Via
-// with its branch, its Call-ID and its CSeq (RFC 3261 §17.1.3). The cheap tests
-// come first: a flood of anything else costs one search in memory each.
+// matchAnswer reports whether the datagram answers the probe with these ids: its top Via
+// has the probe's branch, and it has the probe's Call-ID and CSeq (RFC 3261 §17.1.3). The
+// cheap tests come first, so each packet of a flood costs one search in memory.
 func matchAnswer(p *sip.Parser, datagram []byte, id ids) (Answer, error) {
 	switch {
 	case !bytes.HasPrefix(datagram, []byte("SIP/2.0 ")):
@@ -67,14 +67,14 @@ func matchAnswer(p *sip.Parser, datagram []byte, id ids) (Answer, error) {
 	}, nil
 }
 
-// parameters counts what may be one, in all headers together.
+// parameters counts the separators of parameters (; and &) in all headers.
 func parameters(datagram []byte) int {
 	head, _, _ := bytes.Cut(datagram, []byte("\r\n\r\n"))
 	return bytes.Count(head, []byte(";")) + bytes.Count(head, []byte("&"))
 }
 
-// parseResponse turns a panic of the parser into a malformed answer: its input
-// comes from the network, and this process holds addresses.
+// parseResponse turns a panic of the parser into a malformed answer: the parser's input
+// comes from the network, and this process holds VIPs.
 func parseResponse(p *sip.Parser, datagram []byte) (res *sip.Response, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -112,8 +112,8 @@ func topVia(res *sip.Response) string {
 	return ""
 }
 
-// serverName is what the server calls itself: Server in responses by RFC 3261
-// §20.35, but FreeSWITCH says User-Agent.
+// serverName returns the server's name for itself: the Server header (RFC 3261 §20.35),
+// or else User-Agent, which FreeSWITCH sends.
 func serverName(res *sip.Response) string {
 	name := ""
 	for _, h := range res.Headers() {
@@ -127,8 +127,8 @@ func serverName(res *sip.Response) string {
 	return name
 }
 
-// printable makes a text from the network fit for a terminal and a journal. The
-// copy also lets go of the datagram.
+// printable makes text from the network safe for a terminal and a journal. It returns a
+// copy, so that the datagram's memory can be freed.
 func printable(s string) string {
 	const most = 100
 	s = s[:min(len(s), most)]

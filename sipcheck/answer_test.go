@@ -13,7 +13,7 @@ import (
 
 var probeIDs = ids{branch: "z9hG4bK0123456789abcdef", callID: "1123456789abcdef", tag: "2123456789abcdef"}
 
-// goodAnswer is right in every line; tests spoil one each.
+// goodAnswer is correct in every line. Tests damage one line each.
 const goodAnswer = "SIP/2.0 200 OK\r\n" +
 	"Via: SIP/2.0/UDP 127.0.0.1:40000;rport=40000;branch=z9hG4bK0123456789abcdef\r\n" +
 	"From: <sip:ping@127.0.0.1>;tag=2123456789abcdef\r\n" +
@@ -23,7 +23,7 @@ const goodAnswer = "SIP/2.0 200 OK\r\n" +
 	"Server: kamailio (5.6.3)\r\n" +
 	"Content-Length: 0\r\n\r\n"
 
-// spoiled are the answers a prober must survive, by what they guard.
+// spoiled are the answers that a prober must survive, named by what they damage.
 func spoiled() map[string]struct {
 	datagram string
 	want     error // nil: still an answer
@@ -138,9 +138,10 @@ func TestAnswerText(t *testing.T) {
 	}
 }
 
-// TestWorstAnswersAreCheap: sipgo's parser looks each parameter's name up among all
-// before it, so the worst answers have as many as fit, with the shortest names. They
-// are held to what every other answer may cost, and so are those that are still read.
+// TestWorstAnswersAreCheap: sipgo's parser compares each parameter's name with all before
+// it. So the worst answers have as many parameters as fit, with the shortest names. They
+// must cost no more than any other answer; this also holds for those that are still
+// parsed.
 func TestWorstAnswersAreCheap(t *testing.T) {
 	most := (maxAnswer - len(goodAnswer)) / 4
 	for name, answer := range map[string]func(n int) string{
@@ -160,7 +161,7 @@ func TestWorstAnswersAreCheap(t *testing.T) {
 	}
 }
 
-// shortParams are n parameters with names of three letters, each another.
+// shortParams returns n parameters, each with another name of three letters.
 func shortParams(separator string, n int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyz"
 	var b strings.Builder
@@ -180,7 +181,7 @@ func TestParserPanicIsMalformed(t *testing.T) {
 	}
 }
 
-// FuzzAnswer: no input panics, takes long, or counts for a probe it does not name.
+// FuzzAnswer: no input panics, takes long, or counts for a probe that it does not name.
 func FuzzAnswer(f *testing.F) {
 	for _, c := range spoiled() {
 		f.Add([]byte(c.datagram))

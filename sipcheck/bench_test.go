@@ -13,14 +13,14 @@ import (
 	"github.com/emiago/sipgo/sip"
 )
 
-// BenchmarkProbeOverStreams is one probe over a kept connection, there and back.
+// BenchmarkProbeOverStreams measures one probe and its answer over a kept connection.
 func BenchmarkProbeOverStreams(b *testing.B) {
 	ca := newAuthority(b)
 	for _, k := range []streamKind{{TCP, ca}, {TLS, ca}} {
 		b.Run(k.by.String(), func(b *testing.B) {
 			s := k.serve(b, ownAddress(), answers(always("200 OK")))
 			target := with(quick(s.addr), k.by)
-			target.Interval = time.Nanosecond // one after the other
+			target.Interval = time.Nanosecond // one probe right after the other
 			done := make(chan struct{}, 1)
 			p := NewProber(target, Options{Security: Security{Roots: ca.roots}, Every: true, Deliver: func(Result) { done <- struct{}{} }})
 			ctx, cancel := context.WithCancel(b.Context())
@@ -42,7 +42,7 @@ func BenchmarkProbeOverStreams(b *testing.B) {
 	}
 }
 
-// BenchmarkRefused is how long a port that nobody listens on takes to be known for it.
+// BenchmarkRefused measures how long it takes to find out that nothing listens on a port.
 func BenchmarkRefused(b *testing.B) {
 	target := quick(ownAddress())
 	var took []time.Duration
@@ -60,8 +60,8 @@ func BenchmarkRefused(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1000, "median-µs")
 }
 
-// BenchmarkSipgoClient is the same OPTIONS by sipgo's own client, asking the same
-// server as BenchmarkProbe.
+// BenchmarkSipgoClient sends the same OPTIONS with sipgo's own client to the same server
+// as BenchmarkProbe.
 func BenchmarkSipgoClient(b *testing.B) {
 	ask := sipgoAsks(b, echo(b))
 	b.ReportAllocs()
@@ -70,7 +70,8 @@ func BenchmarkSipgoClient(b *testing.B) {
 	}
 }
 
-// sipgoAsks is one OPTIONS by sipgo's own client, answered.
+// sipgoAsks returns a function that sends one OPTIONS with sipgo's own client and waits
+// for the answer.
 func sipgoAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
 	before := slog.Default()
 	tb.Cleanup(func() { slog.SetDefault(before) })
@@ -96,8 +97,8 @@ func sipgoAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
 	}
 }
 
-// TestProbeAllocatesLessThanSipgo: the message is written out instead of built, and
-// no transaction is made for it.
+// TestProbeAllocatesLessThanSipgo: our probe appends its message as bytes and makes no
+// transaction for it.
 func TestProbeAllocatesLessThanSipgo(t *testing.T) {
 	if raceEnabled {
 		t.Log("the race detector allocates: checked without it")

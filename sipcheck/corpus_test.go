@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// What one message from the network may cost at most.
+// The most that one message from the network may cost.
 const (
 	corpusTime  = 50 * time.Millisecond
 	corpusBytes = 1 << 20
 )
 
-// malformed is the corpus of our own: each header of a good answer damaged in each
-// of many ways, start lines, cuts, and flipped bits.
+// malformed returns our own corpus: each header of a good answer damaged in many ways,
+// bad start lines, truncated messages, and flipped bits.
 func malformed() map[string]string {
 	all := map[string]string{}
 	head, rest, _ := strings.Cut(strings.TrimSuffix(goodAnswer, "\r\n\r\n"), "\r\n")
@@ -87,8 +87,8 @@ func malformed() map[string]string {
 	return all
 }
 
-// torture are the messages of RFC 4475, as they are and dressed up as an answer to
-// the probe, so that they get past the first look.
+// torture returns the messages of RFC 4475, both unchanged and changed into an answer to
+// the probe, so that they pass the first checks.
 func torture(t testing.TB) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/rfc4475/*.sip")
@@ -111,8 +111,8 @@ func torture(t testing.TB) map[string]string {
 	return all
 }
 
-// TestCorpus: no message panics, and none costs more than it may; what is no answer
-// to the probe is none, and what is cut off a stream ends it.
+// TestCorpus: no message panics or costs more than it may. A message that is no answer to
+// the probe is refused, and every message ends when it is read from a stream.
 func TestCorpus(t *testing.T) {
 	own, rfc := malformed(), torture(t)
 	if len(own) < 200 {
@@ -147,11 +147,11 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
-// affordable takes the best of three: others use the machine too.
+// affordable takes the best of three runs, because others use the machine too.
 func affordable(t *testing.T, what string, f func()) {
 	t.Helper()
 	limit := time.Duration(corpusTime)
-	if raceEnabled { // which makes everything some ten times slower
+	if raceEnabled { // the race detector makes everything some ten times slower
 		limit *= 10
 	}
 	best, least := time.Hour, uint64(1<<40)
@@ -169,8 +169,8 @@ func affordable(t *testing.T, what string, f func()) {
 	}
 }
 
-// FuzzMessageReader: whatever comes over a connection, reading ends, stays within
-// its bounds, and does not depend on how the bytes are cut into segments.
+// FuzzMessageReader: whatever comes over a connection, reading ends, stays within its
+// bounds, and does not depend on how the bytes are cut into segments.
 func FuzzMessageReader(f *testing.F) {
 	f.Add([]byte(goodAnswer + goodAnswer))
 	f.Fuzz(func(t *testing.T, data []byte) {

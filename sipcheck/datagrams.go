@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// datagrams is the link over UDP: one connected socket, opened when it is needed
+// datagrams is the link over UDP: one connected socket, opened when it is first needed
 // and kept until it fails.
 type datagrams struct {
 	local  netip.Addr
@@ -32,8 +32,8 @@ func newDatagrams(local netip.Addr, remote netip.AddrPort) *datagrams {
 		in: make([]byte, 65535)} // no UDP payload is longer
 }
 
-// send sends the flight's message, the same each time but for the sent-by when the
-// socket had to be opened anew.
+// send sends the flight's message. It is the same each time, except for the sent-by if
+// the socket had to be opened again.
 func (l *datagrams) send(f *flight, now time.Time, _ bool) (sent bool, err error) {
 	s, err := l.socket(now)
 	if err != nil {
@@ -42,8 +42,8 @@ func (l *datagrams) send(f *flight, now time.Time, _ bool) (sent bool, err error
 	l.out = f.appendMessage(l.out[:0], s.local)
 	_, err = s.Write(l.out)
 	if errors.Is(err, syscall.ECONNREFUSED) && f.sends == 0 {
-		// The kernel hands out an error of an earlier packet here, and has
-		// not sent this one. This probe's own refusal comes by itself.
+		// The kernel returns an error of an earlier packet here, and has not sent this
+		// one. If this probe is refused too, that error comes later.
 		_, err = s.Write(l.out)
 	}
 	switch {
@@ -55,7 +55,7 @@ func (l *datagrams) send(f *flight, now time.Time, _ bool) (sent bool, err error
 	return err == nil, err
 }
 
-// socket returns the open one, or opens it if it is time to.
+// socket returns the open socket, or opens one if it is time to.
 func (l *datagrams) socket(now time.Time) (*socket, error) {
 	if s := l.sock.Load(); s != nil {
 		return s, nil
@@ -73,8 +73,8 @@ func (l *datagrams) socket(now time.Time) (*socket, error) {
 	return s, nil
 }
 
-// renew opens the other socket first, so that its port is another. Where none is to
-// be had the old one has to do.
+// renew opens the new socket before it closes the old one, so that the port differs. If
+// no new socket can be opened, the old one stays in use.
 func (l *datagrams) renew() bool {
 	if s, err := openSocket(l.local, l.remote); err == nil {
 		l.close()
@@ -84,8 +84,8 @@ func (l *datagrams) renew() bool {
 	return true
 }
 
-// fail closes a socket that is no use any more (its address is gone, a firewall
-// forbids it) and says when to open the next.
+// fail closes a socket that no longer works (its address is gone, a firewall forbids it)
+// and sets the time to open the next.
 func (l *datagrams) fail(err error, now time.Time) {
 	l.close()
 	l.backoff = min(max(2*l.backoff, firstBackoff), lastBackoff)
@@ -119,7 +119,7 @@ func (l *datagrams) wait() (arrival, bool) {
 	n, err := s.Read(l.in)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		l.poked = true
-		l.woken.Store(false) // whatever wake was called for is there to be seen by now
+		l.woken.Store(false) // Run now looks at whatever wake was called for
 		return arrival{}, false
 	}
 	return arrival{message: l.in[:max(n, 0)], err: err}, true
@@ -137,8 +137,8 @@ func (l *datagrams) waiting() (arrival, bool) {
 	return arrival{message: l.in[:max(n, 0)], err: err}, true
 }
 
-// wake ends Run's wait. The flag is set before the deadline is moved, and wait
-// looks at it after it has moved the deadline back: one of the two sees the other.
+// wake ends Run's wait. wake sets the flag before it moves the deadline; wait reads the
+// flag after it has moved the deadline back. So one of the two sees the other's change.
 func (l *datagrams) wake() {
 	l.woken.Store(true)
 	if s := l.sock.Load(); s != nil {

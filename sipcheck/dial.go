@@ -15,27 +15,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Security says whom to believe over TLS; the zero value verifies against the
-// system's roots.
+// Security says which TLS certificates to accept. The zero value verifies them against
+// the system's roots.
 type Security struct {
-	// Insecure takes any certificate. Its expiry is reported all the same.
+	// Insecure accepts any certificate. Its expiry is still reported.
 	Insecure bool
-	// Roots are the authorities; nil: the system's.
+	// Roots are the trusted authorities; nil: the system's.
 	Roots *x509.CertPool
-	// Name is the name that the certificate has to carry. "": none is asked for; a
-	// target is configured by address, and certificates of PBXes carry names.
+	// Name is the name that the certificate must contain. If it is "", no name is
+	// checked: targets are configured by address, while certificates of PBXes contain
+	// names.
 	Name string
 }
 
-// Certificate is what a server showed.
+// Certificate describes the certificate that a server showed.
 type Certificate struct {
-	Subject  string // common name, else the first name it is for; printable
+	Subject  string // common name, or else its first DNS name; printable
 	Issuer   string
 	NotAfter time.Time
-	Problem  error // why it is not to be believed, Insecure or not; nil: it is
+	Problem  error // why it is not trusted, whether Insecure or not; nil: it is trusted
 }
 
-// LoadRoots reads authorities, PEM, from a file; "" is the system's own (nil).
+// LoadRoots reads authorities from a PEM file. For "" it returns nil, the system's.
 func LoadRoots(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
@@ -59,11 +60,11 @@ type dialer struct {
 	now    func() time.Time
 }
 
-// open connects, and over TLS shakes hands. keep is given the TCP connection as
-// soon as there is one; it says false if nobody wants it any more.
+// open connects, and over TLS does the handshake. It passes the TCP connection to keep as
+// soon as it exists. keep returns false if the connection is no longer wanted.
 func (d dialer) open(ctx context.Context, keep func(*net.TCPConn) bool) (*established, error) {
 	began := d.now()
-	to := net.Dialer{KeepAlive: -1, Control: shareLocalPorts} // the probes are the keepalive
+	to := net.Dialer{KeepAlive: -1, Control: shareLocalPorts} // probes serve as keepalive
 	if d.local.IsValid() {
 		to.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.local, 0))
 	}
@@ -93,9 +94,10 @@ func (d dialer) open(ctx context.Context, keep func(*net.TCPConn) bool) (*establ
 	return up, nil
 }
 
-// shareLocalPorts lets the kernel choose the port when it connects, by the whole
-// connection: chosen at bind, each closed connection would keep one of 28,000 ports
-// from all others for a minute (IP_BIND_ADDRESS_NO_PORT, Linux 4.2).
+// shareLocalPorts lets the kernel choose the local port at connect, by the whole
+// connection. A port chosen at bind would stay unusable for all other connections for a
+// minute after each close, and there are only 28,000 (IP_BIND_ADDRESS_NO_PORT, Linux
+// 4.2).
 func shareLocalPorts(_, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {
@@ -104,9 +106,9 @@ func shareLocalPorts(_, _ string, c syscall.RawConn) error {
 	return errors.Join(err, failed)
 }
 
-// config has the certificate judged here, not by crypto/tls: one that is not
-// believed is still to be shown, and the name is not always asked for. Sessions are
-// not resumed: each handshake is to show today's certificate.
+// config makes Security judge the certificate instead of crypto/tls, because an untrusted
+// certificate must still be reported, and the name is not always checked. Sessions are
+// not resumed, because each handshake must show today's certificate.
 func (d dialer) config(seen **Certificate) *tls.Config {
 	return &tls.Config{
 		ServerName:         d.secure.Name,
@@ -123,7 +125,7 @@ func (d dialer) config(seen **Certificate) *tls.Config {
 	}
 }
 
-// judge verifies a chain whose first certificate is the server's.
+// judge verifies a chain. Its first certificate is the server's.
 func (s *Security) judge(chain []*x509.Certificate, now time.Time) *Certificate {
 	leaf, others := chain[0], x509.NewCertPool()
 	for _, c := range chain[1:] {
@@ -141,7 +143,7 @@ func (s *Security) judge(chain []*x509.Certificate, now time.Time) *Certificate 
 	return c
 }
 
-// plain leaves out the addresses that net puts before its errors.
+// plain strips the addresses that net puts before its errors.
 func plain(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) {

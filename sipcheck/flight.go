@@ -12,52 +12,54 @@ import (
 )
 
 const (
-	// urgentGap bounds what ProbeNow can send: 100 packets a second, however
-	// often the kernel says that sockets die.
+	// urgentGap limits what ProbeNow can send to 100 packets a second, however often the
+	// kernel reports destroyed sockets.
 	urgentGap = 10 * time.Millisecond
-	// A socket that fails is opened again after 10 ms, then twice that, ...
+	// A socket that fails is opened again after firstBackoff. The wait then doubles each
+	// time, up to lastBackoff.
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
-	// timer1 and timer2 space the packets of one probe over UDP as those of any
-	// request: T1, then twice that, ..., at most T2 (RFC 3261 §17.1.2.2, timer E);
-	// but with timeouts below 2*T1 the second leaves at half of it.
+	// timer1 and timer2 space the packets of one probe over UDP like those of any
+	// request: T1, then twice that, and so on, at most T2 (RFC 3261 §17.1.2.2, timer E).
+	// With a timeout below 2*T1 the second packet leaves after half the timeout.
 	timer1 = 500 * time.Millisecond
 	timer2 = 4 * time.Second
-	// See Options.Hesitates: a hint leaves at most hintSlack later than the probes that
-	// would follow a silence take, and at most once in hintGap.
+	// hintSlack and hintGap limit the calls of Options.Hesitates. The call comes at most
+	// hintSlack later than the probes that would follow a silence take, and at most once
+	// in hintGap.
 	hintSlack = 200 * time.Millisecond
 	hintGap   = 5 * time.Second
-	// endGap bounds how often a server that closes its connections causes probes.
+	// endGap limits how often a server that closes its connections makes Run probe.
 	endGap = time.Second
-	// lateness is when a Run that comes after the deadline was starved of CPU.
+	// lateness: if Run comes more than this after the deadline, it was starved of CPU.
 	lateness = 5 * time.Millisecond
-	// drainMost bounds the reading of what had arrived before a timeout: a flood
-	// must not keep a dead server alive.
+	// drainMost bounds how many messages are read that had arrived before a timeout. So a
+	// flood cannot keep a dead server alive.
 	drainMost = 4096
 )
 
-// flight is the probe under way: one at a time, so that outcomes come in order
-// and Fall probes mean Fall timeouts.
+// flight is the probe under way. There is only one at a time, so outcomes come in order,
+// and Fall failed probes mean Fall timeouts.
 type flight struct {
 	active      bool
-	asked       bool // deliver its result
-	again       bool // urged while under way: one more if it stays unanswered
+	asked       bool // deliver its result: ProbeNow asked for it
+	again       bool // ProbeNow was called during the probe: probe once more if this one stays unanswered
 	pushed      bool // sent again because a Probe waits for its end
-	redialled   bool // the connection ended under it, and another was opened at once
-	refused     bool // once, over UDP: sent again from another port
-	graced      bool // its deadline was put off once, Run had been starved
-	ids         ids  // none while not active: nothing is an answer then
+	redialled   bool // the connection ended during the probe, and a new one was opened at once
+	refused     bool // refused once, over UDP: sent again from another port
+	graced      bool // the deadline was put off once, because Run had been starved
+	ids         ids  // empty while not active: then nothing is an answer
 	target      *Target
 	asks        []chan outcome
 	started     time.Time
 	deadline    time.Time
-	resendAt    time.Time // zero: not again
-	hintAt      time.Time // zero: no hint
+	resendAt    time.Time // zero: do not send again
+	hintAt      time.Time // zero: do not call Hesitates
 	gap         time.Duration
 	sends       int       // packets or messages that left
-	sentAt      time.Time // the first of them; over TCP the last
-	provisional Answer    // Code 0: none came
-	err         error     // of our own socket, since the last packet that left
+	sentAt      time.Time // when the first of them left; over TCP the last
+	provisional Answer    // a 1xx answer; Code 0: none came
+	err         error     // of this host's own socket, since the last packet that left
 }
 
 type outcome struct {
@@ -65,7 +67,7 @@ type outcome struct {
 	err    error
 }
 
-// appendMessage appends the probe as it leaves from local.
+// appendMessage appends the OPTIONS message, with local as the sender's address.
 func (f *flight) appendMessage(b []byte, local netip.AddrPort) []byte {
 	return appendOptions(b, f.ids, f.target.Transport, local, f.target.Address, f.target.UserAgent)
 }
@@ -74,8 +76,8 @@ func (f *flight) appendMessage(b []byte, local netip.AddrPort) []byte {
 type ProbeError struct {
 	Target  Target
 	Outcome Outcome // Unanswered or PortRefused
-	Sends   int     // packets that left, over TCP messages
-	Err     error   // of this host's own socket or of the connection; nil: no answer came
+	Sends   int     // packets that left; over TCP messages
+	Err     error   // error of this host's own socket or of the connection; nil: no answer came
 }
 
 func (e *ProbeError) Error() string {
@@ -145,13 +147,13 @@ func (p *Prober) step(now time.Time) {
 	}
 }
 
-// stretch is the time to the packet after the next.
+// stretch doubles the gap and returns it: the time to the packet after the next.
 func (f *flight) stretch() time.Duration {
 	f.gap = min(2*f.gap, timer2)
 	return f.gap
 }
 
-// due is when step has something to do next.
+// due returns when step has something to do next.
 func (p *Prober) due() time.Time {
 	f := &p.flight
 	at := p.nextAt
@@ -180,9 +182,9 @@ func (p *Prober) waiting() bool {
 func (p *Prober) start(now time.Time) {
 	wait := p.target.Timeout
 	if p.judge.suspects() {
-		// Of a suspicion, one probe per interval: fall of them are over after
-		// fall*interval + timeout at the latest, not after fall timeouts. Each still
-		// has the whole timeout for its answer, see earlier.
+		// During a suspicion, start one probe per interval. So Fall probes end after
+		// fall*interval + timeout at the latest, not after fall timeouts. Each probe
+		// still has its whole timeout to be answered, see earlier.
 		wait = min(wait, p.target.Interval)
 	}
 	gap := min(timer1, wait/2)
@@ -203,7 +205,7 @@ func (p *Prober) start(now time.Time) {
 	p.send(now, anew || len(p.flight.asks) > 0)
 }
 
-// timeout ends the flight, unless its answer lies in the socket already.
+// timeout ends the flight, unless its answer has already arrived.
 func (p *Prober) timeout(now time.Time) {
 	for i := 0; p.flight.active && i < drainMost; i++ {
 		a, ok := p.link.waiting()
@@ -216,11 +218,11 @@ func (p *Prober) timeout(now time.Time) {
 	late := now.Sub(f.deadline)
 	switch {
 	case !f.active:
-	case f.provisional.Code != 0: // it lives, and that is all that was asked
+	case f.provisional.Code != 0: // the server lives, and the probe asks for no more
 		p.end(f.provisional, p.outcomeOf(f.provisional), nil, now)
 	case p.target.Transport != UDP && late > lateness && !f.graced:
-		// The connection's reader was starved along with Run: it gets as much
-		// time as both have lost.
+		// The connection's reader was starved along with Run. Give it as much time as
+		// both have lost.
 		f.graced = true
 		f.deadline = now.Add(min(late, p.target.Timeout))
 	default:
@@ -228,7 +230,7 @@ func (p *Prober) timeout(now time.Time) {
 	}
 }
 
-// received takes one message, or the link's error.
+// received handles one message, or the link's error.
 func (p *Prober) received(a arrival) {
 	now := p.opts.Now()
 	switch {
@@ -242,17 +244,18 @@ func (p *Prober) received(a arrival) {
 	case errors.Is(a.err, syscall.ECONNREFUSED) && p.flight.active:
 		p.refused(now)
 	case errors.Is(a.err, syscall.ECONNREFUSED):
-		p.urgent = true // to a packet of the last probe: answered, and dead since
+		p.urgent = true // refusal of a packet of the last probe, which was answered: the server died since
 	default:
 		p.fail(a.err, now)
 	}
 }
 
-// refused takes a refusal. Over UDP anybody may have sent it, from anywhere: the
-// kernel looks for the addresses and ports of the packet that it quotes, no more. So
-// two in a row decide, to different ports: who sees no probe has to guess both within
-// one round trip. Of a port known to refuse one is news enough: hosts send few of them
-// to one address, six at once and one a second (Linux, icmp_ratelimit).
+// refused handles a refused port. Over UDP anyone may have forged the refusal, from
+// anywhere: the kernel checks only the addresses and ports of the packet quoted in it. So
+// it takes two refusals in a row, from two different local ports. An attacker who does
+// not see the probes would have to guess both ports within one round trip. If the port is
+// already known to refuse, one refusal is enough, because hosts send few of them to one
+// address: six at once, then one a second (Linux, icmp_ratelimit).
 func (p *Prober) refused(now time.Time) {
 	f := &p.flight
 	known := p.judge.verdict == Refused && p.judge.kind == PortRefused
@@ -264,15 +267,16 @@ func (p *Prober) refused(now time.Time) {
 	p.send(now, false)
 }
 
-// ended takes the end of a connection. It is no verdict: servers close idle ones,
-// and the connection that is tried at once says what is true.
+// ended handles the end of a connection. The end is no verdict, because servers close
+// idle connections. The new connection that is opened at once shows whether the server
+// lives.
 func (p *Prober) ended(a arrival, now time.Time) {
 	f := &p.flight
 	if errors.Is(a.err, errFraming) {
 		p.count(func(s *Stats) { s.Malformed++ })
 	}
 	switch {
-	case f.active && !f.redialled: // also of a new one: a dying server may close its listener last
+	case f.active && !f.redialled: // a new connection too: a dying server may close its listener last
 		f.redialled = true
 		p.send(now, true)
 	case f.active:
@@ -310,14 +314,14 @@ func (p *Prober) message(b []byte, now time.Time) {
 	a.RTT = now.Sub(sentAt)
 	a.Connect, a.Certificate = p.link.connected()
 	a.Listed = slices.Contains(p.target.UnhealthyCodes, a.Code) && (p.opts.Pardon == nil || !p.opts.Pardon())
-	if a.Code < 200 { // the final answer may yet be a listed one
+	if a.Code < 200 { // provisional: the final answer may still have a listed code
 		f.provisional, f.resendAt, f.hintAt = a, time.Time{}, time.Time{}
 		return
 	}
 	p.end(a, p.outcomeOf(a), nil, now)
 }
 
-// remember keeps a probe whose answer may still come in time.
+// remember keeps an unanswered probe while its answer may still come in time.
 func (p *Prober) remember(f flight, o Outcome) {
 	if o != Unanswered {
 		p.earlier = p.earlier[:0]
@@ -330,7 +334,7 @@ func (p *Prober) remember(f flight, o Outcome) {
 	}
 }
 
-// earlierAnswer is an answer to a probe before this one, within that one's timeout.
+// earlierAnswer matches b against earlier probes whose Timeout has not passed yet.
 func (p *Prober) earlierAnswer(b []byte, now time.Time) (Answer, time.Time, error) {
 	for _, e := range p.earlier {
 		if now.Before(e.started.Add(p.target.Timeout)) {
@@ -349,7 +353,7 @@ func (p *Prober) outcomeOf(a Answer) Outcome {
 	return Answered
 }
 
-// end closes the flight, judges, and tells whoever wants to know.
+// end closes the flight, judges its outcome, and tells everyone who waits for it.
 func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	f := p.flight
 	p.flight = flight{}
@@ -370,7 +374,7 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	p.nextAt = p.regular(f.started)
 	if o == Unanswered {
 		p.urgent = p.urgent || f.again
-		if p.judge.verdict != Silent { // a suspicion does not wait for the interval
+		if p.judge.verdict != Silent { // during a suspicion the next probe does not wait for the interval
 			p.nextAt = now
 		}
 	}
@@ -393,8 +397,9 @@ func (p *Prober) end(a Answer, o Outcome, err error, now time.Time) {
 	}
 }
 
-// restsOn is when the first of the probes began that the verdict now rests on. One
-// probe that brings no good answer confirms an earlier silence, and does not renew it.
+// restsOn returns when the first of the probes began that the verdict now rests on.
+// Silence rests on the last Fall failed probes. Fewer of them, after a good answer that
+// did not end the silence, only confirm it and leave since as it is.
 func (p *Prober) restsOn(f flight, o Outcome) time.Time {
 	if o == Answered {
 		p.missed = p.missed[:0]
@@ -413,7 +418,7 @@ func (p *Prober) restsOn(f flight, o Outcome) time.Time {
 	return p.since
 }
 
-// regular is when the probe after one that started then is due.
+// regular returns when the next regular probe is due, after one that began at started.
 func (p *Prober) regular(started time.Time) time.Time {
 	interval := p.target.Interval
 	if p.opts.Grid == nil {
@@ -448,7 +453,7 @@ func (p *Prober) count(f func(*Stats)) {
 	p.mu.Unlock()
 }
 
-// send sends the flight's message. What cannot be sent stays unanswered.
+// send sends the flight's message. If it cannot be sent, the probe stays unanswered.
 func (p *Prober) send(now time.Time, anew bool) {
 	f := &p.flight
 	sent, err := p.link.send(f, now, anew)
@@ -469,8 +474,8 @@ func (p *Prober) send(now time.Time, anew bool) {
 	}
 }
 
-// fail takes an error of this host's own socket, or of a connection that did not
-// come about.
+// fail handles an error of this host's own socket, or of a connection attempt that
+// failed.
 func (p *Prober) fail(err error, now time.Time) {
 	p.link.fail(err, now)
 	p.flight.err = err

@@ -9,12 +9,12 @@ import (
 	"strconv"
 )
 
-// errFraming: what comes cannot be cut into messages, so neither can what follows.
+// errFraming means that the stream cannot be cut into messages from here on.
 var errFraming = errors.New("no SIP message")
 
-// messageReader cuts a stream into SIP messages: RFC 3261 §18.3 makes
-// Content-Length say where one ends, and §7.5 allows empty lines before one (which
-// are also RFC 5626's answer to a keepalive).
+// messageReader cuts a stream into SIP messages. Content-Length says where a message ends
+// (RFC 3261 §18.3). Empty lines may stand before one (§7.5); they are also RFC 5626's
+// answer to a keepalive.
 type messageReader struct {
 	br *bufio.Reader
 }
@@ -23,7 +23,7 @@ func newMessageReader(r io.Reader) *messageReader {
 	return &messageReader{br: bufio.NewReaderSize(r, maxAnswer)}
 }
 
-// next returns one message, at most maxAnswer long and the caller's own.
+// next returns one message of at most maxAnswer bytes, in memory of its own.
 func (r *messageReader) next() ([]byte, error) {
 	message := make([]byte, 0, 1024)
 	length, blank := -1, 0
@@ -55,7 +55,7 @@ func (r *messageReader) next() ([]byte, error) {
 	}
 }
 
-// contentLength returns what a header line says of it, else what is known so far.
+// contentLength returns the length that a header line gives, or known if it gives none.
 func contentLength(line []byte, known int) (int, error) {
 	name, value, found := bytes.Cut(line, []byte(":"))
 	if name = bytes.TrimSpace(name); !found || !bytes.EqualFold(name, []byte("Content-Length")) && !bytes.EqualFold(name, []byte("l")) {

@@ -7,8 +7,8 @@ import (
 
 func fixed(grid time.Time) func() time.Time { return func() time.Time { return grid } }
 
-// TestGrid: a regular probe starts at a whole interval after the grid, and never later
-// than an interval after the one before.
+// TestGrid: a regular probe starts at a whole interval after the grid, and at most one
+// interval after the probe before.
 func TestGrid(t *testing.T) {
 	grid := time.Now()
 	at := func(ms int) time.Time { return grid.Add(time.Duration(ms) * time.Millisecond) }
@@ -24,7 +24,7 @@ func TestGrid(t *testing.T) {
 	}
 }
 
-// TestProbersOnAGridMeet: started one after the other, they soon probe together.
+// TestProbersOnAGridMeet: probers that start one after another soon probe together.
 func TestProbersOnAGridMeet(t *testing.T) {
 	s := serve(t, ownAddress(), always("200 OK"))
 	target, grid := quick(s.addr), time.Now()
@@ -32,13 +32,13 @@ func TestProbersOnAGridMeet(t *testing.T) {
 	var probers []*running
 	for range 3 {
 		probers = append(probers, launch(t, target, Options{Grid: fixed(grid), Every: true}))
-		time.Sleep(7 * time.Millisecond) // another phase each
+		time.Sleep(7 * time.Millisecond) // each has another phase
 	}
 	for _, p := range probers {
 		early := 0
 		for range 8 {
 			if r := p.next(); r.Started.Sub(grid)%target.Interval > target.Interval/2 {
-				early++ // or so late that it is the machine's fault
+				early++ // or so late that the machine is to blame
 			}
 		}
 		if early > 3 {

@@ -1,18 +1,18 @@
 package sipcheck
 
-// judge turns outcomes into a verdict. Pure; the prober feeds it.
+// judge turns outcomes into a verdict. It is pure: the prober passes in each outcome.
 type judge struct {
 	fall, rise int
 
 	verdict Verdict
-	wasUp   bool // the first good answer after a start counts at once
+	wasUp   bool // the target has been up: the first good answer after a start counts at once
 	good    int  // good answers in a row
 	bad     int  // outcomes in a row that were not good
 	kind    Outcome
 	run     int // outcomes of that kind in a row
 }
 
-// note takes one outcome and says whether the verdict changed.
+// note takes one outcome and returns whether the verdict changed.
 func (j *judge) note(o Outcome) bool {
 	before := j.verdict
 	if o != j.kind {
@@ -31,8 +31,8 @@ func (j *judge) note(o Outcome) bool {
 	case o == PortRefused:
 		j.verdict = Refused
 	case j.down() && j.run < j.fall:
-		// A dead server's name for being dead changes only when the new kind
-		// lasts, or 503 and silence in turns would be a change each.
+		// A dead server stays Silent, Refused or Unhealthy until the new kind of outcome
+		// lasts. Otherwise alternating 503 and silence would be a change each time.
 	case j.bad >= j.fall && o == Listed:
 		j.verdict = Unhealthy
 	case j.bad >= j.fall:
@@ -45,7 +45,8 @@ func (j *judge) down() bool {
 	return j.verdict == Silent || j.verdict == Refused || j.verdict == Unhealthy
 }
 
-// suspects: the last probe stayed unanswered, and it is not settled yet why.
+// suspects reports whether the last probe stayed unanswered and the verdict is not Silent
+// yet.
 func (j *judge) suspects() bool {
 	return j.bad > 0 && j.kind == Unanswered && j.verdict != Silent
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// One letter per outcome, one per verdict after it: a answered, s silence,
-// r refused port, l listed code; ? U S R H for the verdicts.
+// TestJudge: one letter per outcome (a answered, s silence, r refused port, l listed
+// code), and one per verdict after it: ? U S R H.
 func TestJudge(t *testing.T) {
 	for _, c := range []struct{ name, outcomes, verdicts string }{
 		{"the first good answer counts at once", "a", "U"},
@@ -73,8 +73,9 @@ func TestWordsOfVerdictsAndOutcomes(t *testing.T) {
 	}
 }
 
-// TestWhatAVerdictRestsOn: a suspicion on its probe, a silence on fall of them, and one
-// that is confirmed after a good answer still on those that it was drawn from.
+// TestWhatAVerdictRestsOn: a suspicion rests on its own probe, a silence on the last fall
+// probes. A silence that is confirmed after a good answer still rests on the probes from
+// before.
 func TestWhatAVerdictRestsOn(t *testing.T) {
 	p := &Prober{target: Target{Fall: 3, Rise: 3}, judge: judge{fall: 3, rise: 3}}
 	begin := time.Now()

@@ -17,9 +17,9 @@ import (
 	"sipalive/sipcheck"
 )
 
-// A SIP server process is killed with -9; the kernel's notice of its socket makes
-// the prober ask, and the refused port is the verdict. Interval and timeout are
-// out of reach: nothing but the notice can have caused the probe.
+// TestKilledServerIsRefusedWithinMilliseconds kills a SIP server process with -9. The
+// kernel's notice about its socket makes the prober ask, and the port refuses. Interval
+// and timeout are so long that only the notice can have caused the probe.
 func TestKilledServerIsRefusedWithinMilliseconds(t *testing.T) {
 	for _, c := range []struct{ name, listen, ask string }{
 		{"own address", "127.0.0.1:0", "127.0.0.1"},
@@ -81,7 +81,7 @@ func killOnce(t *testing.T, listen string, ask netip.Addr) time.Duration {
 	return time.Since(killed)
 }
 
-// startServer starts a process with a SIP server, which says its port.
+// startServer starts a process with a SIP server, which prints its port.
 func startServer(t *testing.T, listen string) (*exec.Cmd, uint16) {
 	t.Helper()
 	child := exec.Command(os.Args[0])

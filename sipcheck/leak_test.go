@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// leakProbes is how many probes TestNothingLeaks sends over each transport, half of
-// them over connections of their own. The promise is 100,000: over TCP that is
-// affordable each time, over TLS half of them cost a handshake on both sides.
+// leakProbes is how many probes TestNothingLeaks sends over each transport, half of them
+// over new connections. The promise covers 100,000. Over TCP every run can afford that;
+// over TLS half of them need a handshake on both sides.
 var leakProbes = flag.Int("sipcheck.probes", 0, "probes per transport in TestNothingLeaks (default 100000 over TCP, 10000 over TLS)")
 
 func leakRun(by Transport) int {
 	switch {
 	case *leakProbes > 0:
 		return *leakProbes
-	case raceEnabled: // which makes everything some ten times slower
+	case raceEnabled: // the race detector makes everything some ten times slower
 		return 2000
 	case by == TLS:
 		return 10_000
@@ -25,8 +25,8 @@ func leakRun(by Transport) int {
 	return 100_000
 }
 
-// TestNothingLeaks: kept connections, new ones, hung-up ones and unanswered probes
-// leave no descriptor, goroutine or memory behind.
+// TestNothingLeaks: kept connections, new ones, closed ones and unanswered probes leave
+// no descriptor, goroutine or memory behind.
 func TestNothingLeaks(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
 		probes := leakRun(k.by)
@@ -57,7 +57,7 @@ func TestNothingLeaks(t *testing.T) {
 		unanswered := k.launch(t, ignored, Options{})
 		unanswered.change(Silent)
 		unanswered.stop()
-		target.Interval = time.Nanosecond // one after the other
+		target.Interval = time.Nanosecond // one probe right after the other
 		kept := k.launch(t, target, Options{})
 		kept.until("all answers", func(s Stats) bool { return s.Answered >= uint64(probes/2) })
 		kept.stop()
@@ -65,7 +65,8 @@ func TestNothingLeaks(t *testing.T) {
 		t.Logf("%d probes, %d connections: descriptors %d -> %d, goroutines %d -> %d, heap %d -> %d KiB",
 			asked.Stats().Sent+kept.Stats().Sent, s.accepts(), before.files, after.files,
 			before.goroutines, after.goroutines, before.heap>>10, after.heap>>10)
-		// One connection may be open now that had just been hung up before, both of its ends here.
+		// One connection that was closed at the first measurement may be open now. Both
+		// of its ends are in this process.
 		if after.files > before.files+2 || after.goroutines > before.goroutines+2 || after.heap > before.heap+6<<20 {
 			t.Errorf("something leaks")
 		}
@@ -77,8 +78,8 @@ type footprint struct {
 	heap              uint64
 }
 
-// measure is the least seen in a moment: what is on its way out, such as the
-// server's side of a closed connection, is no leak.
+// measure returns the lowest values seen in a short time. So what is just being freed,
+// such as the server's side of a closed connection, is not taken for a leak.
 func measure(t *testing.T) footprint {
 	t.Helper()
 	least := footprint{files: 1 << 30}

@@ -5,31 +5,32 @@ import (
 	"time"
 )
 
-// link is the way to a target: a socket, and what is known of it. Only Run's
-// goroutine uses it, but for wake.
+// link carries messages to one target and back. Only Run's goroutine uses it, except for
+// wake, which any goroutine may call.
 type link interface {
-	// send sends the probe under way, or sends it again. With anew it does not go
-	// by a connection that an earlier probe used. A nil error with sent false means
-	// that it leaves later: call send again when an arrival says ready.
+	// send sends the message of the probe under way, the first time or again. With anew
+	// it does not use a connection that an earlier probe used. If err is nil and sent is
+	// false, the message could not leave yet: call send again when an arrival says ready.
 	send(f *flight, now time.Time, anew bool) (sent bool, err error)
-	// wait sleeps until something has arrived, or wake is called (ok is then false).
+	// wait sleeps until something arrives, or until wake is called (then ok is false).
 	wait() (a arrival, ok bool)
-	// waiting takes what had arrived already, without sleeping.
+	// waiting returns what has already arrived, without sleeping.
 	waiting() (a arrival, ok bool)
-	// fail closes what an error has made useless.
+	// fail closes what no longer works because of err.
 	fail(err error, now time.Time)
-	// settle ends the probe under way.
+	// settle tells the link that the probe under way has ended.
 	settle(answered bool, now time.Time)
-	// renew has the next message leave from another port; false: it is not needed, since
-	// nobody but the target can refuse.
+	// renew makes the next message leave from another port. It returns false if that is
+	// not needed, because only the target itself can refuse.
 	renew() bool
-	// connected is what the connection cost and showed; nothing over UDP.
+	// connected returns how long the connection took to open, and its certificate;
+	// nothing over UDP.
 	connected() (took time.Duration, cert *Certificate)
 	wake()
 	close()
 }
 
-// arrival is what a link has to tell.
+// arrival is what a link returns: a message, an error, or word that it is connected.
 type arrival struct {
 	message []byte // one SIP message, valid until the next wait
 	ready   bool   // connected: send now
@@ -37,5 +38,5 @@ type arrival struct {
 	err     error
 }
 
-// localOf is a socket's own address as it goes into messages.
+// localOf returns a socket's own address as it stands in messages.
 func localOf(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }

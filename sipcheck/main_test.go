@@ -11,8 +11,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// childAddress in the environment makes this test binary a SIP server there: a
-// process of its own that can be killed with -9.
+// childAddress, if set in the environment, makes this test binary a SIP server at that
+// address: a separate process that can be killed with -9.
 const childAddress = "SIPCHECK_TEST_SERVE"
 
 func TestMain(m *testing.M) {
@@ -48,7 +48,7 @@ func serveUntilKilled(address string) {
 	}
 }
 
-// endWithTheTest ends this process with the test's, however that ends.
+// endWithTheTest ends this process when the test's process ends, for whatever reason.
 func endWithTheTest() {
 	io.Copy(io.Discard, os.Stdin)
 	os.Exit(1)

@@ -9,15 +9,15 @@ import (
 // branchMagic starts every branch of an RFC 3261 transaction (§8.1.1.7).
 const branchMagic = "z9hG4bK"
 
-// ids tell one probe's answers from all others'. 64 random bits each, so that
-// nobody off the path can guess an answer, and no answer fits two probes.
+// ids tell one probe's answers from all others. Each has 64 random bits, so nobody off
+// the path can forge an answer, and no answer fits two probes.
 type ids struct {
 	branch string
 	callID string
 	tag    string
 }
 
-// newIDs makes the three out of one allocation.
+// newIDs makes all three in one allocation.
 func newIDs(r *rand.Rand) ids {
 	b := make([]byte, 0, len(branchMagic)+3*16)
 	b = append(b, branchMagic...)
@@ -39,9 +39,9 @@ func appendHex(b []byte, v uint64) []byte {
 // probeCSeq is the sequence number of every probe: each has its own Call-ID.
 const probeCSeq = 1
 
-// appendOptions appends the OPTIONS message of design §6 to b. The request URI
-// has no user part (Kamailio's default answers 200 only then, Asterisk 404 to an
-// unknown user), From has a tag, To none, and nothing is required.
+// appendOptions appends the OPTIONS message of design §6 to b. The request URI has no
+// user part: Kamailio's default answers 200 only then, and Asterisk answers 404 to an
+// unknown user. From has a tag, To has none, and there is no Require header.
 func appendOptions(b []byte, id ids, by Transport, local, remote netip.AddrPort, userAgent string) []byte {
 	b = append(b, "OPTIONS "...)
 	b = appendURI(b, by, remote)
@@ -68,9 +68,9 @@ func appendOptions(b []byte, id ids, by Transport, local, remote netip.AddrPort,
 	return append(b, "\r\nAccept: application/sdp\r\nContent-Length: 0\r\n\r\n"...)
 }
 
-// appendURI appends sip:HOST:PORT, with the transport where it is not UDP. TLS is
-// said the way servers say it themselves (transport=tls), not as sips:, which
-// would ask for a secure way beyond the server too (RFC 3261 §26.2.2).
+// appendURI appends sip:HOST:PORT, with the transport if it is not UDP. TLS is written as
+// servers write it themselves (transport=tls). sips: would also ask for a secure path
+// beyond the server (RFC 3261 §26.2.2).
 func appendURI(b []byte, by Transport, a netip.AddrPort) []byte {
 	b = append(b, "sip:"...)
 	b = appendHostPort(b, a)
@@ -87,8 +87,8 @@ func appendHostPort(b []byte, a netip.AddrPort) []byte {
 	return strconv.AppendUint(b, uint64(a.Port()), 10)
 }
 
-// appendHost leaves the zone out: RFC 3261's IPv6reference has none, and it
-// means nothing to another host.
+// appendHost leaves out the zone: RFC 3261's IPv6reference has none, and another host
+// cannot use it.
 func appendHost(b []byte, a netip.Addr) []byte {
 	a = a.Unmap().WithZone("")
 	if a.Is4() {
@@ -98,7 +98,7 @@ func appendHost(b []byte, a netip.Addr) []byte {
 	return append(a.AppendTo(b), ']')
 }
 
-// appendPrintable keeps a configured text from ending the header it stands in.
+// appendPrintable drops control bytes, so that configured text cannot end its header.
 func appendPrintable(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c >= ' ' && c != 0x7f {

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inNamespace runs f on a thread of its own in a new network namespace with lo up.
-// The namespace has no name: it ends with the thread and its sockets.
+// inNamespace runs f on a separate thread in a new network namespace with lo up. The
+// namespace has no name: it ends with the thread and its sockets.
 func inNamespace(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -47,8 +47,8 @@ func inNamespace(t *testing.T, f func()) {
 	<-done
 }
 
-// stage steps a prober by hand on the namespace's thread, since a goroutine of its
-// own would open its sockets outside: until ok says so, or patience ends.
+// stage steps a prober on the namespace's thread until ok returns true or patience is
+// over. A goroutine of the prober's own would open its sockets outside the namespace.
 func stage(t *testing.T, p *Prober, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -61,7 +61,7 @@ func stage(t *testing.T, p *Prober, what string, ok func() bool) {
 			runtime.Goexit()
 		}
 		p.wait(p.due())
-		if ok() { // or the next wait could be an hour
+		if ok() { // otherwise the next wait could take an hour
 			return
 		}
 	}
@@ -85,7 +85,7 @@ func TestLocalAddressComesAndGoes(t *testing.T) {
 		if st := p.Stats(); st.Sent != 0 || !errors.Is(st.LastErr, unix.EADDRNOTAVAIL) {
 			t.Errorf("without the address: %+v", st)
 		}
-		for range 3 { // up, and down again
+		for range 3 { // up, then down again
 			if err := netlink.AddrAdd(lo, own); err != nil {
 				t.Error(err)
 				return
@@ -115,7 +115,7 @@ func TestNoRouteIsSilence(t *testing.T) {
 	})
 }
 
-// A firewall that drops what we send makes the kernel say EPERM.
+// TestFirewallIsSilence: if a firewall drops what we send, the kernel returns EPERM.
 func TestFirewallIsSilence(t *testing.T) {
 	inNamespace(t, func() {
 		s := serve(t, netip.MustParseAddrPort("127.0.0.1:5060"), always("200 OK"))
@@ -149,10 +149,11 @@ func TestFirewallIsSilence(t *testing.T) {
 	})
 }
 
-// With one free port, the kernel draws the target's own.
+// TestNeverConnectedToItself: the only free port is the target's, so the kernel chooses
+// it.
 func TestNeverConnectedToItself(t *testing.T) {
 	inNamespace(t, func() {
-		// /proc/sys/net is that of the thread that opens it.
+		// /proc/sys/net belongs to the namespace of the thread that opens it.
 		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("5070 5070"), 0o644); err != nil {
 			t.Error(err)
 			return

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// PingOptions are for Ping; the zero value asks within two seconds.
+// PingOptions are options for Ping. The zero value waits up to two seconds.
 type PingOptions struct {
 	Local     netip.Addr // the address to send from; invalid: the kernel chooses
 	Transport Transport
 	Security  Security      // for TLS
-	Timeout   time.Duration // 0: 2 s; over UDP it is sent again after 0.5 and 1.5 s
+	Timeout   time.Duration // 0: 2 s; over UDP the packet is repeated after 0.5 and 1.5 s
 	UserAgent string        // "": DefaultUserAgent
 }
 
-// Ping sends one OPTIONS and waits for its answer, whatever the code. The error
-// is a *ProbeError, one line, or ctx's.
+// Ping sends one OPTIONS and waits for its answer, whatever its code. The error is a
+// *ProbeError (one line) or ctx's error.
 func Ping(ctx context.Context, remote netip.AddrPort, opts PingOptions) (Answer, error) {
 	if opts.Timeout <= 0 {
 		opts.Timeout = 2 * time.Second

@@ -17,50 +17,52 @@ import (
 // ErrStopped is what Probe returns once Run has ended.
 var ErrStopped = errors.New("the prober has ended")
 
-// Options come from outside the protocol. The zero value works.
+// Options are a prober's settings that are not part of the Target. The zero value works.
 type Options struct {
-	// Local is the address to send from: the node's static one, never a VIP.
-	// Invalid: the kernel chooses.
+	// Local is the address to send from: the node's static address, never a VIP. If it is
+	// invalid, the kernel chooses.
 	Local netip.Addr
-	// Security is for targets over TLS.
+	// Security is used for targets over TLS only.
 	Security Security
-	// Deliver gets a Result from Run's goroutine: when the verdict changes, when
-	// a probe asked for ends, when a suspicion begins (Misses 1) and when one is
-	// dispelled. It must not block: the next probe waits for it.
+	// Deliver gets a Result from Run's goroutine in four cases: the verdict changes, a
+	// requested probe ends, a suspicion begins (Misses is 1), or a suspicion ends.
+	// Deliver must not block: the next probe waits for it.
 	Deliver func(Result)
-	// Grid, if set, has regular probes start at whole intervals after what it gives,
-	// none later than without: probers that share it wake the process once for all of
-	// them. It is asked at the end of each probe, and may change.
+	// Grid, if set, returns a time. Regular probes then start at whole intervals after
+	// that time, never later than they would without Grid. So probers that share a Grid
+	// wake the process once for all of them. Grid is called at the end of each probe; its
+	// result may change.
 	Grid func() time.Time
-	// Pardon, if set, is asked at each listed code: while it says so, that answer is
-	// life, too. It must not block.
+	// Pardon, if set, is called for each answer with a listed code. If it returns true,
+	// that answer counts as healthy too. It must not block.
 	Pardon func() bool
 	// Hesitates, if set, is called from Run's goroutine when a target that is up has not
-	// answered by the time a probe is repeated, or sooner where others could not agree
-	// in time with what the probes that follow conclude. At most once in 5 s: a server
-	// that has become slow answers all its probes late. It must not block.
+	// answered by the time its probe is repeated. It is called sooner if the probes that
+	// would follow a silence end sooner, so that other nodes can still agree in time. It
+	// is called at most once in 5 s, because a server that has become slow answers all
+	// its probes late. It must not block.
 	Hesitates func(started time.Time)
-	// Every delivers each probe's Result.
+	// Every makes Deliver get each probe's Result.
 	Every bool
 	// Now is the clock, time.Now by default; it must carry a monotonic reading.
 	Now func() time.Time
-	// Alarm makes an alarm on that clock that calls ring, which never waits; by
-	// default one of the Go runtime's timers.
+	// Alarm makes an alarm on that clock. The alarm calls ring, which never blocks. The
+	// default is a timer of the Go runtime.
 	Alarm func(ring func()) Alarm
-	// Rand draws branches, tags and Call-IDs; by default a ChaCha8 seeded by the
+	// Rand draws branches, tags and Call-IDs. The default is a ChaCha8 seeded by the
 	// kernel. Only Run's goroutine uses it.
 	Rand *rand.Rand
 }
 
-// Alarm calls a function when its time has come, in whichever goroutine.
+// Alarm calls a function at a set time, in any goroutine.
 type Alarm interface {
-	// Set replaces what was set before; the past is at once.
+	// Set replaces the time set before. A time in the past rings at once.
 	Set(at time.Time)
 	Stop()
 }
 
-// Prober asks one target whether it answers. One goroutine (Run) owns its link
-// and state; everything else leaves a note and wakes it.
+// Prober asks one target whether it answers. One goroutine (Run) owns its link and state.
+// Other goroutines leave a note and wake that goroutine.
 type Prober struct {
 	target Target
 	opts   Options
@@ -76,25 +78,25 @@ type Prober struct {
 	stats  Stats
 	rtts   rtts
 	report Report         // without Target and RTT
-	asks   []chan outcome // Probe calls that no probe has been started for
+	asks   []chan outcome // Probe calls that wait for a probe to start
 
-	// Run's own from here on.
+	// Only Run's goroutine uses the fields below.
 	judge    judge
 	flight   flight
-	earlier  []flight  // unanswered so far, with time left
+	earlier  []flight  // unanswered probes whose Timeout has not passed yet
 	nextAt   time.Time // the next regular probe
-	lastUrge time.Time // when hurry was last acted on
-	urgent   bool      // hurry, taken but not yet acted on
-	lastEnd  time.Time // when the end of an idle connection last caused a probe
+	lastUrge time.Time // when Run last acted on hurry
+	urgent   bool      // hurry has been taken, but not yet acted on
+	lastEnd  time.Time // when the end of an idle connection last made Run probe
 	lastHint time.Time // when Hesitates was last called
-	// When the last Fall probes began, as far as none had a good answer since, and when
-	// the first of those that the verdict rests on.
+	// missed has the start times of the last Fall probes that failed since the last good
+	// answer. since is the start of the first probe that the verdict rests on.
 	missed []time.Time
 	since  time.Time
 }
 
-// NewProber makes a prober for one target; zero fields of t get the defaults. It
-// opens no socket and starts nothing before Run.
+// NewProber makes a prober for one target. Zero fields of t get the defaults. Nothing
+// runs and no socket is open before Run.
 func NewProber(t Target, opts Options) *Prober {
 	t = t.withDefaults()
 	if opts.Now == nil {
@@ -120,7 +122,7 @@ func NewProber(t Target, opts Options) *Prober {
 	return p
 }
 
-// timer is an Alarm of the Go runtime's.
+// timer is an Alarm that uses a timer of the Go runtime.
 type timer struct {
 	now func() time.Time
 	*time.Timer
@@ -148,28 +150,28 @@ func newLink(t Target, opts Options) link {
 	return newDatagrams(opts.Local, t.Address)
 }
 
-// Target is what this prober asks, defaults filled in.
+// Target returns the target with its defaults filled in.
 func (p *Prober) Target() Target { return p.target }
 
-// Stats is a copy of the counters.
+// Stats returns a copy of the counters.
 func (p *Prober) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stats
 }
 
-// ProbeNow makes a probe leave at once instead of at the next interval. It never
-// blocks; calls that come faster than one per 10 ms are taken together. A probe
-// already under way is sent again, and followed by another if it stays unanswered.
-// Over TCP and TLS it goes by a connection of its own.
+// ProbeNow makes a probe leave at once instead of at the next interval. It never blocks.
+// Calls that come faster than one per 10 ms become one probe. If a probe is under way, it
+// is sent again; if it stays unanswered, another one follows. Over TCP and TLS the probe
+// uses a new connection.
 func (p *Prober) ProbeNow() {
 	p.hurry.Store(true)
 	p.link.wake()
 }
 
-// Probe asks once more and returns that probe's own answer, whatever its code:
-// no packet sent before the call counts. It needs Run under way. The error is a
-// *ProbeError (no answer, or the port refused), ctx's, or ErrStopped.
+// Probe sends a new probe and returns that probe's answer, whatever its code. An answer
+// to a packet that left before the call does not count. Run must be running. The error is
+// a *ProbeError (no answer, or the port refused), ctx's error, or ErrStopped.
 func (p *Prober) Probe(ctx context.Context) (Answer, error) {
 	ch := make(chan outcome, 1)
 	p.mu.Lock()
@@ -191,8 +193,8 @@ func (p *Prober) Probe(ctx context.Context) (Answer, error) {
 	}
 }
 
-// Run probes until ctx ends and returns nil then. Errors of the network are not
-// its errors: they are outcomes. It can be called once.
+// Run probes until ctx ends, and then returns nil. Network errors are not returned: they
+// are outcomes of probes. Run can be called only once.
 func (p *Prober) Run(ctx context.Context) error {
 	if p.started.Swap(true) {
 		return fmt.Errorf("probe %s of %s: already running (one Run per prober)", p.target.Name, p.target.Node)
@@ -212,7 +214,7 @@ func (p *Prober) Run(ctx context.Context) error {
 	return nil
 }
 
-// wait sleeps until something arrives, the time has come, or wake is called.
+// wait sleeps until a message arrives, the time has come, or wake is called.
 func (p *Prober) wait(until time.Time) {
 	p.alarm.Set(until)
 	if a, ok := p.link.wait(); ok {

@@ -13,19 +13,20 @@ import (
 	"time"
 )
 
-// quick is a target for servers that answer: no test of them may fail because
-// this machine is slow.
+// quick returns a target for servers that answer. Its timeout is long, so that a slow
+// machine fails no test.
 func quick(at netip.AddrPort) Target {
 	return Target{Node: "pbx1", Name: "main", Address: at, Interval: 5 * time.Millisecond, Timeout: patience}
 }
 
-// silent is a target for servers that do not: the interval is out of reach, so
+// silent returns a target for servers that do not answer. Its interval is so long that
 // every further probe comes from the suspicion.
 func silent(at netip.AddrPort) Target {
 	return Target{Node: "pbx1", Name: "main", Address: at, Interval: time.Hour, Timeout: 40 * time.Millisecond}
 }
 
-// TestRecordedAnswersAreLife: FreeSWITCH's, as they were recorded, over each transport.
+// TestRecordedAnswersAreLife: recorded answers of FreeSWITCH count as healthy over each
+// transport.
 func TestRecordedAnswersAreLife(t *testing.T) {
 	for file, want := range map[string]Answer{
 		"freeswitch-200.sip":              {Code: 200, Phrase: "OK"},
@@ -43,7 +44,7 @@ func TestRecordedAnswersAreLife(t *testing.T) {
 				if res.Previous != Unknown || res.Outcome != Answered || res.RTT <= 0 || res.Err != nil {
 					t.Fatalf("got %+v", res)
 				}
-				// A stream goes on behind one answer's end.
+				// On a stream, one answer's end is followed by the next answer.
 				p.until("three answers", func(s Stats) bool { return s.Answered >= 3 })
 				if st := p.Stats(); st.Malformed+st.Late != 0 {
 					t.Fatalf("%+v", st)
@@ -161,7 +162,7 @@ func TestRetransmissionIsAnswered(t *testing.T) {
 		return [][]byte{reply(r, "200 OK")}
 	})
 	target := silent(s.addr)
-	target.Timeout = patience // the retransmission after T1
+	target.Timeout = patience // long enough for the retransmission after T1
 	p := launch(t, target, Options{})
 	res := p.change(Up)
 	if r := s.requests(); len(r) != 2 || r[0] != r[1] {
@@ -174,7 +175,7 @@ func TestRetransmissionIsAnswered(t *testing.T) {
 
 func TestGoodAnswerDispelsSuspicion(t *testing.T) {
 	s := serve(t, ownAddress(), func(n int, r request) [][]byte {
-		if n == 1 || n == 2 { // the second probe, both packets
+		if n == 1 || n == 2 { // both packets of the second probe
 			return nil
 		}
 		return [][]byte{reply(r, "200 OK")}
@@ -191,7 +192,8 @@ func TestGoodAnswerDispelsSuspicion(t *testing.T) {
 	}
 }
 
-// The server is always one probe behind: its answers are right, and late.
+// TestLateAnswersDoNotCount: the server is always one probe late; its answers are
+// correct.
 func TestLateAnswersDoNotCount(t *testing.T) {
 	var last request
 	s := serve(t, ownAddress(), func(_ int, r request) [][]byte {
@@ -275,8 +277,8 @@ func TestSpoiledAnswersAreNoLife(t *testing.T) {
 	}
 }
 
-// 10,000 pieces of garbage drip in from the server's own port, ten for each
-// millisecond or so; the good answers among them keep it up.
+// TestGarbageFloodKeepsUp: 10,000 pieces of garbage come from the server's own port, ten
+// per millisecond or so. The good answers among them keep the target up.
 func TestGarbageFloodKeepsUp(t *testing.T) {
 	s := serve(t, ownAddress(), always("200 OK"))
 	target := quick(s.addr)
@@ -320,8 +322,9 @@ func (s *server) firstSource() netip.AddrPort {
 	return s.from[0]
 }
 
-// A process that got no CPU for longer than the timeout finds the answer in its
-// socket, not silence. The clock handed in is where it loses its time.
+// TestStarvedProberReadsBeforeItJudges: a process got no CPU for longer than the timeout.
+// It must find the answer in its socket, and not report silence. The test's clock
+// simulates the lost time.
 func TestStarvedProberReadsBeforeItJudges(t *testing.T) {
 	s := serve(t, ownAddress(), always("200 OK"))
 	target := quick(s.addr)
@@ -358,8 +361,8 @@ func TestProbeNowDoesNotWaitForTheInterval(t *testing.T) {
 	p.change(Refused)
 }
 
-// The server dies with the probe's first packet unanswered; neither the
-// retransmission nor the timeout is waited for.
+// TestProbeNowUrgesAProbeUnderWay: the server dies before it answers the probe's first
+// packet. ProbeNow finds out without waiting for the retransmission or the timeout.
 func TestProbeNowUrgesAProbeUnderWay(t *testing.T) {
 	s := serve(t, ownAddress(), mute)
 	target := quick(s.addr)
@@ -371,15 +374,16 @@ func TestProbeNowUrgesAProbeUnderWay(t *testing.T) {
 	p.change(Refused)
 }
 
-// A probe that was urged while under way, yet stays unanswered, is followed by one
-// that began after the urging, also when the target is silent already.
+// TestUrgedProbeIsFollowedByAFreshOne: ProbeNow is called during a probe, which stays
+// unanswered. Another probe that began after the call must follow, even if the target is
+// silent already.
 func TestUrgedProbeIsFollowedByAFreshOne(t *testing.T) {
 	s := serve(t, ownAddress(), mute)
 	target := silent(s.addr)
 	target.Fall, target.Timeout = 1, 500*time.Millisecond
 	p := launch(t, target, Options{})
 	p.change(Silent)
-	p.ProbeNow() // the next probe is an hour away: this starts one
+	p.ProbeNow() // the next regular probe is an hour away: this starts one
 	p.until("a probe under way", func(s Stats) bool { return s.Sent > 2 })
 	urged := time.Now()
 	p.ProbeNow()
@@ -390,7 +394,7 @@ func TestUrgedProbeIsFollowedByAFreshOne(t *testing.T) {
 	}
 }
 
-// A waiting Probe pushes the probe under way once, not every 10 ms.
+// TestProbePushesOnce: a waiting Probe repeats the probe under way once, not every 10 ms.
 func TestProbePushesOnce(t *testing.T) {
 	s := serve(t, ownAddress(), mute)
 	target := silent(s.addr)
@@ -438,8 +442,8 @@ func TestLateRefusalAsksAgain(t *testing.T) {
 	}
 }
 
-// A probe is under way, and its answer comes after the call; but it was sent
-// before, so Probe waits for its own.
+// TestProbeReturnsItsOwnAnswer: the answer to a probe that was sent before the call comes
+// after it. Probe waits for the answer to its own probe.
 func TestProbeReturnsItsOwnAnswer(t *testing.T) {
 	arrived := make(chan struct{}, 10)
 	var first request
@@ -547,14 +551,14 @@ func TestZeroTargetGetsDefaults(t *testing.T) {
 	}
 }
 
-// echo is a server in this process.
+// echo starts a server in this process that answers everything.
 func echo(tb testing.TB) netip.AddrPort {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { conn.Close() })
-	go func() { // as little as possible: its work is in the figure
+	go func() { // does as little as possible: its work counts in the measurement
 		buf, out := make([]byte, 65535), []byte(nil)
 		for {
 			n, from, err := conn.ReadFromUDPAddrPort(buf)
@@ -570,7 +574,7 @@ func echo(tb testing.TB) netip.AddrPort {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// probeAsks is one Probe, answered, and its result taken.
+// probeAsks returns a function that makes one Probe and takes its result.
 func probeAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
 	target := quick(at)
 	target.Interval = time.Hour
@@ -584,7 +588,7 @@ func probeAsks(tb testing.TB, at netip.AddrPort) (ask func()) {
 	}
 }
 
-// BenchmarkProbe is one Probe against a server in this process: there and back.
+// BenchmarkProbe measures one Probe against a server in this process, with its answer.
 func BenchmarkProbe(b *testing.B) {
 	ask := probeAsks(b, echo(b))
 	b.ReportAllocs()

@@ -8,16 +8,16 @@ import (
 	"sipalive/eventsocket"
 )
 
-// Readiness is what FreeSWITCH says of itself, on its event socket. Its standby
-// (`sofia global standby on`) does not show there but in its answers to OPTIONS:
-// 503 System Paused; a pause (`fsctl pause`) shows only there (recorded, 1.11.1).
+// Readiness is what FreeSWITCH says about itself on its event socket. Its standby (`sofia
+// global standby on`) shows only in its answers to OPTIONS (503 System Paused). A pause
+// (`fsctl pause`) shows only on the event socket (recorded, 1.11.1).
 type Readiness int
 
 const (
-	ReadinessUnknown Readiness = iota // nothing was asked yet, or it did not answer: no verdict, OPTIONS has that
+	ReadinessUnknown Readiness = iota // not asked yet, or no answer: no verdict, OPTIONS decides
 	Ready
-	Paused  // by an operator: new calls get 503, and that is meant
-	Unready // neither ready nor paused: it starts, ends, or has lost its database
+	Paused  // by an operator: new calls get 503 on purpose
+	Unready // neither ready nor paused: it is starting, ending, or has lost its database
 )
 
 func (r Readiness) String() string {

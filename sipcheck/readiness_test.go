@@ -12,8 +12,8 @@ import (
 	"sipalive/eventsocket/recorded"
 )
 
-// pauseAnswers are what a real FreeSWITCH said to each of the two questions, in
-// order: paused_check before, while and after a pause, ready_check while and after.
+// pauseAnswers are the answers of a real FreeSWITCH to each of the two questions, in
+// order: pause_check before, during and after a pause, ready_check during and after it.
 func pauseAnswers(t *testing.T) (hello []recorded.Step, pause, ready []string) {
 	t.Helper()
 	steps := recorded.Load(t, "pause-resume-ready.txt")
@@ -66,7 +66,8 @@ func TestReadiness(t *testing.T) {
 	}
 }
 
-// A frozen FreeSWITCH accepts, and says nothing: no verdict, within the deadline.
+// TestReadinessOfAFrozenFreeSWITCH: a frozen FreeSWITCH accepts and says nothing. The
+// result is no verdict, within the deadline.
 func TestReadinessOfAFrozenFreeSWITCH(t *testing.T) {
 	address := recorded.Serve(t, func(c net.Conn) error { _, _ = io.Copy(io.Discard, c); return nil })
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

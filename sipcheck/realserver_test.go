@@ -15,19 +15,19 @@ import (
 	"time"
 )
 
-// realServers are SIP servers as Debian has them, on a loopback address of their own:
-// the same port over UDP and TCP, 5061 over TLS.
+// realServers are SIP servers as Debian packages them, each on a loopback address of its
+// own: the same port over UDP and TCP, 5061 over TLS.
 var realServers = []struct {
 	name, pkg string
 	over      []Transport
-	code      int // to our OPTIONS
+	code      int // its answer to our OPTIONS
 	server    string
 	start     func(t testing.TB, dir string, at netip.Addr) *exec.Cmd
 }{
 	{"kamailio", "kamailio kamailio-tls-modules", []Transport{UDP, TCP, TLS}, 200, "kamailio", startKamailio},
 	{"sipp over UDP", "sip-tester", []Transport{UDP}, 200, "", func(t testing.TB, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "u1") }},
 	{"sipp over TCP", "sip-tester", []Transport{TCP}, 200, "", func(t testing.TB, dir string, at netip.Addr) *exec.Cmd { return startSIPp(t, dir, at, "t1") }},
-	{"baresip", "baresip-core", []Transport{UDP, TCP, TLS}, 404, "baresip", startBaresip}, // no user of ours is its own; any answer is life
+	{"baresip", "baresip-core", []Transport{UDP, TCP, TLS}, 404, "baresip", startBaresip}, // our OPTIONS names none of its users; any answer counts as healthy
 }
 
 func startKamailio(_ testing.TB, dir string, at netip.Addr) *exec.Cmd {
@@ -72,12 +72,12 @@ func startBaresip(_ testing.TB, dir string, at netip.Addr) *exec.Cmd {
 
 func write(dir, name, text string) {
 	if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-		panic(err) // the test's own directory
+		panic(err) // cannot happen: the directory is the test's own
 	}
 }
 
-// TestRealServers: each answers over each transport it speaks, stays up while its
-// connection is kept and renewed, and is refused as soon as it is killed.
+// TestRealServers: each server answers over each transport that it speaks. It stays up
+// while its connection is kept and renewed, and is refused as soon as it is killed.
 func TestRealServers(t *testing.T) {
 	ca := newAuthority(t)
 	for _, c := range realServers {
@@ -119,7 +119,7 @@ func TestRealServers(t *testing.T) {
 	}
 }
 
-// firstPing waits for the server to start.
+// firstPing pings until the server has started.
 func firstPing(t testing.TB, at netip.AddrPort, by Transport, ca *authority) (a Answer, err error) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -131,8 +131,8 @@ func firstPing(t testing.TB, at netip.AddrPort, by Transport, ca *authority) (a 
 	return a, err
 }
 
-// run starts a server in a process group of its own; kill ends every process of it,
-// and its sockets are closed when it returns.
+// run starts a server in its own process group. kill ends every process of the group;
+// when it returns, their sockets are closed.
 func run(t testing.TB, cmd *exec.Cmd, dir, pkg string) (kill func()) {
 	t.Helper()
 	if _, err := exec.LookPath(cmd.Path); err != nil {
@@ -161,7 +161,7 @@ func output(dir string) []byte {
 	return b[max(0, len(b)-3000):]
 }
 
-// writeFiles writes a server's certificate and key as such programs want them.
+// writeFiles writes a server's certificate and key in the forms that such programs want.
 func (a *authority) writeFiles(t testing.TB, dir string) {
 	t.Helper()
 	pair := a.issue(t, time.Now().Add(time.Hour)).Certificates[0]
@@ -176,24 +176,24 @@ func (a *authority) writeFiles(t testing.TB, dir string) {
 	write(dir, "both.pem", string(bytes.Join([][]byte{cert, private}, nil)))
 }
 
-// TestCostOfProbing: three nodes with four targets each, at the default rates, against
-// a Kamailio: the processor time of all three nodes' probers together, each node's
-// with a grid of its own, as its agent has it.
+// TestCostOfProbing measures the processor time of the probers of three nodes together.
+// Each node has four targets at the default rates, all on one Kamailio. Each node's
+// probers have their own grid, as in an agent.
 func TestCostOfProbing(t *testing.T) {
 	at, ca := kamailioToProbe(t)
 	for name, targets := range costly {
 		t.Run(name, func(t *testing.T) {
-			if share := costOf(t, at, ca, targets); share > 3 { // a third is each node's: a busy machine wakes us late and cold
+			if share := costOf(t, at, ca, targets); share > 3 { // each node has a third of it: a busy machine wakes us late, with cold caches
 				t.Errorf("%.2f %% of a core", share)
 			}
 		})
 	}
 }
 
-// costly are the targets of one node.
+// costly are the transports of one node's targets.
 var costly = map[string][]Transport{"UDP": {UDP, UDP, UDP, UDP}, "mixed": {UDP, UDP, TCP, TLS}}
 
-// BenchmarkCostOfProbing holds each node's probers to what is promised.
+// BenchmarkCostOfProbing checks each node's probers against the promised cost.
 func BenchmarkCostOfProbing(b *testing.B) {
 	const promised = 0.5 // percent of a core
 	at, ca := kamailioToProbe(b)
@@ -221,7 +221,7 @@ func kamailioToProbe(t testing.TB) (netip.Addr, *authority) {
 	return at, ca
 }
 
-// costOf is in percent of a core, all three nodes together.
+// costOf returns percent of a core for all three nodes together.
 func costOf(t testing.TB, at netip.Addr, ca *authority, targets []Transport) (share float64) {
 	var probers []*running
 	var grids []time.Time
@@ -244,7 +244,7 @@ func costOf(t testing.TB, at netip.Addr, ca *authority, targets []Transport) (sh
 	}
 	const long = 4 * time.Second
 	before, start := spent(t), time.Now()
-	time.Sleep(long) // the measure, not a wait
+	time.Sleep(long) // the measured time, not a wait for something
 	took, used := time.Since(start), spent(t)-before
 	share = 100 * used.Seconds() / took.Seconds()
 	t.Logf("%d probers: %.2f %% of a core, %.2f %% each node's, %v per probe", len(probers), share, share/3, used/time.Duration(max(1, 84*took/time.Second)))
@@ -254,7 +254,7 @@ func costOf(t testing.TB, at netip.Addr, ca *authority, targets []Transport) (sh
 	return share
 }
 
-// spent is this process's processor time.
+// spent returns this process's processor time.
 func spent(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

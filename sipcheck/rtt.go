@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// rttWindow is how many of the last answers the quantiles are of: half a minute of
-// a node's own PBX at the default rate, two minutes of a peer's.
+// rttWindow is how many of the last answers the quantiles cover: half a minute for a
+// node's own PBX at the default rate, two minutes for a peer's.
 const rttWindow = 128
 
 // rtts remembers how long the last answers took.
@@ -22,8 +22,9 @@ func (r *rtts) add(d time.Duration) {
 	r.sum += d
 }
 
-// RTT is how long answers take: Count and Sum of all since the start, and quantiles
-// of the last (a Prometheus summary has the same parts). Zero without any.
+// RTT is how long answers take. Count and Sum cover all since the start, the quantiles
+// the last rttWindow (a Prometheus summary has the same parts). It is zero if there are
+// none.
 type RTT struct {
 	Count                 uint64
 	Sum                   time.Duration
@@ -38,12 +39,13 @@ func (r *rtts) summary() RTT {
 	sorted := r.last
 	s := sorted[:n]
 	slices.Sort(s)
-	// The nearest rank: the smallest of which at least that share is no larger.
+	// The nearest rank: the smallest value such that at least percent % of all values are
+	// no larger.
 	rank := func(percent int) time.Duration { return s[max((n*percent+99)/100, 1)-1] }
 	return RTT{Count: r.count, Sum: r.sum, Median: rank(50), P90: rank(90), P99: rank(99), Max: s[n-1]}
 }
 
-// Report is what a prober thinks of its target now.
+// Report is what a prober currently knows about its target.
 type Report struct {
 	Target  Target
 	Verdict Verdict
@@ -53,7 +55,7 @@ type Report struct {
 	RTT     RTT
 }
 
-// Report is a copy of what is known.
+// Report returns a copy of the current report.
 func (p *Prober) Report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()

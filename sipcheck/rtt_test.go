@@ -22,7 +22,7 @@ func TestQuantiles(t *testing.T) {
 	if got, want := r.summary(), (RTT{100, 5050 * ms, 50 * ms, 90 * ms, 99 * ms, 100 * ms}); got != want {
 		t.Errorf("of 1 to 100 ms: %+v", got)
 	}
-	for range rttWindow { // a brown-out: what was before is forgotten
+	for range rttWindow { // a brown-out: older values are forgotten
 		r.add(time.Second)
 	}
 	if got := r.summary(); got.Median != time.Second || got.Count != 100+rttWindow {
@@ -30,7 +30,8 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
-// A server that gets ten times as slow stays up, and shows it.
+// TestBrownOutShowsInTheReport: a server that becomes ten times slower stays up, and
+// Report shows it.
 func TestBrownOutShowsInTheReport(t *testing.T) {
 	slow := make(chan struct{})
 	s := serve(t, ownAddress(), func(_ int, r request) [][]byte {

@@ -13,10 +13,11 @@ import (
 	"time"
 )
 
-// patience bounds every wait for something that must happen: two noisy cores.
+// patience bounds every wait for something that must happen. It is long, because tests
+// run on two busy cores.
 const patience = 15 * time.Second
 
-// request is an OPTIONS as a server read it.
+// request is an OPTIONS as a server received it.
 type request string
 
 // header returns the first value of a header, as written.
@@ -29,7 +30,7 @@ func (r request) header(name string) string {
 	return ""
 }
 
-// reply is the shortest right answer to r.
+// reply returns the shortest correct answer to r.
 func reply(r request, status string) []byte {
 	return []byte("SIP/2.0 " + status + "\r\nVia: " + r.header("Via") + "\r\nFrom: " + r.header("From") +
 		"\r\nTo: " + r.header("To") + ";tag=srv\r\nCall-ID: " + r.header("Call-ID") +
@@ -38,7 +39,7 @@ func reply(r request, status string) []byte {
 
 var perProbe = regexp.MustCompile(`(?m)^(Via|From|Call-ID|CSeq): [^\r\n]*`)
 
-// replay is a recorded answer with the request's own Via, From, Call-ID and CSeq.
+// replay returns a recorded answer with the request's own Via, From, Call-ID and CSeq.
 func replay(t testing.TB, file string, r request) []byte {
 	t.Helper()
 	recorded, err := os.ReadFile("testdata/" + file)
@@ -51,8 +52,8 @@ func replay(t testing.TB, file string, r request) []byte {
 	})
 }
 
-// server is a SIP server made of one function: what to send back for the n-th
-// datagram (from 0). It closes with the test.
+// server is a SIP server made from one function, which returns what to send back for the
+// n-th datagram (from 0). It closes with the test.
 type server struct {
 	t      testing.TB
 	conn   *net.UDPConn
@@ -66,8 +67,8 @@ type server struct {
 
 type behaviour func(n int, r request) [][]byte
 
-// ownAddress is a loopback address and port that no other test uses, so that
-// nobody else takes the port while the server is down.
+// ownAddress returns a loopback address and port that no other test uses, so that nobody
+// takes the port while the server is down.
 func ownAddress() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, byte(1 + rand.IntN(250)), byte(rand.IntN(250)), byte(2 + rand.IntN(250))}), 5060)
 }
@@ -120,7 +121,7 @@ func always(status string) behaviour {
 
 func mute(int, request) [][]byte { return nil }
 
-// running is a prober under way and what it delivered.
+// running is a running prober and the Results that it delivered.
 type running struct {
 	*Prober
 	t       testing.TB
@@ -128,7 +129,7 @@ type running struct {
 	stop    func()
 }
 
-// launch runs a prober; it ends with the test, before its server does.
+// launch runs a prober. The prober ends with the test, before its server does.
 func launch(t testing.TB, target Target, opts Options) *running {
 	t.Helper()
 	r := &running{t: t, results: make(chan Result, 10000)}
@@ -152,7 +153,7 @@ func launch(t testing.TB, target Target, opts Options) *running {
 	return r
 }
 
-// next is the next Result delivered.
+// next returns the next Result.
 func (r *running) next() Result {
 	r.t.Helper()
 	select {
@@ -164,7 +165,7 @@ func (r *running) next() Result {
 	panic("unreachable")
 }
 
-// change is the next Result with a changed verdict, which must be the one wanted.
+// change returns the next Result with a changed verdict, which must be want.
 func (r *running) change(want Verdict) Result {
 	r.t.Helper()
 	for {
@@ -177,7 +178,7 @@ func (r *running) change(want Verdict) Result {
 	}
 }
 
-// until waits for the counters to say something.
+// until waits until ok accepts the counters.
 func (r *running) until(what string, ok func(Stats) bool) {
 	r.t.Helper()
 	deadline := time.Now().Add(patience)

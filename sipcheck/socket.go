@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNothing: no datagram was waiting.
+// errNothing means that no datagram was waiting.
 var errNothing = errors.New("nothing to read")
 
 // socket is one UDP socket connected to the target.
@@ -20,8 +20,8 @@ type socket struct {
 	local netip.AddrPort
 }
 
-// openSocket binds to local (any port; an invalid address leaves the choice to
-// the kernel, which may choose a VIP) and connects to remote.
+// openSocket binds to local, with any port, and connects to remote. If local is invalid,
+// the kernel chooses the address, which may be a VIP.
 func openSocket(local netip.Addr, remote netip.AddrPort) (*socket, error) {
 	var from *net.UDPAddr
 	if local.IsValid() {
@@ -38,8 +38,8 @@ func openSocket(local netip.Addr, remote netip.AddrPort) (*socket, error) {
 	}
 	mine := localOf(conn.LocalAddr().(*net.UDPAddr).AddrPort())
 	if mine == remote {
-		// A free port drawn by chance is the target's: we would hold the port
-		// that the server wants, and talk to ourselves.
+		// The kernel chose the target's own port by chance. We would hold the port that
+		// the server wants, and talk to ourselves.
 		conn.Close()
 		return nil, errSelf(remote)
 	}
@@ -50,9 +50,9 @@ func errSelf(remote netip.AddrPort) error {
 	return fmt.Errorf("connect to %s: the kernel drew that very port for us", remote)
 }
 
-// readWaiting reads what has already arrived, whatever the read deadline says:
-// net.Conn.Read refuses to look once the deadline is past, so a prober that was
-// starved of CPU would take the answer in its own buffer for silence.
+// readWaiting reads what has already arrived, whatever the read deadline is.
+// net.Conn.Read does not read once the deadline has passed. So a prober that was starved
+// of CPU would report silence while the answer lies in its own buffer.
 func (s *socket) readWaiting(b []byte) (int, error) {
 	var n int
 	var err error

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// byHand is a prober without Run, its socket open.
+// byHand returns a prober with an open socket, without Run.
 func byHand(t *testing.T, target Target) (*Prober, *socket) {
 	t.Helper()
 	p := NewProber(target, Options{})
@@ -22,8 +22,9 @@ func byHand(t *testing.T, target Target) (*Prober, *socket) {
 	return p, s
 }
 
-// The kernel hands the error of an earlier packet to the next send, and does not
-// send. The server is back by then, and must be asked.
+// TestRefusalOfAnEarlierPacketIsNotThisProbes: the kernel returns the error of an earlier
+// packet at the next send, and does not send. The server is back by then and must be
+// asked.
 func TestRefusalOfAnEarlierPacketIsNotThisProbes(t *testing.T) {
 	at := ownAddress()
 	p, s := byHand(t, quick(at))
@@ -40,7 +41,8 @@ func TestRefusalOfAnEarlierPacketIsNotThisProbes(t *testing.T) {
 	}
 }
 
-// wake may come between step and wait; moving the deadline must not undo it.
+// TestWakeBeforeWaitIsNotLost: wake may come between step and wait. wait moves the
+// deadline, which must not undo the wake.
 func TestWakeBeforeWaitIsNotLost(t *testing.T) {
 	for _, c := range []string{"with a socket", "without one"} {
 		t.Run(c, func(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"sipalive/platform/stalltest"
 )
 
-// Somebody who sees every probe, but is not on the way, answers it perfectly from
-// another port and from another address. That is no life.
+// TestOffPathAnswersNeverCount: an attacker sees every probe, but is not on the path. He
+// sends perfect answers from another port and from another address. They must not count.
 func TestOffPathAnswersNeverCount(t *testing.T) {
 	at := ownAddress()
 	var forgers []*net.UDPConn
@@ -31,7 +31,7 @@ func TestOffPathAnswersNeverCount(t *testing.T) {
 		forgers = append(forgers, conn)
 	}
 	var s *server
-	ready := make(chan struct{}) // s is set
+	ready := make(chan struct{}) // closed when s is set
 	s = serve(t, at, func(n int, r request) [][]byte {
 		<-ready
 		s.mu.Lock()
@@ -50,7 +50,8 @@ func TestOffPathAnswersNeverCount(t *testing.T) {
 	}
 }
 
-// Somebody who can send from the server's own address, but sees no probe, guesses.
+// TestGuessedAnswersNeverCount: an attacker can send from the server's own address, but
+// sees no probe and guesses.
 func TestGuessedAnswersNeverCount(t *testing.T) {
 	for name, guess := range map[string]func(r request) (old, new string){
 		"branch":  func(request) (string, string) { return "branch=z9hG4bK", "branch=z9hG4bK0" },
@@ -77,8 +78,7 @@ func TestGuessedAnswersNeverCount(t *testing.T) {
 	}
 }
 
-// refuse forges the refusal of a packet from asker to at, in the name of another
-// address.
+// refuse forges the refusal of a packet from asker to at. It comes from another address.
 func refuse(t testing.TB, asker, at netip.AddrPort) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
 	if err != nil {
@@ -103,20 +103,21 @@ func refuse(t testing.TB, asker, at netip.AddrPort) {
 	}
 }
 
-// Somebody who sees no probe has guessed the port that one left from. A second packet
-// leaves from another port at once, and decides: it is answered, or refused as well.
+// TestOneForgedRefusalDecidesNothing: an attacker who sees no probe has guessed the port
+// from which one left. A second packet leaves at once from another port and decides: it
+// is answered, or refused too.
 func TestOneForgedRefusalDecidesNothing(t *testing.T) {
 	for name, want := range map[string]Verdict{"the other packet is answered": Up, "both are refused": Refused} {
 		t.Run(name, func(t *testing.T) {
 			var s *server
-			ready := make(chan struct{}) // s is set
+			ready := make(chan struct{}) // closed when s is set
 			s = serve(t, ownAddress(), func(n int, r request) [][]byte {
 				<-ready
 				s.mu.Lock()
 				first, now := s.from[0], s.from[n]
 				s.mu.Unlock()
 				if n > 0 && want == Up {
-					refuse(t, first, s.addr) // over and over is no more
+					refuse(t, first, s.addr) // forging it again must not change anything
 					return [][]byte{reply(r, "200 OK")}
 				}
 				refuse(t, now, s.addr)
@@ -130,14 +131,15 @@ func TestOneForgedRefusalDecidesNothing(t *testing.T) {
 			t.Logf("after %v", res.At.Sub(res.Started))
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			if len(s.from) != 2 || s.from[0] == s.from[1] { // a repetition would be from the same
+			if len(s.from) != 2 || s.from[0] == s.from[1] { // a retransmission would come from the same port
 				t.Errorf("asked from %v, want two packets from two ports", s.from)
 			}
 		})
 	}
 }
 
-// Refused takes two packets, of a port that is known to refuse one.
+// TestRefusedByTwoPacketsThenByOne: Refused takes two refusals; for a port that is known
+// to refuse, one is enough.
 func TestRefusedByTwoPacketsThenByOne(t *testing.T) {
 	target := quick(ownAddress())
 	target.Interval = time.Hour
@@ -155,8 +157,8 @@ func TestRefusedByTwoPacketsThenByOne(t *testing.T) {
 	}
 }
 
-// Of a suspicion one probe leaves per interval, so that fall of them are over after
-// fall*interval + timeout; an answer that takes nearly the timeout still counts.
+// TestSuspicionIsProbedPerInterval: during a suspicion one probe leaves per interval, so
+// fall probes end after fall*interval + timeout.
 func TestSuspicionIsProbedPerInterval(t *testing.T) {
 	s := serve(t, ownAddress(), mute)
 	target := silent(s.addr)
@@ -175,13 +177,13 @@ func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 	const slow = 300 * time.Millisecond
 	var n atomic.Int32
 	var s *server
-	ready := make(chan struct{}) // s is set
+	ready := make(chan struct{}) // closed when s is set
 	s = serve(t, ownAddress(), func(i int, r request) [][]byte {
 		<-ready
 		s.mu.Lock()
 		to := s.from[i]
 		s.mu.Unlock()
-		if n.Add(1) > 2 { // both packets of the first probe are lost
+		if n.Add(1) > 2 { // both packets of the first probe get no answer
 			time.AfterFunc(slow, func() { s.conn.WriteToUDPAddrPort(reply(r, "200 OK"), to) })
 		}
 		return nil
@@ -197,9 +199,10 @@ func TestSlowAnswersCountWithinTheirOwnTimeout(t *testing.T) {
 	}
 }
 
-// Who waits long for answers says so before, once, and not again soon: in time for
-// another prober's whole timeout to end fall*interval + timeout + 300 ms after this one
-// began to wait for its next probe.
+// TestHesitation: a prober that waits long for an answer calls Hesitates once, and not
+// again soon. The call comes early enough for another node's prober. Even if the server
+// died right after the probe before, the other prober's whole timeout ends within
+// fall*interval + timeout + 300 ms of that.
 func TestHesitation(t *testing.T) {
 	for _, c := range []struct {
 		timeout, interval time.Duration
@@ -255,7 +258,8 @@ func TestHesitation(t *testing.T) {
 	}
 }
 
-// A probe over UDP is repeated after T1, 2*T1, ..., at most T2, within its timeout.
+// TestRetransmissionsAreThoseOfARequest: a probe over UDP is repeated after T1, 2*T1,
+// ..., at most T2, within its timeout.
 func TestRetransmissionsAreThoseOfARequest(t *testing.T) {
 	for timeout, want := range map[time.Duration][]time.Duration{
 		400 * time.Millisecond: {200},

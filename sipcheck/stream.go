@@ -9,50 +9,50 @@ import (
 	"time"
 )
 
-// connectionAge is how long one connection carries probes. It is kept from probe
-// to probe: so the reset of a dying server reaches us at once, and TLS costs a
-// handshake now and then instead of per probe (which would be most of a core's
-// share allowed). It is renewed: a phone that registers needs the listener, the
-// accepting process and today's certificate, of which an old connection says
-// nothing. A suspicion, and whoever asks for a fresh probe, does not wait for it.
+// connectionAge is how long one connection carries probes. It is kept from probe to
+// probe, so the reset of a dying server reaches us at once. And TLS then needs a
+// handshake only now and then; one per probe would take most of the CPU that the agent is
+// allowed. It is renewed, because a phone that registers needs the listener, the
+// accepting process and today's certificate, and an old connection shows none of them. A
+// suspicion or a request for a fresh probe does not wait for the renewal.
 const connectionAge = 10 * time.Second
 
 // streams is the link over TCP or TLS: one connection at a time.
 type streams struct {
 	dial    dialer
 	age     time.Duration // connectionAge
-	timeout time.Duration // of a probe, and so of connecting
+	timeout time.Duration // of a probe, and so of a connection attempt
 	wakeup  chan struct{}
 	events  chan connEvent
 	out     []byte
 
-	conn    *connection // nil: none, or none yet
+	conn    *connection // nil: not open, or not yet
 	readers sync.WaitGroup
 }
 
-// connection is one TCP connection, from before it is connected until it is
-// closed. Its goroutine dials and reads; Run's writes.
+// connection is one TCP connection, from before it is connected until it is closed. Its
+// own goroutine dials and reads. Run's goroutine writes.
 type connection struct {
 	cancel context.CancelFunc // ends the dialling
-	gone   chan struct{}      // closed with it
+	gone   chan struct{}      // closed when the connection is dropped
 
-	// Run's own.
-	ready  bool // connected, and over TLS: the handshake is done
+	// Only Run's goroutine uses the fields below.
+	ready  bool // connected; over TLS: the handshake is done
 	net    net.Conn
 	local  netip.AddrPort
 	opened time.Time
 	asked  string // branch of the last probe written to it
 	good   bool   // a probe was answered over it
-	owes   bool   // the answer to asked
+	owes   bool   // the answer to asked is still due
 	cert   *Certificate
-	took   time.Duration // to connect, the TLS handshake included
+	took   time.Duration // time to connect, the TLS handshake included
 
 	mu     sync.Mutex
 	tcp    *net.TCPConn // nil: not connected yet
 	closed bool
 }
 
-// connEvent is what a connection's goroutine tells.
+// connEvent is what a connection's goroutine reports to Run.
 type connEvent struct {
 	from    *connection
 	message []byte
@@ -70,9 +70,9 @@ func newStreams(d dialer, timeout time.Duration) *streams {
 	return &streams{dial: d, age: connectionAge, timeout: timeout, wakeup: make(chan struct{}, 1), events: make(chan connEvent)}
 }
 
-// send writes the flight's message once per connection: TCP itself repeats it. A
-// connection that is not even connected when the probe is due again is dialled
-// anew, since the kernel repeats a lost SYN only after a second.
+// send writes the flight's message only once per connection, because TCP repeats it
+// itself. If a connection is still not connected when the probe is due again, send dials
+// a new one, because the kernel repeats a lost SYN only after a second.
 func (l *streams) send(f *flight, now time.Time, anew bool) (sent bool, err error) {
 	c := l.conn
 	switch {
@@ -80,8 +80,8 @@ func (l *streams) send(f *flight, now time.Time, anew bool) (sent bool, err erro
 	case c.ready && c.asked == f.ids.branch && !anew:
 		return false, nil
 	case c.ready && !anew && now.Sub(c.opened) < l.age:
-		// A connection that the server has closed meanwhile fails here or there:
-		// what is true the next one says.
+		// If the server has closed the connection meanwhile, the error shows here or at
+		// the next read. The next connection then shows whether the server lives.
 		if err := l.write(c, f); err == nil || !c.good {
 			return err == nil, err
 		}
@@ -96,7 +96,8 @@ func (l *streams) send(f *flight, now time.Time, anew bool) (sent bool, err erro
 func (l *streams) write(c *connection, f *flight) error {
 	c.asked, c.owes = f.ids.branch, true
 	l.out = f.appendMessage(l.out[:0], c.local)
-	// By the kernel's clock, and from now: a starved Run may be past the flight's deadline.
+	// SetWriteDeadline uses the kernel's clock. It counts from now, not from the flight's
+	// deadline, which a starved Run may have missed already.
 	c.net.SetWriteDeadline(time.Now().Add(f.target.Timeout))
 	if _, err := c.net.Write(l.out); err != nil {
 		l.drop(true)
@@ -116,7 +117,7 @@ func (l *streams) open(now time.Time) {
 	}()
 }
 
-// serve is a connection's goroutine.
+// serve runs in a connection's goroutine: it dials, then reads until an error.
 func (l *streams) serve(ctx context.Context, c *connection) {
 	up, err := l.dial.open(ctx, c.keep)
 	if err != nil {
@@ -134,8 +135,8 @@ func (l *streams) serve(ctx context.Context, c *connection) {
 	}
 }
 
-// tell waits until Run takes the event: what a server sends too fast waits in its
-// own kernel.
+// tell blocks until Run takes the event. So what a server sends too fast waits in the
+// server's kernel.
 func (l *streams) tell(e connEvent) {
 	select {
 	case l.events <- e:
@@ -143,8 +144,8 @@ func (l *streams) tell(e connEvent) {
 	}
 }
 
-// keep takes the TCP connection as soon as there is one, so that it can be closed
-// in the middle of a handshake. False: it is closed already.
+// keep stores the TCP connection as soon as it exists, so that drop can close it in the
+// middle of a handshake. It returns false if the connection has been dropped already.
 func (c *connection) keep(tcp *net.TCPConn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,8 +159,9 @@ func (c *connection) isConnected() bool {
 	return c.tcp != nil
 }
 
-// drop closes the connection; with a reset if something may be unacknowledged, or
-// the kernel would go on for minutes to deliver it to a server that hangs.
+// drop closes the connection. With reset it sends a reset. That is needed where data may
+// be unacknowledged: otherwise the kernel would go on for minutes to deliver it to a
+// server that hangs.
 func (l *streams) drop(reset bool) {
 	c := l.conn
 	l.conn = nil
@@ -177,7 +179,7 @@ func (l *streams) drop(reset bool) {
 	if reset {
 		c.tcp.SetLinger(0)
 	} else if secured, is := c.net.(*tls.Conn); is {
-		secured.CloseWrite() // says farewell; an answered connection has room for it
+		secured.CloseWrite() // sends the TLS close; an answered connection has room for it
 	}
 	c.tcp.Close()
 }
@@ -223,11 +225,12 @@ func (l *streams) take(e connEvent) arrival {
 	return arrival{message: e.message}
 }
 
-// fail: an error of a write has closed the connection already; nothing else of
-// this host's own outlives one.
+// fail does nothing: a failed write has already closed the connection, and no other local
+// error outlives a connection.
 func (l *streams) fail(error, time.Time) {}
 
-// renew: the kernel takes a refusal that quotes the connection's sequence numbers alone.
+// renew returns false: the kernel accepts only a refusal that quotes the connection's
+// sequence numbers.
 func (l *streams) renew() bool { return false }
 
 func (l *streams) settle(answered bool, now time.Time) {
@@ -240,7 +243,7 @@ func (l *streams) settle(answered bool, now time.Time) {
 	}
 }
 
-// connected is the connection that probes go by: what it cost, what it showed.
+// connected returns how long the current connection took to open, and its certificate.
 func (l *streams) connected() (took time.Duration, cert *Certificate) {
 	if l.conn == nil {
 		return 0, nil

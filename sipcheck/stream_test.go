@@ -26,7 +26,8 @@ func overAll(t *testing.T, f func(t *testing.T, k streamKind)) {
 	overStreams(t, f)
 }
 
-// listen serves over whichever it is: where, and what was asked there.
+// listen starts a server over k's transport. It returns the address, and a function that
+// returns the requests so far.
 func (k streamKind) listen(t testing.TB, answer behaviour) (at netip.AddrPort, requests func() []request) {
 	t.Helper()
 	if k.by == UDP {
@@ -105,8 +106,8 @@ func TestStreamConnectionIsRenewed(t *testing.T) {
 	})
 }
 
-// The interval is an hour: only the reset can have caused the probe that finds the
-// port closed.
+// TestStreamKilledServerIsRefusedAtOnce: the interval is an hour, so only the reset can
+// have caused the probe that finds the port closed.
 func TestStreamKilledServerIsRefusedAtOnce(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
 		s := k.serve(t, ownAddress(), answers(always("200 OK")))
@@ -131,8 +132,8 @@ func TestStreamKilledServerIsRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// A listener that is gone while its connections live on is found out by whoever
-// asks for a fresh probe.
+// TestStreamFreshProbeNeedsTheListener: the listener is gone, but its connections live
+// on. A fresh probe finds that out.
 func TestStreamFreshProbeNeedsTheListener(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
 		s := k.serve(t, ownAddress(), answers(always("200 OK")))
@@ -148,8 +149,8 @@ func TestStreamFreshProbeNeedsTheListener(t *testing.T) {
 	})
 }
 
-// Servers close connections as they like: no verdict, no suspicion, and no more
-// probes than twice as many.
+// TestStreamClosedAfterEachAnswer: servers close connections whenever they like. That
+// causes no verdict, no suspicion, and at most one more probe per endGap.
 func TestStreamClosedAfterEachAnswer(t *testing.T) {
 	overStreams(t, func(t *testing.T, k streamKind) {
 		s := k.serve(t, ownAddress(), func(_ int, r request) ([][]byte, bool) { return [][]byte{reply(r, "200 OK")}, true })
@@ -191,7 +192,8 @@ func TestStreamHangsUpUnanswered(t *testing.T) {
 	})
 }
 
-// A frozen process: its kernel accepts, and nothing answers.
+// TestStreamFrozenServerIsSilent: the process is frozen. Its kernel accepts, and nothing
+// answers.
 func TestStreamFrozenServerIsSilent(t *testing.T) {
 	for _, by := range []Transport{TCP, TLS} {
 		t.Run(by.String(), func(t *testing.T) {
@@ -303,7 +305,8 @@ func TestStreamSpoiledAnswersAreNoLife(t *testing.T) {
 	}
 }
 
-// Bytes come as the network likes: one at a time, or several messages at once.
+// TestStreamFraming: bytes arrive as the network likes, one at a time or several messages
+// at once.
 func TestStreamFraming(t *testing.T) {
 	t.Run("drip", func(t *testing.T) {
 		s := serveStream(t, ownAddress(), nil, func(_ int, r request) (out [][]byte, _ bool) {

@@ -43,7 +43,7 @@ func newAuthority(t testing.TB) *authority {
 	return a
 }
 
-// issue makes a server's certificate for pbx1.example.net.
+// issue makes a server certificate for pbx1.example.net.
 func (a *authority) issue(t testing.TB, notAfter time.Time) *tls.Config {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -60,8 +60,8 @@ func (a *authority) issue(t testing.TB, notAfter time.Time) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 }
 
-// streamServer is a SIP server over TCP or TLS made of one function: what to send
-// back for the n-th message (from 0) and whether to close then.
+// streamServer is a SIP server over TCP or TLS made from one function, which returns what
+// to send back for the n-th message (from 0), and whether to close the connection then.
 type streamServer struct {
 	addr   netip.AddrPort
 	ln     net.Listener
@@ -124,7 +124,7 @@ func (s *streamServer) talk(raw net.Conn, answer talk) {
 		s.mu.Lock()
 		n := len(s.seen)
 		s.seen = append(s.seen, request(m))
-		if n > 1000 { // long runs need not be kept
+		if n > 1000 { // long runs need not keep every request
 			s.seen = s.seen[:0]
 		}
 		s.mu.Unlock()
@@ -140,8 +140,8 @@ func (s *streamServer) talk(raw net.Conn, answer talk) {
 	}
 }
 
-// kill closes the listener and resets every connection, as the kernel does for a
-// process that is killed.
+// kill closes the listener and resets every connection, as the kernel does when a process
+// is killed.
 func (s *streamServer) kill() {
 	s.ln.Close()
 	s.hangUp()

@@ -16,8 +16,8 @@ func TestCertificates(t *testing.T) {
 	for name, c := range map[string]struct {
 		notAfter time.Time
 		security Security
-		want     string // "": answered
-		problem  string // of the certificate shown
+		want     string // "": the probe is answered
+		problem  string // the problem of the certificate shown
 	}{
 		"good":                   {good, Security{Roots: ca.roots}, "", ""},
 		"good, by name":          {good, Security{Roots: ca.roots, Name: "pbx1.example.net"}, "", ""},
@@ -35,7 +35,7 @@ func TestCertificates(t *testing.T) {
 			s := serveStream(t, ownAddress(), ca.issue(t, c.notAfter), answers(always("200 OK")))
 			timeout := patience
 			if c.want != "" {
-				timeout = 3 * time.Second // all of it is waited for
+				timeout = 3 * time.Second // the test waits for all of it
 			}
 			a, err := Ping(t.Context(), s.addr, PingOptions{Transport: TLS, Security: c.security, Timeout: timeout})
 			if c.want != "" {

@@ -1,6 +1,6 @@
 package sipcheck
 
-// Transport is what carries a probe.
+// Transport is the protocol that carries a probe.
 type Transport uint8
 
 // The transports; the zero value is UDP.
@@ -10,13 +10,13 @@ const (
 	TLS
 )
 
-// String is the transport's word in a SIP URI and in the configuration: udp.
+// String returns the transport's word in a SIP URI and in the configuration, e.g. udp.
 func (t Transport) String() string { return [...]string{"udp", "tcp", "tls"}[min(t, TLS)] }
 
-// via is the transport's word in a Via header (RFC 3261 §25.1).
+// via returns the transport's word in a Via header (RFC 3261 §25.1).
 func (t Transport) via() string { return [...]string{"UDP", "TCP", "TLS"}[min(t, TLS)] }
 
-// listens is what has to listen for it.
+// listens returns the kind of port that the server must listen on.
 func (t Transport) listens() string { return [...]string{"UDP", "TCP", "TCP"}[min(t, TLS)] }
 
 // ParseTransport reads udp, tcp or tls.
@@ -29,7 +29,7 @@ func ParseTransport(s string) (t Transport, ok bool) {
 	return UDP, false
 }
 
-// DefaultPort is SIP's own (RFC 3261 §19.1.2).
+// DefaultPort is the default port of SIP (RFC 3261 §19.1.2).
 func (t Transport) DefaultPort() uint16 {
 	if t == TLS {
 		return 5061

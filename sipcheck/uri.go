@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// URI is where the ping command sends to.
+// URI is the server that the ping command asks.
 type URI struct {
 	Host      string // an address without brackets, or a host name
 	Port      uint16
@@ -24,9 +24,9 @@ func (u URI) String() string {
 	return s
 }
 
-// ParseURI reads sip:HOST[:PORT][;transport=udp|tcp|tls]; sips: is over TLS. HOST is an IPv4 address, an
-// IPv6 address in brackets or a host name. Everything else a SIP URI may carry is
-// refused by name: a ping asks a server, not a user.
+// ParseURI reads sip:HOST[:PORT][;transport=udp|tcp|tls]; sips: means TLS. HOST is an
+// IPv4 address, an IPv6 address in brackets or a host name. Everything else that a SIP
+// URI may contain is refused with its own message: a ping asks a server, not a user.
 func ParseURI(s string) (URI, error) {
 	refuse := func(why string) (URI, error) {
 		return URI{}, fmt.Errorf("SIP address %q: %s", s, why)
@@ -119,7 +119,7 @@ func isHostName(s string) bool {
 	return s != "" && len(s) <= 253
 }
 
-// Resolve returns the address to send to: a host name's first one.
+// Resolve returns the address to send to. For a host name it is the first one found.
 func (u URI) Resolve(ctx context.Context) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(u.Host); err == nil {
 		return netip.AddrPortFrom(a.Unmap(), u.Port), nil

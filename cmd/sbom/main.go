@@ -53,8 +53,8 @@ func write(w io.Writer, binary, version, epoch string) error {
 	return cdx.NewBOMEncoder(w, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cdx.SpecVersion1_6)
 }
 
-// describe is the bill of a binary with that name, version and SHA-256. Go's own library
-// is a part as any other: it has its own advisories.
+// describe returns the bill of a binary with that name, version and SHA-256. Go's own
+// library is a part like any other, because it has its own advisories.
 func describe(info *debug.BuildInfo, name, version, sum string) *cdx.BOM {
 	self := cdx.Component{
 		BOMRef: name, Type: cdx.ComponentTypeApplication, Name: name, Version: version,
@@ -78,8 +78,8 @@ func describe(info *debug.BuildInfo, name, version, sum string) *cdx.BOM {
 	return bom
 }
 
-// module is a Go module by its package URL; sum is go.sum's, of the module's
-// files.
+// module describes a Go module by its package URL. sum is the one that go.sum has for the
+// module's files.
 func module(name, version, sum string) cdx.Component {
 	url := "pkg:golang/" + name + "@" + version
 	c := cdx.Component{BOMRef: url, Type: cdx.ComponentTypeLibrary, Name: name, Version: version, PackageURL: url}

@@ -10,7 +10,8 @@ import (
 	cdx "github.com/CycloneDX/cyclonedx-go"
 )
 
-// TestBill: every module of this very binary is in its bill, once, and nothing else.
+// TestBill: the bill of this test's own binary contains each of its modules once, and
+// nothing else.
 func TestBill(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -43,8 +43,8 @@ func newCheckCommand() *cobra.Command {
 	return cmd
 }
 
-// onWitness tells whether this machine is a node that binds nothing, and so
-// needs no VIP's interface.
+// onWitness reports whether this machine is a node that binds nothing, and so needs no
+// VIP's interface.
 func onWitness(c *config.Config) bool {
 	local, err := platform.LocalAddresses()
 	if err != nil {

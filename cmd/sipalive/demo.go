@@ -35,7 +35,7 @@ func newDemoCommand() *cobra.Command {
 	}
 }
 
-// newDemoPBXCommand is the SIP server of the demo's nodes.
+// newDemoPBXCommand returns the SIP server of the demo's nodes.
 func newDemoPBXCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "demo-pbx NAME [ADDRESS:PORT]",
@@ -82,7 +82,7 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	// What a signal interrupts is cleaned up like what came to its end.
+	// After a signal everything is cleaned up as after the regular end.
 	defer func() { err = errors.Join(err, c.Close()) }()
 	d := &demo{Cluster: c, out: out}
 	if err := d.begin(ctx, start); err != nil {
@@ -97,7 +97,7 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 	return d.finish()
 }
 
-// interrupted: a Ctrl-C is no failure of the demo.
+// interrupted returns no error after a Ctrl-C, because that is not a failure of the demo.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -134,7 +134,7 @@ func (d *demo) begin(ctx context.Context, start time.Time) (err error) {
 	return d.watch(ctx, 200*time.Millisecond)
 }
 
-// move is the planned takeover.
+// move shows a planned takeover.
 func (d *demo) move(ctx context.Context) error {
 	from, to := d.holder(ctx, 0), d.spare(ctx)
 	fmt.Fprintf(d.out, "Planned move: sipalive move vip1 %s\n", to)
@@ -164,7 +164,7 @@ func (d *demo) killPBX(ctx context.Context) error {
 	return d.StartPBX(d.Index(from))
 }
 
-// silence cuts a host off as a dead switch port or a hung hypervisor would.
+// silence cuts off a host, as a dead switch port or a hung hypervisor would.
 func (d *demo) silence(ctx context.Context) error {
 	from := d.holder(ctx, 0)
 	fmt.Fprintf(d.out, "Host gone silent: no frame passes %s, which holds vip1, either way\n", from)
@@ -181,7 +181,7 @@ func (d *demo) silence(ctx context.Context) error {
 	return d.report(ctx, 0, to, at)
 }
 
-// comeBack restores the silent host: nothing moves, since failback is manual.
+// comeBack restores the silent host. Nothing moves, because failback is manual.
 func (d *demo) comeBack(ctx context.Context) error {
 	var lost *lab.Host
 	st, err := d.anyStatus(ctx)
@@ -262,7 +262,7 @@ func (d *demo) finish() error {
 	return nil
 }
 
-// report waits until the phone hears the new holder, and says what it saw.
+// report waits until the phone hears the new holder, and prints what the phone saw.
 func (d *demo) report(ctx context.Context, vip int, to string, at time.Duration) error {
 	if err := d.heardFrom(ctx, vip, to, at); err != nil {
 		return err
@@ -277,8 +277,8 @@ func (d *demo) saw(vip int, at time.Duration) {
 		float64(r.Silence)/float64(time.Millisecond))
 }
 
-// heardFrom waits until the phone's answers come from a node, and a little
-// longer, so that what follows is seen too.
+// heardFrom waits until the phone's answers come from a node, and then a little longer,
+// so that what follows is seen too.
 func (d *demo) heardFrom(ctx context.Context, vip int, to string, at time.Duration) error {
 	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -295,8 +295,8 @@ func (d *demo) heardFrom(ctx context.Context, vip int, to string, at time.Durati
 	return d.watch(ctx, 200*time.Millisecond)
 }
 
-// watch lets the observers go on for a while: how long is part of what the
-// demo shows, not of what it waits for.
+// watch lets the observers go on for a while. The duration is part of what the demo
+// shows; it waits for nothing.
 func (d *demo) watch(ctx context.Context, long time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -333,7 +333,7 @@ func (d *demo) spare(ctx context.Context) string {
 	return ""
 }
 
-// movedFrom waits until a VIP has left a node, as seen by another.
+// movedFrom waits until a VIP has left a node, as seen by another node.
 func (d *demo) movedFrom(ctx context.Context, seenBy, vip int, from string) (to string, err error) {
 	wait, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()

@@ -13,13 +13,13 @@ import (
 	"sipalive/config"
 )
 
-// block is what stands between two fences of a page.
+// block is the text between two fences of a page.
 type block struct {
 	page, language, text string
 	line                 int
 }
 
-// pageFiles are what operators read.
+// pageFiles returns the pages that operators read.
 func pageFiles(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("../../docs/*.md")
@@ -29,7 +29,7 @@ func pageFiles(t *testing.T) []string {
 	return append(files, "../../README.md", "../../examples/README.md")
 }
 
-// pages are the blocks of them.
+// pages returns the blocks of all pages.
 func pages(t *testing.T) (out []block) {
 	t.Helper()
 	for _, f := range pageFiles(t) {
@@ -57,8 +57,8 @@ func pages(t *testing.T) (out []block) {
 	return out
 }
 
-// TestCommandsOfThePages: every sipalive command line on them is one that the
-// program takes: command, flags and number of arguments.
+// TestCommandsOfThePages: the program accepts every sipalive command line on the pages:
+// command, flags and number of arguments.
 func TestCommandsOfThePages(t *testing.T) {
 	seen := 0
 	for _, b := range pages(t) {
@@ -79,14 +79,14 @@ func TestCommandsOfThePages(t *testing.T) {
 	}
 }
 
-// commandLines are what follows `sipalive` at the begin of a command on a line.
+// commandLines returns what follows `sipalive` at the start of each command on a line.
 func commandLines(line string) (out [][]string) {
 	line, _, _ = strings.Cut(line, "# ")
 	for _, part := range regexp.MustCompile(`&&|\|\||[;|]( |$)|root@\$n|\(|\)`).Split(line, -1) {
 		part, _, _ = strings.Cut(part, ">")
 		part, _, _ = strings.Cut(part, "  -")
 		if rest, is := strings.CutPrefix(strings.TrimSpace(part), "sipalive "); is {
-			// What stands behind several blanks tells about the command.
+			// What comes after several blanks explains the command.
 			rest, _, _ = strings.Cut(rest, "   ")
 			out = append(out, strings.Fields(rest))
 		}
@@ -114,7 +114,7 @@ func taken(words []string) error {
 	return validArguments(cmd)
 }
 
-// TestCommandsInTheText: nor is one in a sentence or a table that it does not take.
+// TestCommandsInTheText: the program also accepts every command in a sentence or a table.
 func TestCommandsInTheText(t *testing.T) {
 	seen := 0
 	for _, page := range pageFiles(t) {
@@ -154,8 +154,8 @@ const (
 	docsVIP   = "[[vip]]\nname = \"vip1\"\naddress = \"192.0.2.101\"\n"
 )
 
-// TestConfigurationsOfThePages: every piece of a file on them is one that a file
-// can have.
+// TestConfigurationsOfThePages: every piece of a file on the pages can be part of a valid
+// file.
 func TestConfigurationsOfThePages(t *testing.T) {
 	seen := 0
 	for _, b := range pages(t) {
@@ -178,7 +178,8 @@ func TestConfigurationsOfThePages(t *testing.T) {
 	}
 }
 
-// TestFilesOfThePages: what is copied out of the package is in the package.
+// TestFilesOfThePages: the files that the pages copy out of the package are in the
+// package.
 func TestFilesOfThePages(t *testing.T) {
 	seen := 0
 	for _, b := range pages(t) {

@@ -45,8 +45,8 @@ Exit code 0: nothing is wrong, warnings aside; 1: there are errors.`,
 	return cmd
 }
 
-// writeDiagnosis prints one line for each finding; an error among them is the answer
-// no.
+// writeDiagnosis prints one line for each finding. If an error is among them, the answer
+// is no.
 func writeDiagnosis(w io.Writer, found []doctor.Finding, asJSON bool) error {
 	counts := map[doctor.Level]int{}
 	lines := json.NewEncoder(w)
@@ -74,7 +74,8 @@ func writeDiagnosis(w io.Writer, found []doctor.Finding, asJSON bool) error {
 	return nil
 }
 
-// diagnosisLine holds what others wrote (a PBX, a rule's comment): one line it stays.
+// diagnosisLine keeps a finding on one line: it may contain what others wrote (a PBX, a
+// rule's comment).
 func diagnosisLine(f doctor.Finding) string {
 	text := f.Text
 	if f.Do != "" {
@@ -98,8 +99,8 @@ type diagnosis struct {
 	runDir     *string
 }
 
-// facts gathers everything, each kind in one place. What cannot be had is left out
-// of the facts, or is in them as an error: to judge is not done here.
+// facts gathers everything, each kind in one place. What cannot be had is missing in the
+// facts, or is in them as an error. Package doctor judges, not this one.
 func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
 	f := &doctor.Facts{File: d.file, Gossip: member.GossipProbe}
 	if f.Config, f.FileErr = loadChecked(d.file); f.FileErr != nil {
@@ -121,7 +122,7 @@ func (d diagnosis) facts(ctx context.Context) *doctor.Facts {
 	f.Links = findLinks(f)
 	f.Gateways = findGateways(f)
 	f.Firewall = findFirewall(ctx)
-	// What waits for others is waited for together.
+	// What waits for others waits at the same time.
 	together(
 		func() { f.Ports = findPorts(ctx, f.Config, f.Self, keys) },
 		func() { f.Drifts = findDrifts(ctx, f.Config, f.Self) },
@@ -141,7 +142,7 @@ func loadChecked(file string) (*config.Config, error) {
 	return c, agent.CheckActions(c)
 }
 
-// findAgent asks the agent; where none answers, the capabilities are this process's.
+// findAgent asks the agent. If none answers, the capabilities are those of this process.
 func findAgent(ctx context.Context, runDir string) *doctor.Agent {
 	a := &doctor.Agent{}
 	a.Status, a.Err = control.NewClient(runDir).Status(ctx)
@@ -152,12 +153,13 @@ func findAgent(ctx context.Context, runDir string) *doctor.Agent {
 	pid := agentProcess(runDir)
 	var err error
 	a.Missing, err = platform.MissingCapabilitiesOf(pid, doctor.Needed...)
-	a.Unseen = pid == 0 || err != nil // it ended meanwhile
+	a.Unseen = pid == 0 || err != nil // the agent has ended meanwhile
 	return a
 }
 
 // asLong bounds each question to another node.
 const asLong = 4 * time.Second
 
-// driftOver: over a round trip of 0.3 ms the measure is good to about 130 ppm.
+// driftOver is how long the clocks are compared: over a round trip of 0.3 ms the result
+// is then good to about 130 ppm.
 const driftOver = 3 * time.Second

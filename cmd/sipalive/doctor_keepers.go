@@ -15,13 +15,13 @@ import (
 	"sipalive/doctor"
 )
 
-// keeper is a program that puts addresses on a machine, and where it is told which.
+// keeper is a program that puts addresses on a machine, and the files that tell it which.
 type keeper struct {
-	program, process string   // process: as /proc/PID/comm has it, at most 15 bytes; "": it runs at boot
+	program, process string   // process: its name in /proc/PID/comm, at most 15 bytes; "": it runs at boot
 	files            []string // patterns
 }
 
-// hostFiles are those of Debian and its kin, below the root of the file system.
+// hostFiles are the keepers of Debian and related systems, with absolute paths.
 var hostFiles = []keeper{
 	{"keepalived", "keepalived", []string{"/etc/keepalived/*.conf", "/etc/keepalived/*/*.conf"}},
 	{"systemd-networkd", "systemd-network", []string{"/etc/systemd/network/*.network", "/etc/systemd/network/*.network.d/*.conf",
@@ -31,9 +31,9 @@ var hostFiles = []keeper{
 	{"ifupdown", "", []string{"/etc/network/interfaces", "/etc/network/interfaces.d/*"}},
 }
 
-// findKeepers looks for the VIPs in the configuration of all that could bind them.
-// found is never nil: that nothing was found is said too. unread is what could not be
-// looked at.
+// findKeepers looks for the VIPs in the configuration of every program that could bind
+// them. found is never nil, because "nothing found" is reported too. unread contains the
+// errors of what could not be read.
 func findKeepers(c *config.Config, all []keeper) (found []doctor.Keeper, unread []error) {
 	found = []doctor.Keeper{}
 	running := runningPrograms()
@@ -58,13 +58,13 @@ func findKeepers(c *config.Config, all []keeper) (found []doctor.Keeper, unread 
 	return found, unread
 }
 
-// readAll reads the files of a pattern; what is not there is no error, what may not
-// be read is one, a directory included.
+// readAll reads the files that match a pattern. A missing file is no error; a file or
+// directory without read permission is one.
 func readAll(pattern string) (texts map[string]string, unread []error) {
 	texts = map[string]string{}
-	directories, _ := filepath.Glob(filepath.Dir(pattern)) // the patterns are good
+	directories, _ := filepath.Glob(filepath.Dir(pattern)) // the patterns are well-formed
 	for _, d := range directories {
-		if _, err := os.ReadDir(d); errors.Is(err, fs.ErrPermission) { // which Glob keeps to itself
+		if _, err := os.ReadDir(d); errors.Is(err, fs.ErrPermission) { // Glob does not report this
 			unread = append(unread, err)
 		}
 	}
@@ -81,11 +81,11 @@ func readAll(pattern string) (texts map[string]string, unread []error) {
 	return texts, unread
 }
 
-// namesAddress tells whether a text has the address as a word, comments left out.
+// namesAddress reports whether a text contains the address as a word outside comments.
 func namesAddress(text string, want netip.Addr) bool {
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
-		line, _, _ = strings.Cut(line, "!") // keepalived's
+		line, _, _ = strings.Cut(line, "!") // keepalived's comments
 		words := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'=,;/[]{}()", r) })
 		if slices.ContainsFunc(words, func(w string) bool {
 			a, err := netip.ParseAddr(strings.TrimPrefix(w, "-"))
@@ -101,7 +101,7 @@ func runningPrograms() map[string]bool {
 	running := map[string]bool{}
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range names {
-		comm, err := os.ReadFile(name) // a process may be gone meanwhile
+		comm, err := os.ReadFile(name) // a process may have ended meanwhile
 		if err == nil {
 			running[strings.TrimSpace(string(comm))] = true
 		}

@@ -29,7 +29,7 @@ func together(all ...func()) {
 	wg.Wait()
 }
 
-// agentProcess is the id in the lock that the agent holds; 0: none.
+// agentProcess returns the process id in the lock that the agent holds; 0: no agent.
 func agentProcess(runDir string) int {
 	path := filepath.Join(runDir, lockName)
 	if held, err := platform.Locked(path); err != nil || !held {
@@ -45,17 +45,17 @@ func agentProcess(runDir string) int {
 
 const clockSource = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
-// steered: adjtimex(2) has the frequency in units of 2^-16 ppm, and a tick of
-// 10000 µs a hundred times a second, whose every µs more is 100 ppm.
+// adjtimex(2) gives the frequency in units of 2^-16 ppm, and a tick of 10000 µs a hundred
+// times a second; each µs more is 100 ppm.
 const (
 	frequencyUnit = 1 << 16
 	usualTick     = 10000
 	tickPPM       = 100
 )
 
-// findClock looks at how the kernel keeps time, and whether its boot clock goes on.
+// findClock looks at how the kernel keeps time, and whether its boot clock advances.
 func findClock() *doctor.Clock {
-	source, _ := os.ReadFile(clockSource) // not to be seen in every container
+	source, _ := os.ReadFile(clockSource) // not visible in every container
 	c := &doctor.Clock{Source: strings.TrimSpace(string(source))}
 	var x unix.Timex
 	state, err := unix.Adjtimex(&x)
@@ -64,12 +64,12 @@ func findClock() *doctor.Clock {
 		c.Synced = state != unix.TIME_ERROR && x.Status&unix.STA_UNSYNC == 0
 	}
 	before := platform.BootNow()
-	time.Sleep(10 * time.Millisecond) // what is measured
+	time.Sleep(10 * time.Millisecond) // the interval that is measured
 	c.Stalled = platform.BootNow()-before < int64(5*time.Millisecond)
 	return c
 }
 
-// findBound are the addresses of this machine, with their interfaces.
+// findBound returns the addresses of this machine, with their interfaces.
 func findBound() map[netip.Addr]string {
 	bound := map[netip.Addr]string{}
 	interfaces, err := net.Interfaces()
@@ -77,7 +77,7 @@ func findBound() map[netip.Addr]string {
 		return bound
 	}
 	for _, i := range interfaces {
-		all, _ := i.Addrs() // it may be gone meanwhile
+		all, _ := i.Addrs() // the interface may be gone by now
 		for _, a := range all {
 			if p, err := netip.ParsePrefix(a.String()); err == nil {
 				bound[p.Addr().Unmap()] = i.Name
@@ -98,8 +98,8 @@ func findLinks(f *doctor.Facts) map[string]doctor.Link {
 	return links
 }
 
-// findGateways looks who routes on the interfaces of the VIPs; of one that is not
-// there, nothing.
+// findGateways finds the router on the interface of each VIP. It leaves out interfaces
+// that do not exist.
 func findGateways(f *doctor.Facts) map[string]netip.Addr {
 	routes, err := platform.OpenRoutes()
 	if err != nil {
@@ -121,7 +121,8 @@ func findGateways(f *doctor.Facts) map[string]netip.Addr {
 	return gateways
 }
 
-// findLink leaves out the VIPs: an address that is its own subnet is no subnet.
+// findLink looks at one interface. It leaves out the VIPs: an address that is its own
+// subnet is no subnet.
 func findLink(name string) doctor.Link {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
@@ -139,7 +140,8 @@ func findLink(name string) doctor.Link {
 	return l
 }
 
-// findNonlocal reads what lets a socket be bound to an address that is not here.
+// findNonlocal reads the settings that let a socket be bound to an address which is not
+// on this machine.
 func findNonlocal() map[string]string {
 	found := map[string]string{}
 	for _, version := range []string{"ipv4", "ipv6"} {
@@ -152,14 +154,14 @@ func findNonlocal() map[string]string {
 
 const sbinNFT = "/usr/sbin/nft"
 
-// findFirewall has nft print its rules: the one program that knows all of their
+// findFirewall has nft print its rules. nft is the one program that knows all their
 // forms, those of iptables-nft and firewalld included.
 func findFirewall(ctx context.Context) *doctor.Firewall {
 	ctx, cancel := context.WithTimeout(ctx, asLong)
 	defer cancel()
 	w := &doctor.Firewall{}
 	for _, table := range []string{"ip_tables_names", "ip6_tables_names"} {
-		names, _ := os.ReadFile("/proc/net/" + table) // there if the module is
+		names, _ := os.ReadFile("/proc/net/" + table) // there only if the module is loaded
 		w.Legacy = append(w.Legacy, strings.Fields(string(names))...)
 	}
 	nft := "nft"

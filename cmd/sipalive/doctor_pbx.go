@@ -13,7 +13,7 @@ import (
 	"sipalive/platform"
 )
 
-// findPBX logs in at FreeSWITCH, where the file needs it or one runs here.
+// findPBX logs in at FreeSWITCH, if the file needs it or one runs here.
 func findPBX(ctx context.Context, c *config.Config, self *config.Node) *doctor.PBX {
 	p := &doctor.PBX{Address: c.FreeSWITCH.Address, Used: usesFreeSWITCH(c)}
 	if !self.Holder || !p.Used && !runsFreeSWITCH() {
@@ -45,7 +45,8 @@ func usesFreeSWITCH(c *config.Config) bool {
 		slices.ContainsFunc(c.Roles, func(r config.Role) bool { return uses(r.Actions) })
 }
 
-// findServed looks for what serves the targets on each VIP; the worst of them counts.
+// findServed looks for what serves the targets on each VIP. The worst-served target of a
+// VIP counts.
 func findServed(f *doctor.Facts) map[string]doctor.Served {
 	served := map[string]doctor.Served{}
 	all, err := platform.Listeners()
@@ -63,7 +64,7 @@ func findServed(f *doctor.Facts) map[string]doctor.Served {
 	return served
 }
 
-// listens is the best that listens for a target on a VIP.
+// listens returns the best listener for a target on a VIP.
 func listens(all []platform.Listener, t config.Target, vip netip.Addr, here bool) (best doctor.Served) {
 	for _, l := range all {
 		udp := l.Network == "udp"

@@ -17,8 +17,8 @@ import (
 	"sipalive/sipcheck"
 )
 
-// findPorts tries the agents' port of every other node: over TCP, and where no agent
-// runs here over UDP in its place.
+// findPorts tries the agents' port on every other node: over TCP, and, if no agent runs
+// here, also over UDP in the agent's place.
 func findPorts(ctx context.Context, c *config.Config, self *config.Node, keys [][]byte) []doctor.Port {
 	ctx, cancel := context.WithTimeout(ctx, asLong)
 	defer cancel()
@@ -60,7 +60,7 @@ func findPorts(ctx context.Context, c *config.Config, self *config.Node, keys []
 	return found
 }
 
-// connects asks from the node's own address, as the agent does: the kernel may choose
+// connects dials from the node's own address, as the agent does: the kernel might choose
 // a VIP.
 func connects(ctx context.Context, from netip.Addr, to netip.AddrPort) error {
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
@@ -81,7 +81,7 @@ func connects(ctx context.Context, from netip.Addr, to netip.AddrPort) error {
 	return err
 }
 
-// findProbes asks every SIP target as `sipalive probe` does.
+// findProbes asks every SIP target, as `sipalive probe` does.
 func findProbes(ctx context.Context, c *config.Config, self *config.Node, local []netip.Addr) (found []doctor.Probe) {
 	roots, err := sipcheck.LoadRoots(c.SIP.TLSCA)
 	if err != nil {
@@ -93,7 +93,8 @@ func findProbes(ctx context.Context, c *config.Config, self *config.Node, local 
 	return found
 }
 
-// findDrifts measures every other clock beside this one, all at the same time.
+// findDrifts compares the clock of every other node with this node's, all at the same
+// time.
 func findDrifts(ctx context.Context, c *config.Config, self *config.Node) []doctor.Drift {
 	var found []doctor.Drift
 	for _, n := range c.Nodes {

@@ -17,8 +17,9 @@ import (
 	"sipalive/platform"
 )
 
-// A VIP that another program would put on the machine is found in each form that
-// Debian has for it; an address that only looks like it, or a comment, is none.
+// TestFindKeepers: a VIP that another program would put on the machine is found in each
+// of the forms that Debian uses for it. An address that only looks like it, or one in a
+// comment, is not found.
 func TestFindKeepers(t *testing.T) {
 	dir := t.TempDir()
 	all := slices.Clone(hostFiles)
@@ -28,7 +29,7 @@ func TestFindKeepers(t *testing.T) {
 			all[i].files = append(all[i].files, dir+pattern)
 		}
 	}
-	all[0].process = "doctor-keeper-none" // whether one runs here is not what is tested
+	all[0].process = "doctor-keeper-none" // the test does not depend on whether one runs here
 	write := func(name, text string) {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -74,7 +75,8 @@ func TestFindKeepers(t *testing.T) {
 	}
 }
 
-// What a real FreeSWITCH says to a wrong password, and a password that all may read.
+// TestFindPBX: what a real FreeSWITCH answers to a wrong password, and a password file
+// that all may read.
 func TestFindPBX(t *testing.T) {
 	steps := recorded.Load(t, "auth-wrong-password.txt")
 	word := ""
@@ -103,7 +105,8 @@ func TestFindPBX(t *testing.T) {
 	}
 }
 
-// Behind a real login, the profiles as the doctor's room has them.
+// TestFindPBXReadsProfiles: after a real login, the profiles that package doctor has in
+// its test data.
 func TestFindPBXReadsProfiles(t *testing.T) {
 	text, err := os.ReadFile("../../doctor/testdata/sofia.xml")
 	if err != nil {
@@ -123,8 +126,8 @@ func TestFindPBXReadsProfiles(t *testing.T) {
 	}
 }
 
-// A listener on all addresses serves a VIP that is not here, over UDP with the doubt
-// about its answers; one on another address does not.
+// TestFindServed: a listener on all addresses serves a VIP that is not here; over UDP its
+// answers are in doubt. A listener on another address does not serve it.
 func TestFindServed(t *testing.T) {
 	all, err := net.ListenPacket("udp4", "0.0.0.0:0")
 	if err != nil {

@@ -57,7 +57,7 @@ func drainQuietly(cmd *cobra.Command, client *control.Client, args []string, w c
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // the agent's last word is waited for, but not for a second signal
+	context.AfterFunc(ctx, stop) // wait for the agent's last word, but not after a second signal
 	text, err := client.DrainQuietly(ctx, w, showCalls(cmd.OutOrStdout()))
 	if err != nil {
 		return err

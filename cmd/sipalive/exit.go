@@ -16,34 +16,34 @@ const (
 	exitNo      = 1 // no, or failed
 	exitUsage   = 2
 	exitNoAgent = 3 // no agent answers
-	// exitStopped is how an agent ends that `sipalive stop` ended: the unit does
+	// exitStopped is the exit code of an agent that `sipalive stop` ended: the unit does
 	// not start it again (RestartPreventExitStatus=).
 	exitStopped = 10
 )
 
-// errStopped ends an agent that an operator stopped; it is no failure.
+// errStopped ends an agent that an operator stopped. It is not a failure.
 var errStopped = errors.New("stopped")
 
 // errNo is the answer "no" to a question: nothing is printed.
 var errNo = errors.New("no")
 
-// usageError is a command line that cannot be meant.
+// usageError is a command line that makes no sense.
 type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
 
-// misuse is a usageError of cmd, with where to read on.
+// misuse returns a usageError of cmd, with a hint where to read on.
 func misuse(cmd *cobra.Command, format string, args ...any) error {
 	return usageError{fmt.Sprintf("%s: %s (%[1]s --help)", cmd.CommandPath(), fmt.Sprintf(format, args...))}
 }
 
-// ranError is what a command returned once it ran. cobra's own errors, which
-// it makes of types it does not export, are of no such type.
+// ranError is the error of a command that ran. cobra's own errors have types that it does
+// not export, and are not of this type.
 type ranError struct{ error }
 
 func (e ranError) Unwrap() error { return e.error }
 
-// markRuns makes the errors of cmd and all below it tell whether they ran.
+// markRuns makes the errors of cmd and of all its subcommands tell whether they ran.
 func markRuns(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		markRuns(sub)
@@ -60,7 +60,8 @@ func markRuns(cmd *cobra.Command) {
 	}
 }
 
-// asMisuse turns what cobra refused before cmd ran into a misuse.
+// asMisuse turns an error of cobra, which refused the command line before cmd ran, into a
+// misuse.
 func asMisuse(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
@@ -93,7 +94,7 @@ func exitCode(err error) int {
 	return exitNo
 }
 
-// errorLine is what stderr gets: one line, or nothing.
+// errorLine returns the text for stderr: one line, or nothing.
 func errorLine(err error) string {
 	if err == nil || err == errNo || err == errStopped {
 		return ""
@@ -101,7 +102,8 @@ func errorLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), " ")
 }
 
-// arguments is how many names a command takes, such as "VIP NODE" or "[NODE]".
+// arguments checks the number of arguments of a command, by a form such as "VIP NODE" or
+// "[NODE]".
 func arguments(form string) cobra.PositionalArgs {
 	words := strings.Fields(form)
 	least := len(words)

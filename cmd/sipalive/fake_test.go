@@ -19,11 +19,11 @@ import (
 	"sipalive/test/lab"
 )
 
-// journals are the running agents' by the directory of their script.
+// journals contains the running agents' journals, by the directory of their script.
 var journals sync.Map
 
-// fakeAgent answers as pbx1 of three nodes would, which holds vip1 and the
-// role cdr; a frozen one answers nothing.
+// fakeAgent answers as pbx1 of three nodes would, which holds vip1 and the role cdr. A
+// frozen fakeAgent answers nothing.
 type fakeAgent struct{ frozen bool }
 
 func (a fakeAgent) wait(ctx context.Context) error {
@@ -54,7 +54,8 @@ func (a fakeAgent) Flush(ctx context.Context) ([]control.FlushResult, error) {
 		{Node: "pbx2", Text: "not heard"}}, a.wait(ctx)
 }
 
-// Lock: "busy" is another's for ever, the lease of "late" is as good as over when it is told of, "lost" is lost once it was held.
+// Lock: "busy" stays another node's for ever. The lease of "late" is nearly over when the
+// client is told of it. "lost" is lost after it was held.
 func (a fakeAgent) Lock(ctx context.Context, r control.LockRequest, _ uint32, tell func(control.LockLevel)) error {
 	switch r.Name {
 	case "busy":
@@ -120,7 +121,7 @@ func (a fakeAgent) Do(ctx context.Context, c control.Command) (string, error) {
 
 const takeoverID = 2
 
-// fillJournal: a start, and a takeover that goes on.
+// fillJournal adds a start, and a takeover that is not complete.
 func fillJournal(j *control.Journal) {
 	at := func(ms int) control.Stamp {
 		return control.Stamp{Time: time.Date(2026, 1, 2, 3, 4, 5, ms*int(time.Millisecond), time.UTC)}
@@ -132,7 +133,8 @@ func fillJournal(j *control.Journal) {
 	j.Add(e)
 }
 
-// startSIP answers OPTIONS on a loopback address, over UDP and TCP if it is given.
+// startSIP answers OPTIONS on a loopback address: over UDP, and also over TCP if the
+// address is given.
 func startSIP(ts *testscript.TestScript, _ bool, args []string) {
 	at := "127.0.0.1:0"
 	if len(args) > 0 {
@@ -156,8 +158,8 @@ func startSIP(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("SIP", conn.LocalAddr().String())
 }
 
-// startTLS answers OPTIONS over TLS, with a certificate that ends at a date by an
-// authority in ca.pem.
+// startTLS answers OPTIONS over TLS. Its certificate, by the authority in ca.pem, ends at
+// a given date.
 func startTLS(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: tls ADDRESS:PORT DATE")

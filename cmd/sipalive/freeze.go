@@ -8,7 +8,7 @@ import (
 	"sipalive/control"
 )
 
-// defaultFreeze is time to restart a FreeSWITCH and look at it.
+// defaultFreeze is enough time to restart a FreeSWITCH and look at it.
 const defaultFreeze = 30 * time.Minute
 
 func newFreezeCommand() *cobra.Command {

@@ -18,14 +18,14 @@ import (
 	"sipalive/platform"
 )
 
-// The hooks service listens beside the agent's runtime directory, in one of its
-// own: each of the two units owns its directory.
+// The hooks service listens in a directory of its own, beside the agent's runtime
+// directory, because each of the two units owns its directory.
 const (
 	hooksDirSuffix = "-hooks"
 	hooksSocket    = "hooks.sock"
 )
 
-// hooksService is the socket of the service that belongs to an agent's runtime
+// hooksService returns the socket of the service that belongs to an agent's runtime
 // directory.
 func hooksService(runDir string) string {
 	return filepath.Join(filepath.Clean(runDir)+hooksDirSuffix, hooksSocket)
@@ -70,7 +70,7 @@ func serveHooks(ctx context.Context, socket, agent string) error {
 	}
 	defer func() { _ = unlock() }()
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err // of one that was killed: the lock says that nobody listens
+		return err // left by a service that was killed: the lock shows that nobody listens
 	}
 	l, err := listenFor(socket, int(uid))
 	if err != nil {
@@ -80,7 +80,7 @@ func serveHooks(ctx context.Context, socket, agent string) error {
 	return hooks.Serve(ctx, l, uint32(uid))
 }
 
-// listenFor opens a socket to which that user alone may connect.
+// listenFor opens a socket to which only that user may connect.
 func listenFor(socket string, uid int) (*net.UnixListener, error) {
 	old := syscall.Umask(0o177)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})

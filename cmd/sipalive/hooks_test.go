@@ -12,8 +12,8 @@ import (
 	"sipalive/platform"
 )
 
-// TestHooksService: what serves at the socket beside the runtime directory runs the
-// agent's programs, once; what a killed one left there is in nobody's way.
+// TestHooksService: the service at the socket beside the runtime directory runs the
+// agent's programs, once. What a killed service left there does no harm.
 func TestHooksService(t *testing.T) {
 	dir, err := os.MkdirTemp("", "sipalive-hooks-") // a socket's path is short
 	if err != nil {

@@ -42,7 +42,7 @@ node with --node, the one that the file is from first.`,
 			o.Nodes = append(o.Nodes, node)
 		}
 		o.File = args[0]
-		o.Host, _ = os.Hostname() // "": it is called node1
+		o.Host, _ = os.Hostname() // "": the node is called node1
 		text, err := importFile(args[0], o)
 		if err != nil {
 			return err
@@ -53,7 +53,7 @@ node with --node, the one that the file is from first.`,
 	return cmd
 }
 
-// maxImported is more than any keepalived.conf has, in bytes.
+// maxImported is more bytes than any keepalived.conf has.
 const maxImported = 1<<20 + 1
 
 func importFile(path string, o keepalived.Options) (string, error) {
@@ -85,13 +85,14 @@ func namedNode(text string) (keepalived.Node, error) {
 	return keepalived.Node{Name: name, Address: a}, nil
 }
 
-// addressesOf are an interface's, none where there is no such interface here.
+// addressesOf returns the addresses of an interface; none if there is no such interface
+// here.
 func addressesOf(iface string) (out []netip.Addr) {
 	i, err := net.InterfaceByName(iface)
 	if err != nil {
 		return nil
 	}
-	all, _ := i.Addrs() // it may be gone meanwhile
+	all, _ := i.Addrs() // the interface may be gone by now
 	for _, a := range all {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			out = append(out, p.Addr().Unmap())

@@ -19,19 +19,19 @@ import (
 
 const defaultFile = "/etc/sipalive/sipalive.toml"
 
-// named is a node or a VIP as an operator names it.
+// named is a node or a VIP with its name and address.
 type named struct {
 	name    string
 	address netip.Addr
 }
 
-// wish is what the operator wants, by flags or by answers.
+// wish is what the operator asked for, by flags or by answers.
 type wish struct {
 	cluster   string
 	nodes     []named
 	witnesses []named
 	vips      []named
-	iface     string // of the VIPs; "": that of the node's address
+	iface     string // of the VIPs; "": the interface of the node's address
 }
 
 func newInitCommand() *cobra.Command {
@@ -88,7 +88,7 @@ there already is used.`,
 	return cmd
 }
 
-// parseNamed reads NAME=ADDRESS; where a name is given otherwise, ADDRESS will do.
+// parseNamed reads NAME=ADDRESS. If otherwise is a name, ADDRESS alone is enough.
 func parseNamed(text, otherwise string) (named, error) {
 	name, address, found := strings.Cut(text, "=")
 	if !found && otherwise != "" {
@@ -101,7 +101,7 @@ func parseNamed(text, otherwise string) (named, error) {
 	return named{strings.TrimSpace(name), a.Unmap()}, nil
 }
 
-// initialize writes what the operator wants, once it is known to be good.
+// initialize checks what the operator wants, and then writes it.
 func initialize(ctx context.Context, out io.Writer, w wish, m machine, file, key string) error {
 	if w.cluster == "" {
 		w.cluster = "pbx"
@@ -141,7 +141,7 @@ func initialize(ctx context.Context, out io.Writer, w wish, m machine, file, key
 	return err
 }
 
-// own is the node that is this machine, nil where it is none.
+// own returns the node that is this machine; nil if none is.
 func (w wish) own(m machine) *named {
 	for _, list := range [][]named{w.nodes, w.witnesses} {
 		for i := range list {
@@ -153,7 +153,7 @@ func (w wish) own(m machine) *named {
 	return nil
 }
 
-// checked is what `sipalive check` does, before there is a file.
+// checked does what `sipalive check` does, before there is a file.
 func checked(file, text string) (*config.Config, error) {
 	cfg, err := config.Parse(file, []byte(text))
 	if err == nil {
@@ -168,7 +168,7 @@ func checked(file, text string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// writeKey draws a key where there is none; one that is there has to be good.
+// writeKey creates a key if there is none. A key that is there has to be good.
 func writeKey(path string) (made bool, err error) {
 	if _, err := os.Lstat(path); err == nil {
 		_, err := config.LoadKeyring(path)
@@ -181,7 +181,7 @@ func writeKey(path string) (made bool, err error) {
 	return true, writeNew(path, key+"\n", 0o600)
 }
 
-// writeNew writes a file that is not there yet, whole or not at all.
+// writeNew writes a file that does not exist yet, as a whole or not at all.
 func writeNew(path, text string, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("init: %w", err)
@@ -197,7 +197,7 @@ func writeNew(path, text string, mode os.FileMode) error {
 	return nil
 }
 
-// advise says what the operator should know of this machine.
+// advise says what the operator should know about this machine.
 func (w wish) advise(out io.Writer, m machine, own *named) {
 	if own == nil {
 		fmt.Fprintf(out, "note: no node has an address of this machine, so no PBX was looked for\n")
@@ -218,7 +218,7 @@ func (w wish) advise(out io.Writer, m machine, own *named) {
 	}
 }
 
-// next is what is left to do: here, and on the other nodes.
+// next says what is left to do, here and on the other nodes.
 func (w wish) next(out io.Writer, own *named, file, key string) {
 	fmt.Fprintf(out, "\nOn this node:\n  systemctl enable --now sipalive\n")
 	var others []string
@@ -244,7 +244,8 @@ func (w wish) next(out io.Writer, own *named, file, key string) {
 `, each, copies, file)
 }
 
-// interfaceOf the VIPs, "" where it is that of the node's address.
+// interfaceOf returns the VIPs' interface for the file; "" if it is that of the node's
+// address.
 func (w wish) interfaceOf(m machine) string {
 	if own := w.own(m); own != nil && m.interfaceOf(*own) == w.iface {
 		return ""

@@ -21,7 +21,7 @@ func isTerminal(in io.Reader) bool {
 	return err == nil
 }
 
-// asker asks one question after the other.
+// asker asks one question after another.
 type asker struct {
 	in  *bufio.Scanner
 	out io.Writer
@@ -29,7 +29,7 @@ type asker struct {
 
 var errNoAnswer = errors.New("init: the answers end here; nothing was written")
 
-// line asks until take is content with an answer; an empty one is the default.
+// line asks until take accepts an answer. An empty answer stands for the default.
 func (a *asker) line(question, def string, take func(string) error) error {
 	for {
 		prompt := question
@@ -54,7 +54,7 @@ func (a *asker) line(question, def string, take func(string) error) error {
 	}
 }
 
-// list asks for one more until the answer is empty.
+// list asks for one more entry until the answer is empty.
 func (a *asker) list(question string, least int, into *[]named, name string) error {
 	for {
 		before := len(*into)
@@ -77,7 +77,7 @@ func (a *asker) list(question string, least int, into *[]named, name string) err
 	}
 }
 
-// ask asks for what flags have not said.
+// ask asks for what the flags have not said.
 func (w *wish) ask(in io.Reader, out io.Writer, m machine) error {
 	a := &asker{bufio.NewScanner(in), out}
 	if w.cluster == "" {
@@ -109,7 +109,7 @@ func (w *wish) ask(in io.Reader, out io.Writer, m machine) error {
 
 func (w *wish) askNodes(a *asker, m machine) error {
 	def := ""
-	host, _ := os.Hostname() // "": nothing is proposed
+	host, _ := os.Hostname() // "": no proposal
 	if host, _, _ = strings.Cut(host, "."); host != "" && len(m.addresses) > 0 {
 		def = host + "=" + m.addresses[0].prefix.Addr().String()
 	}

@@ -14,14 +14,14 @@ import (
 	"sipalive/sipcheck"
 )
 
-// machine is what init finds on the machine it runs on.
+// machine is what init finds on the machine where it runs.
 type machine struct {
 	addresses []onInterface
-	gateway   netip.Addr // the zero Addr: none
-	program   string     // a PBX that runs; "": none was found
-	target    string     // where it answers OPTIONS, such as udp:5060; "": nowhere
+	gateway   netip.Addr // the zero Addr: none found
+	program   string     // a PBX that is running; "": none found
+	target    string     // where the PBX answers OPTIONS, such as udp:5060; "": nowhere
 	memcached string     // host:port that means the same on every node; "": none
-	cacheHere string     // host:port of one that is on this node's own address alone; "": none
+	cacheHere string     // host:port of a memcached that listens on this node's own address only; "": none
 }
 
 type onInterface struct {
@@ -29,17 +29,17 @@ type onInterface struct {
 	prefix netip.Prefix
 }
 
-// pbxPrograms are what init looks for, as processes are called.
+// pbxPrograms are the PBX programs that init looks for, by process name.
 var pbxPrograms = []string{"freeswitch", "kamailio", "asterisk", "opensips"}
 
 const (
-	firstRTPPort   = 10000 // Asterisk's; FreeSWITCH's are from 16384 on
+	firstRTPPort   = 10000 // Asterisk's first; FreeSWITCH's begin at 16384
 	maxCandidates  = 8
 	answerPatience = 500 * time.Millisecond
 )
 
-// findNetwork lists the addresses a node can have, those of the first interface
-// with a default route first.
+// findNetwork lists the addresses a node can have. The addresses of the first interface
+// with a default route come first.
 func findNetwork() (m machine, err error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
@@ -52,7 +52,7 @@ func findNetwork() (m machine, err error) {
 	defer routes.Close()
 	main := ""
 	for _, i := range interfaces {
-		all, _ := i.Addrs() // it may be gone meanwhile
+		all, _ := i.Addrs() // the interface may be gone by now
 		for _, a := range all {
 			p, err := netip.ParsePrefix(a.String())
 			if err != nil || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast() || i.Flags&net.FlagUp == 0 {
@@ -68,7 +68,7 @@ func findNetwork() (m machine, err error) {
 	return m, nil
 }
 
-// last compares two: the one of which it is said comes last.
+// last compares two elements by whether they come last.
 func last(a, b bool) int {
 	switch {
 	case a == b:
@@ -88,8 +88,8 @@ func (m machine) reaches(a netip.Addr) bool {
 	return slices.ContainsFunc(m.addresses, func(o onInterface) bool { return o.prefix.Contains(a) })
 }
 
-// findServices looks for a PBX and where it answers at the node's address, and
-// for memcached.
+// findServices looks for a PBX and for where it answers at the node's address, and for
+// memcached.
 func (m *machine) findServices(ctx context.Context, own netip.Addr) error {
 	all, err := platform.Listeners(append([]string{"memcached"}, pbxPrograms...)...)
 	if err != nil {
@@ -113,8 +113,8 @@ func (m *machine) findServices(ctx context.Context, own netip.Addr) error {
 	return nil
 }
 
-// cache takes a memcached's listener, 127.0.0.1 before ::1. The file is the same on
-// every node, so a node's own address is no server of theirs.
+// cache takes a listener of memcached, and prefers 127.0.0.1 to ::1. The file is the same
+// on every node, so a node's own address is of no use to the others.
 func (m *machine) cache(at netip.AddrPort, own netip.Addr) {
 	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	switch a := at.Addr(); {
@@ -127,8 +127,8 @@ func (m *machine) cache(at netip.AddrPort, own netip.Addr) {
 	}
 }
 
-// answering is the first listener that answers OPTIONS, UDP before TCP and 5060
-// before others.
+// answering returns the first listener that answers OPTIONS. UDP comes before TCP, and
+// 5060 before other ports.
 func answering(ctx context.Context, own netip.Addr, sip []platform.Listener) string {
 	slices.SortStableFunc(sip, func(a, b platform.Listener) int {
 		x, y := a.Local.Port(), b.Local.Port()
@@ -148,7 +148,7 @@ func answering(ctx context.Context, own netip.Addr, sip []platform.Listener) str
 	return ""
 }
 
-// summary is one line for people.
+// summary describes the findings in one line.
 func (m machine) summary() string {
 	var found []string
 	for _, a := range m.addresses {

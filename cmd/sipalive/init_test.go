@@ -21,8 +21,8 @@ import (
 	"sipalive/platform/nstest"
 )
 
-// fakePBX answers OPTIONS on a port that is not the usual one, and is silent
-// on another; what it is called is what init looks for.
+// fakePBX answers OPTIONS on one unusual port and is silent on another. init finds it by
+// its process name.
 func fakePBX() {
 	for _, at := range []string{":5058", ":5062"} {
 		conn, err := net.ListenPacket("udp", at)
@@ -45,7 +45,7 @@ func fakePBX() {
 	select {}
 }
 
-// fakeMemcached is on 127.0.0.1, or where its arguments say.
+// fakeMemcached listens on 127.0.0.1, or where its arguments say.
 func fakeMemcached() {
 	at := os.Args[1:]
 	if len(at) == 0 {
@@ -66,8 +66,8 @@ func fakeMemcached() {
 	}
 }
 
-// node is a machine of its own, with an address, a gateway and, if they are
-// named, programs that run.
+// node makes a machine of its own, with an address, a gateway and the given programs
+// running.
 func node(t *testing.T, programs ...string) {
 	t.Helper()
 	ns := nstest.Enter(t)
@@ -94,7 +94,8 @@ func node(t *testing.T, programs ...string) {
 	}
 }
 
-// called is this test binary under a name that it acts on, for /proc too.
+// called returns a command that runs this test binary under another name. The binary acts
+// on that name, and /proc shows it.
 func called(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -108,7 +109,7 @@ func called(t *testing.T, name string, args ...string) *exec.Cmd {
 	return exec.Command(path, args...)
 }
 
-// site is where a test's files are written.
+// site returns where a test's files are written.
 func site(t *testing.T) (file, key string, flags []string) {
 	dir := filepath.Join(t.TempDir(), "etc")
 	file, key = dir+"/sipalive.toml", dir+"/key"
@@ -169,7 +170,8 @@ func TestInitFindsAndWrites(t *testing.T) {
 	}
 }
 
-// TestInitFindsEachPBX by the name of its process, and what it says of it.
+// TestInitFindsEachPBX: init finds each PBX by the name of its process, and says where it
+// answers.
 func TestInitFindsEachPBX(t *testing.T) {
 	for _, program := range []string{"freeswitch", "kamailio", "asterisk", "opensips"} {
 		t.Run(program, func(t *testing.T) {
@@ -194,8 +196,8 @@ func TestInitFindsEachPBX(t *testing.T) {
 	}
 }
 
-// TestInitFindsMemcached where every node can mean the same one; of another it says
-// why it is not in the file.
+// TestInitFindsMemcached: init finds a memcached whose address is right on every node. Of
+// another it says why that is not in the file.
 func TestInitFindsMemcached(t *testing.T) {
 	const alone = "note: memcached is on 192.0.2.11:11211 alone"
 	for at, want := range map[string]struct{ found, action string }{
@@ -228,8 +230,8 @@ func TestInitFindsMemcached(t *testing.T) {
 	}
 }
 
-// TestInitSizes: a first file has at most 40 lines with everything found, and says
-// the same in both of its forms.
+// TestInitSizes: a first file has at most 40 lines with everything found. Both of its
+// forms say the same.
 func TestInitSizes(t *testing.T) {
 	everything := machine{memcached: "127.0.0.1:11211", program: "freeswitch", target: "udp:5080"}
 	sized := func(nodes, witnesses, vips int) (w wish) {
@@ -269,7 +271,7 @@ func TestInitSizes(t *testing.T) {
 	if tables[true] == 0 || tables[false] == 0 {
 		t.Errorf("in tables: %v", tables)
 	}
-	// The most that the comment in text promises.
+	// The most that the comment of wish.text promises.
 	if text := sized(13, 0, 13).text(everything, "/k"); strings.Count(text, "\n") > 40 {
 		t.Errorf("26 nodes and VIPs:\n%s", text)
 	}
@@ -284,8 +286,8 @@ func parsed(t *testing.T, text string) *config.Config {
 	return c
 }
 
-// TestInitOverwritesNothing, neither a file nor a key, and leaves nothing behind
-// where it fails.
+// TestInitOverwritesNothing: init overwrites neither a file nor a key, and leaves nothing
+// behind when it fails.
 func TestInitOverwritesNothing(t *testing.T) {
 	node(t)
 	file, key, flags := site(t)
@@ -327,7 +329,7 @@ func TestInitOverwritesNothing(t *testing.T) {
 	fails(file+" is there already, and is left as it is", homeCase...)
 }
 
-// TestInitAsks on a terminal; a wrong answer is asked for again.
+// TestInitAsks: init asks on a terminal, and repeats the question after a wrong answer.
 func TestInitAsks(t *testing.T) {
 	node(t)
 	file, _, flags := site(t)
@@ -377,8 +379,8 @@ func TestInitAnswersEnd(t *testing.T) {
 	}
 }
 
-// openTerminal is a pseudo terminal (pty(7)): what is written to the first is
-// typed on the second.
+// openTerminal opens a pseudo terminal (pty(7)): what is written to master is typed on
+// line.
 func openTerminal(t *testing.T) (master, line *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -398,6 +400,6 @@ func openTerminal(t *testing.T) (master, line *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { line.Close() })
-	_ = master.SetDeadline(time.Now().Add(20 * time.Second)) // no terminal waits for ever
+	_ = master.SetDeadline(time.Now().Add(20 * time.Second)) // so that no test waits for ever
 	return master, line
 }

@@ -5,13 +5,12 @@ import (
 	"strings"
 )
 
-// mostLines is what somebody reads before the first start.
+// mostLines is about what an operator reads before the first start.
 const mostLines = 40
 
-// text is a first configuration: what differs from site to site, and where to
-// read on. It is in tables, as the documentation has it, where these have no more
-// than mostLines; else each node and each VIP is one line, which is enough for 26
-// of them.
+// text returns a first configuration: what differs from site to site, and where to read
+// on. It uses tables, as the documentation does, if that takes at most mostLines lines.
+// Otherwise each node and each VIP is one line, which is enough for 26 of them.
 func (w wish) text(m machine, key string) string {
 	if text := w.tables(m, key); strings.Count(text, "\n") <= mostLines {
 		return text
@@ -19,7 +18,7 @@ func (w wish) text(m machine, key string) string {
 	return w.rows(m, key)
 }
 
-// What both forms say once.
+// The comments that both forms contain.
 const (
 	aboutNodes   = "# The nodes: static addresses, for heartbeats and SIP probes."
 	aboutWitness = " A witness votes, and never holds a VIP."
@@ -52,7 +51,7 @@ func (m machine) aboutVIPs(line printer) {
 	}
 }
 
-// home is the node that a VIP prefers: one after the other.
+// home returns the node that a VIP prefers. The VIPs take the nodes in turn.
 func (w wish) home(vip int) string {
 	if len(w.nodes) == 0 {
 		return ""
@@ -87,8 +86,8 @@ func (w wish) tables(m machine, key string) string {
 	return b.String()
 }
 
-// rows say the same in TOML's inline tables. What stands in brackets [[ ]] comes
-// last: a key behind it would be a part of it.
+// rows writes the same in TOML's inline tables. Tables in [[ ]] come last: a key behind
+// one would become part of it.
 func (w wish) rows(m machine, key string) string {
 	b, line := w.begin()
 	w.heading(line, key)
@@ -122,7 +121,7 @@ func (w wish) rows(m machine, key string) string {
 	return b.String()
 }
 
-// writeTarget is where the PBX is asked; udp:5060 is the default.
+// writeTarget writes where the PBX is asked; udp:5060 is the default.
 func (m machine) writeTarget(line printer, recovers string) {
 	switch {
 	case m.target != "" && m.target != "udp:5060":

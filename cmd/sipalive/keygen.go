@@ -9,7 +9,7 @@ import (
 	"sipalive/config"
 )
 
-// defaultKeyFile is where the key is put unless a command says otherwise.
+// defaultKeyFile is the path of the key unless a command says otherwise.
 const defaultKeyFile = "/etc/sipalive/key"
 
 func newKeygenCommand() *cobra.Command {

@@ -16,16 +16,16 @@ import (
 	"sipalive/platform"
 )
 
-// The exit codes of `sipalive lock` beside the command's own.
+// The exit codes of `sipalive lock`, besides the command's own.
 const (
 	exitLost        = 123 // the lease was lost, and the command was killed
-	exitNotObtained = 124 // not in time, as timeout(1)
+	exitNotObtained = 124 // not within --wait; as timeout(1)
 	exitCannotRun   = 126
 	exitNotFound    = 127
-	exitSignal      = 128 // and the number of the signal that ended the command
+	exitSignal      = 128 // plus the number of the signal that ended the command
 )
 
-// exitError ends the process with a code, and one line or none on stderr.
+// exitError ends the process with a code, and with one line or none on stderr.
 type exitError struct {
 	code int
 	text string
@@ -96,7 +96,7 @@ type locked struct {
 	runDir string
 
 	levels  chan control.LockLevel
-	ended   chan error // of the conversation with the agent
+	ended   chan error // the end of the conversation with the agent
 	signals chan os.Signal
 	id      uint64
 }
@@ -122,13 +122,13 @@ func (l *locked) run(ctx context.Context) error {
 	return l.guarded(held)
 }
 
-// obtain waits for the lock, and says on stderr for whom.
+// obtain waits for the lock. It says on stderr why it waits.
 func (l *locked) obtain() (control.LockLevel, error) {
 	var late <-chan time.Time
 	if l.wait > 0 {
 		late = time.After(l.wait)
 	}
-	// What is there at once is not worth a line.
+	// If the lock comes within half a second, nothing is printed.
 	quiet, why, said := time.After(time.Second/2), "no answer yet", ""
 	for loud := false; ; {
 		if loud && why != said {
@@ -161,17 +161,17 @@ func (l *locked) obtain() (control.LockLevel, error) {
 	}
 }
 
-// say is the client's last word to the agent: what ran is over.
+// say tells the agent, as the client's last word, that the command is over.
 func (l *locked) say(keep bool) {
 	if l.id == 0 {
 		return
 	}
-	// If nobody hears it, the lease ends by itself.
+	// If the agent does not hear it, the lease ends by itself.
 	_ = l.client.EndLock(context.Background(), control.LockEnd{ID: l.id, Keep: keep})
 }
 
-// guarded runs the command by way of a guard, and passes on what the agent says of
-// the lease.
+// guarded runs the command under a guard, and passes on to the guard what the agent says
+// about the lease.
 func (l *locked) guarded(held control.LockLevel) error {
 	g, err := startGuard(l.argv, l.environment(held), l.stdin(), held, l.agent())
 	if err != nil {
@@ -194,14 +194,14 @@ func (l *locked) guarded(held control.LockLevel) error {
 			signalled = true
 			g.signal(s.(syscall.Signal))
 		case <-g.deadline():
-			g.kill() // should the guard be frozen: its own time came before
+			g.kill() // in case the guard is frozen: its own deadline came earlier
 		case end := <-g.ended:
 			return l.conclude(end, why, signalled)
 		}
 	}
 }
 
-// conclude tells the agent how it ended, and the caller.
+// conclude tells the agent, and the caller, how the command ended.
 func (l *locked) conclude(end ending, why string, signalled bool) error {
 	name := l.req.Name
 	keep := l.req.Keep != 0 && (end.lost || signalled || end.code == 0 || end.code >= exitSignal)
@@ -220,7 +220,7 @@ func (l *locked) conclude(end ending, why string, signalled bool) error {
 	return nil
 }
 
-// agent is how the guard reaches the agent.
+// agent returns the flags by which the guard reaches the agent.
 func (l *locked) agent() []string {
 	return []string{"--run-dir", l.runDir, fmt.Sprintf("--id=%d", l.id), fmt.Sprintf("--keep=%t", l.req.Keep != 0)}
 }
@@ -229,8 +229,8 @@ func (l *locked) environment(held control.LockLevel) []string {
 	return append(os.Environ(), "SIPALIVE_LOCK="+l.req.Name, fmt.Sprintf("SIPALIVE_EPOCH=%d", held.Epoch), "SIPALIVE_NODE="+held.Node)
 }
 
-// stdin is what the command reads: a group in the background that read a terminal
-// would be stopped.
+// stdin returns what the command reads: nothing instead of a terminal, because a process
+// group in the background that reads a terminal is stopped.
 func (l *locked) stdin() *os.File {
 	if _, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS); errors.Is(err, unix.ENOTTY) {
 		return os.Stdin

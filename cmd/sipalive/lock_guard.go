@@ -23,16 +23,17 @@ import (
 )
 
 // A locked command has two processes over it: `sipalive lock`, which hears from the
-// agent, and the guard, the command's parent. Each knows the end of the lease and
-// kills the command's process group before it; the guard also at once when the other
-// is gone. So one of them may be frozen or killed. If both are killed, the command is
-// (PR_SET_PDEATHSIG), but not what it has started.
+// agent, and the guard, the command's parent. Each of them knows the end of the lease and
+// kills the command's process group before it. The guard also kills it at once when
+// `sipalive lock` is gone. So either of the two may be frozen or killed. If both are
+// killed, the command is killed too (PR_SET_PDEATHSIG), but not the processes it has
+// started.
 const (
-	guardOrders = 3 // descriptor: "until NS MARGIN", "stop"; its end is an order to kill
+	guardOrders = 3 // descriptor: "until NS MARGIN", "stop"; when it closes, the guard kills
 	guardWords  = 4 // descriptor: "started PID", then one of "exit N", "failed N TEXT", "lost"
 	guardLook   = 20 * time.Millisecond
 
-	// Margins (elect.Margin) before the end of the lease, at which the command is sent
+	// How many margins (elect.Margin) before the end of the lease the command is sent
 	// SIGTERM, and SIGKILL.
 	askBefore, killBefore = 4, 2
 )
@@ -40,8 +41,8 @@ const (
 // ending is how a locked command ended.
 type ending struct {
 	code int
-	err  string // it could not be run
-	lost bool   // it was killed for the lease's sake
+	err  string // why it could not be run
+	lost bool   // it was killed because of the lease
 }
 
 // guard is the guard as `sipalive lock` sees it.
@@ -51,7 +52,7 @@ type guard struct {
 	until  int64
 	margin time.Duration
 	group  chan int
-	pid    int // the command's, and its group's
+	pid    int // of the command and of its group
 	ended  chan ending
 }
 
@@ -71,9 +72,9 @@ func startGuard(argv, env []string, stdin *os.File, held control.LockLevel, agen
 		cmd.Stdin = stdin
 	}
 	cmd.ExtraFiles = []*os.File{ordersOut, wordsIn}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what kills this process's group leaves the guard to do its work
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // killing this process's group leaves the guard alive
 	g := &guard{cmd: cmd, orders: ordersIn, group: make(chan int, 1), ended: make(chan ending, 1)}
-	// The deadline first: the guard starts nothing without one.
+	// The deadline first: without one the guard starts nothing.
 	g.renew(held)
 	err = cmd.Start()
 	ordersOut.Close()
@@ -85,8 +86,8 @@ func startGuard(argv, env []string, stdin *os.File, held control.LockLevel, agen
 	return g, nil
 }
 
-// listen takes the guard's words. A guard that ends without a last one was killed:
-// its command with it, and what that had started is killed now.
+// listen takes the guard's words. If the guard ends without a last word, it was killed,
+// and the command with it; then listen kills what the command had started.
 func (g *guard) listen(words *os.File) {
 	end, said, group := ending{lost: true}, false, 0
 	for lines := bufio.NewScanner(words); lines.Scan(); {
@@ -118,7 +119,7 @@ func (g *guard) renew(l control.LockLevel) {
 	_, _ = fmt.Fprintf(g.orders, "until %d %d\n", l.Until, int64(l.Margin))
 }
 
-// stop has the guard end the command as at the end of a lease: asked first.
+// stop makes the guard end the command as at the end of a lease: SIGTERM first.
 func (g *guard) stop() { _, _ = io.WriteString(g.orders, "stop\n") }
 
 func (g *guard) signal(s syscall.Signal) {
@@ -127,7 +128,8 @@ func (g *guard) signal(s syscall.Signal) {
 	}
 }
 
-// knows takes up the command's process id, once it is there.
+// knows reads the command's process id if it is there by now, and reports whether it is
+// known.
 func (g *guard) knows() bool {
 	select {
 	case g.pid = <-g.group:
@@ -136,12 +138,13 @@ func (g *guard) knows() bool {
 	return g.pid > 0
 }
 
-// deadline is when this process kills the command itself.
+// deadline returns a timer for when this process kills the command itself; it fires at
+// least once a second.
 func (g *guard) deadline() <-chan time.Time {
 	return time.After(max(time.Millisecond, min(time.Duration(g.until-platform.BootNow())-g.margin, time.Second)))
 }
 
-// kill ends the command if the lease really is about to end.
+// kill kills the command if its lease is really about to end.
 func (g *guard) kill() {
 	if time.Duration(g.until-platform.BootNow()) > g.margin {
 		return
@@ -164,11 +167,11 @@ func newLockGuardCommand() *cobra.Command {
 	id := cmd.Flags().Uint64("id", 0, "of the client, at the agent")
 	keep := cmd.Flags().Bool("keep", false, "the lock stays kept if it is lost")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		runtime.LockOSThread() // whose end would be the command's
-		// What ends it is its orders' end.
+		runtime.LockOSThread() // the end of this thread would kill the command
+		// The guard ends with its orders, not by a signal.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 		lost, err := guardCommand(args, os.NewFile(guardOrders, "orders"), os.NewFile(guardWords, "words"))
-		if lost { // the client may be frozen, and its agent, if it lives, would wait for its word
+		if lost { // the client may be frozen, and the agent, if it is alive, would wait for its word
 			_ = control.NewClient(*runDir).EndLock(cmd.Context(), control.LockEnd{ID: *id, Keep: *keep})
 		}
 		return err
@@ -183,7 +186,7 @@ type order struct {
 	stop   bool
 }
 
-// guardCommand runs a command until it ends, or its time does.
+// guardCommand runs a command until it ends or its time is over.
 func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err error) {
 	unix.CloseOnExec(guardOrders)
 	unix.CloseOnExec(guardWords)
@@ -210,8 +213,8 @@ func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err
 	}
 	pid := cmd.Process.Pid
 	fmt.Fprintf(words, "started %d\n", pid)
-	// Where it may: what kills in time should not wait for a processor. The command
-	// has been started without that.
+	// Where this is permitted: what kills in time should not have to wait for a
+	// processor. The command was started before, without this priority.
 	_ = unix.Setpriority(unix.PRIO_PGRP, 0, -20)
 	exited := make(chan struct{})
 	go func() {
@@ -220,7 +223,7 @@ func guardCommand(argv []string, from io.Reader, words *os.File) (lost bool, err
 		}
 	}()
 	lost = holdUntil(now, orders, exited, pid)
-	killGroup(pid) // what it left behind would run on without the lock; not reaped yet, so the number is its own
+	killGroup(pid) // what it left behind would run on without the lock; it is not reaped yet, so the number is still its own
 	_ = cmd.Wait()
 	if lost {
 		fmt.Fprintln(words, "lost")
@@ -250,10 +253,9 @@ func readOrders(from io.Reader, to chan<- order) {
 	}
 }
 
-// holdUntil returns when the command has exited, or has been killed because its time
-// is over: SIGTERM at askBefore, SIGKILL at killBefore. It looks often instead of
-// trusting one timer: those stand still while the machine sleeps, and the lease does
-// not.
+// holdUntil returns when the command has exited, or has been killed because its time is
+// over: SIGTERM at askBefore, SIGKILL at killBefore. It looks often and does not trust
+// one timer: timers stand still while the machine sleeps, and the lease does not.
 func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) (lost bool) {
 	look := time.NewTicker(guardLook)
 	defer look.Stop()
@@ -277,7 +279,7 @@ func holdUntil(now order, orders <-chan order, exited <-chan struct{}, pid int) 
 			return lost || asked
 		case o, alive := <-orders:
 			switch {
-			case !alive: // who would hear from the agent is gone
+			case !alive: // `sipalive lock`, which hears from the agent, is gone
 				killGroup(pid)
 				<-exited
 				return true

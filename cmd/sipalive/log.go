@@ -12,8 +12,8 @@ import (
 	"sipalive/platform"
 )
 
-// newLog writes to stderr, or to systemd's journal where stderr goes there: the
-// same lines, and their keys as fields to search by.
+// newLog returns a log that writes to stderr. If stderr goes to systemd's journal, it
+// writes to the journal: the same lines, with their keys as fields to search by.
 func newLog(w io.Writer) *slog.Logger {
 	if f, is := w.(*os.File); is && platform.LogsToJournal(f) {
 		if j, err := platform.OpenJournal(platform.JournalSocket); err == nil {
@@ -26,7 +26,7 @@ func newLog(w io.Writer) *slog.Logger {
 
 func undated(w io.Writer) slog.Handler { return without(w, slog.TimeKey) }
 
-// without writes lines that lack some of slog's own keys.
+// without returns a handler whose lines leave out some of slog's own keys.
 func without(w io.Writer, keys ...string) slog.Handler {
 	return slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		for _, k := range keys {
@@ -38,9 +38,9 @@ func without(w io.Writer, keys ...string) slog.Handler {
 	}})
 }
 
-// journalHandler writes entries with the fields SIPALIVE_NODE, SIPALIVE_VIP and so
-// on, one per key of the line. What the journal does not take goes to stderr as a
-// line, which systemd passes on to the same journal.
+// journalHandler writes entries with the fields SIPALIVE_NODE, SIPALIVE_VIP and so on,
+// one per key of the line. If the journal refuses an entry, the line goes to stderr, and
+// systemd passes it on to the same journal.
 type journalHandler struct {
 	journal *platform.Journal
 	lines   slog.Handler
@@ -59,7 +59,7 @@ func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &more
 }
 
-// WithGroup: the log's keys are few and flat.
+// WithGroup ignores groups: the log's keys are few and flat.
 func (h *journalHandler) WithGroup(string) slog.Handler { return h }
 
 func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
@@ -71,7 +71,7 @@ func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
 	return nil
 }
 
-// entry is what the journal keeps of a line: MESSAGE is the line as people read it.
+// entry returns the journal's fields for a line. MESSAGE is the line as people read it.
 func entry(ctx context.Context, r slog.Record) []platform.Field {
 	var rest bytes.Buffer
 	_ = without(&rest, slog.TimeKey, slog.LevelKey, slog.MessageKey).Handle(ctx, r) // a Buffer takes everything
@@ -88,7 +88,7 @@ func entry(ctx context.Context, r slog.Record) []platform.Field {
 	return fields
 }
 
-// priority is the level in the words of syslog(3).
+// priority returns the level as a priority of syslog(3).
 func priority(l slog.Level) int {
 	switch {
 	case l >= slog.LevelError:

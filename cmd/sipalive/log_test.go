@@ -33,7 +33,7 @@ func journald(t *testing.T) (*net.UnixConn, *platform.Journal) {
 	return server, j
 }
 
-// received reads one entry as the protocol has it.
+// received reads one entry in the form of the journal's protocol.
 func received(t *testing.T, server *net.UnixConn) map[string]string {
 	t.Helper()
 	_ = server.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -90,7 +90,7 @@ func TestJournalFields(t *testing.T) {
 	}
 }
 
-// What the journal does not take is not lost.
+// TestJournalRefuses: an entry that the journal refuses is not lost.
 func TestJournalRefuses(t *testing.T) {
 	server, j := journald(t)
 	var stderr bytes.Buffer
@@ -107,7 +107,8 @@ func TestJournalRefuses(t *testing.T) {
 	}
 }
 
-// Only a stderr that is the journal's own counts, not the variable alone.
+// TestLogsToJournal: only a stderr that goes to the journal counts, not the variable
+// alone.
 func TestLogsToJournal(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {

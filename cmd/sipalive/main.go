@@ -1,5 +1,5 @@
-// Command sipalive keeps the floating IPs of a PBX cluster alive: the agent,
-// and what people and scripts ask of it (docs/design.md §8).
+// Command sipalive keeps the floating IPs of a PBX cluster alive. It contains the agent,
+// and the commands that people and scripts use (docs/design.md §8).
 package main
 
 import (
@@ -15,8 +15,8 @@ import (
 
 func main() {
 	hooks.BecomeAction()
-	// Signals are each command's own business: the agent hands over, the demo
-	// cleans up, and what asks an agent just ends.
+	// Each command handles signals itself: the agent hands over, the demo cleans up, and
+	// a command that asks an agent just ends.
 	cmd, err := newRootCommand().ExecuteContextC(context.Background())
 	err = asMisuse(cmd, err)
 	if line := errorLine(err); line != "" {
@@ -33,7 +33,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,
 		SilenceUsage:               true,
-		Args:                       cobra.ArbitraryArgs, // RunE says it in one line
+		Args:                       cobra.ArbitraryArgs, // RunE reports it in one line
 		RunE:                       unknownCommand,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return misuse(cmd, "%v", err) })
@@ -76,7 +76,7 @@ func newRootCommand() *cobra.Command {
 	return root
 }
 
-// unknownCommand runs where no subcommand was meant.
+// unknownCommand runs if the arguments name no subcommand.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return misuse(cmd, "needs a command")
@@ -87,7 +87,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return misuse(cmd, "unknown command %q", args[0])
 }
 
-// newHelpCommand is cobra's, but an unknown topic is an error.
+// newHelpCommand is like cobra's, but an unknown topic is an error.
 func newHelpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -103,8 +103,8 @@ func newHelpCommand() *cobra.Command {
 	}
 }
 
-// refuseBareCompletion makes `completion` without a shell, or with one that
-// cobra does not know, an error as every other misuse.
+// refuseBareCompletion makes `completion` without a shell, or with one that cobra does
+// not know, a misuse like every other.
 func refuseBareCompletion(root *cobra.Command) {
 	root.InitDefaultCompletionCmd("completion")
 	for _, c := range root.Commands() {

@@ -18,19 +18,19 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	hooks.BecomeAction() // this binary is what runs an action, too
+	hooks.BecomeAction() // this binary also runs actions
 	testscript.Main(m, map[string]func(){"sipalive": main, "memcached": fakeMemcached,
 		"freeswitch": fakePBX, "kamailio": fakePBX, "asterisk": fakePBX, "opensips": fakePBX})
 }
 
-// The scripts run the real command. Beside testscript's own they have
+// The scripts run the real command. They have these commands besides testscript's own:
 //
 //	code N COMMAND...   run it and expect that exit code
 //	agent [frozen]      an agent that answers in the directory run, with a journal
 //	happen              the takeover in the journal of that agent is complete
-//	sip [ADDRESS:PORT]  a SIP server, over TCP too where it says so; its address and port are $SIP
+//	sip [ADDRESS:PORT]  a SIP server, over TCP too if an address is given; its address and port are $SIP
 //	tls ADDRESS:PORT D  a SIP server over TLS whose certificate, by the authority in ca.pem, ends on that date
-//	mute ADDRESS:PORT   what listens over UDP, but never answers
+//	mute ADDRESS:PORT   a server that listens over UDP and never answers
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",

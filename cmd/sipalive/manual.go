@@ -12,8 +12,8 @@ import (
 	"sipalive/control"
 )
 
-// The manual pages are made from what the program says of itself, so they
-// cannot tell another story.
+// The manual pages are made from the program's own help texts, so they cannot differ from
+// it.
 var manualPages = []string{"sipalive.8", "sipalive.toml.5"}
 
 func newManualCommand() *cobra.Command {
@@ -24,8 +24,8 @@ func newManualCommand() *cobra.Command {
 language of man(1).`,
 		Example: `  sipalive manual | man -l -`,
 		Args:    arguments("[PAGE]"),
-		// Or it would show another line for itself than for the others: cobra
-		// gives the command that runs a flag for help.
+		// Otherwise its own usage line would differ from that of the other commands:
+		// cobra adds a help flag to the command that runs.
 		DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			page := append(args, manualPages[0])[0]
@@ -52,7 +52,7 @@ takeover actions.
 The agent is run by sipalive.service. Every other command asks the agent of this
 machine, which answers for the cluster.`
 
-// manualFiles are the places that the package and the unit use.
+// manualFiles are the paths that the package and the unit use.
 var manualFiles = [][2]string{
 	{"/etc/sipalive/sipalive.toml", "The configuration, the same on every node: sipalive.toml(5)."},
 	{defaultKeyFile, "The key of the heartbeats, mode 0600, the same on every node; sipalive key rotate writes it."},
@@ -61,7 +61,7 @@ var manualFiles = [][2]string{
 	{defaultStateDir, "What has to outlive the boot: epochs, the active voter list, drains."},
 }
 
-// commands is sipalive(8).
+// commands writes sipalive(8).
 func (r *roff) commands(root *cobra.Command) {
 	r.head("SIPALIVE", 8)
 	r.section("NAME")
@@ -89,7 +89,7 @@ func (r *roff) commands(root *cobra.Command) {
 	r.line("sipalive.toml(5), systemctl(1), https://www.rfc-editor.org/rfc/rfc3261")
 }
 
-// allCommands are the commands that people use, in the order of the help.
+// allCommands returns the commands that people use, in the order of the help.
 func allCommands(parent *cobra.Command) (out []*cobra.Command) {
 	for _, c := range parent.Commands() {
 		if c.Hidden {
@@ -120,7 +120,7 @@ func (r *roff) command(c *cobra.Command) {
 	}
 }
 
-// flagForm is such as "-c, --config string".
+// flagForm returns such as "-c, --config string".
 func flagForm(f *pflag.Flag) string {
 	form := "--" + f.Name
 	if f.Shorthand != "" {

@@ -16,7 +16,7 @@ type table struct {
 
 type tableKey struct{ name, value, comment string }
 
-// file is sipalive.toml(5), from the reference.
+// file writes sipalive.toml(5), from the reference.
 func (r *roff) file(reference string) {
 	r.head("SIPALIVE.TOML", 5)
 	r.section("NAME")
@@ -39,8 +39,8 @@ func (r *roff) file(reference string) {
 	r.line("sipalive(8)")
 }
 
-// tables reads the reference, one key per line, tables of one name as one: a key
-// that comes again is another example.
+// tables reads the reference, one key per line. Tables of the same name become one table;
+// a key that comes again is another example and is left out.
 func tables(reference string) []*table {
 	all := []*table{{}}
 	at := all[0]
@@ -49,7 +49,7 @@ func tables(reference string) []*table {
 		line = strings.TrimSpace(line)
 		switch {
 		case line == "":
-			body = true // what stands before is about the file, and said above
+			body = true // what comes before is about the file, and fileIntroduction says it
 		case strings.HasPrefix(line, "#"):
 			if body {
 				at.comment = joined(at.comment, strings.TrimSpace(line[1:]))
@@ -84,7 +84,7 @@ func (t *table) add(k tableKey) {
 	t.keys = append(t.keys, k)
 }
 
-// splitComment parts a line of the reference at the first # outside quotes.
+// splitComment splits a line of the reference at the first # outside quotes.
 func splitComment(line string) (before, comment string) {
 	quoted := false
 	for i, c := range line {

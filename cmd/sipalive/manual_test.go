@@ -11,8 +11,8 @@ import (
 	"sipalive/config"
 )
 
-// page is a manual page as the command prints it and as man(1) shows it, wide
-// enough that nothing is wrapped.
+// page returns a manual page as the command prints it and as man(1) shows it, wide enough
+// that nothing is wrapped.
 func page(t *testing.T, name string) (source, shown string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -86,7 +86,7 @@ func TestManualPageThatIsNone(t *testing.T) {
 	}
 }
 
-// Text that would be requests of roff is shown as it is.
+// TestRoffEscapes: text that looks like requests of roff is shown as it is.
 func TestRoffEscapes(t *testing.T) {
 	for in, want := range map[string]string{
 		`.SH x`: `\&.SH x`, `'x`: `\&'x`, `a\b`: `a\eb`, `--json`: `\-\-json`, `a.b`: `a.b`,

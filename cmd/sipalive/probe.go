@@ -19,7 +19,7 @@ import (
 	"sipalive/sipcheck"
 )
 
-// finding is what an agent would conclude of one thing it asks.
+// finding is what an agent would conclude from one question.
 type finding struct {
 	who, what, word, why string
 	bad                  bool
@@ -64,8 +64,8 @@ against a node.`,
 	return cmd
 }
 
-// from is where the agent would ask from: the node's own address, since the kernel
-// may choose a VIP. Invalid on another machine than the node's.
+// from returns the address that the agent would ask from: the node's own, because the
+// kernel might choose a VIP. It is invalid on a machine that is not the node.
 func from(self *config.Node, local []netip.Addr) netip.Addr {
 	if self == nil || !slices.Contains(local, self.Address) {
 		return netip.Addr{}
@@ -73,7 +73,7 @@ func from(self *config.Node, local []netip.Addr) netip.Addr {
 	return self.Address
 }
 
-// findings asks everything at the same time; the order is the file's.
+// findings asks everything at the same time. The findings are in the file's order.
 func findings(ctx context.Context, c *config.Config, self *config.Node, from netip.Addr, security sipcheck.Security) []finding {
 	opts := sipcheck.Options{Local: from, Security: security}
 	var asks []func() finding
@@ -106,7 +106,7 @@ func findings(ctx context.Context, c *config.Config, self *config.Node, from net
 	return found
 }
 
-// askTarget goes on until there is a verdict, as the agent does: one answer, one
+// askTarget goes on until there is a verdict, as the agent does: after one answer, one
 // refusal, or fall probes.
 func askTarget(ctx context.Context, c *config.Config, who string, t config.Target, at netip.Addr, opts sipcheck.Options) finding {
 	f := finding{who: who, what: fmt.Sprintf("%s, %s:%d", t.Name, t.Transport, t.Port), bad: true}
@@ -164,7 +164,7 @@ func why(r sipcheck.Result, t config.Target) string {
 	return text
 }
 
-// askCheck asks once: the rest is time, as long as fall times the interval.
+// askCheck asks once. The agent would ask fall times, an interval apart.
 func askCheck(ctx context.Context, self string, k config.Check) finding {
 	code, text := hooks.RunCheck(ctx, self, k.Exec, k.Timeout)
 	word := map[int]string{hooks.CheckOK: "ok", hooks.CheckWarning: "warn", hooks.CheckUnfit: unfitAfter(k.Fall)}[code]
@@ -174,7 +174,7 @@ func askCheck(ctx context.Context, self string, k config.Check) finding {
 	return finding{who: "node " + self, what: "check " + k.Name, word: word, why: text, bad: code == hooks.CheckUnfit}
 }
 
-// unfitAfter is what follows from one no.
+// unfitAfter returns what one no means.
 func unfitAfter(fall int) string {
 	if fall == 1 {
 		return "unfit"
@@ -182,7 +182,8 @@ func unfitAfter(fall int) string {
 	return fmt.Sprintf("would be unfit after %d in a row", fall)
 }
 
-// askFreeSWITCH gives it as long as the agent does, and its no as much weight.
+// askFreeSWITCH gives FreeSWITCH as long as the agent does, and gives its no the same
+// weight.
 func askFreeSWITCH(ctx context.Context, self string, c *config.Config) finding {
 	ctx, cancel := context.WithTimeout(ctx, agent.ReadyEvery)
 	defer cancel()
@@ -197,7 +198,7 @@ func askFreeSWITCH(ctx context.Context, self string, c *config.Config) finding {
 	return f
 }
 
-// writeFindings prints one line each; anything bad is the answer no.
+// writeFindings prints one line for each finding. If one is bad, the answer is no.
 func writeFindings(w io.Writer, found []finding) error {
 	bad := false
 	for _, f := range found {

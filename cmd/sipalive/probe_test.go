@@ -17,8 +17,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestProbeAsksFromTheNodesAddress: as the agent does. The kernel may choose a VIP, to
-// which the answer would go wherever that is held.
+// TestProbeAsksFromTheNodesAddress: probe asks from the node's own address, as the agent
+// does. The kernel might choose a VIP, and then the answer would go to its holder.
 func TestProbeAsksFromTheNodesAddress(t *testing.T) {
 	pbx, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 77, 9, 12)})
 	if err != nil {
@@ -74,8 +74,8 @@ address = "127.77.9.12"
 	}
 }
 
-// TestProbeAsksVIPs at their own targets, and at no others. No file may name a
-// loopback address as a VIP, so it is put there afterwards.
+// TestProbeAsksVIPs: probe asks VIPs at their own targets and at no others. No file may
+// name a loopback address as a VIP, so the test puts it in afterwards.
 func TestProbeAsksVIPs(t *testing.T) {
 	pbx, err := net.Listen("tcp", "127.77.9.15:0")
 	if err != nil {
@@ -126,8 +126,8 @@ interface = "lo"
 	}
 }
 
-// TestProbeBelievesFreeSWITCHAsTheAgentDoes: one no is not the end, and no answer
-// within a second is none.
+// TestProbeBelievesFreeSWITCHAsTheAgentDoes: one no does not make the node unfit, and no
+// answer within a second says nothing.
 func TestProbeBelievesFreeSWITCHAsTheAgentDoes(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("ClueCon\n"), 0o600); err != nil {
@@ -144,7 +144,7 @@ func TestProbeBelievesFreeSWITCHAsTheAgentDoes(t *testing.T) {
 	}
 	var f finding
 	var took time.Duration
-	for range 5 { // a stall of this machine makes one last longer
+	for range 5 { // a stall of this machine may make one try take longer
 		if f, took = ask(""); took < agent.ReadyEvery*3/2 {
 			break
 		}
@@ -154,7 +154,8 @@ func TestProbeBelievesFreeSWITCHAsTheAgentDoes(t *testing.T) {
 	}
 }
 
-// fakeFreeSWITCH is an event socket that answers every question alike; "": none.
+// fakeFreeSWITCH is an event socket that gives every question the same answer; "": no
+// answer.
 func fakeFreeSWITCH(t *testing.T, answer string) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

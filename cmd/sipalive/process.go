@@ -12,8 +12,8 @@ import (
 	"sipalive/platform"
 )
 
-// settleIn makes the process hold its own beside a starved PBX host, as far as
-// the unit lets it, and says once what it got and what that means.
+// settleIn prepares the process for a PBX host that is short of memory or CPU, as far as
+// the unit permits. It logs once what the process got and what that means.
 func settleIn(node, runDir string, log *slog.Logger) (memoryLocked bool) {
 	err := platform.LockMemory()
 	if err != nil {
@@ -38,11 +38,11 @@ func settleIn(node, runDir string, log *slog.Logger) (memoryLocked bool) {
 	return err == nil
 }
 
-// endRunaway ends an agent that the kernel says has run at its realtime priority
-// for LimitRTTIME= without ever waiting: it starves the PBX, and is no use. What
-// it was doing goes to stderr. It ends as a killed one does: the unit starts the
-// next one within the lease, and the fence keeps the promise if not. (The Go
-// runtime alone would ignore SIGXCPU; SIGKILL follows at the hard limit.)
+// endRunaway ends an agent that, as the kernel reports, has run at its realtime priority
+// for LimitRTTIME= without ever waiting: such an agent starves the PBX and is of no use.
+// Its stacks go to stderr. It ends like a killed agent: the unit starts the next one
+// within the lease, and the fence keeps the promise if it does not. (The Go runtime alone
+// would ignore SIGXCPU; SIGKILL follows at the hard limit.)
 func endRunaway(node string, stderr io.Writer, log *slog.Logger) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGXCPU)

@@ -22,8 +22,8 @@ other; status shows by name whose file differs.`,
 		func([]string) control.Command { return control.Command{Kind: control.Reload} })
 }
 
-// reloadOnHangup has the agent reload at each SIGHUP until ctx ends; what comes of
-// it is in the log.
+// reloadOnHangup makes the agent reload at each SIGHUP until ctx ends. The log tells the
+// result.
 func reloadOnHangup(ctx context.Context, a *agent.Agent, hangup <-chan os.Signal, log *slog.Logger) {
 	for {
 		select {

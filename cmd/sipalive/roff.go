@@ -10,8 +10,8 @@ type roff struct{ b strings.Builder }
 
 func (r *roff) text() string { return r.b.String() }
 
-// escape keeps text from being read as requests, and its hyphens as they are
-// typed, so that they can be copied from the page.
+// escape keeps text from being read as requests. It also keeps hyphens as they are typed,
+// so that they can be copied from the page.
 func escape(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, `-`, `\-`).Replace(text)
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
@@ -20,7 +20,7 @@ func escape(text string) string {
 	return text
 }
 
-// quoted is text as one argument of a macro.
+// quoted returns text as one argument of a macro.
 func quoted(text string) string {
 	return `"` + strings.ReplaceAll(escape(text), `"`, `\(dq`) + `"`
 }
@@ -36,7 +36,8 @@ func (r *roff) subsection(title string) { r.macro("SS", title) }
 
 func (r *roff) line(text string) { r.b.WriteString(escape(text) + "\n") }
 
-// prose is paragraphs, parted by empty lines; what is indented stays as it is.
+// prose writes paragraphs, which empty lines separate. It leaves an indented paragraph as
+// it is.
 func (r *roff) prose(text string) {
 	if text == "" {
 		return
@@ -55,7 +56,7 @@ func (r *roff) prose(text string) {
 	}
 }
 
-// tagged is an item of a list: its name bold, the rest of its head plain.
+// tagged writes an item of a list: its name in bold, the rest of its head plain.
 func (r *roff) tagged(name, rest, text string) {
 	fmt.Fprintf(&r.b, ".TP\n\\fB%s\\fR%s\n", escape(name), escape(rest))
 	for line := range strings.SplitSeq(text, "\n") {

@@ -66,7 +66,7 @@ func newRunCommand() *cobra.Command {
 	return cmd
 }
 
-// runAgent constructs everything, runs it, and hands over when asked to end.
+// runAgent constructs everything, runs it, and hands over when it is asked to end.
 func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	log := newLog(stderr)
 	heard := hearSignals()
@@ -141,8 +141,8 @@ func runAgent(ctx context.Context, f runFlags, stderr io.Writer) error {
 	return err
 }
 
-// refuseSecond finds another agent on this node, one with a runtime directory
-// of its own, before the sweep would take away the addresses it holds.
+// refuseSecond finds another agent on this node that has its own runtime directory. It
+// runs before sweep would take away the addresses which that agent holds.
 func refuseSecond(self *config.Node, port uint16) error {
 	probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(self.Address, port)))
 	switch {
@@ -154,8 +154,8 @@ func refuseSecond(self *config.Node, port uint16) error {
 	return probe.Close()
 }
 
-// loadFile reads the file for this node, and the keys it names: at the start, and
-// again at each reload.
+// loadFile reads the file for this node, and the keys that the file names. It is called
+// at the start and at each reload.
 func loadFile(f runFlags) (agent.File, error) {
 	c, self, err := loadNode(f)
 	if err != nil {
@@ -173,8 +173,8 @@ func loadFile(f runFlags) (agent.File, error) {
 		FreeSWITCHPassword: func() (string, error) { return readPassword(c.FreeSWITCH.PasswordFile) }}, nil
 }
 
-// loadNode reads the file, finds this node in it, and fills in the interface
-// of every VIP that leaves it to the node's address.
+// loadNode reads the file and finds this node in it. Each VIP without an interface gets
+// the interface of the node's address.
 func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 	c, err := config.Load(f.file)
 	if err != nil {
@@ -211,7 +211,7 @@ func loadNode(f runFlags) (*config.Config, *config.Node, error) {
 
 func now() elect.Instant { return elect.Instant(platform.BootNow()) }
 
-// openHost opens what reaches the kernel and the network on this host.
+// openHost opens the parts that reach the kernel and the network on this host.
 func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(), err error) {
 	var managed []vip.Address
 	for _, v := range p.Config.VIPs {
@@ -263,7 +263,8 @@ func openHost(p *agent.Parts, file agent.File, log *slog.Logger) (closeAll func(
 	}, nil
 }
 
-// watchOf opens what asks the routers and hears rivals.
+// watchOf returns the function that opens the network watch, which asks the routers and
+// hears rivals.
 func watchOf(p *agent.Parts) func(agent.Hearing) (*arp.Watch, error) {
 	o := arp.WatchOptions{Links: agent.Links(p.Config), Relay: p.Relay, Peers: agent.Neighbours(p.Config, p.Self), Announcer: p.Announcer, Alarms: p.Alarms,
 		Refresh: p.Config.Announce.Refresh, Now: func() time.Duration { return time.Duration(platform.BootNow()) }}
@@ -284,9 +285,9 @@ func readPassword(path string) (string, error) {
 	return strings.TrimRight(string(data), "\r\n"), nil
 }
 
-// openMachine restores what an earlier agent left and starts the election's
-// machine on it. A lease is asked on for only where nothing of it is missing:
-// its address is still bound, and its end is ahead.
+// openMachine restores what an earlier agent left and starts the election's machine with
+// it. The machine goes on asking for a lease only if nothing of it is missing: its
+// address is still bound, and its end is ahead.
 func openMachine(p *agent.Parts) error {
 	runtime, durable, err := p.Directory.Restore()
 	if err != nil {
@@ -330,8 +331,8 @@ func openMachine(p *agent.Parts) error {
 	return err
 }
 
-// inPlace are the VIPs that are bound as the agent binds them. Of a stray copy
-// beside it the binder's first round makes an end.
+// inPlace returns the VIPs that are bound as the agent binds them. If there is a stray
+// copy beside it, the binder's first round removes the copy.
 func inPlace(bound []vip.Bound) map[elect.VIPID]bool {
 	is := map[elect.VIPID]bool{}
 	for _, b := range bound {
@@ -342,8 +343,8 @@ func inPlace(bound []vip.Bound) map[elect.VIPID]bool {
 	return is
 }
 
-// dropOthers takes down what an agent with another file held here: no lease of
-// this one will ever end it.
+// dropOthers unbinds what an agent with another file held here: no lease of this agent
+// will ever end it.
 func dropOthers(p *agent.Parts, ids []elect.VIPID) error {
 	for _, id := range p.Directory.LeftBound(ids) {
 		ip, err := netip.ParseAddr(string(id))
@@ -363,8 +364,8 @@ func dropOthers(p *agent.Parts, ids []elect.VIPID) error {
 	return nil
 }
 
-// openFence closes the kernel to every VIP without a lease, in place of the
-// fence of an earlier agent; a lease that is asked on for keeps its end.
+// openFence closes the kernel to every VIP without a lease and replaces the fence of an
+// earlier agent. A lease for which the machine goes on asking keeps its end.
 func openFence(p *agent.Parts, log *slog.Logger) (err error) {
 	until := map[elect.VIPID]elect.Instant{}
 	for _, h := range p.Adopted {
@@ -388,8 +389,8 @@ func openFence(p *agent.Parts, log *slog.Logger) (err error) {
 	return nil
 }
 
-// closeFence removes the fence once nothing is bound that it could be needed
-// for, unless a successor is to find it.
+// closeFence removes the fence if no VIP is bound that could need it, unless a successor
+// is to find it.
 func closeFence(p *agent.Parts, left bool, log *slog.Logger) {
 	bound, err := p.Table.Bound()
 	if err == nil {
@@ -408,7 +409,7 @@ func newRand() (*rand.Rand, error) {
 	return rand.New(rand.NewChaCha8(seed)), nil
 }
 
-// sweep removes every configured VIP found bound without a lease.
+// sweep removes every configured VIP that is bound without a lease.
 func sweep(p *agent.Parts, log *slog.Logger) error {
 	adopted := map[netip.Addr]bool{}
 	for _, h := range p.Adopted {
@@ -434,14 +435,14 @@ func memberConfig(p *agent.Parts, keys [][]byte, deliver func(elect.Received)) m
 	return m
 }
 
-// handOverPatience bounds a stop beyond the time the successors need.
+// handOverPatience bounds a stop, in addition to the time that the successors need.
 const handOverPatience = 5 * time.Second
 
-// signals are those that an agent is told things by.
+// signals are the signals that an agent obeys.
 type signals struct{ end, hangup chan os.Signal }
 
-// hearSignals hears them from now on. At the very start: by default they would
-// end a process that has leases of an earlier one to hand over.
+// hearSignals listens for signals from now on. It is called at the very start, because by
+// default they would end a process that has leases of an earlier agent to hand over.
 func hearSignals() signals {
 	s := signals{make(chan os.Signal, 2), make(chan os.Signal, 1)}
 	signal.Notify(s.end, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
@@ -454,8 +455,8 @@ func (s signals) stop() {
 	signal.Stop(s.hangup)
 }
 
-// runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at
-// the second. SIGUSR2 ends it at once too, with everything left as it is, for a
+// runUntilSignal hands over at the first SIGTERM or SIGINT and ends at once at the
+// second. SIGUSR2 ends the agent at once too, and leaves everything as it is for a
 // successor that starts within the lease.
 func runUntilSignal(ctx context.Context, a *agent.Agent, heard signals, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -476,7 +477,7 @@ func runUntilSignal(ctx context.Context, a *agent.Agent, heard signals, log *slo
 			}
 			log.Info("handing over", "reason", s.String())
 		}
-		// The unit's TimeoutStopSec= is for agents without slow actions.
+		// The unit's TimeoutStopSec= is meant for agents without slow actions.
 		_ = platform.NotifySystemd(fmt.Sprintf("STOPPING=1\nEXTEND_TIMEOUT_USEC=%d", (handOverPatience + a.EndPatience()).Microseconds()))
 		go func() {
 			c, end := context.WithTimeout(ctx, a.StopPatience()+handOverPatience)

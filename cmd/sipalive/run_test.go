@@ -7,8 +7,8 @@ import (
 	"sipalive/vip"
 )
 
-// TestInPlace: an address that is bound where it belongs is so beside a stray copy,
-// in whichever order the kernel lists them.
+// TestInPlace: an address that is bound where it belongs is in place although there is a
+// stray copy, in whichever order the kernel lists the two.
 func TestInPlace(t *testing.T) {
 	at := func(ifname string, right bool) vip.Bound {
 		return vip.Bound{Address: vip.Address{IP: netip.MustParseAddr("192.0.2.101"), Interface: ifname}, AsBoundByBind: right}

@@ -11,8 +11,8 @@ import (
 	"sipalive/platform"
 )
 
-// stopPatience is how long an agent that has handed over may take to end: its
-// release actions run until then.
+// stopPatience is how long an agent that has handed over may take to end: its release
+// actions may still run.
 const stopPatience = time.Minute
 
 func newStopCommand() *cobra.Command {
@@ -36,8 +36,8 @@ start the new one.`,
 	return cmd
 }
 
-// awaitUnlocked returns once the agent's process is gone, so that a start right
-// after is not refused.
+// awaitUnlocked returns once the agent's process is gone, so that a start right after it
+// is not refused.
 func awaitUnlocked(path string) error {
 	for end := time.Now().Add(stopPatience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if locked, err := platform.Locked(path); err != nil || !locked {

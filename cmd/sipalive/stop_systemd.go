@@ -15,22 +15,23 @@ import (
 )
 
 const (
-	// systemdPatience bounds the question to systemd, which may be busy with a
-	// shutdown. The agent works on meanwhile.
+	// systemdPatience bounds the question to systemd, which may be busy with a shutdown.
+	// The agent works on meanwhile.
 	systemdPatience = 2 * time.Second
-	// leavePatience is how long an agent may take that has nothing to hand over.
+	// leavePatience is how long an agent that hands nothing over may take to end.
 	leavePatience = 5 * time.Second
-	// noEnd: the agent bounds its own hand over, and systemd both of us.
+	// noEnd: the agent bounds its own handover, and systemd bounds the agent and this
+	// process.
 	noEnd = -time.Millisecond
 )
 
-// stopForSystemd is the unit's ExecStop=. Where systemd restarts the unit, the
-// agent leaves everything to its successor; in every other case, and where that
-// cannot be found out, it hands over. Whatever goes wrong here, systemd's
-// SIGTERM comes next, and hands over too.
+// stopForSystemd is the unit's ExecStop=. If systemd restarts the unit, the agent leaves
+// everything to its successor. In every other case, also if the case is unknown, it hands
+// over. If anything goes wrong here, systemd sends SIGTERM next, and the agent hands over
+// too.
 func stopForSystemd(ctx context.Context, out io.Writer) error {
 	text := os.Getenv("MAINPID")
-	if text == "" { // systemd calls us also when the agent has ended by itself
+	if text == "" { // systemd runs this command also when the agent has ended by itself
 		_, err := fmt.Fprintln(out, "no agent to stop: systemd names no main process ($MAINPID)")
 		return err
 	}
@@ -38,7 +39,7 @@ func stopForSystemd(ctx context.Context, out io.Writer) error {
 	if err != nil || pid <= 1 {
 		return fmt.Errorf("stop --systemd: $MAINPID is %q, not a process (it is for the unit's ExecStop=)", text)
 	}
-	agent, err := unix.PidfdOpen(pid, 0) // the number cannot become another's under our hands
+	agent, err := unix.PidfdOpen(pid, 0) // from now on the number cannot become another process's
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
@@ -58,9 +59,9 @@ func stopForSystemd(ctx context.Context, out io.Writer) error {
 	return awaitEnd(agent, pid, patience)
 }
 
-// signalFor is what the agent has to be told, and why. One thing alone is a
-// restart; a mistake the other way would leave the addresses without a holder
-// for a lease.
+// signalFor returns the signal to send to the agent, and why. Only a restart job is a
+// restart. To take something else for a restart would leave the addresses without a
+// holder for a lease.
 func signalFor(ctx context.Context, pid int) (unix.Signal, string) {
 	c, cancel := context.WithTimeout(ctx, systemdPatience)
 	defer cancel()
@@ -76,7 +77,7 @@ func signalFor(ctx context.Context, pid int) (unix.Signal, string) {
 	}
 }
 
-// awaitEnd returns when the process is gone.
+// awaitEnd returns when the process is gone, or with an error after patience.
 func awaitEnd(agent, pid int, patience time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(agent), Events: unix.POLLIN}}
 	for {

@@ -8,16 +8,15 @@ import (
 	"sipalive/control"
 )
 
-// defaultRunDir is where the agent keeps what must not outlive the boot, its
-// socket included.
+// defaultRunDir is where the agent keeps what must not outlive the boot, and its socket.
 const defaultRunDir = "/run/sipalive"
 
-// addRunDir gives cmd the flag that every command has that talks to the agent.
+// addRunDir adds the flag that every command has that talks to the agent.
 func addRunDir(cmd *cobra.Command) *string {
 	return cmd.Flags().String("run-dir", defaultRunDir, "runtime directory of the agent")
 }
 
-// newOrderCommand is a command that has the agent do something and prints the
+// newOrderCommand returns a command that makes the agent do something and prints the
 // outcome in words.
 func newOrderCommand(kind control.Kind, form, short, long string, order func(args []string) control.Command) *cobra.Command {
 	use := string(kind)
@@ -41,7 +40,7 @@ func newOrderCommand(kind control.Kind, form, short, long string, order func(arg
 	return cmd
 }
 
-// optional is the one argument of a command that may go without.
+// optional returns the argument of a command that takes one or none.
 func optional(args []string) string {
 	if len(args) == 0 {
 		return ""

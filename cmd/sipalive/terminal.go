@@ -11,7 +11,7 @@ import (
 	"sipalive/control"
 )
 
-// terminal is the terminal that w is, nil where it is none.
+// terminal returns the terminal that w is; nil if w is not a terminal.
 func terminal(w io.Writer) *os.File {
 	f, is := w.(*os.File)
 	if !is {
@@ -23,22 +23,22 @@ func terminal(w io.Writer) *os.File {
 	return f
 }
 
-// lookOn is how people see a status: with colours only on a terminal, unless they
-// have said that they want none (no-color.org) or it knows none.
+// lookOn returns how a status is shown to people. It has colours only on a terminal,
+// unless the user wants none (no-color.org) or the terminal knows none.
 func lookOn(w io.Writer) control.Look {
 	return control.Look{Location: time.Local, Now: time.Now(),
 		Color: terminal(w) != nil && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
 }
 
-// The control sequences of a full screen: xterm's alternate screen, which gives
-// back what was there before, no cursor, no wrapping of long lines.
+// The control sequences of a full screen: xterm's alternate screen, which restores the
+// old contents at the end; no cursor; no wrapping of long lines.
 const (
 	enterScreen = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 	leaveScreen = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// redraw puts text in the place of what was there, without a flicker: each line is
-// written over the old one.
+// redraw replaces the text on the screen without a flicker: it writes each line over the
+// old one.
 func redraw(f *os.File, text string) error {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Row > 0 {

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is set by -ldflags "-X main.version=v1.2.3"; otherwise the build's
-// own word counts.
+// version is set by -ldflags "-X main.version=v1.2.3"; otherwise the module version from
+// the build info counts.
 var version string
 
 func newVersionCommand() *cobra.Command {
@@ -25,7 +25,8 @@ func newVersionCommand() *cobra.Command {
 	}
 }
 
-// versionLine is such as "sipalive v1.2.3, commit 0123456789ab, go1.26.8 linux/amd64".
+// versionLine returns such as "sipalive v1.2.3, commit 0123456789ab, go1.26.8
+// linux/amd64".
 func versionLine(version string, info *debug.BuildInfo) string {
 	commit, changed := "", ""
 	if info != nil {

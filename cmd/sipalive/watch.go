@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	watchEvery  = time.Second // besides at every event
+	watchEvery  = time.Second // and at every event
 	watchEvents = 5           // shown below the status
 )
 
-// watchStatus calls show about once a second and at once when something happens,
-// until it is interrupted or show fails.
+// watchStatus calls show about once a second, and at once when something happens. It ends
+// when it is interrupted or show fails.
 func watchStatus(ctx context.Context, client *control.Client, show func(context.Context) error) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -46,10 +46,11 @@ func watchStatus(ctx context.Context, client *control.Client, show func(context.
 	}
 }
 
-// followAlways tells of every event; an agent that ends is followed again.
+// followAlways signals every event. When an agent ends, followAlways follows the next
+// one.
 func followAlways(ctx context.Context, client *control.Client, happened chan<- struct{}) {
 	for ctx.Err() == nil {
-		_ = client.Follow(ctx, 0, func(control.Event) error { // what it fails of, the status fails of too, and says so
+		_ = client.Follow(ctx, 0, func(control.Event) error { // when this fails, the status fails too, and reports it
 			select {
 			case happened <- struct{}{}:
 			default:
@@ -63,8 +64,8 @@ func followAlways(ctx context.Context, client *control.Client, happened chan<- s
 	}
 }
 
-// watchScreen shows the status and the last events on the whole terminal. An
-// agent that does not answer is said so and asked again.
+// watchScreen shows the status and the last events on the whole terminal. If the agent
+// does not answer, it shows that and asks again.
 func watchScreen(ctx context.Context, client *control.Client, f *os.File) (err error) {
 	if _, err := f.WriteString(enterScreen); err != nil {
 		return err
@@ -100,7 +101,7 @@ func writeStatusAndEvents(ctx context.Context, w io.Writer, client *control.Clie
 		if err := control.WriteEvent(&lines, e, look.Location); err != nil {
 			return err
 		}
-		line, _, _ := strings.Cut(lines.String(), "\n") // the timeline is `sipalive events`' to show
+		line, _, _ := strings.Cut(lines.String(), "\n") // `sipalive events` shows the timeline
 		fmt.Fprintln(w, line)
 	}
 	return nil

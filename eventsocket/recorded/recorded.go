@@ -1,6 +1,5 @@
-// Package recorded plays recordings of a real FreeSWITCH's event socket (1.11.1):
-// it is not in Debian, and a test server that answers something FreeSWITCH never
-// says proves nothing.
+// Package recorded plays recordings of a real FreeSWITCH's event socket (1.11.1).
+// FreeSWITCH is not in Debian, and a test server with invented answers proves nothing.
 package recorded
 
 import (
@@ -28,8 +27,8 @@ type Step struct {
 	Closed bool   // the server closes
 }
 
-// Load reads a recording: "> " the client, "< " the server, "! " the
-// connection. What comes after the server closed is dropped.
+// Load reads a recording. "> " marks the client's lines, "< " the server's, "! " the
+// connection's. What comes after the server closed is dropped.
 func Load(t testing.TB, name string) []Step {
 	t.Helper()
 	text, err := recordings.ReadFile(directory + "/" + name)
@@ -63,8 +62,8 @@ func Load(t testing.TB, name string) []Step {
 	return fixBodies(t, name, steps)
 }
 
-// fixBodies takes away the newline that the recording adds to a body without one:
-// Content-Length tells.
+// fixBodies removes the newline that the recording adds to a body without one.
+// Content-Length tells which bodies these are.
 func fixBodies(t testing.TB, name string, steps []Step) []Step {
 	for i := range steps {
 		var exact strings.Builder
@@ -93,7 +92,7 @@ func fixBodies(t testing.TB, name string, steps []Step) []Step {
 	return steps
 }
 
-// Names are the recordings, one dialogue each.
+// Names returns the names of the recordings, one dialogue each.
 func Names(t testing.TB) []string {
 	t.Helper()
 	entries, err := recordings.ReadDir(directory)
@@ -107,8 +106,8 @@ func Names(t testing.TB) []string {
 	return names
 }
 
-// Serve listens on loopback and hands each connection to handle.
-// Whatever handle returns as an error fails the test.
+// Serve listens on loopback and calls handle for each connection. An error from handle
+// fails the test.
 func Serve(t testing.TB, handle func(net.Conn) error) (address string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -147,9 +146,9 @@ func Serve(t testing.TB, handle func(net.Conn) error) (address string) {
 	return ln.Addr().String()
 }
 
-// Play is a server that plays the dialogue and insists on the client's bytes. A
-// client that leaves between two turns is fine. With drip, every byte is a
-// segment of its own.
+// Play returns a server that plays the dialogue and requires exactly the client's
+// recorded bytes. The client may leave between two turns. With drip, every byte is
+// written on its own.
 func Play(steps []Step, drip bool) func(net.Conn) error {
 	return func(conn net.Conn) error {
 		br := bufio.NewReader(conn)
@@ -191,8 +190,8 @@ func send(w io.Writer, text string, drip bool) error {
 	return nil
 }
 
-// CutAfter plays only the server's first n bytes, then calls end with the
-// connection; read what the client sends meanwhile.
+// CutAfter plays only the server's first n bytes, then calls end with the connection. It
+// reads what the client sends meanwhile.
 func CutAfter(steps []Step, n int, end func(net.Conn)) func(net.Conn) error {
 	return func(conn net.Conn) error {
 		br := bufio.NewReader(conn)
@@ -216,7 +215,7 @@ func CutAfter(steps []Step, n int, end func(net.Conn)) func(net.Conn) error {
 	}
 }
 
-// ServerBytes is how much the server sends in all.
+// ServerBytes returns how many bytes the server sends in all.
 func ServerBytes(steps []Step) (n int) {
 	for _, s := range steps {
 		n += len(s.Server)

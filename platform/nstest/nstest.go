@@ -1,5 +1,5 @@
-// Package nstest gives a test network namespaces of its own. They have no
-// names: the kernel removes them with the test, however it ends.
+// Package nstest gives a test its own network namespaces. They have no names, so the
+// kernel removes them with the test, however it ends.
 package nstest
 
 import (
@@ -18,14 +18,13 @@ import (
 type Namespace struct {
 	t      testing.TB
 	handle netns.NsHandle
-	// Netlink configures the namespace from anywhere.
+	// Netlink configures the namespace from any thread.
 	Netlink *netlink.Handle
 }
 
-// Enter moves the calling test into a new namespace and keeps it there: the
-// goroutine's thread is never given back, so that nothing else runs in it.
-// Goroutines and subtests that the test starts run outside; sockets opened by
-// the test stay inside.
+// Enter moves the calling test into a new namespace and keeps it there. The goroutine's
+// thread is never given back, so that nothing else runs in it. Goroutines and subtests
+// that the test starts run outside; sockets that the test opens stay inside.
 func Enter(t testing.TB) *Namespace {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -35,7 +34,7 @@ func Enter(t testing.TB) *Namespace {
 	return create(t)
 }
 
-// Beside makes another namespace and leaves the test in this one.
+// Beside makes another namespace. The test stays in this one.
 func (n *Namespace) Beside() *Namespace {
 	n.t.Helper()
 	other := create(n.t)
@@ -66,7 +65,7 @@ func (n *Namespace) check(what string, err error) {
 	}
 }
 
-// Do runs f in the namespace and returns to the one the test was in.
+// Do runs f in the namespace and then returns to the test's previous one.
 func (n *Namespace) Do(f func()) {
 	n.t.Helper()
 	back, err := netns.Get()
@@ -77,9 +76,9 @@ func (n *Namespace) Do(f func()) {
 	f()
 }
 
-// Wire lays a veth pair from name in n to peerName in peer, both up and ready
-// to send: the kernel enables a queue some time after the carrier is there, and
-// drops frames until then without an error.
+// Wire connects name in n with peerName in peer by a veth pair. Both ends are up and
+// ready to send: the kernel enables a queue some time after the carrier is there, and
+// until then drops frames without an error.
 func (n *Namespace) Wire(name string, peer *Namespace, peerName string) {
 	n.t.Helper()
 	n.check("make a veth pair", n.Netlink.LinkAdd(&netlink.Veth{
@@ -105,7 +104,7 @@ func (n *Namespace) Ready(name string) {
 	}
 }
 
-// Link is the interface as it is now.
+// Link returns the interface in its current state.
 func (n *Namespace) Link(name string) netlink.Link {
 	n.t.Helper()
 	link, err := n.Netlink.LinkByName(name)
@@ -113,25 +112,25 @@ func (n *Namespace) Link(name string) netlink.Link {
 	return link
 }
 
-// Up is ip link set name up.
+// Up does ip link set name up.
 func (n *Namespace) Up(name string) {
 	n.t.Helper()
 	n.check("set "+name+" up", n.Netlink.LinkSetUp(n.Link(name)))
 }
 
-// Down is ip link set name down.
+// Down does ip link set name down.
 func (n *Namespace) Down(name string) {
 	n.t.Helper()
 	n.check("set "+name+" down", n.Netlink.LinkSetDown(n.Link(name)))
 }
 
-// Remove is ip link delete name.
+// Remove does ip link delete name.
 func (n *Namespace) Remove(name string) {
 	n.t.Helper()
 	n.check("remove "+name, n.Netlink.LinkDel(n.Link(name)))
 }
 
-// Bridge makes a switch in n, which forwards at once.
+// Bridge makes a switch in n that forwards at once.
 func (n *Namespace) Bridge(name string) netlink.Link {
 	n.t.Helper()
 	noSnooping := false
@@ -146,7 +145,7 @@ func (n *Namespace) Master(name string, bridge netlink.Link) {
 	n.check("plug "+name+" in", n.Netlink.LinkSetMaster(n.Link(name), bridge))
 }
 
-// SetMAC is ip link set name address mac.
+// SetMAC does ip link set name address mac.
 func (n *Namespace) SetMAC(name string, mac net.HardwareAddr) {
 	n.t.Helper()
 	n.check("set the MAC of "+name, n.Netlink.LinkSetHardwareAddr(n.Link(name), mac))
@@ -158,25 +157,25 @@ func (n *Namespace) Sysctl(key, value string) {
 	n.Do(func() { n.check("set "+key, os.WriteFile("/proc/sys/"+key, []byte(value), 0)) })
 }
 
-// DefaultRoute is ip route add default via gateway dev name.
+// DefaultRoute does ip route add default via gateway dev name.
 func (n *Namespace) DefaultRoute(name string, gateway netip.Addr) {
 	n.t.Helper()
 	n.check("add a default route", n.Netlink.RouteAdd(&netlink.Route{LinkIndex: n.Link(name).Attrs().Index, Gw: gateway.AsSlice()}))
 }
 
-// MAC is the hardware address of name.
+// MAC returns the hardware address of name.
 func (n *Namespace) MAC(name string) net.HardwareAddr {
 	n.t.Helper()
 	return n.Link(name).Attrs().HardwareAddr
 }
 
-// Add is ip address add cidr dev name.
+// Add does ip address add cidr dev name.
 func (n *Namespace) Add(name, cidr string) {
 	n.t.Helper()
 	n.check("add "+cidr, n.Netlink.AddrAdd(n.Link(name), n.address(cidr)))
 }
 
-// Delete is ip address delete cidr dev name.
+// Delete does ip address delete cidr dev name.
 func (n *Namespace) Delete(name, cidr string) {
 	n.t.Helper()
 	n.check("delete "+cidr, n.Netlink.AddrDel(n.Link(name), n.address(cidr)))
@@ -189,8 +188,8 @@ func (n *Namespace) address(cidr string) *netlink.Addr {
 	return a
 }
 
-// Addresses lists the IPv4 addresses of all interfaces as "name cidr", in the
-// kernel's order.
+// Addresses returns the IPv4 addresses of all interfaces as "name cidr", in the kernel's
+// order.
 func (n *Namespace) Addresses() []string {
 	n.t.Helper()
 	all, err := n.Netlink.AddrList(nil, netlink.FAMILY_V4)

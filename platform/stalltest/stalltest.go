@@ -1,5 +1,5 @@
-// Package stalltest tells a test for how long the machine let it stand still, so that
-// a bound on how long something takes holds on a busy machine too.
+// Package stalltest tells a test how long the machine did not let it run, so that time
+// limits in tests hold on a busy machine too.
 package stalltest
 
 import (
@@ -14,14 +14,14 @@ import (
 
 const (
 	period = 10 * time.Millisecond
-	// usual is how late a core may look without having stood still.
+	// usual is how late a core's thread may wake without counting as stalled.
 	usual = 10 * time.Millisecond
 )
 
-// span is when a core stood still.
+// span is a time in which a core stood still.
 type span struct{ from, to time.Time }
 
-// core is what the thread that is pinned to a core has seen.
+// core is what the thread pinned to one core has seen.
 type core struct {
 	looked time.Time
 	stood  []span
@@ -34,16 +34,17 @@ func (c *core) look(now time.Time) {
 	c.looked = now
 }
 
-// Watcher knows in how much time at least one of the cores that this process may use did
-// not run it: because the host of a virtual machine stopped the core, or because others
-// had it. What is timed may be that much later, and no more: each moment counts once, on
-// however many cores.
+// Watcher measures the time in which at least one of the cores that this process may use
+// did not run it: the host of a virtual machine stopped the core, or other processes had
+// it. What a test times may be late by that much, and no more. Each moment counts once,
+// on however many cores.
 type Watcher struct {
 	mu    sync.Mutex
 	cores []*core
 }
 
-// Watch says for how long the machine stood still since the call, until the test ends.
+// Watch returns a function that returns how long the machine stood still since the call
+// of Watch. It works until the test ends.
 func Watch(t testing.TB) (stood func() time.Duration) {
 	t.Helper()
 	from := time.Now()
@@ -51,7 +52,7 @@ func Watch(t testing.TB) (stood func() time.Duration) {
 	return func() time.Duration { return w.Since(from) }
 }
 
-// NewWatcher watches until the test ends.
+// NewWatcher returns a Watcher that works until the test ends.
 func NewWatcher(t testing.TB) *Watcher {
 	t.Helper()
 	var may unix.CPUSet
@@ -73,7 +74,7 @@ func NewWatcher(t testing.TB) *Watcher {
 				return
 			}
 			for !closed(done) {
-				_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(period)}, nil) // a sooner end is as good
+				_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(period)}, nil) // waking early does no harm
 				w.mu.Lock()
 				c.look(time.Now())
 				w.mu.Unlock()
@@ -84,7 +85,7 @@ func NewWatcher(t testing.TB) *Watcher {
 	return w
 }
 
-// Since is for how long the machine stood still since a moment, which is not before the
+// Since returns how long the machine stood still since from, which must not be before the
 // watch began.
 func (w *Watcher) Since(from time.Time) time.Duration {
 	w.mu.Lock()
@@ -93,14 +94,14 @@ func (w *Watcher) Since(from time.Time) time.Duration {
 	var all []span
 	for _, c := range w.cores {
 		still := core{looked: c.looked}
-		still.look(now) // it may stand still now
+		still.look(now) // the core may be standing still now
 		all = append(append(all, c.stood...), still.stood...)
 	}
 	return union(all, from)
 }
 
-// pin keeps this goroutine on a thread of its own on one core. The thread ends with
-// the goroutine, so that no other runs on it.
+// pin keeps this goroutine on one core, on a thread of its own. The thread ends with the
+// goroutine, so that no other goroutine runs on it.
 func pin(n int) error {
 	runtime.LockOSThread()
 	var only unix.CPUSet
@@ -117,7 +118,7 @@ func closed(done chan struct{}) bool {
 	}
 }
 
-// union is how much time the spans cover together, from a moment on.
+// union returns how much time the spans cover together, from until on.
 func union(spans []span, until time.Time) (sum time.Duration) {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	for _, s := range spans {

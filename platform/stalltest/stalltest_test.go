@@ -31,7 +31,7 @@ func TestEachMomentCountsOnce(t *testing.T) {
 
 const asChild = "STALLTEST_CHILD"
 
-// A process that is stopped knows afterwards for how long.
+// TestWatchSeesThatItStood: a process that was stopped knows afterwards for how long.
 func TestWatchSeesThatItStood(t *testing.T) {
 	if os.Getenv(asChild) != "" {
 		stood := Watch(t)

@@ -24,8 +24,8 @@ import (
 
 var out = flag.String("bench.out", "../..", "the project whose docs/benchmarks.md is written; empty: none")
 
-// stages are the parts of a planned move as the wire and the kernel's notices show
-// them, each from the one before.
+// stages are the parts of a planned move as the network and the kernel's notices show
+// them. Each is timed from the one before.
 var stages = []string{
 	"the successor's word that it is ready arrives at the holder",
 	"the holder's kernel has deleted the address",
@@ -36,8 +36,8 @@ var stages = []string{
 	"its first answer to a phone leaves",
 }
 
-// BenchmarkAnatomy tells where the time of one takeover goes: a planned move of vip1
-// from pbx1 to pbx3, seen from outside the agents.
+// BenchmarkAnatomy shows where the time of one takeover goes: a planned move of vip1 from
+// pbx1 to pbx3, seen from outside the agents.
 func BenchmarkAnatomy(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
@@ -62,8 +62,8 @@ func BenchmarkAnatomy(b *testing.B) {
 	s.publish(moves, s.least(moves))
 }
 
-// dissect moves vip1 and gives how long each stage took; seen is false where one was
-// not, or a heartbeat came in between that looks like it.
+// dissect moves vip1 and returns how long each stage took. seen is false if a stage was
+// not seen, or if a heartbeat was taken for it.
 func (s *site) dissect() (took []time.Duration, seen bool) {
 	s.b.Helper()
 	old, next := watch(s, 0), watch(s, 2)
@@ -107,8 +107,8 @@ func last(all []sighting, what kind, before time.Duration) (at time.Duration) {
 	return at
 }
 
-// least is what the same costs without a program between: the two messages and the
-// announcement on the wire, the address deleted and added by netlink.
+// least returns what the same costs without any program: two messages and the
+// announcement on the network, the address deleted and added by netlink.
 func (s *site) least(moves [][]time.Duration) time.Duration {
 	s.b.Helper()
 	wire := median(column(moves, 2))
@@ -152,7 +152,7 @@ func median(all []time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// publish prints the table, and writes it and the raw figures into the pages.
+// publish prints the table, and writes it and the raw figures to the pages.
 func (s *site) publish(moves [][]time.Duration, least time.Duration) {
 	s.b.Helper()
 	us := func(d time.Duration) string { return strconv.FormatInt(d.Microseconds(), 10) }
@@ -203,13 +203,14 @@ type kind int
 const (
 	addressGone kind = iota + 1
 	addressCame
-	fromPeer // a packet of the other node's agent came in
-	toPeer   // one to it left
+	fromPeer // a packet from the other node's agent arrived
+	toPeer   // a packet to the other node's agent left
 	announcement
 	answer
 )
 
-// classify says what a frame is that node sends or hears; 0: nothing of the move.
+// classify returns the kind of a frame that a node sends or hears; 0: it does not belong
+// to the move.
 func classify(frame []byte, leaving bool, vip, peer netip.Addr) kind {
 	const ethernet, ip, udp = 14, 20, 8
 	if len(frame) < ethernet+ip+udp {

@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	runs     = 11                     // good ones, for each median
+	runs     = 11                     // good runs for each median
 	attempts = 5 * runs               // before the machine counts as too busy
-	maxStall = 5 * time.Millisecond   // of the observer, or the run is rejected
-	patience = 30 * time.Second       // for what has to come
+	maxStall = 5 * time.Millisecond   // of the observer; a run with more is rejected
+	patience = 30 * time.Second       // for what must come
 	around   = 100 * time.Millisecond // watched before and after each fault
 )
 
-// calm: nodes count as fit again at once, so that one run follows another.
+// calm lets nodes count as fit again at once, so that one run can follow another.
 const calm = "[timing]\nhold_down = \"0s\"\n"
 
 var binary string
@@ -54,7 +54,7 @@ func startWith(b *testing.B, o cluster.Options) *site {
 		b.Fatal(err)
 	}
 	changed := o.Agent
-	o.Agent = func(spec lab.Spec) lab.Spec { // as the unit does
+	o.Agent = func(spec lab.Spec) lab.Spec { // as the unit starts it
 		if changed != nil {
 			spec = changed(spec)
 		}
@@ -88,7 +88,8 @@ func (s *site) observe() {
 	s.b.Cleanup(s.oneHolder)
 }
 
-// oneHolder: two answers to one ARP question are the one thing that fails here.
+// oneHolder fails if one ARP question got two answers. Besides missed targets, that is
+// all that fails here.
 func (s *site) oneHolder() {
 	v := s.arp.Violations()
 	fmt.Printf("  ARP: %d rounds of questions, %d answered by two hosts\n", s.arp.Asked(), len(v))
@@ -104,7 +105,8 @@ func (s *site) must(err error) {
 	}
 }
 
-// await asks until good says nil: slowly, so that asking costs the measured nothing.
+// await asks until good returns nil. It asks slowly, so that asking does not disturb the
+// measurement.
 func (s *site) await(what string, good func(context.Context) error) {
 	s.b.Helper()
 	for end := lab.Now() + patience; ; {
@@ -119,8 +121,8 @@ func (s *site) await(what string, good func(context.Context) error) {
 	}
 }
 
-// rest waits until every node sees every node fit and every VIP verified, and
-// brings the VIPs home.
+// rest waits until every node sees every node fit and every VIP verified, and brings the
+// VIPs home.
 func (s *site) rest() {
 	s.b.Helper()
 	s.must(s.Heal())
@@ -134,7 +136,7 @@ func (s *site) rest() {
 		}
 	}
 	s.await("the cluster at rest and home", s.atRest)
-	runtime.GC() // now, and not while something is measured
+	runtime.GC() // now, not during a measurement
 }
 
 func (s *site) atRest(ctx context.Context) error {
@@ -157,7 +159,7 @@ func (s *site) atRest(ctx context.Context) error {
 	return nil
 }
 
-// hears waits until vip1's phone has been hearing a node for a while.
+// hears waits until vip1's phone hears a node, and then for a while.
 func (s *site) hears(node string, since time.Duration) {
 	s.b.Helper()
 	s.await("the phone hears "+node, func(context.Context) error {
@@ -169,7 +171,7 @@ func (s *site) hears(node string, since time.Duration) {
 	time.Sleep(around)
 }
 
-// figure is what a number of good runs gave.
+// figure is the result of a number of good runs.
 type figure struct {
 	name     string
 	target   time.Duration
@@ -177,13 +179,14 @@ type figure struct {
 	rejected int
 }
 
-// missed: a median above what was promised, by runs that say something of it. A
-// machine that had more than a third of them rejected delays the others, too.
+// missed reports whether the median is above the promised target. It returns false on a
+// busy machine, which had more than a third of the runs rejected: such a machine delays
+// the other runs too.
 func (f figure) missed() bool { return f.median() > f.target && !f.busy() }
 
 func (f figure) busy() bool { return 3*f.rejected > f.rejected+len(f.values) }
 
-// median is of values in order.
+// median returns the median; values must be in order.
 func (f figure) median() time.Duration { return f.values[len(f.values)/2] }
 
 // silences repeats a fault on vip1's holder, pbx1, until enough runs were seen clearly.
@@ -235,7 +238,7 @@ func (f figure) print(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// load is the machine's over the last minute.
+// load returns the machine's load average over the last minute.
 func load() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

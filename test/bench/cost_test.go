@@ -13,8 +13,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// BenchmarkIdle is what an agent costs that has nothing to do: 3 nodes, 2 VIPs,
-// default timing, 30 s, nobody asking.
+// BenchmarkIdle measures what an agent costs when it has nothing to do: 3 nodes, 2 VIPs,
+// default timing, 30 s, without queries.
 func BenchmarkIdle(b *testing.B) {
 	s := start(b, "")
 	worst := idle(b, s, "idle agent, 3 nodes, 2 VIPs", "target <= 1 %, <= 25 MB")
@@ -23,8 +23,8 @@ func BenchmarkIdle(b *testing.B) {
 	}
 }
 
-// BenchmarkIdleFourTargets is the same with four SIP listeners on every node, 28 probes
-// a second from each agent, and one VIP.
+// BenchmarkIdleFourTargets measures the same with four SIP listeners on every node, 28
+// probes a second from each agent, and one VIP.
 func BenchmarkIdleFourTargets(b *testing.B) {
 	toml := ""
 	for _, port := range fourPorts {
@@ -47,12 +47,12 @@ func demoPBX(h *lab.Host, port int) lab.Spec {
 	return lab.Spec{Name: fmt.Sprintf("pbx-%s-%d", h.Name, port), Path: binary, Args: []string{"demo-pbx", h.Name, fmt.Sprintf("0.0.0.0:%d", port)}}
 }
 
-// taken is what an agent costs: of a core, and resident.
+// taken is what an agent uses: percent of a core, and MB resident.
 type taken struct{ percent, mb float64 }
 
-// idle measures every agent for 30 s and gives the worst.
+// idle measures every agent for 30 s and returns the worst.
 func idle(b *testing.B, s *site, what, target string) (worst taken) {
-	time.Sleep(2 * time.Second) // the announcements of the start
+	time.Sleep(2 * time.Second) // until the announcements of the start are over
 	before := make([]time.Duration, len(s.Nodes()))
 	for i := range before {
 		before[i] = cpuTime(b, s.Agent(i).Pid)
@@ -76,9 +76,9 @@ func percent(cpu, of time.Duration) float64 { return 100 * float64(cpu) / float6
 
 func megabytes(kB int) float64 { return float64(kB) / 1024 }
 
-// cpuTime is how long a process's threads have run, by the scheduler's clock: the
-// first field of /proc/PID/task/TID/schedstat, in ns. The times of /proc/PID/stat
-// count in ticks of 10 ms what may be a guess.
+// cpuTime returns how long a process's threads have run, by the scheduler's clock: the
+// first field of /proc/PID/task/TID/schedstat, in ns. The times in /proc/PID/stat count
+// ticks of 10 ms and may be estimates.
 func cpuTime(b *testing.B, pid int) (sum time.Duration) {
 	b.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
@@ -100,7 +100,7 @@ func cpuTime(b *testing.B, pid int) (sum time.Duration) {
 	return sum
 }
 
-// resident is VmRSS of /proc/PID/status, in kB.
+// resident returns VmRSS of /proc/PID/status, in kB.
 func resident(b *testing.B, pid int) int {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -18,10 +18,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// BenchmarkPageFaults counts what an agent has to wait for when its machine is
-// short of memory: before each planned move there and back, the kernel takes
-// every page of the agent's group that it can get. Once with locked memory, as
-// the unit gives it, and once without the right to.
+// BenchmarkPageFaults counts the page faults for which an agent must wait when its
+// machine is short of memory. Before each planned move there and back, the kernel
+// reclaims every page of the agent's group that it can get. It runs once with locked
+// memory, as the unit gives it, and once without the right to lock memory.
 func BenchmarkPageFaults(b *testing.B) {
 	for _, locked := range []bool{true, false} {
 		b.Run(fmt.Sprintf("locked=%t", locked), func(b *testing.B) { pageFaults(b, locked) })
@@ -69,7 +69,8 @@ func pageFaults(b *testing.B, locked bool) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// faults are fields 10 and 12 of /proc/PID/stat, of all threads that live.
+// faults returns fields 12 (major) and 10 (minor) of /proc/PID/stat, for all living
+// threads.
 func faults(b *testing.B, pid int) (major, minor int) {
 	b.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -87,8 +88,8 @@ func faults(b *testing.B, pid int) (major, minor int) {
 	return major, minor
 }
 
-// uncached copies the binary to a file whose pages are in nobody's memory yet, so
-// that they count for the group of who runs it.
+// uncached copies the binary to a file whose pages are not in memory yet, so that they
+// are charged to the group of the process that runs it.
 func uncached(b *testing.B) string {
 	b.Helper()
 	text, err := os.ReadFile(binary)
@@ -113,14 +114,14 @@ func uncached(b *testing.B) string {
 	return path
 }
 
-// memoryGroup is a control group whose pages can be asked back.
+// memoryGroup is a control group whose pages can be reclaimed.
 type memoryGroup struct{ dir, file, word string }
 
 func newMemoryGroup(b *testing.B) memoryGroup {
 	b.Helper()
 	name := fmt.Sprintf("sipa-faults-%d", os.Getpid())
 	g := memoryGroup{filepath.Join("/sys/fs/cgroup/memory", name), "memory.force_empty", "0"}
-	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2; memory.reclaim is of Linux 5.19
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil { // version 2; memory.reclaim exists since Linux 5.19
 		g = memoryGroup{filepath.Join("/sys/fs/cgroup", name), "memory.reclaim", "1G"}
 		if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+memory"), 0o644); err != nil {
 			b.Fatal(err)
@@ -140,8 +141,8 @@ func newMemoryGroup(b *testing.B) memoryGroup {
 	return g
 }
 
-// reclaim has the kernel take what it can get. That it could not get everything is
-// no failure.
+// reclaim makes the kernel reclaim all pages that it can. Getting only some of them is no
+// failure.
 func (g memoryGroup) reclaim(b *testing.B) {
 	b.Helper()
 	err := os.WriteFile(filepath.Join(g.dir, g.file), []byte(g.word), 0o644)

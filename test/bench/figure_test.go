@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestMissedTargets: a median above the target is one, unless more than a third of
-// the runs were rejected.
+// TestMissedTargets: a median above the target is a miss, unless more than a third of the
+// runs were rejected.
 func TestMissedTargets(t *testing.T) {
 	ms := func(values ...time.Duration) (all []time.Duration) {
 		for _, v := range values {

@@ -16,10 +16,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// sighting is one frame or notice, by the kernel's clock for frames and by the
-// reader's for notices (a thread ahead of the agents').
+// sighting is one frame or notice. Frames have the kernel's time, notices the time of the
+// reader (a thread that runs ahead of the agents').
 type sighting struct {
-	at   time.Duration // as lab.Now
+	at   time.Duration // by lab.Now
 	what kind
 }
 
@@ -31,8 +31,7 @@ type watcher struct {
 	readers   []chan []sighting
 }
 
-// watch begins to look at node i, whose counterpart in the move is the other of
-// pbx1 and pbx3.
+// watch starts watching node i, pbx1 or pbx3. Its peer in the move is the other one.
 func watch(s *site, i int) *watcher {
 	s.b.Helper()
 	w := &watcher{s: s, vip: s.VIPs[0], peer: s.Node(2 - i).Addr}
@@ -66,7 +65,7 @@ func addressSocket() (int, error) {
 	return fd, unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR})
 }
 
-// read keeps what of says of each message until the end.
+// read collects, until the end, what `of` returns for each message.
 func (w *watcher) read(fd int, of func(m, control []byte, from unix.Sockaddr) sighting) {
 	w.s.b.Helper()
 	w.s.must(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
@@ -74,8 +73,8 @@ func (w *watcher) read(fd int, of func(m, control []byte, from unix.Sockaddr) si
 	w.readers = append(w.readers, seen)
 	go func() {
 		defer unix.Close(fd)
-		runtime.LockOSThread()                                                                                          // and never unlocked: the thread ends with this
-		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 98}, 0) // without it it is merely later
+		runtime.LockOSThread()                                                                                          // never unlocked: the thread ends with this goroutine
+		_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 98}, 0) // without this the times are merely later
 		var all []sighting
 		m, control := make([]byte, 4096), make([]byte, 128)
 		for !w.ended.Load() {
@@ -103,7 +102,7 @@ func (w *watcher) frame(m, control []byte, from unix.Sockaddr) sighting {
 	return sighting{stamped(control), what}
 }
 
-// stamped is the kernel's time of a frame, which is of the wall clock.
+// stamped returns a frame's time. The kernel gives it by the wall clock.
 func stamped(control []byte) time.Duration {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -139,7 +138,7 @@ func (w *watcher) notice(m, _ []byte, _ unix.Sockaddr) sighting {
 	return sighting{}
 }
 
-// end gives all that was seen, in order.
+// end returns all that was seen, in order.
 func (w *watcher) end() (all []sighting) {
 	w.ended.Store(true)
 	for _, r := range w.readers {

@@ -13,7 +13,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// BenchmarkPlannedMove is the silence a phone hears while vip1 moves.
+// BenchmarkPlannedMove measures the silence that a phone hears while vip1 moves.
 func BenchmarkPlannedMove(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
@@ -23,7 +23,7 @@ func BenchmarkPlannedMove(b *testing.B) {
 	}, nothing)
 }
 
-// BenchmarkTerminated is the silence when the holder's agent is stopped by SIGTERM.
+// BenchmarkTerminated measures the silence when the holder's agent is stopped by SIGTERM.
 func BenchmarkTerminated(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
@@ -36,7 +36,7 @@ func BenchmarkTerminated(b *testing.B) {
 	})
 }
 
-// BenchmarkPBXKilled is the silence after kill -9 of the holder's SIP server.
+// BenchmarkPBXKilled measures the silence after kill -9 of the holder's SIP server.
 func BenchmarkPBXKilled(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
@@ -46,8 +46,8 @@ func BenchmarkPBXKilled(b *testing.B) {
 	}, func() error { return s.StartPBX(0) })
 }
 
-// BenchmarkHostSilent is the silence after the holder's switch port died; the
-// lease is the default, 1 s.
+// BenchmarkHostSilent measures the silence after the holder's switch port died. The lease
+// is the default, 1 s.
 func BenchmarkHostSilent(b *testing.B) {
 	s := start(b, calm)
 	s.observe()
@@ -55,7 +55,7 @@ func BenchmarkHostSilent(b *testing.B) {
 		func() error { return s.Restore(s.Node(0)) })
 }
 
-// BenchmarkLoss counts who else answered the phone in a minute of 20 % loss.
+// BenchmarkLoss counts answers to the phone from other nodes in a minute of 20 % loss.
 func BenchmarkLoss(b *testing.B) {
 	s := start(b, "[timing]\nheartbeat = \"100ms\"\nlease = \"250ms\"\nhold_down = \"0s\"\n")
 	s.observe()
@@ -89,9 +89,9 @@ func BenchmarkLoss(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// tellTakeovers prints what the agents say of takeovers since a moment, and how
-// late each woke up at worst: one that the machine kept from running for most of
-// its lease has lost it to that, not to the loss.
+// tellTakeovers prints what the agents report of takeovers since a moment, and how late
+// each agent woke up at worst. An agent that the machine kept from running for most of
+// its lease lost the lease to that, not to the packet loss.
 func (s *site) tellTakeovers(since time.Duration) {
 	from := time.Now().Add(since - lab.Now())
 	for i, h := range s.Nodes() {

@@ -22,8 +22,8 @@ var (
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "chaos", &binary)) }
 
-// TestChaos: three agents under random faults, then healed, judged by what was
-// seen from outside.
+// TestChaos runs three agents under random faults, then heals everything, and judges by
+// what was seen from outside.
 func TestChaos(t *testing.T) {
 	seed := *seedFlag
 	for seed == 0 {
@@ -31,8 +31,8 @@ func TestChaos(t *testing.T) {
 	}
 	replay := fmt.Sprintf("go test ./test/chaos -run 'TestChaos$' -v -chaos.seed=%d -chaos.for=%v", seed, *forFlag)
 	fmt.Printf("chaos: seed %d; replay with: %s\n", seed, replay)
-	// Its checks are those of leases: a survivor's epochs may repeat in a split
-	// (design §4.6), so nobody waits long enough to be one. Heartbeats are relayed.
+	// The checks are those of leases. A survivor's epochs may repeat in a split (design
+	// §4.6), so survivor_after is too long for any survivor. Heartbeats are relayed.
 	r := begin(t, "[timing]\nhold_down = \"1s\"\nsurvivor_after = \"1h\"\n")
 	defer func() {
 		if t.Failed() {
@@ -62,7 +62,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("%d faults in %v, %d ARP rounds", len(list), *forFlag, r.arp.Asked())
 }
 
-// explain tells the story of a failure: faults, observations, agents.
+// explain logs what led to a failure: faults, observations, agents.
 func (r *run) explain(t *testing.T, replay string) {
 	for v, addr := range r.VIPs {
 		for _, x := range r.arp.Tenures(addr) {

@@ -15,37 +15,37 @@ import (
 type evidence struct {
 	vip        string
 	addr       netip.Addr
-	violations []lab.Violation // all VIPs'
+	violations []lab.Violation // of all VIPs
 	overlaps   []lab.Overlap   // of addresses, in the kernel's order
-	tenures    []lab.Tenure    // without a silence in them
+	tenures    []lab.Tenure    // without silences inside
 	pings      []lab.Ping
 	claims     []claim
-	absent     []absence // of agents
+	absent     []absence // when agents were absent
 }
 
-// claim is a node's word on whether it holds the VIP, asked and answered.
+// claim is a node's answer to whether it holds the VIP.
 type claim struct {
 	node            string
-	process         int // its pid: a restarted agent may ask on under an epoch it does not know yet
+	process         int // its pid: a restarted agent may ask under an epoch that it does not know yet
 	holds           bool
 	epoch           uint64
 	called, replied time.Duration
 }
 
-// absence is a time in which a node's agent was killed or stopped, or had just
-// come back: its fence, not its loop, then keeps its address silent.
+// absence is a period in which a node's agent was killed or stopped, or had just come
+// back. In it the fence, not the agent's loop, keeps the address silent.
 type absence struct {
 	node     string
 	from, to time.Duration
 }
 
 const (
-	tolerance = 10 * time.Millisecond // between two observers' clocks of one event: one ARP interval
+	tolerance = 10 * time.Millisecond // between two observers' times of one event: one ARP interval
 	margin    = 50 * time.Millisecond // of a lease of one second: docs/design.md §4.1
-	grace     = 2 * time.Second       // for an agent that has come back to be up and awake
+	grace     = 2 * time.Second       // for an agent that has come back to be ready
 )
 
-// judge names what the evidence proves wrong. notes are what it does not prove.
+// judge returns what the evidence proves wrong, and notes on what it does not prove.
 func judge(e evidence) (wrong, notes []string) {
 	for _, check := range []func(evidence) ([]string, []string){oneAnswer, oneAddress, sameOwner, leased, linear} {
 		w, n := check(e)
@@ -54,9 +54,9 @@ func judge(e evidence) (wrong, notes []string) {
 	return wrong, notes
 }
 
-// oneAnswer: no question is answered by two MACs. The one exception is that of
-// lab.Violation: a single question while by the kernel's own order the two
-// never had the address at once, so that its two copies were delivered apart.
+// oneAnswer: no question is answered by two MACs. There is the exception of
+// lab.Violation: a single question, if by the kernel's order the two hosts never had the
+// address at once. Then its two copies were delivered apart.
 func oneAnswer(e evidence) (wrong, notes []string) {
 	var last time.Duration = -time.Hour
 	for _, v := range e.violations {
@@ -80,11 +80,11 @@ func oneAnswer(e evidence) (wrong, notes []string) {
 	return wrong, notes
 }
 
-// oneAddress: two hosts whose agents both run have one address for no longer
-// than the margin that the lease keeps. An address alone is not ownership: a
-// killed or frozen agent's stays, silenced by the fence, and this judges only
-// where no fence was needed. The margin pays for agents that this machine
-// starves; stalls of the observers are added.
+// oneAddress: two hosts whose agents both run have one address for at most the margin
+// that the lease keeps. An address alone is no ownership: that of a killed or frozen
+// agent stays, silenced by the fence. So this judges only where no fence was needed. The
+// margin allows for agents that get too little CPU time on this machine; the observers'
+// stalls are added.
 func oneAddress(e evidence) (wrong, notes []string) {
 	for _, o := range e.overlaps {
 		if o.Addr != e.addr {
@@ -107,7 +107,8 @@ func oneAddress(e evidence) (wrong, notes []string) {
 	return wrong, notes
 }
 
-// stalled is the longest stall of the phone near a time: how late an observer may be there.
+// stalled returns the phone's longest stall around a period: how late an observer may be
+// there.
 func (e evidence) stalled(from, to time.Duration) time.Duration {
 	var worst time.Duration
 	start, _ := slices.BinarySearchFunc(e.pings, from-time.Second, func(p lab.Ping, t time.Duration) int { return int(p.Sent - t) })
@@ -117,8 +118,8 @@ func (e evidence) stalled(from, to time.Duration) time.Duration {
 	return worst
 }
 
-// sameOwner: an answer to the phone came from the node that ARP names then.
-// Between two tenures ARP says nothing (answers were lost, or nobody held).
+// sameOwner: each answer to the phone came from the node that answers ARP then. Between
+// two tenures ARP proves nothing: answers were lost, or no node held.
 func sameOwner(e evidence) (wrong, notes []string) {
 	bad, i := 0, 0
 	for _, p := range e.pings {
@@ -147,15 +148,15 @@ func sameOwner(e evidence) (wrong, notes []string) {
 	return wrong, notes
 }
 
-// span is a time in which a node certainly held, by one kind of evidence.
+// span is a period in which a node certainly held, by one kind of evidence.
 type span struct {
 	node     string
 	from, to time.Duration
 }
 
-// leased sweeps two kinds of intervals: who answered ARP, and who said it holds
-// (from the end of the first question to the beginning of the last one, both
-// answered with yes by one process under one epoch). Two nodes never overlap.
+// leased compares two kinds of periods: who answered ARP, and who said that it holds. The
+// latter runs from the end of the first question to the beginning of the last one, both
+// answered yes by one process under one epoch. Two nodes must never overlap.
 func leased(e evidence) (wrong, notes []string) {
 	for _, c := range spans(e.claims) {
 		for _, t := range e.tenures {
@@ -192,15 +193,15 @@ func spans(claims []claim) (list []span) {
 	return list
 }
 
-// register is a VIP's lease as one register: who holds, under which epoch.
+// register is a VIP's lease as one register: who holds it under which epoch.
 type register struct {
 	node  string
 	epoch uint64
 }
 
-// linear: the nodes' words, each true at some moment between question and
-// answer, are those of one register whose epoch rises with every holder, and
-// in which what was given up is not held again under its epoch.
+// linear: the nodes' claims, each true at some moment between question and answer, must
+// be those of one register. Its epoch rises with every holder, and a lease that was given
+// up is never held again under its epoch.
 func linear(e evidence) (wrong, notes []string) {
 	result, info := porcupine.CheckOperationsVerbose(model(), history(e.claims), time.Minute)
 	switch result {
@@ -221,7 +222,7 @@ func model() porcupine.Model {
 			case !c.holds && s.node == c.node && s.epoch == c.epoch:
 				return true, register{epoch: s.epoch}
 			case !c.holds:
-				return true, s // given up before, or another has it by now
+				return true, s // given up before, or another node has it by now
 			case c.epoch > s.epoch:
 				return true, register{c.node, c.epoch}
 			}
@@ -231,13 +232,13 @@ func model() porcupine.Model {
 	}
 }
 
-// history leaves out words that say nothing new: of a run of equal ones the
-// first and the last stay; of a no, that which follows a yes of the same
-// process, which is then the giving up of that epoch.
+// history leaves out claims that say nothing new. Of a run of equal yeses the first and
+// the last stay. Of the noes, only one after a yes of the same process stays: it gives up
+// that epoch.
 func history(claims []claim) (ops []porcupine.Operation) {
 	clients := map[string]int{}
 	last := map[string]claim{}
-	pending := map[string]claim{} // the last yes of a run, not yet in ops
+	pending := map[string]claim{} // the last yes of a run, not in ops yet
 	add := func(c claim) {
 		if _, known := clients[c.node]; !known {
 			clients[c.node] = len(clients)
@@ -273,7 +274,7 @@ func history(claims []claim) (ops []porcupine.Operation) {
 	return ops
 }
 
-// stuck names the words behind which no order goes on.
+// stuck shows the claims around the point where no order goes on.
 func stuck(info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
 	longest := 0
 	for _, partition := range info.PartialLinearizations() {

@@ -22,7 +22,7 @@ const (
 	s  = time.Second
 )
 
-// clean is evidence of one orderly takeover: pbx1 until 5 s, pbx2 from 5.1 s.
+// clean is the evidence of one proper takeover: pbx1 until 5 s, pbx2 from 5.1 s.
 func clean() evidence {
 	e := evidence{vip: "vip1", addr: vip,
 		tenures: []lab.Tenure{{Host: "pbx1", MAC: mac1, From: 1 * s, To: 5 * s}, {Host: "pbx2", MAC: mac2, From: 5100 * ms, To: 9 * s}}}
@@ -55,11 +55,11 @@ func answered(at time.Duration) lab.Violation {
 	return lab.Violation{VIP: vip, Asked: at, Answers: []lab.ARPAnswer{{At: at + ms, MAC: mac1, Host: "pbx1"}, {At: at + ms, MAC: mac2, Host: "pbx2"}}}
 }
 
-// TestPlanted: each check finds what it is there for, and nothing else does.
+// TestPlanted: each check finds the violation planted for it, and no other check does.
 func TestPlanted(t *testing.T) {
 	both := lab.Overlap{Addr: vip, Hosts: []string{"pbx1", "pbx2"}, From: 4 * s, To: 4400 * ms}
 	for _, c := range []struct {
-		name, want string // "" for nothing wrong
+		name, want string // "" if nothing is wrong
 		plant      func(*evidence)
 	}{
 		{"nothing", "", func(*evidence) {}},
@@ -151,9 +151,9 @@ func TestPlantedLeft(t *testing.T) {
 	}
 }
 
-// TestPlantedSecondHolder: a second holder made by hand on a real cluster, with
-// its agent killed and no fence, is found by ARP questions and by the order of
-// the address events.
+// TestPlantedSecondHolder makes a second holder by hand on a real cluster, with that
+// node's agent killed and no fence. The ARP questions and the order of the address events
+// must both show it.
 func TestPlantedSecondHolder(t *testing.T) {
 	r := begin(t, "fence = \"none\"\n")
 	holder := ""
@@ -167,7 +167,7 @@ func TestPlantedSecondHolder(t *testing.T) {
 	second := (r.Index(holder) + 1) % nodes
 	r.Agent(second).Kill()
 	must(t, r.Node(second).Bind(r.VIPs[0]))
-	time.Sleep(500 * ms) // how long the two hold
+	time.Sleep(500 * ms) // how long both hold
 	must(t, r.Node(second).Unbind(r.VIPs[0]))
 	r.stopPolls()
 	r.work.Wait()
@@ -182,8 +182,8 @@ func TestPlantedSecondHolder(t *testing.T) {
 	}
 }
 
-// TestSchedule: a seed is a schedule, every kind of fault comes, and a thing is
-// broken in one way at a time.
+// TestSchedule: a seed determines the schedule, every kind of fault occurs, and each
+// thing is broken in only one way at a time.
 func TestSchedule(t *testing.T) {
 	list := schedule(7, 10*time.Minute)
 	if !reflect.DeepEqual(list, schedule(7, 10*time.Minute)) || reflect.DeepEqual(list, schedule(8, 10*time.Minute)) {

@@ -16,7 +16,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// run is a cluster under chaos, those who watch it, and the log of both.
+// run is a cluster under chaos, its observers, and the log.
 type run struct {
 	*cluster.Cluster
 	start     time.Duration
@@ -30,12 +30,12 @@ type run struct {
 	mu     sync.Mutex
 	claims [vips][]claim
 	absent []absence
-	away   [nodes]time.Duration // since when, 0 for not
+	away   [nodes]time.Duration // since when the agent is away; 0: it is not
 	pids   [nodes]int
 	log    []string
 }
 
-// begin starts a cluster and waits until all is held; then the observers start.
+// begin starts a cluster, waits until every VIP is held, and then starts the observers.
 func begin(t *testing.T, toml string) *run {
 	t.Helper()
 	r := &run{foreign: map[string]netip.Addr{}}
@@ -91,8 +91,8 @@ func (r *run) note(format string, args ...any) {
 	r.log = append(r.log, fmt.Sprintf("%9.3f  ", (lab.Now()-r.start).Seconds())+fmt.Sprintf(format, args...))
 }
 
-// poll asks a node every 20 ms what it holds. An answer is used only if the
-// process is the same before and after: else nobody knows which one gave it.
+// poll asks a node every 20 ms what it holds. An answer is used only if the process is
+// the same before and after: otherwise it is unknown which process gave the answer.
 func (r *run) poll(ctx context.Context, node int) {
 	beat := time.NewTicker(20 * time.Millisecond)
 	defer beat.Stop()
@@ -123,7 +123,7 @@ func (r *run) pid(node int) int {
 	return r.pids[node]
 }
 
-// leave and back mark when a node's agent was not running.
+// leave and back record when a node's agent did not run.
 func (r *run) leave(node int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,7 +139,7 @@ func (r *run) back(node int) {
 	}
 }
 
-// play runs a schedule.
+// play plays a schedule.
 func (r *run) play(t *testing.T, list []fault, long time.Duration) {
 	t.Helper()
 	for _, e := range edges(list) {
@@ -233,8 +233,8 @@ func (r *run) mend(f fault) error {
 	return nil
 }
 
-// do has an agent carry out a command, the next one's if it does not answer;
-// that none could is no fault of theirs.
+// do lets an agent carry out a command; if that agent fails, the next one. It is no
+// failure of the test if none can.
 func (r *run) do(node int, c control.Command) {
 	r.work.Go(func() {
 		for i := range nodes {
@@ -247,21 +247,21 @@ func (r *run) do(node int, c control.Command) {
 			}
 			r.note("       %v by %s: %v", c, host((node+i)%nodes), err)
 			if c.Kind == control.Drain || c.Kind == control.Undrain {
-				return // it speaks of the node itself
+				return // a drain applies to the asked node itself
 			}
 		}
 	})
 }
 
-// What healing may take: an agent that comes back, hold-downs, leases, all on a
-// machine shared with other work; then nothing may change any more for a while.
+// How long healing may take, for restarted agents, hold-downs and leases, on a machine
+// shared with other work. After that nothing may change for a while.
 const (
 	healBound = 45 * time.Second
 	calm      = 5 * time.Second
 )
 
-// heal ends what is left of the faults and waits until every VIP is held by the
-// word of every agent, answered by the phone, and has stayed where it is.
+// heal ends the remaining faults. It waits until every agent says that every VIP is held,
+// the phone gets answers, and the VIPs have stayed where they are.
 func (r *run) heal(t *testing.T) {
 	t.Helper()
 	r.note("healing")
@@ -287,7 +287,7 @@ func (r *run) heal(t *testing.T) {
 	}
 }
 
-// settled names who holds what, and what is still wrong.
+// settled returns who holds what, and what is still wrong.
 func (r *run) settled() (now, why string) {
 	for i := range nodes {
 		ctx, cancel := cluster.Deadline(5 * time.Second)
@@ -309,7 +309,7 @@ func (r *run) settled() (now, why string) {
 	return now, why
 }
 
-// finish ends every agent by SIGTERM and looks for what is left.
+// finish ends every agent by SIGTERM and checks what is left.
 func (r *run) finish(t *testing.T) {
 	t.Helper()
 	r.stopPolls()
@@ -331,7 +331,8 @@ func (r *run) finish(t *testing.T) {
 	}
 }
 
-// left names VIPs that are still bound, and foreign addresses that were touched.
+// left returns the VIPs that are still bound, and the foreign addresses that were
+// touched.
 func left(events []lab.AddressEvent, vips []netip.Addr, foreign map[string]netip.Addr) (wrong []string) {
 	bound := map[string]bool{}
 	for _, e := range events {
@@ -358,7 +359,7 @@ func left(events []lab.AddressEvent, vips []netip.Addr, foreign map[string]netip
 	return wrong
 }
 
-// evidence gathers what was seen of a VIP.
+// evidence collects what was seen of a VIP.
 func (r *run) evidence(t *testing.T, v int) evidence {
 	t.Helper()
 	overlaps, err := r.addresses.Overlaps(r.VIPs...)

@@ -27,8 +27,8 @@ const (
 	failback kind = "failback"
 )
 
-// fault is one entry of a schedule. A schedule is made from its seed alone, and
-// knows nothing of what its faults do.
+// fault is one entry of a schedule. A schedule follows from its seed alone, and not from
+// what its faults do.
 type fault struct {
 	From, To time.Duration // since the start
 	Kind     kind
@@ -61,8 +61,8 @@ const (
 	vips  = 2
 )
 
-// lasts is how long each kind of fault takes, at least and at most, and how
-// often it comes relative to the others. A lease is one second.
+// lasts is how long each kind of fault takes, at least and at most, and how often it
+// occurs relative to the others. A lease is one second.
 var lasts = []struct {
 	kind   kind
 	lo, hi time.Duration
@@ -83,8 +83,8 @@ var lasts = []struct {
 	{failback, time.Second, time.Second, 1},
 }
 
-// schedule makes the faults of a seed. They overlap, save that a thing is
-// broken in one way at a time.
+// schedule makes the faults of a seed. They overlap, but each thing is broken in only one
+// way at a time.
 func schedule(seed uint64, long time.Duration) []fault {
 	rng := rand.New(rand.NewPCG(seed, 0x5eed))
 	busy := map[string]time.Duration{}
@@ -126,7 +126,7 @@ func draw(rng *rand.Rand, at time.Duration) fault {
 	panic("weights do not add up")
 }
 
-// thing is what a fault breaks.
+// thing returns what a fault breaks.
 func (f fault) thing() string {
 	switch f.Kind {
 	case cut, cable:

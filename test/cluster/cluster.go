@@ -1,6 +1,6 @@
-// Package cluster puts sipalive on the lab: a PBX and an agent on every node,
-// as processes of their own, with one configuration file. The demo, the
-// end-to-end tests and the benchmarks all run on it.
+// Package cluster runs sipalive on the lab: on every node a PBX and an agent as separate
+// processes, all with one configuration file. The demo, the end-to-end tests and the
+// benchmarks all use it.
 package cluster
 
 import (
@@ -23,33 +23,33 @@ import (
 type Options struct {
 	Binary string                             // the sipalive binary
 	Nodes  []string                           // default pbx1, pbx2, pbx3
-	IPv6   bool                               // nodes are addressed by IPv6, and vip2, vip4 ... are of IPv6
-	Paths  Paths                              // by which the agents hear each other
-	Spread bool                               // vip2, vip4 ... are on the other network, of Paths
-	VIPs   int                                // default 2, vip1 preferring pbx1, vip2 pbx2, and so on
-	VIPNet netip.Prefix                       // of IPv4, where the VIPs are: many, behind a route of the router's; default the nodes' own
+	IPv6   bool                               // the nodes have IPv6 addresses, and so have vip2, vip4 ...
+	Paths  Paths                              // the networks by which the agents hear each other
+	Spread bool                               // vip2, vip4 ... are on the management network (needs Paths other than Service)
+	VIPs   int                                // default 2; vip1 prefers pbx1, vip2 pbx2, and so on
+	VIPNet netip.Prefix                       // an IPv4 network for many VIPs, which the router gets a route to; default the nodes' own network
 	Home   func(i int) int                    // the node, counted from 0, that the i-th VIP prefers, counted from 0
-	TOML   string                             // appended to the top of the file: [timing], [sip] ...
+	TOML   string                             // added at the top of the file: [timing], [sip] ...
 	VIP    func(i int) string                 // lines added to the i-th [[vip]], counted from 1
 	Node   func(i int) string                 // lines added to the i-th [[node]], counted from 1
-	PBX    func(h *lab.Host) (lab.Spec, bool) // default the binary's own; false: none on this node
-	Agent  func(lab.Spec) lab.Spec            // changes how an agent is started
-	Prefix string                             // of the namespaces
-	Ours   []netip.Addr                       // VIPs of a test's own file
-	Keys   bool                               // every node has a key file of its own: KeyFile
-	Aside  []string                           // interfaces that a test changes by its own hand
+	PBX    func(h *lab.Host) (lab.Spec, bool) // default the binary's own; false: no PBX on this node
+	Agent  func(lab.Spec) lab.Spec            // changes how the agents are started
+	Prefix string                             // of the namespaces' names
+	Ours   []netip.Addr                       // VIPs that a test configures itself
+	Keys   bool                               // every node has its own key file: KeyFile
+	Aside  []string                           // interfaces that a test changes by hand
 }
 
 // Paths says by which networks the agents hear each other.
 type Paths int
 
-// The paths. SIP is asked by the first one; the VIPs are always on the service
-// network.
+// The paths. Probes ask SIP by the first network. The VIPs are on the service network,
+// except with Spread.
 const (
-	Service             Paths = iota // the VIPs' own
-	Management                       // another, on which nothing else is
-	Both                             // the VIPs' own, and the other as address2
-	BothManagementFirst              // the other, and the VIPs' own as address2
+	Service             Paths = iota // the network of the VIPs
+	Management                       // the management network, which carries nothing else
+	Both                             // the network of the VIPs, and the management network as address2
+	BothManagementFirst              // the management network, and the network of the VIPs as address2
 )
 
 // Cluster is a lab with sipalive on it.
@@ -60,15 +60,15 @@ type Cluster struct {
 	opts   Options
 	agents []*lab.Process
 	pbxes  []*lab.Process
-	before [][]string // by node: what is not the agent's, see Untouched
+	before [][]string // by node: the settings before its agent started, see Untouched
 	dir    string
 }
 
-// VIPName is the configured name of the i-th VIP, counted from 0.
+// VIPName returns the configured name of the i-th VIP, counted from 0.
 func VIPName(i int) string { return fmt.Sprintf("vip%d", i+1) }
 
-// Start builds the lab, writes key and file, and starts a PBX and an agent on
-// every node. It does not wait for anything to be held: see WaitHeld.
+// Start builds the lab, writes key and configuration file, and starts a PBX and an agent
+// on every node. It does not wait until the VIPs are held: see WaitHeld.
 func Start(o Options) (*Cluster, error) {
 	if o.VIPs == 0 {
 		o.VIPs = 2
@@ -109,7 +109,8 @@ func Start(o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// memoryDir is a tmpfs, as the runtime directory is in production.
+// memoryDir returns a tmpfs if there is one: in production the runtime directory is on a
+// tmpfs.
 func memoryDir() string {
 	const shm = "/dev/shm"
 	var st syscall.Statfs_t
@@ -145,8 +146,8 @@ func (c *Cluster) begin() error {
 	return nil
 }
 
-// Close ends every process and removes lab and files. What the agents changed that
-// is none of their business is an error.
+// Close ends every process and removes the lab and its files. It returns an error if the
+// agents changed anything that is not theirs.
 func (c *Cluster) Close() error {
 	return errors.Join(c.Untouched(), c.Lab.Close(), os.RemoveAll(c.dir))
 }
@@ -159,7 +160,7 @@ func (c *Cluster) writeConfig() error {
 	keyFile := filepath.Join(c.dir, "key")
 	files := []string{keyFile}
 	if c.opts.Keys {
-		keyFile, files = "/proc/self/cwd/key", nil // one configuration for all: each agent has a directory of its own
+		keyFile, files = "/proc/self/cwd/key", nil // one configuration file for all: each agent runs in a directory of its own
 		for i := range c.opts.Nodes {
 			files = append(files, c.KeyFile(i))
 		}
@@ -209,10 +210,10 @@ func (c *Cluster) toml(keyFile string) string {
 	return s
 }
 
-// RunDir is a node's runtime directory.
+// RunDir returns a node's runtime directory.
 func (c *Cluster) RunDir(i int) string { return filepath.Join(c.dir, "run-"+c.opts.Nodes[i]) }
 
-// KeyFile is a node's own key file, where it has one: Options.Keys.
+// KeyFile returns a node's own key file. It exists with Options.Keys.
 func (c *Cluster) KeyFile(i int) string { return filepath.Join(c.dir, "keys-"+c.opts.Nodes[i], "key") }
 
 // StartAgent starts a node's agent.
@@ -243,16 +244,16 @@ func (c *Cluster) StartPBX(i int) (err error) {
 	return err
 }
 
-// Agent is a node's agent process; nil where none was started.
+// Agent returns a node's agent process, nil if none was started.
 func (c *Cluster) Agent(i int) *lab.Process { return c.agents[i] }
 
-// PBX is a node's SIP server process; nil where none was started.
+// PBX returns a node's SIP server process, nil if none was started.
 func (c *Cluster) PBX(i int) *lab.Process { return c.pbxes[i] }
 
-// Client talks to a node's agent.
+// Client returns a client of a node's agent.
 func (c *Cluster) Client(i int) *control.Client { return control.NewClient(c.RunDir(i)) }
 
-// Index is a node's number by name, -1 for none.
+// Index returns the number of the node with this name, -1 if there is none.
 func (c *Cluster) Index(name string) int {
 	for i, n := range c.opts.Nodes {
 		if n == name {
@@ -262,7 +263,8 @@ func (c *Cluster) Index(name string) int {
 	return -1
 }
 
-// Holder asks a node's agent who holds the i-th VIP, "" for nobody.
+// Holder asks a node's agent who holds the VIP with this index, counted from 0; "" means
+// nobody.
 func (c *Cluster) Holder(ctx context.Context, node, vip int) (string, error) {
 	st, err := c.Client(node).Status(ctx)
 	if err != nil {
@@ -271,8 +273,7 @@ func (c *Cluster) Holder(ctx context.Context, node, vip int) (string, error) {
 	return st.VIPs[vip].Holder, nil
 }
 
-// WaitHeld waits until a node's agent sees every VIP held, and every listed
-// node fit.
+// WaitHeld waits until a node's agent sees every VIP held and every listed node fit.
 func (c *Cluster) WaitHeld(ctx context.Context, node int, fit ...string) error {
 	return lab.WaitFor(ctx, "every VIP held", func() error {
 		st, err := c.Client(node).Status(ctx)
@@ -295,7 +296,7 @@ func (c *Cluster) WaitHeld(ctx context.Context, node int, fit ...string) error {
 	})
 }
 
-// WaitHolder waits until a node's agent sees the i-th VIP at a holder.
+// WaitHolder waits until a node's agent sees that holder holds the VIP with this index.
 func (c *Cluster) WaitHolder(ctx context.Context, node, vip int, holder string) error {
 	return lab.WaitFor(ctx, fmt.Sprintf("%s at %s", VIPName(vip), holder), func() error {
 		st, err := c.Client(node).Status(ctx)
@@ -309,7 +310,7 @@ func (c *Cluster) WaitHolder(ctx context.Context, node, vip int, holder string) 
 	})
 }
 
-// Deadline is a context for waiting.
+// Deadline returns a context for waiting, which ends after d.
 func Deadline(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// settings are a node's addresses, routes and rules but for the VIPs'.
+// settings returns a node's addresses, routes and rules, without those of the VIPs.
 func (c *Cluster) settings(node int) ([]string, error) {
 	return c.Node(node).Settings(func(dev string, addr netip.Addr) bool {
 		return slices.Contains(c.VIPs, addr) || slices.Contains(c.opts.Ours, addr) || slices.Contains(c.opts.Aside, dev)
 	})
 }
 
-// Untouched is nil if every node's addresses, routes and rules, but for the VIPs',
-// are what they were before its agent was started first.
+// Untouched returns an error if any node's addresses, routes or rules, other than those
+// of the VIPs, differ from what they were before its agent was first started.
 func (c *Cluster) Untouched() (err error) {
 	for i, before := range c.before {
 		now, e := c.settings(i)
@@ -42,7 +42,7 @@ func different(before, now []string) (lines []string) {
 			lines = append(lines, "new: "+l)
 		}
 	}
-	if len(lines) == 0 && len(now) != len(before) { // one of them twice
+	if len(lines) == 0 && len(now) != len(before) { // a line that is there twice
 		lines = append(lines, fmt.Sprintf("%d, were %d:\n%s", len(now), len(before), strings.Join(now, "\n")))
 	}
 	return lines

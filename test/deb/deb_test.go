@@ -1,5 +1,5 @@
-// Package deb builds the Debian package twice and installs, upgrades, removes
-// and purges it in a copy of this machine's file system.
+// Package deb builds the Debian package twice. It installs, upgrades, removes and purges
+// it in a copy of this machine's file system.
 package deb
 
 import (
@@ -16,8 +16,8 @@ import (
 	"sipalive/test/overlay"
 )
 
-// build makes the package in a copy of the source, so that two builds have no
-// file in common, and returns its path.
+// build makes the package in a copy of the source, so that two builds share no file, and
+// returns the package's path.
 func build(t *testing.T, source, version string) string {
 	t.Helper()
 	cmd := exec.Command("make", "-C", source, "deb", "DEB_VERSION="+version, "SOURCE_DATE_EPOCH=1700000000")
@@ -32,7 +32,7 @@ func build(t *testing.T, source, version string) string {
 	return path
 }
 
-// copied is a copy of the source tree without its history and what was built.
+// copied returns a copy of the source tree, without its history and what was built.
 func copied(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,8 +43,8 @@ func copied(t *testing.T) string {
 	return dir
 }
 
-// another is a copy as somebody else has it: a clone, with a umask of their own and
-// a file that is nobody else's.
+// another returns a copy as another person has it: a clone with their own umask and a
+// file that is only theirs.
 func another(t *testing.T) string {
 	t.Helper()
 	dir := copied(t)
@@ -69,7 +69,7 @@ func sum(t *testing.T, path string) string {
 
 func bill(deb string) string { return strings.TrimSuffix(deb, "deb") + "cdx.json" }
 
-// TestPackage: one test, since everything in it needs the packages.
+// TestPackage is one test, since everything in it needs the packages.
 func TestPackage(t *testing.T) {
 	first := build(t, copied(t), "1.0.0")
 	second := build(t, another(t), "1.0.0")
@@ -78,10 +78,10 @@ func TestPackage(t *testing.T) {
 			t.Errorf("%s: two builds, checksums %s and %s", filepath.Base(pair[0]), a, b)
 		}
 	}
-	// The other one is upgraded to: the same, but for its number.
+	// The package for the upgrade is the same except for its version.
 	newer := build(t, filepath.Dir(filepath.Dir(second)), "1.1.0")
 
-	runtime.LockOSThread() // the mount namespace is the thread's, which ends with this goroutine
+	runtime.LockOSThread() // the thread has the mount namespace, and ends with this goroutine
 	r := overlay.New(t)
 	for name, path := range map[string]string{"/1.0.0.deb": first, "/1.1.0.deb": newer} {
 		content, err := os.ReadFile(path)
@@ -94,7 +94,7 @@ func TestPackage(t *testing.T) {
 	withSystemd(t, r)
 }
 
-// installed looks at what a first installation made.
+// installed checks what a first installation made.
 func installed(t *testing.T, r *overlay.Root) {
 	t.Helper()
 	if out := r.Run(t, "sipalive", "version"); !strings.HasPrefix(out, "sipalive 1.0.0") {
@@ -128,7 +128,7 @@ func installed(t *testing.T, r *overlay.Root) {
 	}
 }
 
-// used is what an operator and the agent leave on a machine.
+// used makes what an operator and the agent leave on a machine.
 func used(t *testing.T, r *overlay.Root) {
 	t.Helper()
 	r.Write(t, "/etc/sipalive/key", "secret", 0o600)
@@ -146,7 +146,7 @@ name = "a"
 address = "192.0.2.1"
 `
 
-// withoutSystemd is a container or a chroot: dpkg alone.
+// withoutSystemd is a container or a chroot: dpkg only.
 func withoutSystemd(t *testing.T, r *overlay.Root) {
 	r.Run(t, "dpkg", "-i", "/run/1.0.0.deb")
 	installed(t, r)
@@ -184,8 +184,8 @@ func purged(t *testing.T, r *overlay.Root) {
 	}
 }
 
-// withSystemd has a systemctl that writes down what it is told. What a restart
-// does to the leases is test/unit's to show.
+// withSystemd has a systemctl that records what it is told. test/unit shows what a
+// restart does to the leases.
 func withSystemd(t *testing.T, r *overlay.Root) {
 	r.Write(t, "/usr/local/bin/systemctl", "#!/bin/sh\necho \"$@\" >>/run/told\n", 0o755)
 	r.Run(t, "mkdir", "-p", "/run/systemd/system", "/usr/local/bin")

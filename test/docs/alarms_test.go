@@ -1,6 +1,6 @@
-// Package docs keeps docs/alarms.md and the lists of docs/events.md true: every alarm of
-// the code is in them, and none that the code does not have. It follows the pages'
-// links, too; test/docs/commands runs their commands.
+// Package docs checks docs/alarms.md and the lists of docs/events.md against the code:
+// they have every alarm of the code, and no other. It also follows the pages' links;
+// test/docs/commands runs their commands.
 package docs
 
 import (
@@ -18,7 +18,7 @@ import (
 
 const root = "../../"
 
-// rows are the first column of the table under a heading of docs/alarms.md.
+// rows returns the first column of the table under a heading of docs/alarms.md.
 func rows(t *testing.T, heading string) (words []string) {
 	t.Helper()
 	doc, err := os.ReadFile(root + "docs/alarms.md")
@@ -55,7 +55,7 @@ func compare(t *testing.T, heading string, code []string) {
 	}
 }
 
-// each walks the syntax of every file of a room, tests left out.
+// each walks the syntax of every file of a room, without tests.
 func each(t *testing.T, pattern string, visit func(ast.Node)) {
 	t.Helper()
 	paths, err := filepath.Glob(root + pattern)
@@ -77,7 +77,7 @@ func each(t *testing.T, pattern string, visit func(ast.Node)) {
 	}
 }
 
-// name is what is called: say, warn, Log.Warn.
+// name returns the name of a called function: say, warn, Log.Warn.
 func name(call *ast.CallExpr) string {
 	switch f := call.Fun.(type) {
 	case *ast.Ident:
@@ -90,7 +90,7 @@ func name(call *ast.CallExpr) string {
 
 var verb = regexp.MustCompile(`%(\[\d+\])?[a-z]`)
 
-// text is a string's literal parts, with … for what only a run knows.
+// text returns the literal parts of a string, with … for what is known only at run time.
 func text(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -119,7 +119,7 @@ func TestWhatToDo(t *testing.T) {
 	}
 }
 
-// TestUnusual: every line that status marks with "!".
+// TestUnusual checks every line that status marks with "!".
 func TestUnusual(t *testing.T) {
 	var lines []string
 	each(t, "control/render_*.go", func(n ast.Node) {
@@ -143,8 +143,8 @@ func TestUnusual(t *testing.T) {
 	compare(t, "What `sipalive status` marks with !", lines)
 }
 
-// TestLogLines: every warning and error that is no event of the election; those
-// that are nothing but a name are left to words.
+// TestLogLines checks every warning and error that is no event of the election. A message
+// that is only a variable is left to words.
 func TestLogLines(t *testing.T) {
 	var lines []string
 	for _, room := range []string{"agent/*.go", "cmd/sipalive/*.go"} {
@@ -169,7 +169,7 @@ func TestLogLines(t *testing.T) {
 	compare(t, "Other warnings and errors in the log", lines)
 }
 
-// TestNotices: what [[notify]] can tell of.
+// TestNotices checks what [[notify]] can report.
 func TestNotices(t *testing.T) {
 	var notices []string
 	each(t, "config/config.go", func(n ast.Node) {
@@ -182,7 +182,7 @@ func TestNotices(t *testing.T) {
 	compare(t, "Notices by mail, webhook and script", notices)
 }
 
-// TestAlerts: every rule of examples/prometheus.
+// TestAlerts checks every rule of examples/prometheus.
 func TestAlerts(t *testing.T) {
 	rules, err := os.ReadFile(root + "examples/prometheus/alerts.yml")
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestCounters: every counter of the status has a metric, and no metric is of a
-// counter that is not there.
+// TestCounters: every counter of the status has a metric, and every metric of a counter
+// has its counter.
 func TestCounters(t *testing.T) {
 	var counters, metrics []string
 	word := func(e ast.Expr) []string {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestMarks: docs/events.md has every mark that a takeover's timeline can have
-// beside its actions, and no other.
+// TestMarks: docs/events.md has every mark that a takeover's timeline can have beside its
+// actions, and no other.
 func TestMarks(t *testing.T) {
 	var marks []string
 	each(t, "agent/*.go", func(n ast.Node) {
@@ -28,7 +28,7 @@ func TestMarks(t *testing.T) {
 	listed(t, "timeline", marks)
 }
 
-// TestKinds: and every kind of event, with what to do.
+// TestKinds: docs/events.md has every kind of event, with what to do.
 func TestKinds(t *testing.T) {
 	var kinds []string
 	each(t, "control/event.go", func(n ast.Node) {
@@ -48,7 +48,7 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// listed compares the table under a heading of docs/events.md with what the code says.
+// listed compares the table under a heading of docs/events.md with the code's words.
 func listed(t *testing.T, heading string, words []string) {
 	t.Helper()
 	doc, err := os.ReadFile(root + "docs/events.md")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// pages are all that is written for people.
+// pages returns the paths of all pages written for people.
 func pages(t *testing.T) (paths []string) {
 	t.Helper()
 	for _, pattern := range []string{"*.md", "docs/*.md", "examples/*.md"} {
@@ -22,7 +22,7 @@ func pages(t *testing.T) (paths []string) {
 	return paths
 }
 
-// TestLinks: what a page points to is there, the heading too.
+// TestLinks: the file and the heading that a link points to exist.
 func TestLinks(t *testing.T) {
 	seen := 0
 	for _, page := range pages(t) {
@@ -57,8 +57,8 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// anchors are what GitHub makes of the headings: small letters, digits, hyphens
-// and underscores stay, blanks become hyphens.
+// anchors returns what GitHub makes of the headings: lower-case letters, digits, hyphens
+// and underscores stay, spaces become hyphens.
 func anchors(text string) (all []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(text, -1) {
 		kept := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(m[1]), "")
@@ -67,8 +67,8 @@ func anchors(text string) (all []string) {
 	return all
 }
 
-// TestDrawings: each is shown somewhere, small, in light and dark, with words for
-// whoever does not see it, and neither runs nor loads anything.
+// TestDrawings: each drawing is shown on a page, is small, has a light and a dark form
+// and a text for those who cannot see it, and neither runs nor loads anything.
 func TestDrawings(t *testing.T) {
 	drawings, err := filepath.Glob(root + "docs/drawings/*.svg")
 	if err != nil || len(drawings) == 0 {

@@ -11,7 +11,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// complaints takes what a check has to say instead of failing.
+// complaints records what a check reports, instead of failing the test.
 type complaints struct {
 	testing.TB
 	lines []string
@@ -21,17 +21,17 @@ func (c *complaints) Errorf(format string, args ...any) {
 	c.lines = append(c.lines, fmt.Sprintf(format, args...))
 }
 
-// TestChecksSee plants one violation of every invariant: a check that sees
-// nothing would pass everywhere.
+// TestChecksSee plants one violation of every invariant: a check that saw nothing would
+// pass everywhere.
 func TestChecksSee(t *testing.T) {
-	// The fence would silence the second holder.
+	// No fence: it would silence the second holder.
 	s := start(t, cluster.Options{TOML: "fence = \"none\"\n" + calm})
 	s.ruined = true
 	s.settle(t)
 	at := lab.Now()
 	s.checkEpochs(t)
 
-	s.Agent(2).Kill() // it would put right what follows
+	s.Agent(2).Kill() // it would repair what follows
 	s.must(t, s.Node(2).Bind(s.VIPs[0]))
 	s.must(t, s.Node(1).Unbind(s.foreign["pbx2"]))
 	await(t, "ARP questions answered twice", func(context.Context) error {

@@ -17,8 +17,8 @@ import (
 	"sipalive/test/cluster"
 )
 
-// TestCommands is every command's happy path against a live cluster; those that
-// move something are in TestTakeovers too.
+// TestCommands runs every command's success case on a live cluster. TestTakeovers also
+// covers the commands that move something.
 func TestCommands(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm})
 	s.scene(t, "status", moves{0, 0}, s.showStatus)
@@ -83,8 +83,8 @@ func (s *site) showPlan(t *testing.T, at time.Duration) {
 	matches(t, "plan", out, `(?m)^vip2 +pbx2 +pbx2 +pbx2: holds it$`)
 }
 
-// showEvents follows the new holder's events through a planned move, and then
-// reads them again as text and as JSON.
+// showEvents follows the events at the new holder through a planned move, then reads them
+// again as text and as JSON.
 func (s *site) showEvents(t *testing.T, at time.Duration) {
 	follow := exec.Command(binary, "events", "--follow", "--json", "-n", "0", "--run-dir", s.RunDir(2))
 	pipe, err := follow.StdoutPipe()
@@ -103,7 +103,7 @@ func (s *site) showEvents(t *testing.T, at time.Duration) {
 		}
 	}
 	s.must(t, follow.Process.Signal(syscall.SIGINT))
-	_ = follow.Wait() // how it ends at a Ctrl-C is the shell's business
+	_ = follow.Wait() // how it ends after Ctrl-C is the shell's business
 	if seen.VIP != "vip1" || seen.From != "pbx1" || seen.To != "pbx3" || seen.Outcome != "done" {
 		t.Errorf("events --follow showed %+v, want the takeover of vip1 by pbx3, done", seen)
 	}
@@ -115,7 +115,7 @@ func (s *site) showEvents(t *testing.T, at time.Duration) {
 	}
 }
 
-// offline: what asks no agent.
+// offline runs the commands that ask no agent.
 func (s *site) offline(t *testing.T, at time.Duration) {
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
@@ -147,7 +147,7 @@ func (s *site) offline(t *testing.T, at time.Duration) {
 	}
 }
 
-// exitCodes: 1 no or failed, 2 usage, 3 no agent; always one line.
+// exitCodes: 1 for no or failed, 2 for usage, 3 for no agent; each with exactly one line.
 func (s *site) exitCodes(t *testing.T, at time.Duration) {
 	for _, c := range []struct {
 		args []string

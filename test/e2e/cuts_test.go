@@ -15,19 +15,19 @@ import (
 	"sipalive/test/lab"
 )
 
-// soon has peers notice within a second what costs them five by default: what is
-// concluded does not depend on it.
+// soon lets peers notice within a second what takes them five seconds by default. The
+// verdicts are the same.
 const soon = calm + "[sip]\npeer_interval = \"200ms\"\ntimeout = \"300ms\"\nrise = 1\n"
 
-// TestSIPCuts: SIP alone is lost, in every shape that three nodes have, while
-// heartbeats pass. Who is not heard by one peer stays, who is heard by none goes, and
-// where nobody hears anybody, nobody moves.
+// TestSIPCuts loses only SIP, in every pattern that three nodes have, while heartbeats
+// pass. A PBX that one peer does not hear stays. A PBX that no peer hears loses its VIP.
+// Where no node hears any other, nothing moves.
 func TestSIPCuts(t *testing.T) {
 	s := start(t, cluster.Options{TOML: soon})
 	for _, c := range []struct {
 		name  string
 		cut   string // directions in which all SIP is lost; with ? only requests
-		blind string // whose probes of whom stay unanswered
+		blind string // a>b: a's probes of b stay unanswered
 		unfit string
 	}{
 		{"holder to a peer", "1>2", "1>2 2>1", ""},
@@ -46,7 +46,7 @@ func TestSIPCuts(t *testing.T) {
 			home, want = "pbx3", moves{1, 0}
 		}
 		s.scene(t, c.name, want, func(t *testing.T, at time.Duration) {
-			for i := range s.Nodes() { // of the scene before
+			for i := range s.Nodes() { // the faults of the scene before are over
 				s.status(t, i, "every probe answered", func(st control.Status) bool { return blind(st) == "" })
 			}
 			for _, d := range strings.Fields(c.cut) {
@@ -61,17 +61,18 @@ func TestSIPCuts(t *testing.T) {
 			}
 			s.hears(t, 0, home, at)
 			watch(500 * time.Millisecond)
-			s.silent(t, 0, at, 300*time.Millisecond) // a planned move, where there is one: the phone hears pbx1 to the end
+			s.silent(t, 0, at, 300*time.Millisecond) // if it is a planned move, the phone hears pbx1 to the end
 		})
 	}
 }
 
-// ends are the hosts of a direction such as 1>2.
+// ends returns the hosts of a direction such as 1>2.
 func (s *site) ends(direction string) (from, to *lab.Host) {
 	return s.Node(int(direction[0] - '1')), s.Node(int(direction[2] - '1'))
 }
 
-// blind is who has nothing but silence from whom, by each node's own word.
+// blind lists, by each node's own report, which node hears nothing but silence from which
+// PBX.
 func blind(st control.Status) string {
 	var all []string
 	for _, n := range st.Nodes {
@@ -95,15 +96,15 @@ func unfit(st control.Status) string {
 	return strings.Join(all, " ")
 }
 
-// TestHeartbeatCuts is the reverse: heartbeats and asks are lost while all SIP passes.
-// Who reaches a majority, and is reached, holds; a PBX that answers keeps no VIP
-// without one. No gateway carries heartbeats round the cuts here, as one that
-// relays would.
+// TestHeartbeatCuts is the reverse: heartbeats and asks are lost while all SIP passes. A
+// node that exchanges packets with a majority both ways keeps its VIP. A PBX that answers
+// does not save a VIP without a majority. No gateway carries heartbeats around the cuts
+// here, as one that relays would.
 func TestHeartbeatCuts(t *testing.T) {
 	s := start(t, cluster.Options{TOML: "survivor = \"never\"\n" + soon})
 	for _, c := range []struct {
 		name, cut string
-		deaf      string // who does not hear whom
+		deaf      string // a<b: a does not hear b
 		goes      bool
 	}{
 		{"holder to a peer", "1>2", "2<1", false},
@@ -121,7 +122,7 @@ func TestHeartbeatCuts(t *testing.T) {
 			s.hearsNot(t, c.deaf)
 			since := lab.Now()
 			await(t, "vip1 where it belongs", func(context.Context) error {
-				// Who of the others is first may be a matter of 50 ms.
+				// Which of the other two takes it may depend on 50 ms.
 				if last, ok := s.phones[0].Last(); !ok || last.Sent < since || (last.Server != "pbx1") != c.goes {
 					return fmt.Errorf("last answer from %q", last.Server)
 				}
@@ -166,7 +167,7 @@ func (s *site) cutHeartbeats(t *testing.T, cut string) {
 	}
 }
 
-// hearsNot waits until exactly these nodes miss exactly these others.
+// hearsNot waits until exactly these nodes miss exactly these others (want as in deaf).
 func (s *site) hearsNot(t *testing.T, want string) {
 	t.Helper()
 	for i, h := range s.Nodes() {

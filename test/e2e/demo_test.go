@@ -15,8 +15,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// demoCopy is the binary under a name of its own, which tells its processes
-// from everybody else's.
+// demoCopy copies the binary to a name of its own, so that its processes can be told from
+// all others.
 func demoCopy(t *testing.T) string {
 	t.Helper()
 	data, err := os.ReadFile(binary)
@@ -30,7 +30,7 @@ func demoCopy(t *testing.T) string {
 	return path
 }
 
-// nothingLeft: no namespace of a demo's, no process that runs its binary, no
+// nothingLeft checks that the demo has left no namespace, no process of its binary and no
 // file of its cluster.
 func nothingLeft(t *testing.T, binary string, pid int, files []string) {
 	t.Helper()
@@ -46,7 +46,7 @@ func nothingLeft(t *testing.T, binary string, pid int, files []string) {
 	}
 }
 
-// processesOf lists the processes that run a binary.
+// processesOf lists the processes that run this binary.
 func processesOf(binary string) (pids []string) {
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
@@ -70,7 +70,7 @@ func clusterDirs(t *testing.T) []string {
 	return all
 }
 
-// TestDemo: it runs to its end, shows every step, and cleans up.
+// TestDemo: the demo runs to its end, shows every step and cleans up.
 func TestDemo(t *testing.T) {
 	path, before := demoCopy(t), clusterDirs(t)
 	cmd := exec.Command(path, "demo")
@@ -87,7 +87,7 @@ func TestDemo(t *testing.T) {
 	nothingLeft(t, path, cmd.Process.Pid, before)
 }
 
-// TestDemoInterrupted: Ctrl-C in the middle leaves nothing.
+// TestDemoInterrupted: Ctrl-C in the middle leaves nothing behind.
 func TestDemoInterrupted(t *testing.T) {
 	path, before := demoCopy(t), clusterDirs(t)
 	for _, step := range []string{"Three PBX nodes", "1. Planned move", "3. Host gone silent"} {
@@ -116,7 +116,7 @@ func TestDemoInterrupted(t *testing.T) {
 			}
 			ctx, cancel := cluster.Deadline(time.Second)
 			defer cancel()
-			_ = lab.WaitFor(ctx, "its processes to end", func() error { // nothingLeft says it
+			_ = lab.WaitFor(ctx, "its processes to end", func() error { // nothingLeft reports it
 				if left := processesOf(path); len(left) > 0 {
 					return fmt.Errorf("%v", left)
 				}

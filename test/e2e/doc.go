@@ -1,7 +1,7 @@
-// Package e2e judges whole clusters from outside: by what a phone hears, by who
-// answers ARP questions, and by the kernel's own word on addresses. What the
-// agents say of themselves counts only where a test is about just that.
+// Package e2e judges whole clusters from outside: by what a phone hears, by which hosts
+// answer ARP questions, and by what the kernel says about addresses. What an agent
+// reports counts only in tests of just that report.
 //
-// Every scenario runs through [site.scene], which brings the cluster to rest
-// first and checks the invariants of docs/design.md §10 afterwards.
+// Every scenario runs through [site.scene], which first brings the cluster to rest, and
+// then checks the invariants of docs/design.md §10.
 package e2e

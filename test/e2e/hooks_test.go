@@ -18,27 +18,27 @@ import (
 	"sipalive/test/lab"
 )
 
-// recorder is an action's program that notes what it was told.
+// recorder is an action program that records what it was told.
 const recorder = `#!/bin/sh
 echo "$SIPALIVE_EVENT $SIPALIVE_VIP $SIPALIVE_ADDRESS $SIPALIVE_NODE $SIPALIVE_PREVIOUS $SIPALIVE_EPOCH $SIPALIVE_REASON $2" >> "$1"
 [ "$SIPALIVE_EVENT" = prepare ] && [ "$2" = first ] && env > "$1.env"
 echo "recorded $SIPALIVE_EVENT"
 `
 
-// hooked is a site whose actions note themselves in a file.
+// hooked is a site whose actions record themselves in a file.
 type hooked struct {
 	*site
 	record string
 }
 
-// TestHooks: what actions are told, when and in which order; and that none of
-// them is ever in the way.
+// TestHooks checks what actions are told, when and in which order, and that no action
+// ever delays a takeover.
 func TestHooks(t *testing.T) {
 	dir := t.TempDir()
 	h := hooked{record: filepath.Join(dir, "record")}
 	script, hang := filepath.Join(dir, "record.sh"), filepath.Join(dir, "hang.sh")
 	writeScript(t, script, recorder)
-	// The program and what it starts write down who they are, and stay.
+	// The program and its child write down their process ids, and stay.
 	writeScript(t, hang, "#!/bin/sh\nsleep 1000 &\necho $$ $! > \"$1\"\nwait\n")
 	actions := ""
 	for _, phase := range []string{"prepare", "acquire", "release", "retire"} {
@@ -66,7 +66,7 @@ func writeScript(t *testing.T, path, text string) {
 	}
 }
 
-// lines waits until so many lines were recorded, and returns them.
+// lines waits until n lines were recorded, and returns them.
 func (h hooked) lines(t *testing.T, n int) []string {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -83,18 +83,18 @@ func (h hooked) lines(t *testing.T, n int) []string {
 	return lines
 }
 
-// told is the line an action writes. Previous is who held the VIP before the
-// node that acquired this epoch.
+// told returns the line that an action records. previous is the node that held the VIP
+// before the acquisition of this epoch.
 func (h hooked) told(phase, node, previous string, epoch uint64, reason, nth string) string {
 	return fmt.Sprintf("%s vip1 %v %s %s %d %s %s", phase, h.VIPs[0], node, previous, epoch, reason, nth)
 }
 
-// chain is a phase's lines in order.
+// chain returns the lines of one phase in order.
 func (h hooked) chain(phase, node, previous string, epoch uint64, reason string) []string {
 	return []string{h.told(phase, node, previous, epoch, reason, "first"), h.told(phase, node, previous, epoch, reason, "second")}
 }
 
-// ordered asserts that these lines, and no others, stand in this order.
+// ordered asserts that the lines selected by of are exactly these, in this order.
 func ordered(t *testing.T, lines []string, of func(string) bool, want ...[]string) {
 	t.Helper()
 	got := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !of(l) })
@@ -114,8 +114,8 @@ func (h hooked) forget(t *testing.T) {
 	}
 }
 
-// onMove: prepare before the move, acquire and release after it, retire once
-// the acquire chain has ended.
+// onMove: prepare runs before the move, acquire and release after it, retire when the
+// acquire chain has ended.
 func (h hooked) onMove(t *testing.T, at time.Duration) {
 	h.quiet(t)
 	e := h.epoch(t, 0)
@@ -130,7 +130,7 @@ func (h hooked) onMove(t *testing.T, at time.Duration) {
 	h.timeline(t, 2, e+1, "move", []string{"exec", "exec", "exec", "exec"})
 }
 
-// environment: the agent's own is not passed on.
+// environment checks that the agent's own environment is not passed on.
 func (h hooked) environment(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(h.record + ".env")
@@ -143,7 +143,7 @@ func (h hooked) environment(t *testing.T) {
 	}
 }
 
-// onKill: a PBX that died leaves an agent that helps to move.
+// onKill: when a PBX dies, its agent still helps to move.
 func (h hooked) onKill(t *testing.T, at time.Duration) {
 	h.quiet(t)
 	e := h.epoch(t, 0)
@@ -158,7 +158,7 @@ func (h hooked) onKill(t *testing.T, at time.Duration) {
 	h.timeline(t, 2, e+1, "sip", []string{"exec", "exec", "exec", "exec"})
 }
 
-// previous is who held vip1 before a node acquired it under an epoch.
+// previous returns the node that held vip1 before a node acquired it under this epoch.
 func (h hooked) previous(t *testing.T, node int, epoch uint64) string {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -174,8 +174,8 @@ func (h hooked) previous(t *testing.T, node int, epoch uint64) string {
 	return events[i].From
 }
 
-// quiet lets the actions of what went before end: the VIPs came home, and the
-// chains of that are none of this scene's.
+// quiet waits until the actions of earlier moves have ended: the VIPs came home before
+// this scene, and those actions do not belong to it.
 func (h hooked) quiet(t *testing.T) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -197,7 +197,7 @@ func (h hooked) quiet(t *testing.T) {
 	h.forget(t)
 }
 
-// onRestart: a restart within the lease is no takeover, and runs no action.
+// onRestart: a restart within the lease is no takeover and runs no action.
 func (h hooked) onRestart(t *testing.T, at time.Duration) {
 	h.quiet(t)
 	h.restart(t, 0)
@@ -209,7 +209,8 @@ func (h hooked) onRestart(t *testing.T, at time.Duration) {
 	h.undisturbed(t, at)
 }
 
-// timeline asserts the marks of the newest takeover as a node's agent tells it.
+// timeline asserts the marks of the takeover with this epoch, as a node's agent reports
+// it.
 func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, actions []string) {
 	t.Helper()
 	var e control.Event
@@ -231,7 +232,7 @@ func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, act
 	for i, m := range e.Timeline {
 		name, _, _ := strings.Cut(m.Mark, " ")
 		switch {
-		case m.Mark == "router proven": // when that comes is the network's business
+		case m.Mark == "router proven": // the network decides when that comes
 		case m.OK == nil:
 			marks = append(marks, m.Mark)
 		default:
@@ -252,8 +253,8 @@ func (s *site) timeline(t *testing.T, node int, epoch uint64, reason string, act
 	}
 }
 
-// hanging: an action that never ends is ended, with all that it started; the
-// VIP and the heartbeats do not notice.
+// hanging: an action that never ends is killed, with everything that it started. The VIP
+// and the heartbeats notice nothing.
 func (h hooked) hanging(t *testing.T, at time.Duration, file string) {
 	h.must(t, removeIfThere(file))
 	h.done(t, 0, "move", "vip2", "pbx3")
@@ -277,7 +278,7 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// hung waits for the process ids that the hanging action wrote down.
+// hung waits for the process ids that the hanging action wrote.
 func (h hooked) hung(t *testing.T, file string) (pids []int) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)

@@ -13,8 +13,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// check is the invariants of docs/design.md §10, over what happened since a
-// moment, at which every VIP had one holder.
+// check checks the invariants of docs/design.md §10 for the time since a moment at which
+// every VIP had one holder.
 func (s *site) check(t testing.TB, since time.Duration, want moves) {
 	t.Helper()
 	s.checkOneHolder(t, since)
@@ -28,11 +28,11 @@ func (s *site) check(t testing.TB, since time.Duration, want moves) {
 	}
 }
 
-// checkOneHolder: never two hosts with one VIP by the kernel's own order of
-// events, whoever could reach them, and never two answers to ARP questions.
-// One question that two hosts answered, while the kernel's order shows no
-// overlap, is a broadcast whose copies a busy machine delivered apart: that
-// happens once, never twice in a row.
+// checkOneHolder: by the kernel's order of events, two hosts never have one VIP, no
+// matter which hosts can reach them; and no two hosts answer ARP questions. A single
+// question may have two answers although the kernel's order shows no overlap: a busy
+// machine delivered the copies of one broadcast apart. That may happen once, never twice
+// in a row.
 func (s *site) checkOneHolder(t testing.TB, since time.Duration) {
 	t.Helper()
 	overlaps, err := s.addresses.Overlaps(s.VIPs...)
@@ -60,7 +60,7 @@ func (s *site) checkOneHolder(t testing.TB, since time.Duration) {
 	}
 }
 
-// checkForeign: what is not a VIP was neither removed nor added to.
+// checkForeign: no address other than a VIP was removed, and none was added elsewhere.
 func (s *site) checkForeign(t testing.TB) {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -77,8 +77,8 @@ func (s *site) checkForeign(t testing.TB) {
 	}
 }
 
-// takeovers counts how often a VIP came up on another host than the last one,
-// and names the hosts in order.
+// takeovers counts how often a VIP came up on another host than before, and names the
+// hosts in order.
 func (s *site) takeovers(t testing.TB, addr netip.Addr, since time.Duration) (n int, path []string) {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -97,7 +97,8 @@ func (s *site) takeovers(t testing.TB, addr netip.Addr, since time.Duration) (n 
 	return n, path
 }
 
-// ledger is what is known of epochs: who acquired each, when, and the highest.
+// ledger records which node acquired each epoch and when, and the highest epoch of each
+// VIP.
 type ledger struct {
 	acquired map[string]map[uint64]acquisition // by VIP or role, by epoch
 	highest  map[string]uint64
@@ -112,8 +113,8 @@ func newLedger() ledger {
 	return ledger{map[string]map[uint64]acquisition{}, map[string]uint64{}}
 }
 
-// checkEpochs: no epoch is acquired twice, a later acquisition has a higher
-// one, and what the agents know of it never falls.
+// checkEpochs: no epoch is acquired twice, a later acquisition has a higher epoch, and
+// the highest epoch that the agents know never falls.
 func (s *site) checkEpochs(t testing.TB) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -143,7 +144,7 @@ func (s *site) checkEpochs(t testing.TB) {
 	}
 }
 
-// read takes a live agent's word; an agent that a scene ended has none.
+// read reads a live agent's report. An agent that a scene has ended gives none.
 func (l ledger) read(ctx context.Context, t testing.TB, c *control.Client, highest map[string]uint64) {
 	t.Helper()
 	st, err := c.Status(ctx)
@@ -158,7 +159,7 @@ func (l ledger) read(ctx context.Context, t testing.TB, c *control.Client, highe
 		t.Errorf("epochs: %v", err)
 	}
 	for _, e := range events {
-		if e.Kind != control.Takeover || e.Told { // its own node's word is the exact one
+		if e.Kind != control.Takeover || e.Told { // only the new holder's own event has the exact time
 			continue
 		}
 		if l.acquired[e.VIP] == nil {
@@ -171,7 +172,7 @@ func (l ledger) read(ctx context.Context, t testing.TB, c *control.Client, highe
 	}
 }
 
-// after is when a mark of a takeover stands, from its zero.
+// after returns the time of a takeover's mark, counted from the takeover's first mark.
 func after(e control.Event, mark string) time.Duration {
 	for _, m := range e.Timeline {
 		if m.Mark == mark {
@@ -181,11 +182,11 @@ func after(e control.Event, mark string) time.Duration {
 	return 0
 }
 
-// end ends every agent by SIGTERM, all at once, and looks for orphans.
+// end ends every agent at once by SIGTERM, and looks for orphaned addresses.
 func (s *site) end(t testing.TB) {
 	t.Helper()
 	if t.Failed() || s.ruined {
-		return // what failed has been told; its cluster may be in any state
+		return // the failure was reported; the cluster may be in any state
 	}
 	s.must(t, s.Heal())
 	for i := range s.Nodes() {

@@ -15,8 +15,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestIPv6: nodes that hear each other by IPv6, a VIP of IPv4 and one of IPv6,
-// behind a router with a link-local address.
+// TestIPv6: nodes hear each other by IPv6 and hold one IPv4 and one IPv6 VIP, behind a
+// router with a link-local address.
 func TestIPv6(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, IPv6: true})
 	s.scene(t, "clocks compared", moves{0, 0}, s.clocks6)
@@ -27,7 +27,8 @@ func TestIPv6(t *testing.T) {
 	s.scene(t, "two of three die", moves{0, 1}, s.lastOfThree6)
 }
 
-// clocks6: doctor compares the clocks of nodes that have no address of IPv4, by TCP.
+// clocks6: doctor compares, by TCP, the clocks of nodes that are configured with IPv6
+// addresses.
 func (s *site) clocks6(t *testing.T, _ time.Duration) {
 	c := s.within(t, 0, "doctor", "-c", s.Config, "--run-dir", s.RunDir(0))
 	for _, n := range []string{"pbx2", "pbx3"} {
@@ -35,8 +36,8 @@ func (s *site) clocks6(t *testing.T, _ time.Duration) {
 	}
 }
 
-// lastOfThree6: heartbeats go through the gateway by IPv6, so the last node
-// standing knows of the IPv6 VIP's router; of the other it knows nothing.
+// lastOfThree6: heartbeats go through the gateway by IPv6. So the last node standing
+// knows about the router of the IPv6 VIP, and nothing about that of the other VIP.
 func (s *site) lastOfThree6(t *testing.T, _ time.Duration) {
 	s.relayKnown(t)
 	at := lab.Now()
@@ -57,7 +58,7 @@ func (s *site) lastOfThree6(t *testing.T, _ time.Duration) {
 	}
 }
 
-// plannedMove6 moves both VIPs to one node, and the router follows.
+// plannedMove6 moves both VIPs to one node; the router must follow.
 func (s *site) plannedMove6(t *testing.T, at time.Duration) {
 	s.done(t, 2, "move", "vip2", "pbx3")
 	s.done(t, 0, "move", "vip1", "pbx3")
@@ -74,9 +75,9 @@ func (s *site) plannedMove6(t *testing.T, at time.Duration) {
 	}
 }
 
-// taker waits until another node than the VIP's home answers the phone, and says which:
-// pbx3, the spare, unless this machine let it stand still for longer than its head start
-// of 50 ms.
+// taker waits until another node than the VIP's home answers the phone, and returns that
+// node. It is pbx3, the spare, unless this machine gave pbx3 no CPU time for longer than
+// its head start of 50 ms.
 func (s *site) taker(t *testing.T, vip int, since time.Duration) (node int) {
 	t.Helper()
 	await(t, "a taker of "+cluster.VIPName(vip), func(context.Context) error {
@@ -91,7 +92,7 @@ func (s *site) taker(t *testing.T, vip int, since time.Duration) (node int) {
 	return node
 }
 
-// silentHost6: the holder of the IPv6 VIP is cut off.
+// silentHost6 cuts off the holder of the IPv6 VIP.
 func (s *site) silentHost6(t *testing.T, _ time.Duration) {
 	s.routers(t, 0, "proven", "proven")
 	at := lab.Now()
@@ -104,8 +105,8 @@ func (s *site) silentHost6(t *testing.T, _ time.Duration) {
 	s.silent(t, 0, at, 20*time.Millisecond)
 }
 
-// frozen6: what a frozen holder still has, its kernel keeps to itself: the phone
-// hears the new holder alone.
+// frozen6: the kernel of a frozen holder keeps silent about an address that it still has.
+// The phone hears only the new holder.
 func (s *site) frozen6(t *testing.T, at time.Duration) {
 	s.must(t, s.Agent(1).Signal(unix.SIGSTOP))
 	defer func() { _ = s.Agent(1).Signal(unix.SIGCONT) }()

@@ -17,8 +17,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestKeyRotation: three agents, each with a key file of its own, by two paths and the
-// gateway's relay, phones that ask every millisecond.
+// TestKeyRotation: three agents, each with its own key file, hear each other by two paths
+// and the gateway's relay. The phones ask every millisecond.
 func TestKeyRotation(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, Paths: cluster.Both, Keys: true})
 	s.scene(t, "at peace", moves{0, 0}, s.rotateAtPeace)
@@ -27,7 +27,7 @@ func TestKeyRotation(t *testing.T) {
 	s.scene(t, "one away", moves{0, 0}, s.rotateWithout)
 }
 
-// key is the one key of a node's file, which nobody else may read.
+// key returns the only key in a node's file. Only the owner may read that file.
 func (s *site) key(t *testing.T, node int) string {
 	t.Helper()
 	text, err := os.ReadFile(s.KeyFile(node))
@@ -40,8 +40,8 @@ func (s *site) key(t *testing.T, node int) string {
 	return string(text)
 }
 
-// rotated: every node's file holds the same key, another than before, and everybody
-// says so.
+// rotated checks that every node's file holds the same new key, and that every node
+// reports that one key.
 func (s *site) rotated(t *testing.T, before string) {
 	t.Helper()
 	now := s.key(t, 0)
@@ -63,7 +63,7 @@ func (s *site) rotated(t *testing.T, before string) {
 	}
 }
 
-// refused is what each node refused of the others' packets for their keys.
+// refused counts the packets of other nodes that the nodes refused because of their keys.
 func (s *site) refused(t *testing.T) (sum uint64) {
 	t.Helper()
 	for i := range s.Nodes() {
@@ -74,10 +74,11 @@ func (s *site) refused(t *testing.T) (sum uint64) {
 	return sum
 }
 
-// rotateAtPeace: the phones hear no pause while the key is rotated and nothing else
-// happens. What the observer's own stall explains is no pause, and one that the machine
-// made, by standing still under a PBX, does not come again with the next rotation: one
-// that the agents make does. What the host took from a core excuses the last of them.
+// rotateAtPeace: while the key is rotated and nothing else happens, the phones hear no
+// pause. The observer's own stall is subtracted. A pause that the machine made, by giving
+// a PBX no CPU time, does not come again at the next rotation; a pause that the agents
+// make does. At the last attempt the time that the host took from a core is subtracted
+// too.
 func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 	const most, attempts = 50 * time.Millisecond, 3
 	for attempt := 1; ; attempt++ {
@@ -108,8 +109,8 @@ func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 	}
 }
 
-// rotateUnderLoad: a planned move and a PBX that dies while the key is rotated: what
-// had to move moves, no packet is refused, no lease is lost.
+// rotateUnderLoad: a planned move and a PBX's death during the rotation. What had to move
+// moves, no packet is refused, and no lease is lost.
 func (s *site) rotateUnderLoad(t *testing.T, at time.Duration) {
 	before, refused, began := s.key(t, 0), s.refused(t), time.Now()
 	rotated := make(chan command, 1)
@@ -147,7 +148,7 @@ func (s *site) rotateUnderLoad(t *testing.T, at time.Duration) {
 	}
 }
 
-// calmSince: no lease was lost, nobody fell silent, and the rotation is in the journal.
+// calmSince: no lease was lost, no node fell silent, and the journal shows the rotation.
 func (s *site) calmSince(t *testing.T, node int, began time.Time) {
 	t.Helper()
 	events, err := s.Client(node).Events(context.Background(), 1000)
@@ -169,8 +170,8 @@ func (s *site) calmSince(t *testing.T, node int, began time.Time) {
 	}
 }
 
-// rotateInterrupted: the agent that drives the rotation is killed in the middle of it.
-// The others say so; once it is back, any node finishes it.
+// rotateInterrupted kills the agent that drives the rotation in the middle of it. The
+// others report that. Once it is back, any node can finish the rotation.
 func (s *site) rotateInterrupted(t *testing.T, at time.Duration) {
 	before, refused := s.key(t, 0), s.refused(t)
 	cmd := exec.Command(binary, "key", "rotate", "--run-dir", s.RunDir(2))
@@ -191,14 +192,14 @@ func (s *site) rotateInterrupted(t *testing.T, at time.Duration) {
 	matches(t, "key rotate", s.done(t, 1, "key", "rotate"), `\nkey rotated: `)
 	t.Logf("finished in %v", lab.Now()-began)
 	s.rotated(t, before)
-	if n := s.refused(t) - refused; n > 0 { // pbx3's own begin anew, and stay at none
+	if n := s.refused(t) - refused; n > 0 { // pbx3's counters start again, and stay at 0
 		t.Errorf("%d packets were refused", n)
 	}
 }
 
-// rotateWithout: a node that is down is named, and nothing is changed; it may be left
-// out, and one that is up may not. Back with the old key, it is named everywhere,
-// and hears nobody, until it is given the file.
+// rotateWithout: a node that is down is named, and nothing is changed. It may be left
+// out; a node that is up may not. When it comes back with the old key, every node names
+// it, and it hears no other node until it gets the key file.
 func (s *site) rotateWithout(t *testing.T, at time.Duration) {
 	before := s.key(t, 0)
 	s.must(t, s.Agent(2).Signal(unix.SIGKILL))

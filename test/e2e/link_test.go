@@ -11,7 +11,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestNothingMoves is what must not make a VIP move, at the default timing.
+// TestNothingMoves plays what must not make a VIP move, at the default timing.
 func TestNothingMoves(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm})
 	s.scene(t, "severed pair", moves{0, 0}, s.severed)
@@ -26,7 +26,7 @@ func TestNothingMoves(t *testing.T) {
 	s.scene(t, "VIP bound by hand", moves{0, 0}, s.boundByHand)
 }
 
-// undisturbed asserts that each VIP is where it was, and that the phone lost nothing.
+// undisturbed asserts that each VIP is at home and that the phone lost nothing.
 func (s *site) undisturbed(t *testing.T, since time.Duration) {
 	t.Helper()
 	for v := range s.VIPs {
@@ -37,12 +37,12 @@ func (s *site) undisturbed(t *testing.T, since time.Duration) {
 	}
 }
 
-// agree lets peers that missed a PBX for a while find it well again: three good
-// answers, a second apart. Until then two faults of two links one after another
-// look like two observers of one dead PBX.
+// agree waits until peers that missed a PBX for a while find it well again: three good
+// answers, a second apart. Before that, two faults on two links in turn look like two
+// observers of one dead PBX.
 func agree() { watch(3500 * time.Millisecond) }
 
-// severed: the two holders do not hear each other; the third hears both.
+// severed: the two holders do not hear each other; the third node hears both.
 func (s *site) severed(t *testing.T, at time.Duration) {
 	s.must(t, s.Sever(s.Node(0), s.Node(1)))
 	s.status(t, 0, "pbx1 hears pbx2 through the gateway alone", func(st control.Status) bool { return node(st, "pbx2").ByRelay && !node(st, "pbx3").ByRelay })
@@ -53,7 +53,8 @@ func (s *site) severed(t *testing.T, at time.Duration) {
 	s.undisturbed(t, at)
 }
 
-// oneWay: first the holder is not heard by one peer, then it does not hear one.
+// oneWay: first one peer does not hear the holder, then the holder does not hear one
+// peer.
 func (s *site) oneWay(t *testing.T, at time.Duration) {
 	s.must(t, s.OneWay(s.Node(0), s.Node(2)))
 	s.status(t, 2, "pbx3 hears pbx1 through the gateway alone", func(st control.Status) bool { return node(st, "pbx1").ByRelay })
@@ -68,8 +69,8 @@ func (s *site) oneWay(t *testing.T, at time.Duration) {
 	s.undisturbed(t, at)
 }
 
-// blindObserver: one peer's OPTIONS to the holder stay unanswered. Three of
-// them, a second apart, are its verdict; the rest of the time it has it.
+// blindObserver: one peer's OPTIONS to the holder stay unanswered. Three of them, a
+// second apart, make its verdict; then the scene goes on with that verdict for a while.
 func (s *site) blindObserver(t *testing.T, at time.Duration) {
 	s.must(t, s.Block(lab.Match{From: s.Node(2), To: s.Node(0), BothWays: true, Protocol: unix.IPPROTO_UDP, Port: 5060}))
 	silentBefore := s.status(t, 2, "pbx3's counters", func(control.Status) bool { return true }).Counters["sip_timeouts"]
@@ -82,7 +83,7 @@ func (s *site) blindObserver(t *testing.T, at time.Duration) {
 	s.undisturbed(t, at)
 }
 
-// allKilled is shared sickness: fail static, and say so.
+// allKilled is a shared sickness: nothing moves (fail static), and the agents say so.
 func (s *site) allKilled(t *testing.T, at time.Duration) {
 	for _, i := range []int{2, 1, 0} { // the spare first, so that it is never the only one left
 		s.must(t, s.PBX(i).Signal(unix.SIGKILL))
@@ -114,7 +115,7 @@ func (s *site) allKilled(t *testing.T, at time.Duration) {
 	}
 }
 
-// otherConfig: a node whose file differs is shown by name everywhere.
+// otherConfig: every node names a node whose file differs.
 func (s *site) otherConfig(t *testing.T, at time.Duration) {
 	good := s.Config
 	defer func() { s.Config = good }()

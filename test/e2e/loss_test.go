@@ -7,8 +7,8 @@ import (
 	"sipalive/test/cluster"
 )
 
-// TestLoss: a fifth of all frames on the switch is lost for a minute, with a
-// lease of a quarter second. Nobody else ever answers the phone.
+// TestLoss loses a fifth of all frames on the switch for a minute, with a lease of a
+// quarter second. Only the holder may answer the phone.
 func TestLoss(t *testing.T) {
 	s := start(t, cluster.Options{TOML: "[timing]\nheartbeat = \"100ms\"\nlease = \"250ms\"\nhold_down = \"0s\"\n"})
 	s.scene(t, "20 percent for 60 s", moves{0, 0}, func(t *testing.T, at time.Duration) {

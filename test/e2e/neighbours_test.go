@@ -15,8 +15,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// neighbours are two clusters on one segment, with names and keys of their own
-// and the same node names and port.
+// neighbours starts two clusters on one segment. Their names and keys differ; their node
+// names and port are the same.
 func neighbours(t *testing.T) (s *site, westFile string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -61,8 +61,8 @@ func (s *site) allHeld(t *testing.T) {
 	}
 }
 
-// nameForeign gives west's file a machine that is east's, and restarts west's
-// agents on it: from then on that machine hears heartbeats that are not its.
+// nameForeign adds one of east's machines to west's file and restarts west's agents with
+// it. From then on that machine gets heartbeats of the other cluster.
 func (s *site) nameForeign(t *testing.T, file string) {
 	t.Helper()
 	text, err := os.ReadFile(file)

@@ -19,8 +19,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestNetworkFollows: the router really reaches the holder, and nobody else
-// takes its place.
+// TestNetworkFollows: the router really reaches the holder, and no other machine takes
+// the holder's place.
 func TestNetworkFollows(t *testing.T) {
 	dir := t.TempDir()
 	script, record := filepath.Join(dir, "record.sh"), filepath.Join(dir, "record")
@@ -35,7 +35,7 @@ func TestNetworkFollows(t *testing.T) {
 	s.scene(t, "stale node is no rival", moves{1, 0}, s.staleIsNoRival)
 }
 
-// routers is what a node says of each VIP's router.
+// routers waits until a node reports these states of the VIPs' routers.
 func (s *site) routers(t *testing.T, node int, want ...string) {
 	t.Helper()
 	s.status(t, node, fmt.Sprintf("routers %v", want), func(st control.Status) bool {
@@ -48,8 +48,8 @@ func (s *site) routers(t *testing.T, node int, want ...string) {
 	})
 }
 
-// eventsOf are a node's events of a kind about vip1, since a moment; they are dated in
-// whole milliseconds.
+// eventsOf returns a node's events of a kind about vip1 since a moment. Events are dated
+// in whole milliseconds.
 func (s *site) eventsOf(t *testing.T, node int, kind string, since time.Time) (found []control.Event) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -64,7 +64,7 @@ func (s *site) eventsOf(t *testing.T, node int, kind string, since time.Time) (f
 	return found
 }
 
-// awaitEvent waits for the first one.
+// awaitEvent waits for the first such event.
 func (s *site) awaitEvent(t *testing.T, node int, kind string, since time.Time) (e control.Event) {
 	t.Helper()
 	await(t, kind+" event", func(context.Context) error {
@@ -78,8 +78,8 @@ func (s *site) awaitEvent(t *testing.T, node int, kind string, since time.Time) 
 	return e
 }
 
-// routerProven: a move's timeline says when the router reached the new holder,
-// and every node knows.
+// routerProven: a move's timeline says when the router reached the new holder, and every
+// node knows that it did.
 func (s *site) routerProven(t *testing.T, _ time.Duration) {
 	since := time.Now()
 	s.done(t, 0, "move", "vip1", "pbx3")
@@ -96,7 +96,7 @@ func (s *site) routerProven(t *testing.T, _ time.Duration) {
 		}
 		return fmt.Errorf("not there")
 	})
-	for i, want := range map[int]time.Duration{2: proven - bound, 0: 0} { // the holder knows
+	for i, want := range map[int]time.Duration{2: proven - bound, 0: 0} { // only the holder knows the time
 		st := s.status(t, i, "a status", func(control.Status) bool { return true })
 		if got := time.Duration(st.VIPs[0].Proof); (got - want).Abs() > 3*time.Microsecond {
 			t.Errorf("%s: proof_ms %v, its event says %v", st.Node, got, want)
@@ -104,7 +104,7 @@ func (s *site) routerProven(t *testing.T, _ time.Duration) {
 	}
 }
 
-// neighbour is the router's entry for a VIP.
+// neighbour returns the router's neighbour entry for a VIP.
 func (s *site) neighbour(t *testing.T, vip int) (mac net.HardwareAddr) {
 	t.Helper()
 	s.must(t, s.Router().Do(func() error {
@@ -123,7 +123,7 @@ func (s *site) neighbour(t *testing.T, vip int) (mac net.HardwareAddr) {
 	return mac
 }
 
-// pin gives the router an entry for vip1 that no ARP packet changes, or takes it away.
+// pin sets an entry for vip1 in the router that no ARP packet changes, or deletes it.
 func (s *site) pin(t *testing.T, mac net.HardwareAddr, change func(*netlink.Neigh) error) {
 	t.Helper()
 	s.must(t, s.Router().Do(func() error {
@@ -136,8 +136,9 @@ func (s *site) pin(t *testing.T, mac net.HardwareAddr, change func(*netlink.Neig
 	}))
 }
 
-// stubbornRouter keeps the old holder's MAC whatever it hears: unproven, then
-// unreachable, which runs its actions once, and proven once it gives in.
+// stubbornRouter: the router keeps the old holder's MAC, whatever it hears. The router
+// counts as unproven, then as unreachable, which runs the actions once, and as proven
+// once it gives in.
 func (s *site) stubbornRouter(t *testing.T, record string) {
 	since := time.Now()
 	s.pin(t, s.Node(0).MAC, netlink.NeighSet)
@@ -169,8 +170,8 @@ func (s *site) stubbornRouter(t *testing.T, record string) {
 	}
 }
 
-// routerAway: a router that drops everything for a while is told from one that
-// does not know us, and proven soon after its return.
+// routerAway: the agents tell a router that drops everything for a while from one that
+// points elsewhere, and they find it proven soon after its return.
 func (s *site) routerAway(t *testing.T, _ time.Duration) {
 	s.routers(t, 0, "proven", "proven")
 	since := time.Now()
@@ -186,7 +187,7 @@ func (s *site) routerAway(t *testing.T, _ time.Duration) {
 	}
 }
 
-// claim has a machine with a MAC of nobody say that vip1 is at its place.
+// claim returns a function that claims vip1 once, by ARP, with a MAC that no host has.
 func (s *site) claim(t *testing.T, mac net.HardwareAddr) func() {
 	t.Helper()
 	var fd int
@@ -198,7 +199,7 @@ func (s *site) claim(t *testing.T, mac net.HardwareAddr) func() {
 		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
-		// Past pbx2's own fence, which would not let it.
+		// Bypass pbx2's own fence, which would drop the frame.
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
 			return err
 		}
@@ -214,8 +215,8 @@ func (s *site) claim(t *testing.T, mac net.HardwareAddr) func() {
 	}
 }
 
-// rival claims vip1 ten times a second: an alarm with its MAC, no move, and the
-// router points to the holder again soon after.
+// rival claims vip1 ten times a second. That raises an alarm with the rival's MAC and
+// moves nothing, and soon after the router points to the holder again.
 func (s *site) rival(t *testing.T, at time.Duration) {
 	s.routers(t, 0, "proven", "proven")
 	since := time.Now()
@@ -249,8 +250,8 @@ func (s *site) rival(t *testing.T, at time.Duration) {
 	s.routers(t, 2, "proven", "proven")
 }
 
-// staleIsNoRival: a holder whose agent is frozen lost its lease, and its kernel
-// keeps still: the new holder hears no claim, then or when the agent wakes up.
+// staleIsNoRival: a holder whose agent is frozen loses its lease, and its kernel keeps
+// silent. The new holder hears no claim, neither then nor when the agent wakes up.
 func (s *site) staleIsNoRival(t *testing.T, at time.Duration) {
 	since := time.Now()
 	s.must(t, s.Agent(0).Signal(unix.SIGSTOP))
@@ -259,7 +260,7 @@ func (s *site) staleIsNoRival(t *testing.T, at time.Duration) {
 		return st.VIPs[0].Holder != "" && st.VIPs[0].Holder != "pbx1" && st.VIPs[0].Router == "proven"
 	})
 	holder := s.Index(st.VIPs[0].Holder)
-	watch(1500 * time.Millisecond) // with questions for vip1 every 10 ms, which its kernel would answer
+	watch(1500 * time.Millisecond) // meanwhile ARP asks for vip1 every 10 ms, and pbx1's kernel must not answer
 	s.must(t, s.Agent(0).Signal(unix.SIGCONT))
 	s.status(t, 0, "pbx1 to know", func(st control.Status) bool { return st.VIPs[0].Holder == s.Node(holder).Name })
 	watch(500 * time.Millisecond)
@@ -275,7 +276,7 @@ func (s *site) staleIsNoRival(t *testing.T, at time.Duration) {
 			t.Errorf("ARP: %v", v)
 		}
 	}
-	s.planted["pbx1"] = true // its address outlived the lease until the kernel took it away, silenced
+	s.planted["pbx1"] = true // its address stayed beyond the lease, silenced, until the kernel removed it
 	if mac := s.neighbour(t, 0); !slices.Equal(mac, s.Node(holder).MAC) {
 		t.Errorf("the router points to %v, want %v", mac, s.Node(holder).MAC)
 	}

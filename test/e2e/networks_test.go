@@ -10,11 +10,13 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestSurvivorOfTwoNetworks: heartbeats by a management network and, as address2, by
-// the VIPs' own, which the gateway relays on. Both have to be silent before the last
-// node holds alone; either keeps the cluster whole. Not beside other tests: where the
-// machine stands still for 0.2 s (seen once), the verdicts of three nodes that lose
-// SIP at once come apart, and the first to conclude moves its VIP.
+// TestSurvivorOfTwoNetworks: heartbeats go by a management network and, as address2, by
+// the VIPs' network, on which the gateway relays. The last node may hold alone only if
+// both are silent; either network keeps the cluster whole.
+//
+// This test does not run in parallel with others. If the machine stands still for 0.2 s
+// (seen once), the verdicts of three nodes that lose SIP at the same moment come apart,
+// and the first node to reach its verdict moves its VIP.
 func TestSurvivorOfTwoNetworks(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, Paths: cluster.BothManagementFirst})
 	s.must(t, s.SetMTU(1280))
@@ -22,8 +24,8 @@ func TestSurvivorOfTwoNetworks(t *testing.T) {
 		s.relayKnown(t)
 		s.lastOfThree(t)
 	})
-	// SIP is asked by the first network: each hears its own PBX alone then, so soon after
-	// a cut that none has been found well for long.
+	// Probes ask SIP by the first network. So then each node hears only its own PBX, and
+	// so soon after a cut no other PBX has been found well for long.
 	s.scene(t, "the management switch dies, and a host", moves{1, 0}, func(t *testing.T, at time.Duration) {
 		for _, n := range s.Nodes() {
 			s.must(t, s.CutManagement(n))
@@ -48,8 +50,9 @@ func TestSurvivorOfTwoNetworks(t *testing.T) {
 	})
 }
 
-// TestVIPsOnTwoNetworks: one node holds VIPs on two interfaces; each is given up, taken
-// and followed by itself. A witness is vip2's phone: only it is on that network, too.
+// TestVIPsOnTwoNetworks: one node holds VIPs on two interfaces. Each VIP is given up,
+// taken and followed separately. A witness serves as vip2's phone, since it is on that
+// network too.
 func TestVIPsOnTwoNetworks(t *testing.T) {
 	t.Parallel()
 	s := start(t, cluster.Options{

@@ -12,8 +12,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestManagementNetwork: heartbeats by a network of their own, VIPs on another,
-// every MTU 1280.
+// TestManagementNetwork: heartbeats on a network of their own, VIPs on another, every MTU
+// 1280.
 func TestManagementNetwork(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, Paths: cluster.Management})
 	s.must(t, s.SetMTU(1280))
@@ -23,8 +23,8 @@ func TestManagementNetwork(t *testing.T) {
 	s.scene(t, "service link dead", moves{1, 0}, s.serviceDead)
 }
 
-// servicePulled: a holder that everybody hears, and no phone reaches, gives its
-// VIP away before its lease would end.
+// servicePulled: every node hears the holder, but no phone reaches it. It gives its VIP
+// away before its lease would end.
 func (s *site) servicePulled(t *testing.T, at time.Duration) {
 	since := time.Now()
 	s.must(t, s.PullCable(s.Node(0)))
@@ -40,7 +40,7 @@ func (s *site) servicePulled(t *testing.T, at time.Duration) {
 	}
 }
 
-// routerDead: a router that is silent for everybody moves nothing, nor does its
+// routerDead: a router that is silent for all nodes moves nothing, and neither does its
 // return.
 func (s *site) routerDead(t *testing.T, _ time.Duration) {
 	since := time.Now()
@@ -56,9 +56,9 @@ func (s *site) routerDead(t *testing.T, _ time.Duration) {
 	watch(3 * time.Second)
 }
 
-// serviceDead: a holder that everybody hears by the other network, and whose
-// service link is dead behind a switch that still gives carrier, gives its VIP
-// to a node that reaches the router.
+// serviceDead: every node hears the holder by the other network, but its service link is
+// dead behind a switch that still gives carrier. It gives its VIP to a node that reaches
+// the router.
 func (s *site) serviceDead(t *testing.T, at time.Duration) {
 	since := time.Now()
 	s.must(t, s.Cut(s.Node(0)))
@@ -74,7 +74,7 @@ func (s *site) serviceDead(t *testing.T, at time.Duration) {
 	}
 }
 
-// TestTwoPaths: with address2 the loss of either path moves nothing.
+// TestTwoPaths: with address2, the loss of either path moves nothing.
 func TestTwoPaths(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, Paths: cluster.Both})
 	s.scene(t, "second path lost", moves{0, 0}, s.secondLost)
@@ -95,7 +95,7 @@ func (s *site) secondLost(t *testing.T, at time.Duration) {
 	s.undisturbed(t, at)
 }
 
-// firstLost: no heartbeat passes the service network; phones and SIP probes do.
+// firstLost: no heartbeat passes the service network, but phones and SIP probes do.
 func (s *site) firstLost(t *testing.T, at time.Duration) {
 	for i, a := range s.Nodes() {
 		for _, b := range s.Nodes()[i+1:] {
@@ -107,14 +107,14 @@ func (s *site) firstLost(t *testing.T, at time.Duration) {
 	s.allAlive(t)
 }
 
-// allAlive: each hears each without the gateway's help, which would do as well where
-// it relays.
+// allAlive waits until every node hears every other without the gateway's help. A gateway
+// that relays would hide a lost path.
 func (s *site) allAlive(t *testing.T) {
 	t.Helper()
 	for i := range s.Nodes() {
 		s.status(t, i, "every node heard, and not through the gateway alone", func(st control.Status) bool {
 			for _, n := range st.Nodes {
-				if !n.Alive || n.ByRelay { // for a moment, where the machine stands still
+				if !n.Alive || n.ByRelay { // may happen for a moment, when the machine stands still
 					return false
 				}
 			}

@@ -12,14 +12,14 @@ import (
 
 const sigterm = syscall.SIGTERM
 
-// killed reports whether a process was ended by SIGKILL, which only tests send.
+// killed reports whether a process was ended by SIGKILL. Only tests send that.
 func killed(err error) bool {
 	exit, is := errors.AsType[*exec.ExitError](err)
 	return is && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 }
 
-// inOrder takes the exit status of an agent that `sipalive stop` ended, 10 for
-// the unit's sake, as well as 0.
+// inOrder accepts exit status 10 as well as 0: an agent that `sipalive stop` ended exits
+// with 10, for the systemd unit.
 func inOrder(err error) error {
 	if exit, is := errors.AsType[*exec.ExitError](err); is && exit.ExitCode() == 10 {
 		return nil
@@ -33,13 +33,13 @@ type command struct {
 	code     int
 }
 
-// cli asks a node's agent by a command, as its administrator would.
+// cli runs a command against a node's agent, as its administrator would.
 func (s *site) cli(t *testing.T, node int, args ...string) command {
 	t.Helper()
 	return execute(t, exec.Command(binary, append(args, "--run-dir", s.RunDir(node))...))
 }
 
-// done is cli for what has to succeed.
+// done is cli for commands that must succeed.
 func (s *site) done(t *testing.T, node int, args ...string) string {
 	t.Helper()
 	c := s.cli(t, node, args...)
@@ -60,7 +60,7 @@ func (s *site) within(t *testing.T, node int, args ...string) (c command) {
 	return c
 }
 
-// execute runs a command to its end, which has to come.
+// execute runs a command and waits for its end. It kills a command that does not end.
 func execute(t *testing.T, cmd *exec.Cmd) command {
 	t.Helper()
 	var out, stderr bytes.Buffer
@@ -72,6 +72,6 @@ func execute(t *testing.T, cmd *exec.Cmd) command {
 	}
 	late := time.AfterFunc(2*patience, func() { _ = cmd.Process.Kill() })
 	defer late.Stop()
-	_ = cmd.Wait() // the exit code says it
+	_ = cmd.Wait() // the exit code tells it
 	return command{out.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }

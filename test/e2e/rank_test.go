@@ -16,7 +16,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestRanks: who comes last, and a lease without an address.
+// TestRanks: which node ranks last, and a lease without an address (a role).
 func TestRanks(t *testing.T) {
 	record := filepath.Join(t.TempDir(), "record")
 	script := filepath.Join(filepath.Dir(record), "record.sh")
@@ -30,8 +30,8 @@ func TestRanks(t *testing.T) {
 	s.scene(t, "hold-down", moves{1, 0}, s.heldDown)
 }
 
-// spareRole: a role that prefers the spare leaves a node whose agent stops, for
-// the spare; exactly one node ever has it.
+// spareRole: a role prefers the spare. When the spare's agent stops, the role goes to
+// another node. Exactly one node has it at any time.
 func (s *site) spareRole(t *testing.T, record string) {
 	for i, want := range []int{1, 1, 0} {
 		if c := s.cli(t, i, "role", "--spare"); c.code != want {
@@ -44,13 +44,13 @@ func (s *site) spareRole(t *testing.T, record string) {
 		}
 		return nil
 	})
-	if s.roleHolder(t, 0) != "pbx3" { // where it came up is a matter of who started first
+	if s.roleHolder(t, 0) != "pbx3" { // at first it depends on which agent started first
 		s.done(t, 0, "move", "cdr", "pbx3")
 	}
 	s.oneHas(t, "pbx3")
 	s.must(t, os.Truncate(record, 0))
 
-	s.done(t, 2, "stop") // no spare is left: one of the others has to
+	s.done(t, 2, "stop") // no spare is left: one of the other nodes must take it
 	await(t, "cdr elsewhere", func(context.Context) error {
 		if h := s.roleHolder(t, 0); h != "pbx1" && h != "pbx2" {
 			return fmt.Errorf("it is at %q", h)
@@ -65,7 +65,7 @@ func (s *site) spareRole(t *testing.T, record string) {
 	s.must(t, inOrder(s.Agent(2).Wait(ctx)))
 	s.must(t, s.StartAgent(2))
 	await(t, "the spare back", s.atRest)
-	s.oneHas(t, other) // nothing comes back by itself
+	s.oneHas(t, other) // nothing fails back by itself
 }
 
 func (s *site) roleHolder(t *testing.T, seenBy int) string {
@@ -73,7 +73,7 @@ func (s *site) roleHolder(t *testing.T, seenBy int) string {
 	return s.status(t, seenBy, "status", func(st control.Status) bool { return len(st.Roles) == 1 }).Roles[0].Holder
 }
 
-// oneHas asks each node itself, as cron does.
+// oneHas asks each node itself, as a cron job does.
 func (s *site) oneHas(t *testing.T, holder string) {
 	t.Helper()
 	for i, h := range s.Nodes() {
@@ -87,7 +87,7 @@ func (s *site) oneHas(t *testing.T, holder string) {
 	}
 }
 
-// told waits for the lines that actions wrote.
+// told waits for the lines that the actions wrote.
 func (s *site) told(t *testing.T, record string, want ...string) {
 	t.Helper()
 	await(t, "the actions of the role", func(context.Context) error {
@@ -102,8 +102,8 @@ func (s *site) told(t *testing.T, record string, want ...string) {
 	})
 }
 
-// heldDown: a PBX that died and came back ranks last for a while, behind a
-// node that holds something already.
+// heldDown: a PBX that died and came back ranks last for a while, even behind a node that
+// already holds a VIP.
 func (s *site) heldDown(t *testing.T, at time.Duration) {
 	s.PBX(2).Kill()
 	s.status(t, 0, "pbx3 unfit", func(st control.Status) bool { return !node(st, "pbx3").Fit })
@@ -116,7 +116,7 @@ func (s *site) heldDown(t *testing.T, at time.Duration) {
 	s.status(t, 1, "pbx3 no longer held down", func(st control.Status) bool { return !node(st, "pbx3").HeldDown })
 }
 
-// TestWitness: a third that votes and never holds.
+// TestWitness: a third node that votes and never holds.
 func TestWitness(t *testing.T) {
 	s := start(t, cluster.Options{
 		TOML: calm,

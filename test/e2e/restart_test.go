@@ -19,7 +19,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// variant is the cluster's file with more at its end.
+// variant writes a copy of the cluster's file with more text at its end.
 func (s *site) variant(t *testing.T, more string) (path string) {
 	t.Helper()
 	text, err := os.ReadFile(s.Config)
@@ -36,14 +36,14 @@ func (s *site) restart(t *testing.T, node int) {
 	s.must(t, s.StartAgent(node))
 }
 
-// restarted: a crash and restart of the holder's agent within its lease.
+// restarted: the holder's agent crashes and is restarted within its lease.
 func (s *site) restarted(t *testing.T, at time.Duration) {
 	before := s.epoch(t, 0)
 	s.restart(t, 0)
 	s.status(t, 0, "pbx1 holds on", func(st control.Status) bool {
 		return st.Quorum && st.VIPs[0].Holder == "pbx1" && st.VIPs[0].State == "held"
 	})
-	watch(1500 * time.Millisecond) // longer than the lease it found
+	watch(1500 * time.Millisecond) // longer than the lease that it found
 	s.undisturbed(t, at)
 	if after := s.epoch(t, 0); after != before {
 		t.Errorf("epoch of vip1 is %d after a restart within the lease, want %d as before", after, before)
@@ -58,7 +58,7 @@ func (s *site) epoch(t *testing.T, vip int) uint64 {
 	return s.status(t, 1, "status", func(control.Status) bool { return true }).VIPs[vip].Epoch
 }
 
-// noEvents: nobody has bound or unbound an address since a moment.
+// noEvents asserts that no host has bound or unbound the address since a moment.
 func (s *site) noEvents(t *testing.T, since time.Duration, addr netip.Addr) {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -70,7 +70,7 @@ func (s *site) noEvents(t *testing.T, since time.Duration, addr netip.Addr) {
 	}
 }
 
-// secondAgent: one agent per node, whichever runtime directory the second names.
+// secondAgent: one agent per node, whichever runtime directory the second one names.
 func (s *site) secondAgent(t *testing.T, at time.Duration) {
 	c := s.within(t, 0, "run", "-c", s.Config, "--run-dir", s.RunDir(0))
 	if c.code != 1 || !strings.Contains(c.err, "one agent per node; stop that one first") || strings.Count(c.err, "\n") != 1 {
@@ -86,7 +86,7 @@ func (s *site) secondAgent(t *testing.T, at time.Duration) {
 	}
 }
 
-// removedByHand: an address that somebody removed comes back by itself.
+// removedByHand: an address that somebody removed by hand comes back.
 func (s *site) removedByHand(t *testing.T, at time.Duration) {
 	s.must(t, s.Node(0).Unbind(s.VIPs[0]))
 	s.hears(t, 0, "pbx1", at+time.Millisecond)
@@ -94,7 +94,8 @@ func (s *site) removedByHand(t *testing.T, at time.Duration) {
 	s.silent(t, 1, at, 20*time.Millisecond)
 }
 
-// boundByHand: an address that somebody bound where it is not held goes.
+// boundByHand: an address that somebody bound by hand on a node that does not hold it is
+// removed.
 func (s *site) boundByHand(t *testing.T, at time.Duration) {
 	s.planted["pbx3"] = true
 	s.must(t, s.Node(2).Bind(s.VIPs[0]))
@@ -117,7 +118,7 @@ func (s *site) boundByHand(t *testing.T, at time.Duration) {
 	s.hears(t, 0, "pbx1", lab.Now())
 }
 
-// withoutRight: the agent says in one line what it may not do.
+// withoutRight: the agent says in one line which capability it lacks.
 func (s *site) withoutRight(t *testing.T, at time.Duration) {
 	s.Agent(2).Kill()
 	var c command
@@ -134,8 +135,8 @@ func (s *site) withoutRight(t *testing.T, at time.Duration) {
 	s.undisturbed(t, at)
 }
 
-// TestLeftovers: what an earlier life left bound is swept, wherever it is and
-// however wide, and takes nothing else along.
+// TestLeftovers: an address that an earlier run left bound is removed, on any interface
+// and with any prefix length. Nothing else is removed with it.
 func TestLeftovers(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm, PBX: func(h *lab.Host) (lab.Spec, bool) {
 		vip := h.Addr.As4()

@@ -18,7 +18,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// alien is a machine with a MAC of nobody, on pbx1's port of the switch.
+// alien is a machine with a MAC that no host has, on pbx1's switch port.
 type alien struct {
 	s   *site
 	t   *testing.T
@@ -38,7 +38,7 @@ func (s *site) alien(t *testing.T) *alien {
 		if a.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(ipv6)); err != nil {
 			return err
 		}
-		// Past pbx1's own fence, which would not let it.
+		// Bypass pbx1's own fence, which would drop the frames.
 		if err := unix.SetsockoptInt(a.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (s *site) alien(t *testing.T) *alien {
 	return a
 }
 
-// says sends a message of neighbour discovery to a multicast group.
+// says sends a neighbour discovery message to a multicast group.
 func (a *alien) says(from, to netip.Addr, m ndp.Message) {
 	a.t.Helper()
 	body, err := ndp.MarshalMessageChecksum(m, from, to)
@@ -63,7 +63,7 @@ func (a *alien) says(from, to netip.Addr, m ndp.Message) {
 	a.s.must(a.t, err)
 }
 
-// told waits for an advertisement of an address to all nodes, and returns whose it is.
+// told waits for an advertisement of an address to all nodes, and returns the MAC in it.
 func (a *alien) told(of netip.Addr) (mac net.HardwareAddr) {
 	a.t.Helper()
 	await(a.t, "an advertisement of "+of.String(), func(context.Context) error {
@@ -83,7 +83,7 @@ func (a *alien) told(of netip.Addr) (mac net.HardwareAddr) {
 	return mac
 }
 
-// neighbour6 is the router's entry for vip2.
+// neighbour6 returns the router's neighbour entry for vip2.
 func (s *site) neighbour6(t *testing.T) (mac net.HardwareAddr) {
 	t.Helper()
 	s.must(t, s.Router().Do(func() error {
@@ -102,7 +102,7 @@ func (s *site) neighbour6(t *testing.T) (mac net.HardwareAddr) {
 	return mac
 }
 
-// rivalsOf6 are a node's events about a rival of vip2 since a moment.
+// rivalsOf6 returns a node's events about a rival of vip2 since a moment.
 func (s *site) rivalsOf6(t *testing.T, node int, since time.Time) (found []control.Event) {
 	t.Helper()
 	events, err := s.Client(node).Events(context.Background(), 1000)
@@ -115,9 +115,10 @@ func (s *site) rivalsOf6(t *testing.T, node int, since time.Time) (found []contr
 	return found
 }
 
-// duplicate6: who looks for duplicates before it takes vip2 (RFC 4862 5.4) is told that
-// it is taken, and is no rival; who takes it all the same is one: an alarm with its MAC,
-// no move, and the router is right again soon after.
+// duplicate6: a machine that looks for duplicates before it takes vip2 (RFC 4862 5.4) is
+// told that the address is taken, and is no rival. A machine that takes it all the same
+// is a rival: that raises an alarm with its MAC and moves nothing, and soon the router is
+// right again.
 func (s *site) duplicate6(t *testing.T, at time.Duration) {
 	s.routers(t, 1, "proven", "proven")
 	since := time.Now()

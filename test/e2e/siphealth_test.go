@@ -16,7 +16,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestSIPHealth is what makes a PBX count as sick and what does not, at the default
+// TestSIPHealth plays what makes a PBX count as sick and what does not, at the default
 // timing.
 func TestSIPHealth(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm})
@@ -28,10 +28,10 @@ func TestSIPHealth(t *testing.T) {
 	s.scene(t, "freeze and thaw", moves{1, 0}, s.freezeAndThaw)
 	s.scene(t, "freeze ends by itself", moves{1, 0}, s.freezeEnds)
 	s.scene(t, "freeze outlives the agent", moves{1, 0}, s.freezeOutlivesTheAgent)
-	s.scene(t, "every PBX frozen", moves{0, 0}, s.everyPBXFrozen) // the last: nobody moves for settle after it
+	s.scene(t, "every PBX frozen", moves{0, 0}, s.everyPBXFrozen) // last, because nothing moves for `settle` after it
 }
 
-// sip is SIP between two nodes, heartbeats everything of the agents' own.
+// sip matches SIP between two nodes; heartbeats matches all packets between their agents.
 func sip(a, b *lab.Host) []lab.Match {
 	return []lab.Match{{From: a, To: b, BothWays: true, Protocol: unix.IPPROTO_UDP, Port: 5060}}
 }
@@ -48,7 +48,7 @@ func (s *site) block(t *testing.T, matches ...[]lab.Match) {
 	}
 }
 
-// view is what one node says of another's PBX.
+// view returns one node's verdict about another's PBX.
 func view(st control.Status, of, by string) string {
 	for _, v := range node(st, of).Views {
 		if v.From == by {
@@ -58,7 +58,8 @@ func view(st control.Status, of, by string) string {
 	return ""
 }
 
-// oneBlindPeer: one observer is not the truth; every node's view is in the status.
+// oneBlindPeer: the verdict of one observer is not enough. The status shows every node's
+// view.
 func (s *site) oneBlindPeer(t *testing.T, at time.Duration) {
 	s.block(t, sip(s.Node(0), s.Node(1)))
 	for i := range s.Nodes() {
@@ -77,7 +78,7 @@ func (s *site) oneBlindPeer(t *testing.T, at time.Duration) {
 	s.silent(t, 0, at, 20*time.Millisecond)
 }
 
-// allBlindPeers: the holder hears itself, and nobody else hears it.
+// allBlindPeers: the holder hears its own PBX, and no other node hears it.
 func (s *site) allBlindPeers(t *testing.T, at time.Duration) {
 	s.block(t, sip(s.Node(0), s.Node(1)), sip(s.Node(0), s.Node(2)))
 	s.hears(t, 0, "pbx3", at)
@@ -93,7 +94,7 @@ func (s *site) heartbeatsLostBetweenTwo(t *testing.T, at time.Duration) {
 	s.silent(t, 1, at, 20*time.Millisecond)
 }
 
-// heartbeatsLostToAll: a PBX that answers keeps no VIP without a majority.
+// heartbeatsLostToAll: a PBX that answers does not save a VIP without a majority.
 func (s *site) heartbeatsLostToAll(t *testing.T, at time.Duration) {
 	s.noRelay(t)
 	s.block(t, heartbeats(s.Node(0), s.Node(1)), heartbeats(s.Node(0), s.Node(2)))
@@ -103,20 +104,20 @@ func (s *site) heartbeatsLostToAll(t *testing.T, at time.Duration) {
 	s.status(t, 0, "pbx1 back", func(st control.Status) bool { return st.Quorum && node(st, "pbx1").Fit })
 }
 
-// giveUp is when a frozen PBX is given up and taken over from at the latest: fall x
-// self_interval + timeout, and 300 ms.
+// giveUp is the latest time for a takeover from a frozen PBX: fall x self_interval +
+// timeout, and 300 ms.
 const giveUp = 3*200*time.Millisecond + 400*time.Millisecond + 300*time.Millisecond
 
 func (s *site) frozenPBX(t *testing.T, at time.Duration) {
 	s.must(t, s.PBX(0).Stop())
 	s.hears(t, 0, "pbx3", at)
-	const late = 300 * time.Millisecond // other tests use the machine, too
+	const late = 300 * time.Millisecond // other tests use the machine too
 	s.silent(t, 0, at, giveUp+late)
 	s.must(t, s.PBX(0).Cont())
 }
 
-// everyPBXFrozen: a shared database that stalls. Nobody moves, one alarm, and it
-// clears itself.
+// everyPBXFrozen is what a stalled shared database causes: nothing moves, one alarm is
+// raised, and it clears by itself.
 func (s *site) everyPBXFrozen(t *testing.T, at time.Duration) {
 	for i := range s.Nodes() {
 		s.must(t, s.PBX(i).Stop())
@@ -136,7 +137,7 @@ func (s *site) everyPBXFrozen(t *testing.T, at time.Duration) {
 	}
 }
 
-// alarms counts the events of all_unfit since a moment.
+// alarms counts the all_unfit events since a moment.
 func (s *site) alarms(t *testing.T, i int, since time.Duration) (n int) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -152,7 +153,7 @@ func (s *site) alarms(t *testing.T, i int, since time.Duration) (n int) {
 	return n
 }
 
-// freezeAndThaw: the PBX of a holder is restarted, and then dies for good.
+// freezeAndThaw: the holder's PBX is restarted under a freeze, and later dies for good.
 func (s *site) freezeAndThaw(t *testing.T, at time.Duration) {
 	if out := s.done(t, 1, "freeze", "pbx1", "--for", "1m"); !strings.HasPrefix(out, "pbx1 is frozen for 1m0s") {
 		t.Errorf("freeze says %q", out)
@@ -183,7 +184,8 @@ func (s *site) freezeAndThaw(t *testing.T, at time.Duration) {
 	s.silent(t, 0, killed, 500*time.Millisecond)
 }
 
-// freezeEnds: what is forgotten ends, and what is sick then moves.
+// freezeEnds: a forgotten freeze ends by itself, and a PBX that is sick then loses its
+// VIP.
 func (s *site) freezeEnds(t *testing.T, at time.Duration) {
 	s.done(t, 0, "freeze", "--for", "2s")
 	s.PBX(0).Kill()
@@ -193,8 +195,8 @@ func (s *site) freezeEnds(t *testing.T, at time.Duration) {
 	}
 }
 
-// freezeOutlivesTheAgent: an agent that is killed while its PBX is worked on, and comes
-// back within its lease, still looks away, and no longer than it was told to.
+// freezeOutlivesTheAgent: an agent is killed while its PBX is frozen for maintenance, and
+// comes back within its lease. The freeze goes on, and no longer than it was told to.
 func (s *site) freezeOutlivesTheAgent(t *testing.T, at time.Duration) {
 	const long = 6 * time.Second
 	s.done(t, 0, "freeze", "--for", long.String())
@@ -214,15 +216,15 @@ func (s *site) freezeOutlivesTheAgent(t *testing.T, at time.Duration) {
 	}
 }
 
-// TestVIPTarget: a profile of the VIP's own dies while the node's lives on. The VIP
-// moves at once, and it alone; where none is better, it stays and says so. The target
-// is asked so seldom that the next question would come too late.
+// TestVIPTarget: the VIP's own SIP profile dies while the node's lives on. That VIP alone
+// moves, at once. Where no node is better, the VIP stays, and the status says so. The
+// target's interval is so long that its next regular question would come too late.
 func TestVIPTarget(t *testing.T) {
 	var profiles []*lab.Process
 	profile := func(h *lab.Host) *lab.Process {
 		p, err := h.Start(lab.Spec{Name: "profile-" + h.Name, Path: binary, Args: []string{"demo-pbx", h.Name, "0.0.0.0:5080"}})
 		if err != nil {
-			panic(err) // the test's own mistake
+			panic(err) // an error of the test itself
 		}
 		return p
 	}
@@ -232,7 +234,7 @@ func TestVIPTarget(t *testing.T) {
 			profiles = append(profiles, profile(h))
 			return demoPBX(h)
 		}})
-	quick := 0 // twice, since once may be a question that was just due
+	quick := 0 // twice, since one quick try may be due to a question that was just due
 	for try := 1; try <= 5 && quick < 2; try++ {
 		s.scene(t, fmt.Sprintf("noticed at once, try %d", try), moves{1, 0}, func(t *testing.T, at time.Duration) {
 			killed := lab.Now()
@@ -280,7 +282,7 @@ func TestVIPTarget(t *testing.T) {
 	})
 }
 
-// boundAt is when a node's kernel had a VIP, the first time since a moment.
+// boundAt returns when a node's kernel first had a VIP since a moment.
 func (s *site) boundAt(t *testing.T, vip int, node string, since time.Duration) time.Duration {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -294,7 +296,7 @@ func (s *site) boundAt(t *testing.T, vip int, node string, since time.Duration) 
 	return 0
 }
 
-// TestChecks: what a node's own check says makes it unfit, and shared sickness moves
+// TestChecks: what a node's own check says makes it unfit, and a shared sickness moves
 // nothing.
 func TestChecks(t *testing.T) {
 	dir := t.TempDir()
@@ -338,9 +340,10 @@ func TestChecks(t *testing.T) {
 		say(t, "0", "pbx1")
 	})
 	s.scene(t, "unfit everywhere", moves{0, 0}, func(t *testing.T, _ time.Duration) {
-		// Each node asks at its own moments: who is asked to take over asks anew. However
-		// long that takes, here longer than a lease, the holder holds. Its second no is
-		// the last moment at which the others' answers were good.
+		// Each node runs its check at its own moments, so a node that is asked to take
+		// over runs its check again. However long that takes, here longer than a lease,
+		// the holder keeps holding. The second no of the holder's check is the last
+		// moment at which the other checks were good.
 		once, twice := filepath.Join(dir, "once"), filepath.Join(dir, "twice")
 		script(t, fmt.Sprintf("[ -e %s ] && touch %s; touch %s; exit 2\n", once, twice, once), "pbx1")
 		script(t, fmt.Sprintf("[ -e %s ] || exit 0; sleep 1.2; exit 2\n", twice), "pbx2", "pbx3")

@@ -15,8 +15,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// These tests wait far longer than they work, and what they time they bound
-// generously: so they wait side by side.
+// These tests wait far longer than they work, and bound the times that they measure
+// generously. So they run in parallel.
 
 // TestSurvivorOfThree: three voters and a gateway that relays (design §4.6).
 func TestSurvivorOfThree(t *testing.T) {
@@ -45,7 +45,7 @@ func TestSurvivorOfThree(t *testing.T) {
 	})
 }
 
-// outwaits is longer than a survivor would wait where survivor_after is 2 s.
+// outwaits is longer than a survivor waits where survivor_after is 2 s.
 const outwaits = 4 * time.Second
 
 // TestNoSurvivorWithoutRelay: where the gateway does not relay, a severed node
@@ -79,7 +79,7 @@ func TestNoSurvivorWithoutRelay(t *testing.T) {
 	})
 }
 
-// TestTwoVoters: two nodes alone, without the gateway's help.
+// TestTwoVoters: two nodes alone, without a relay.
 func TestTwoVoters(t *testing.T) {
 	t.Parallel()
 	s := start(t, cluster.Options{TOML: calm, Nodes: []string{"pbx1", "pbx2"}, VIPs: 1})
@@ -105,19 +105,19 @@ func TestTwoVoters(t *testing.T) {
 		s.must(t, s.Sever(s.Node(0), s.Node(1)))
 		s.splitWithRouter(t, at)
 	})
-	s.scene(t, "severed, the gateway does not relay", moves{0}, s.severedBlind) // counted by itself
+	s.scene(t, "severed, the gateway does not relay", moves{0}, s.severedBlind) // severedBlind counts the moves itself
 }
 
-// overlapOver without a question answered twice ends an overlap: they come every 10 ms,
-// and the next attempt comes seconds later.
+// overlapOver is how long no question may have two answers before an overlap counts as
+// ended. Questions come every 10 ms, and the next attempt comes seconds later.
 const overlapOver = 500 * time.Millisecond
 
-// severedBlind: nothing but the router's table tells either that the other
-// lives. The one that takes the VIP turns it, and the other lets go when its
-// answers stop: how long both answer is what docs/last-node.md promises.
+// severedBlind: only the router's table tells each node that the other lives. The node
+// that takes the VIP turns that table, and the other lets go when its answers stop.
+// docs/last-node.md promises how long both answer.
 func (s *site) severedBlind(t *testing.T, at time.Duration) {
 	s.noRelay(t)
-	s.planted["pbx1"], s.planted["pbx2"] = true, true // two owners are what is measured
+	s.planted["pbx1"], s.planted["pbx2"] = true, true // this scene measures two owners
 	s.must(t, s.Sever(s.Node(0), s.Node(1)))
 	s.taken(t, 0, "pbx2", lab.Now(), 2300*time.Millisecond)
 	watch(time.Second)
@@ -143,7 +143,7 @@ func (s *site) severedBlind(t *testing.T, at time.Duration) {
 	s.settle(t)
 }
 
-// TestTwoAndWitness: the third vote is a machine that holds nothing.
+// TestTwoAndWitness: the third voter holds nothing.
 func TestTwoAndWitness(t *testing.T) {
 	t.Parallel()
 	s := start(t, cluster.Options{
@@ -197,8 +197,8 @@ func (s *site) relayKnown(t *testing.T) {
 	}
 }
 
-// noRelay makes the gateway one that passes no agent's packet back, and waits
-// until the agents know.
+// noRelay makes the gateway drop every agent packet towards the nodes, and waits until
+// the agents know.
 func (s *site) noRelay(t *testing.T) {
 	t.Helper()
 	for _, n := range s.Nodes() {
@@ -216,7 +216,7 @@ func (s *site) noRelay(t *testing.T) {
 	}
 }
 
-// isolate severs a node from all others; the router stays.
+// isolate severs a node from all other nodes, but not from the router.
 func (s *site) isolate(t *testing.T, node int) {
 	t.Helper()
 	for i, n := range s.Nodes() {
@@ -226,19 +226,19 @@ func (s *site) isolate(t *testing.T, node int) {
 	}
 }
 
-// splitWithRouter: a split in which the router relays to all is none.
+// splitWithRouter: if the router relays between all nodes, a split has no effect.
 func (s *site) splitWithRouter(t *testing.T, at time.Duration) {
 	t.Helper()
 	s.status(t, 0, "heard through the gateway", func(st control.Status) bool { return st.Nodes[1].ByRelay && st.Nodes[1].Alive })
 	watch(5 * time.Second) // longer than any survivor would wait
 	s.undisturbed(t, at)
 	s.must(t, s.Heal())
-	watch(time.Second) // what each last thought of the others' PBXes is void
+	watch(time.Second) // by then the last verdicts about the others' PBXes are void
 	s.undisturbed(t, at)
 }
 
-// lastOfThree lets two of three die: the third holds both VIPs, and keeps them
-// when the others come back in one moment, with what they last thought of its PBX.
+// lastOfThree lets two of three nodes die. The third holds both VIPs. It keeps them when
+// the others come back at the same moment with their last verdicts about its PBX.
 func (s *site) lastOfThree(t *testing.T) {
 	t.Helper()
 	at := lab.Now()
@@ -251,7 +251,7 @@ func (s *site) lastOfThree(t *testing.T) {
 	s.returnTogether(t)
 }
 
-// vanish takes a node off every network, comeBack puts it on again.
+// vanish cuts a node off every network; comeBack connects it again.
 func (s *site) vanish(t *testing.T, node int) {
 	t.Helper()
 	s.must(t, s.Cut(s.Node(node)))
@@ -268,7 +268,7 @@ func (s *site) comeBack(t *testing.T, node int) {
 	}
 }
 
-// returnTogether brings pbx1 and pbx2 back to pbx3, which goes on holding.
+// returnTogether brings pbx1 and pbx2 back; pbx3 must go on holding.
 func (s *site) returnTogether(t *testing.T) {
 	t.Helper()
 	s.comeBack(t, 0)
@@ -277,7 +277,7 @@ func (s *site) returnTogether(t *testing.T) {
 		s.state(t, 2, v, "held")
 	}
 	s.status(t, 2, "all back", func(st control.Status) bool { return node(st, "pbx1").Fit && node(st, "pbx2").Fit })
-	watch(time.Second) // as long as a verdict of before needed for a move
+	watch(time.Second) // as long as an old verdict once needed for a move
 	for v := range s.VIPs {
 		if h := s.holder(t, v); h != "pbx3" {
 			t.Errorf("%s is at %q after the others came back, want pbx3", cluster.VIPName(v), h)
@@ -285,12 +285,12 @@ func (s *site) returnTogether(t *testing.T) {
 	}
 }
 
-// takenMost is far longer than any takeover here may take (docs/last-node.md: 4 s and a
-// quarter of a second for each further VIP), for a machine that is busy.
+// takenMost is far longer than any takeover here may take, for a busy machine.
+// (docs/last-node.md: 4 s and a quarter of a second for each further VIP.)
 const takenMost = 10 * time.Second
 
-// taken waits until the router finds a VIP at a node, says how long that took,
-// and fails where it was sooner than the rules allow, or much later.
+// taken waits until the router finds a VIP at a node, and logs how long that took. It
+// fails if that was sooner than the rules allow, or much later.
 func (s *site) taken(t *testing.T, vip int, node string, since, least time.Duration) {
 	t.Helper()
 	await(t, fmt.Sprintf("%s at %s", cluster.VIPName(vip), node), func(context.Context) error {
@@ -310,7 +310,7 @@ func (s *site) taken(t *testing.T, vip int, node string, since, least time.Durat
 	})
 }
 
-// leaves waits until a VIP is elsewhere.
+// leaves waits until another host than its home has the VIP.
 func (s *site) leaves(t *testing.T, vip int, since time.Duration) {
 	t.Helper()
 	home := s.home(vip)
@@ -322,14 +322,14 @@ func (s *site) leaves(t *testing.T, vip int, since time.Duration) {
 	})
 }
 
-// state waits until a node says that a VIP is held so.
+// state waits until a node reports this state of a VIP.
 func (s *site) state(t *testing.T, node, vip int, state string) {
 	t.Helper()
 	s.status(t, node, fmt.Sprintf("%s %s", cluster.VIPName(vip), state), func(st control.Status) bool { return st.VIPs[vip].State == state })
 }
 
-// nobody waits until no VIP is held anywhere and the last node says why, and
-// that it stays so.
+// nobody waits until no VIP is held anywhere and the last node says why. Then it checks
+// that this lasts.
 func (s *site) nobody(t *testing.T, why string) {
 	t.Helper()
 	s.status(t, 2, "nobody, because "+why, func(st control.Status) bool {

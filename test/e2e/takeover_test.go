@@ -11,7 +11,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestTakeovers is what makes a VIP move, at the default timing.
+// TestTakeovers plays what makes a VIP move, at the default timing.
 func TestTakeovers(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm})
 	s.scene(t, "planned move", moves{1, 0}, s.plannedMove)
@@ -25,7 +25,7 @@ func TestTakeovers(t *testing.T) {
 	s.scene(t, "stop", moves{1, 0}, s.stopped)
 }
 
-// plannedMove is asked for at a node that is neither the old nor the new holder.
+// plannedMove asks a node that is neither the old nor the new holder.
 func (s *site) plannedMove(t *testing.T, at time.Duration) {
 	out := s.done(t, 1, "move", "vip1", "pbx3")
 	if !strings.HasPrefix(out, "vip1: pbx1 -> pbx3 in ") {
@@ -50,7 +50,7 @@ func (s *site) failback(t *testing.T, at time.Duration) {
 	}
 }
 
-// drain: here and from elsewhere; it outlives the agent.
+// drain: at the node itself and from another node. A drain outlives the agent.
 func (s *site) drain(t *testing.T, at time.Duration) {
 	if out := s.done(t, 0, "drain"); !strings.HasPrefix(out, "pbx1 is drained; vip1: pbx1 -> pbx3 in ") {
 		t.Errorf("drain says %q", out)
@@ -75,7 +75,7 @@ func (s *site) drain(t *testing.T, at time.Duration) {
 	s.hears(t, 1, "pbx1", moved)
 	s.silent(t, 1, moved, 200*time.Millisecond)
 	s.done(t, 1, "undrain")
-	watch(500 * time.Millisecond) // nothing comes back by itself
+	watch(500 * time.Millisecond) // nothing fails back by itself
 }
 
 func (s *site) killedPBX(t *testing.T, at time.Duration) {
@@ -85,7 +85,8 @@ func (s *site) killedPBX(t *testing.T, at time.Duration) {
 	s.silent(t, 1, at, 20*time.Millisecond)
 }
 
-// silentHost: lease and a little, and nothing moves when the host comes back.
+// silentHost: the takeover takes a lease and a little, and nothing moves when the host
+// comes back.
 func (s *site) silentHost(t *testing.T, at time.Duration) {
 	s.must(t, s.Cut(s.Node(0)))
 	s.comesBack(t, at, s.Restore)
@@ -96,7 +97,7 @@ func (s *site) pulledCable(t *testing.T, at time.Duration) {
 	s.comesBack(t, at, s.PlugCable)
 }
 
-// minority: a holder that still reaches the router, but by it no peer.
+// minority: a holder that still reaches the router, but no peer through it.
 func (s *site) minority(t *testing.T, _ time.Duration) {
 	s.noRelay(t)
 	at := lab.Now()
@@ -104,8 +105,8 @@ func (s *site) minority(t *testing.T, _ time.Duration) {
 	s.comesBack(t, at, func(h *lab.Host) error { return s.Heal() })
 }
 
-// comesBack follows pbx1 through a fault that hides it from the others, until
-// some time after the fault's end. Lease 1 s; it lets go before anyone takes over.
+// comesBack follows pbx1 through a fault that hides it from the others, until some time
+// after the fault. The lease is 1 s; pbx1 must let go before another node takes over.
 func (s *site) comesBack(t *testing.T, at time.Duration, mend func(*lab.Host) error) {
 	t.Helper()
 	s.hears(t, 0, "pbx3", at)
@@ -139,7 +140,7 @@ func (s *site) stopped(t *testing.T, at time.Duration) {
 	}
 }
 
-// handedOver: the agent of pbx1 ends in order and leaves no address behind.
+// handedOver: the agent of pbx1 ends properly and leaves no address behind.
 func (s *site) handedOver(t *testing.T, at time.Duration) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)

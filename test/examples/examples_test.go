@@ -1,5 +1,5 @@
-// Package examples keeps what operators copy true: every file is read as sipalive
-// reads it, every script is run.
+// Package examples checks what operators copy: every file is read as sipalive reads it,
+// every script is run.
 package examples
 
 import (
@@ -36,7 +36,7 @@ func TestConfigurations(t *testing.T) {
 	}
 }
 
-// TestProfile: the name that the configuration recovers is the profile's.
+// TestProfile: the configuration recovers the profile by its real name.
 func TestProfile(t *testing.T) {
 	text, err := os.ReadFile(root + "/freeswitch/vip1.xml")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"sipalive/config"
 )
 
-// kamailio.cfg is as little of Debian's as the example's commands need.
+// kamailioConfig is the part of Debian's kamailio.cfg that the example's commands need.
 const kamailioConfig = `
 children=1
 log_stderror=yes
@@ -27,8 +27,8 @@ modparam("htable", "htable", "ipban=>size=8;autoexpire=300;dbtable=htable;")
 request_route { exit; }
 `
 
-// asDebian runs Debian's Kamailio as its own user, in namespaces of its own, and then
-// each line of its input as root is where it has no capability, and as the user in $2.
+// asDebian runs Debian's Kamailio as its own user, in namespaces of its own. Then it runs
+// each line of its input twice: as root without capabilities, and as the user in $2.
 const asDebian = `set -e
 ip link set lo up
 mount -t tmpfs -o mode=755 tmpfs /run
@@ -44,7 +44,7 @@ done
 `
 
 // TestKamailio: a real Kamailio takes the example's commands from the user that they
-// name, and from the agent's own, root without capabilities, it would not.
+// name. It would not take them from the agent's own user: root without capabilities.
 func TestKamailio(t *testing.T) {
 	c, err := config.Load(root + "/kamailio/sipalive.toml")
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestPrometheus: Prometheus's own tool takes configuration and rules, and the
-// rules' tests pass.
+// TestPrometheus: Prometheus's own tool accepts configuration and rules, and the tests of
+// the rules pass.
 func TestPrometheus(t *testing.T) {
 	for _, args := range [][]string{{"check", "config", "prometheus.yml"}, {"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
 		cmd := exec.Command("promtool", args...)
@@ -20,8 +20,8 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
-// TestEveryRuleIsTested, once where it fires and once where it does not: promtool
-// itself is content with rules that no test names.
+// TestEveryRuleIsTested: each rule is tested once where it fires and once where it does
+// not. promtool does not report rules without tests.
 func TestEveryRuleIsTested(t *testing.T) {
 	names := regexp.MustCompile(`- alert: (\w+)\n`).FindAllStringSubmatch(example(t, "alerts.yml"), -1)
 	if len(names) < 20 {
@@ -44,7 +44,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 	}
 	for _, of := range []map[string]int{fires, quiet} {
 		for name := range of {
-			if !known[name] { // it would be quiet for ever
+			if !known[name] { // its quiet test would pass for ever
 				t.Errorf("%s is tested, and is no rule", name)
 			}
 		}

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestElectReadsNoClock: of package time elect may use durations, not clocks
-// or timers; of math/rand/v2 only a source that it was given.
+// TestElectReadsNoClock: of package time, elect may use durations but no clocks or
+// timers. Of math/rand/v2 it may use only a source that it was given.
 func TestElectReadsNoClock(t *testing.T) {
 	forbidden := map[string][]string{
 		"time": {"Now", "Since", "Until", "After", "AfterFunc", "Sleep", "Tick", "NewTimer", "NewTicker"},

@@ -1,5 +1,5 @@
-// Package imports keeps the rooms apart: docs/design.md §3 says what may import
-// what, and this test says it to the compiler's output.
+// Package imports keeps the rooms apart: it checks the imports that the go command lists
+// against docs/design.md §3.
 package imports
 
 import (
@@ -13,7 +13,7 @@ import (
 
 const module = "sipalive"
 
-// allowed is who may import which other room; cmd and test may import all.
+// allowed lists, by room, which other rooms it may import. cmd and test may import all.
 var allowed = map[string][]string{
 	"agent":       {"elect", "keyring", "member", "sipcheck", "vip", "arp", "hooks", "eventsocket", "platform", "config", "control"},
 	"elect":       {},
@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"doctor":      {"config", "control"},
 }
 
-// pure is what elect must never see: its time and its luck come from outside.
+// pure lists what elect must never import: its time and its random numbers come from
+// outside.
 var pure = []string{"net", "os", "sync", "io", "log", "log/slog", "syscall", "context", "math/rand", "crypto/rand", "runtime", "unsafe"}
 
 type pkg struct {
@@ -66,7 +67,7 @@ func room(path string) string {
 	return name
 }
 
-// violations are the forbidden arrows, one line each.
+// violations returns the forbidden imports, one line each.
 func violations(all []pkg) (bad []string) {
 	for _, p := range all {
 		from := room(p.ImportPath)
@@ -106,7 +107,7 @@ func TestImportDirections(t *testing.T) {
 	}
 }
 
-// TestPlantedArrows: the check finds what it is there for.
+// TestPlantedArrows: the check finds each planted violation.
 func TestPlantedArrows(t *testing.T) {
 	for _, p := range []pkg{
 		{"sipalive/elect", []string{"time", "os"}},

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddressObserver watches every host's addresses. It hears all namespaces on
-// one netlink socket (NETLINK_LISTEN_ALL_NSID, Linux 4.2), so that the order of
-// its events is the kernel's order across hosts, however late they are read:
-// that two hosts never had one address at once is judged by order, not by time.
+// AddressObserver watches the addresses of every host. It reads the events of all
+// namespaces from one netlink socket (NETLINK_LISTEN_ALL_NSID, Linux 4.2). So the order
+// of its events is the kernel's order across hosts, however late they are read. Whether
+// two hosts had one address at once is judged by this order, not by times.
 type AddressObserver struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -26,7 +26,7 @@ type AddressObserver struct {
 	once sync.Once
 
 	mu     sync.Mutex
-	hosts  map[int32]*Host // by the id of its namespace as seen from the switch
+	hosts  map[int32]*Host // by the id of the host's namespace as seen from the switch
 	events []AddressEvent
 	bound  map[boundKey]bool
 	err    error
@@ -38,30 +38,30 @@ type boundKey struct {
 	addr  netip.Addr
 }
 
-// AddressEvent is an address that appeared or went. Renewals of a lifetime are
-// none. What was there at the start comes first.
+// AddressEvent says that an address appeared or went. A renewed lifetime is no event. The
+// first events are the addresses that were there at the start.
 type AddressEvent struct {
-	At    time.Duration // when it was read: late by a busy machine's delays
+	At    time.Duration // when it was read: late by the delays of a busy machine
 	Host  string
 	Index int // of the interface
 	Addr  netip.Addr
 	Bound bool
 }
 
-// BoundInterval is a time in which a host had an address.
+// BoundInterval is a period in which a host had an address.
 type BoundInterval struct {
 	Host     string
 	From, To time.Duration // To is 0 while it lasts
 }
 
-// Overlap is a time in which two hosts or more had one address.
+// Overlap is a period in which two or more hosts had the same address.
 type Overlap struct {
 	Addr     netip.Addr
 	Hosts    []string
 	From, To time.Duration // To is 0 while it lasts
 }
 
-// ObserveAddresses starts to watch the addresses of every host.
+// ObserveAddresses starts watching the addresses of every host.
 func (l *Lab) ObserveAddresses() (*AddressObserver, error) {
 	o := &AddressObserver{done: make(chan struct{}), hosts: map[int32]*Host{}, bound: map[boundKey]bool{}}
 	err := l.bridge.do(func() error {
@@ -77,7 +77,8 @@ func (l *Lab) ObserveAddresses() (*AddressObserver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("observe addresses: %w", err)
 	}
-	// After subscribing: what changes meanwhile comes twice, and counts once.
+	// List the addresses after subscribing: an address that appears in between comes
+	// twice, and note counts it once.
 	for _, h := range l.Hosts() {
 		addrs, err := h.ns.route.AddrList(nil, unix.AF_UNSPEC)
 		if err != nil {
@@ -97,8 +98,8 @@ func (l *Lab) ObserveAddresses() (*AddressObserver, error) {
 	return o, nil
 }
 
-// namespaceNumber returns the calling thread's namespace's number for another
-// one, giving it one if it has none.
+// namespaceNumber returns the id that the calling thread's namespace has for ns. It
+// assigns one if there is none yet.
 func namespaceNumber(ns *namespace) (int32, error) {
 	id, err := netlink.GetNetNsIdByFd(int(ns.fd))
 	if err == nil && id < 0 {
@@ -134,7 +135,8 @@ func (o *AddressObserver) open() error {
 	return err
 }
 
-// Stop ends the observation after reading what is there. Stopping twice is no error.
+// Stop ends the observation after it has read the queued events. Stopping twice is no
+// error.
 func (o *AddressObserver) Stop() {
 	o.once.Do(func() {
 		o.drain()
@@ -157,8 +159,8 @@ func (o *AddressObserver) run() {
 	}
 }
 
-// drain reads what the kernel has queued, so that a caller who has just seen a
-// change elsewhere sees it here.
+// drain reads the events that the kernel has queued. So a caller who has just seen a
+// change elsewhere finds it here.
 func (o *AddressObserver) drain() {
 	_ = o.raw.Control(func(fd uintptr) { // fails only on a closed file, which has nothing more
 		o.mu.Lock()
@@ -167,7 +169,8 @@ func (o *AddressObserver) drain() {
 	})
 }
 
-// read takes everything queued and returns how many messages that was. The lock is held.
+// read takes all queued messages and returns how many they were. The caller holds the
+// lock.
 func (o *AddressObserver) read(fd int) int {
 	var buffer [32768]byte
 	var control [64]byte
@@ -193,7 +196,7 @@ func (o *AddressObserver) parse(b, control []byte) {
 	host := o.hosts[namespaceOf(control)]
 	messages, err := syscall.ParseNetlinkMessage(b)
 	if host == nil || err != nil {
-		return // the switch's own namespace, or another lab's
+		return // the switch's own namespace, or one of another lab
 	}
 	for _, m := range messages {
 		if m.Header.Type != unix.RTM_NEWADDR && m.Header.Type != unix.RTM_DELADDR || len(m.Data) < unix.SizeofIfAddrmsg {
@@ -205,7 +208,7 @@ func (o *AddressObserver) parse(b, control []byte) {
 		}
 		var addr netip.Addr
 		for _, a := range attrs {
-			// IFA_LOCAL is the address itself where both are there.
+			// Where both attributes are present, IFA_LOCAL is the address itself.
 			if a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS && !addr.IsValid() {
 				addr, _ = netip.AddrFromSlice(a.Value)
 			}
@@ -215,7 +218,8 @@ func (o *AddressObserver) parse(b, control []byte) {
 	}
 }
 
-// namespaceOf returns the number of the namespace an event comes from.
+// namespaceOf returns the id of the namespace that an event comes from, -1 if there is
+// none.
 func namespaceOf(control []byte) int32 {
 	messages, err := unix.ParseSocketControlMessage(control)
 	if err != nil {
@@ -229,7 +233,7 @@ func namespaceOf(control []byte) int32 {
 	return -1
 }
 
-// note keeps a change; what is as it was is none.
+// note records a change. It ignores an event that changes nothing.
 func (o *AddressObserver) note(key boundKey, bound bool) {
 	if o.bound[key] == bound {
 		return
@@ -242,8 +246,8 @@ func (o *AddressObserver) note(key boundKey, bound bool) {
 	o.events = append(o.events, AddressEvent{Now(), key.host.Name, int(key.index), key.addr, bound})
 }
 
-// Events returns what happened so far, in the kernel's order, or the error that
-// made a hole in it.
+// Events returns all events so far, in the kernel's order. The error says that events
+// were lost.
 func (o *AddressObserver) Events() ([]AddressEvent, error) {
 	o.drain()
 	o.mu.Lock()
@@ -251,7 +255,7 @@ func (o *AddressObserver) Events() ([]AddressEvent, error) {
 	return slices.Clone(o.events), o.err
 }
 
-// Intervals returns when which host had an address.
+// Intervals returns the periods in which hosts had this address.
 func (o *AddressObserver) Intervals(addr netip.Addr) ([]BoundInterval, error) {
 	events, err := o.Events()
 	var list []BoundInterval
@@ -272,7 +276,8 @@ func (o *AddressObserver) Intervals(addr netip.Addr) ([]BoundInterval, error) {
 	return list, err
 }
 
-// Overlaps returns when two hosts had one of these addresses at once.
+// Overlaps returns the periods in which two or more hosts had one of these addresses at
+// once.
 func (o *AddressObserver) Overlaps(addrs ...netip.Addr) ([]Overlap, error) {
 	events, err := o.Events()
 	var list []Overlap
@@ -284,7 +289,7 @@ func (o *AddressObserver) Overlaps(addrs ...netip.Addr) ([]Overlap, error) {
 
 func overlapsOf(addr netip.Addr, events []AddressEvent) []Overlap {
 	var list []Overlap
-	count := map[string]int{} // interfaces with the address, by host
+	count := map[string]int{} // by host: how many of its interfaces have the address
 	open := false
 	for _, e := range events {
 		if e.Addr != addr {

@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ARPObserver asks for each VIP, from the router's port, who has it, and keeps
-// who answered when. Two MACs that answer one question are two holders.
+// ARPObserver asks for each VIP by ARP, from the router's port, and records which MACs
+// answered and when. Two MACs that answer one question are two holders.
 //
-// It asks in its own name, not the router's: from a MAC and an address that no
-// host has, through a raw socket on the router's eth0. The router's neighbour
-// table learns nothing from it, so an observed takeover still has to be
-// announced to the router. The MAC differs from question to question (its last
-// byte counts), and an answer is sent to the MAC that asked: so every answer
-// names its question.
+// It sends from a MAC and an address that no host has, not from the router's, through a
+// raw socket on the router's eth0. The router's neighbour table learns nothing from the
+// answers, so a takeover must still be announced to the router while it is observed.
+//
+// The last byte of the asking MAC changes with every question, and a holder answers to
+// the MAC that asked. So every answer names its question.
 type ARPObserver struct {
 	pacer
 	lab    *Lab
@@ -34,7 +34,7 @@ type ARPObserver struct {
 	violations []*Violation // in the order found
 }
 
-// question is one who-has that may still be answered.
+// question is one ARP request that may still be answered.
 type question struct {
 	at        time.Duration
 	answers   []ARPAnswer // one per MAC
@@ -45,14 +45,15 @@ type question struct {
 type ARPAnswer struct {
 	At   time.Duration
 	MAC  net.HardwareAddr
-	Host string // the MAC's owner; the MAC itself if it is nobody's
+	Host string // name of the host with this MAC; the MAC itself if no host has it
 }
 
-// Violation is a question that two hosts answered. A planned move may cause one
-// in rare cases without a second holder, if the machine is so busy that the
-// copies of one broadcast reach two hosts apart by more than the move takes: the
-// AddressObserver then shows no overlap. Two holders for longer than two
-// intervals cause several.
+// Violation is a question that two hosts answered. Two holders for longer than two
+// intervals cause several violations.
+//
+// In rare cases a planned move causes one without a second holder: the machine is so busy
+// that the copies of one broadcast reach two hosts further apart in time than the move
+// takes. The AddressObserver then shows no overlap.
 type Violation struct {
 	VIP     netip.Addr
 	Asked   time.Duration
@@ -67,22 +68,23 @@ func (v Violation) String() string {
 	return s
 }
 
-// Tenure is a time in which the answers for a VIP all came from one MAC.
+// Tenure is a period in which all answers for a VIP came from one MAC.
 type Tenure struct {
 	Host     string
 	MAC      net.HardwareAddr
 	From, To time.Duration // the first and the last answer
 	Answers  int
-	Silences []Silence // in it: another may have held where no question reached it
+	Silences []Silence // inside the tenure: another host may have held then, where no question reached it
 }
 
-// Silence is a time of more than silentAfter without an answer.
+// Silence is a period longer than silentAfter without an answer.
 type Silence struct{ From, To time.Duration }
 
 // silentAfter is ten questions at the usual interval.
 const silentAfter = 100 * time.Millisecond
 
-// Unbroken returns the parts of a tenure between its silences, their answers uncounted.
+// Unbroken returns the parts of a tenure between its silences. Their Answers are not
+// counted.
 func (t Tenure) Unbroken() []Tenure {
 	var list []Tenure
 	part := t
@@ -96,13 +98,14 @@ func (t Tenure) Unbroken() []Tenure {
 	return append(list, part)
 }
 
-// arpSlots questions can be told apart; at 10 ms the 128th comes 1.28 s later.
+// arpSlots is how many questions can be told apart. At 10 ms the number repeats after
+// 1.28 s.
 const arpSlots = 128
 
-// arpMAC is the asking MAC; its last byte is the question's number.
+// arpMAC is the MAC that asks. Its last byte is the question's number.
 var arpMAC = net.HardwareAddr{0x02, 0x6f, 0x62, 0x73, 0, 0}
 
-// ObserveARP starts to ask for each VIP once per interval; 0 means every 10 ms.
+// ObserveARP starts asking for each VIP once per interval; 0 means every 10 ms.
 func (l *Lab) ObserveARP(interval time.Duration, vips ...netip.Addr) (*ARPObserver, error) {
 	if interval == 0 {
 		interval = 10 * time.Millisecond
@@ -128,9 +131,9 @@ func (l *Lab) ObserveARP(interval time.Duration, vips ...netip.Addr) (*ARPObserv
 	return o, nil
 }
 
-// open makes the raw socket. The answers go to MACs that are not the
-// interface's: a veth filters none, and a packet socket sees them all. The
-// kernel's own ARP ignores frames to foreign MACs.
+// open makes the raw socket. The answers go to MACs that are not the interface's own.
+// They arrive all the same: a veth filters nothing, and a packet socket sees every frame.
+// The kernel's own ARP ignores frames to foreign MACs.
 func (o *ARPObserver) open() error {
 	dev, err := net.InterfaceByName(nic)
 	if err != nil {
@@ -182,7 +185,7 @@ func (o *ARPObserver) send(now time.Duration) {
 	for _, vip := range o.vips {
 		ip := vip.As4()
 		copy(o.frame[arpTargetIP:], ip[:])
-		_, _ = unix.Write(o.fd, o.frame) // ENETDOWN with the cable pulled: asked in vain
+		_, _ = unix.Write(o.fd, o.frame) // ENETDOWN while the cable is pulled: no answer will come
 	}
 }
 
@@ -193,7 +196,7 @@ func (o *ARPObserver) receive() {
 			return
 		}
 		if err != nil {
-			return // ENETDOWN: the next round looks again
+			return // ENETDOWN: the next round reads again
 		}
 		o.record(Now(), o.buffer[:n])
 	}
@@ -245,7 +248,7 @@ func (o *ARPObserver) tenure(vip int, a ARPAnswer) {
 	o.tenures[vip] = append(list, Tenure{Host: a.Host, MAC: a.MAC, From: a.At, To: a.At, Answers: 1})
 }
 
-// Violations returns every question that was answered by two MACs.
+// Violations returns every question that two or more MACs answered.
 func (o *ARPObserver) Violations() []Violation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -256,7 +259,7 @@ func (o *ARPObserver) Violations() []Violation {
 	return list
 }
 
-// Tenures returns who answered for a VIP, in order of time.
+// Tenures returns the tenures of a VIP in order of time.
 func (o *ARPObserver) Tenures(vip netip.Addr) []Tenure {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -266,7 +269,7 @@ func (o *ARPObserver) Tenures(vip netip.Addr) []Tenure {
 	return nil
 }
 
-// Last returns who answered last for a VIP, and when; "" if nobody ever did.
+// Last returns the host that answered last for a VIP, and when; "" if none ever did.
 func (o *ARPObserver) Last(vip netip.Addr) (host string, at time.Duration) {
 	list := o.Tenures(vip)
 	if len(list) == 0 {

@@ -18,7 +18,7 @@ type Authority struct {
 	cert *x509.Certificate
 }
 
-// NewAuthority makes one that is believed for a day.
+// NewAuthority makes an authority whose certificate is valid for a day.
 func NewAuthority(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -36,17 +36,17 @@ func NewAuthority(name string) (*Authority, error) {
 	return &Authority{key, cert}, err
 }
 
-// PEM is the authority's own certificate, as tls_ca wants it.
+// PEM returns the authority's own certificate in PEM, as tls_ca expects it.
 func (a *Authority) PEM() []byte { return block("CERTIFICATE", a.cert.Raw) }
 
-// Issue makes a server's certificate and its private key, both PEM.
+// Issue makes a server's certificate and its private key, both in PEM.
 func (a *Authority) Issue(server string, notAfter time.Time) (cert, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
 	since := time.Now()
-	if notAfter.Before(since) { // it has ended
+	if notAfter.Before(since) { // the certificate is to be expired already
 		since = notAfter
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: server}, DNSNames: []string{server},

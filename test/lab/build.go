@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgeName is the switch's one device; it has no address and never speaks.
+// bridgeName is the switch's bridge device. It has no address and sends nothing.
 const bridgeName = "switch0"
 
-// nic is the interface of every node and of the router towards the switch.
+// nic is the interface towards the switch, on every node and on the router. On the phone
+// it is the interface towards the router.
 const nic = "eth0"
 
 func (l *Lab) build() error {
@@ -66,8 +67,9 @@ func (l *Lab) buildSwitch() error {
 		return err
 	}
 	l.bridge = ns
-	// A port outside the bridge (Cut) must find nobody at home in this namespace; and where
-	// br_netfilter is loaded, frames must not be shown to iptables.
+	// Cut takes a port out of the bridge; this namespace must not answer the frames that
+	// then arrive there. And where br_netfilter is loaded, iptables must not see the
+	// frames.
 	err = ns.do(func() error {
 		if err := sysctl("ipv6/conf/*/disable_ipv6", "1"); err != nil {
 			return err
@@ -90,7 +92,7 @@ func (l *Lab) buildSwitch() error {
 	return nil
 }
 
-// plugIn gives a host eth0 with its address, at a switch port named like the host.
+// plugIn connects a host's eth0, with its address, to a switch port with the host's name.
 func (l *Lab) plugIn(h *Host) error {
 	if err := veth(l.bridge, h.Name, nil, h.ns, nic, h.MAC); err != nil {
 		return err
@@ -105,7 +107,8 @@ func (l *Lab) plugIn(h *Host) error {
 	return l.connect(port)
 }
 
-// connect puts a port into the bridge, where it forwards at once: there is no spanning tree.
+// connect puts a port into the bridge. The port forwards at once: there is no spanning
+// tree.
 func (l *Lab) connect(port netlink.Link) error {
 	if err := l.bridge.route.LinkSetMaster(port, l.bridgeDev); err != nil {
 		return fmt.Errorf("connect switch port %s: %w", port.Attrs().Name, err)
@@ -113,7 +116,7 @@ func (l *Lab) connect(port netlink.Link) error {
 	return nil
 }
 
-// port finds a host's port in the switch.
+// port returns a host's port in the switch.
 func (l *Lab) port(h *Host) (netlink.Link, error) {
 	if h == l.phone {
 		return nil, fmt.Errorf("switch port of %s: it has none, it is behind the router", h.Name)
@@ -145,8 +148,8 @@ func (l *Lab) buildRouter() error {
 	return l.router.Do(func() error { return sysctl("ipv4/ip_forward", "1") })
 }
 
-// veth makes a cable between two namespaces, both ends up. Neither end is ever
-// in the machine's own namespace.
+// veth connects two namespaces by a cable and sets both ends up. Neither end is ever in
+// the machine's own namespace.
 func veth(a *namespace, nameA string, macA net.HardwareAddr, b *namespace, nameB string, macB net.HardwareAddr) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = nameA, macA
@@ -188,8 +191,9 @@ func (h *Host) change(dev string, prefix netip.Prefix, do func(netlink.Link, *ne
 	ip := net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
 	address := &netlink.Addr{IPNet: &ip}
 	if prefix.Addr().Is6() {
-		// Even where duplicate address detection is off, the kernel takes a moment to
-		// say so, in which a socket would choose another source for good.
+		// Even with duplicate address detection off, the kernel takes a moment before the
+		// address counts as ready. A socket opened in that moment would keep another
+		// source address for good.
 		address.Flags = unix.IFA_F_NODAD
 	}
 	return do(link, address)

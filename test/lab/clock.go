@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Now is the time since boot by CLOCK_BOOTTIME, the clock of every time in
-// this package and of the agents under test.
+// Now returns the time since boot by CLOCK_BOOTTIME. Every time in this package is read
+// from this clock, and the agents under test use it too.
 func Now() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -18,11 +18,11 @@ func Now() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// waitPause is how long WaitFor rests between two looks.
+// waitPause is the time between two calls of WaitFor's condition.
 const waitPause = 2 * time.Millisecond
 
-// WaitFor looks every 2 ms whether cond returns nil, until it does or ctx ends.
-// The error then names what was awaited, how long, and cond's last answer.
+// WaitFor calls cond every 2 ms until cond returns nil or ctx ends. If ctx ends, the
+// error says what was awaited, for how long, and cond's last error.
 func WaitFor(ctx context.Context, what string, cond func() error) error {
 	begin := Now()
 	tick := time.NewTicker(waitPause)

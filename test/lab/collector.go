@@ -5,13 +5,13 @@ import (
 	"sync"
 )
 
-// mostHeap is when Go's collector runs all the same.
+// mostHeap is the heap size at which Go's garbage collector runs even while held off.
 const mostHeap = 512 << 20
 
-// collector is held off while anybody observes: a thread that leaves a system call
-// spins while its stack is scanned, and an observer, at realtime priority, spins on the
-// very core that the scanning thread was on (measured: for up to 67 ms, until the kernel's
-// fair server lets that one run).
+// collector holds off Go's garbage collector while an observer runs. A thread that leaves
+// a system call spins while its stack is scanned. An observer spins at real-time
+// priority, on the very core where the scanning thread was running. Measured: for up to
+// 67 ms, until the kernel's fair server lets the scanning thread run.
 var collector struct {
 	sync.Mutex
 	observers int

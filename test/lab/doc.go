@@ -1,29 +1,33 @@
-// Package lab is a data centre in network namespaces: a switch, a router, a
-// phone behind the router and any number of nodes, on one Linux machine, for
-// root. The demo, the end-to-end tests and the benchmarks all stand on it.
+// Package lab builds a data centre from network namespaces on one Linux machine: a
+// switch, a router, a phone behind the router, and any number of nodes. It needs root.
+// The demo, the end-to-end tests and the benchmarks all run on it.
 //
 //	phone 10.77.1.100 --- 10.77.1.1 router 10.77.0.1 --- switch --- 10.77.0.11 pbx1
 //	                                                        +------ 10.77.0.12 pbx2
 //	                                                        +------ 10.77.0.13 pbx3
 //
-// Every host is a network namespace under /run/netns, so `ip netns exec` works
-// for a human who wants to look. Processes are real processes, started inside
-// the namespace. No program is needed: everything goes through netlink and
-// setns, the lossy and severed links through nf_tables by netlink too.
+// Every host is a named network namespace under /run/netns, so you can look inside with
+// `ip netns exec`. Processes are real processes, started inside the namespace. The
+// package runs no external programs: it builds everything with netlink and setns. Lossy
+// and severed links are nf_tables rules, loaded by netlink too.
 //
-// # What is faithful and what is not
+// # What is real and what is not
 //
-// All namespaces share one kernel, so they share one clock: every time in this
-// package is CLOCK_BOOTTIME since boot ([Now]), and times from different hosts
-// compare. They share CPUs too: a starved observer says so ([SIPReport.Stall])
-// instead of blaming the network. /sys inside a process started here is the
-// machine's own, not the namespace's; /proc/sys/net is the namespace's.
+// All namespaces share one kernel, so they share one clock. Every time in this package is
+// the time since boot by CLOCK_BOOTTIME ([Now]), and times from different hosts compare.
+//
+// All namespaces share the CPUs too. An observer that got no CPU time reports that
+// ([SIPReport.Stall]), so that nobody blames the network for it.
+//
+// A process started here sees the machine's own /sys, but the namespace's /proc/sys/net.
 //
 // # Cleaning up
 //
-// [Lab.Close] ends every process it started and removes every namespace. A run
-// that was killed leaves its namespaces behind, with its process id and start
-// time in their names: the next [New] (or [Sweep]) with the same prefix removes
-// them, and leaves those of a living run alone. Its processes die with it
-// (PR_SET_PDEATHSIG); what still lives in such a namespace is ended as well.
+// [Lab.Close] ends every process that it started and removes every namespace.
+//
+// A run that was killed leaves its namespaces behind. Their names contain the run's
+// process id and start time. The next [New] (or [Sweep]) with the same prefix removes
+// them; it leaves the namespaces of a living run alone. The processes of a killed run die
+// with it (PR_SET_PDEATHSIG). The sweep kills any process that still lives in its
+// namespaces.
 package lab

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// faults is what is broken at the moment.
+// faults is the set of faults in force.
 type faults struct {
 	mu    sync.Mutex
 	cut   map[*Host]bool
@@ -18,13 +18,13 @@ func (f *faults) init() {
 	f.cut, f.cable = map[*Host]bool{}, map[*Host]bool{}
 }
 
-// Cut makes a host silent and deaf: nothing passes its switch port either way,
-// and neither side is told, the carrier stays up. A hung hypervisor, a dead
+// Cut makes a host silent and deaf: no frame passes its switch port either way. The
+// carrier stays up, so neither side notices. It stands for a hung hypervisor, or a dead
 // switch in between.
 //
-// Mechanism: the port's cable leaves the bridge (as `ip link set PORT nomaster`)
-// and ends in a namespace without addresses. The switch forgets the MACs it
-// learned there, as it would of a host that lost its power.
+// Mechanism: the port leaves the bridge (like `ip link set PORT nomaster`) and so ends in
+// a namespace without addresses. The switch forgets the MACs that it learned there, as it
+// would for a host that lost its power.
 func (l *Lab) Cut(h *Host) error {
 	l.faults.mu.Lock()
 	defer l.faults.mu.Unlock()
@@ -39,8 +39,8 @@ func (l *Lab) Cut(h *Host) error {
 	return nil
 }
 
-// Restore undoes Cut. The host's frames pass again when it returns. Restoring
-// what is not cut is no error.
+// Restore undoes Cut. When it returns, the host's frames pass again. Restoring a host
+// that is not cut is no error.
 func (l *Lab) Restore(h *Host) error {
 	l.faults.mu.Lock()
 	defer l.faults.mu.Unlock()
@@ -62,12 +62,12 @@ func (l *Lab) restore(h *Host) error {
 	return nil
 }
 
-// PullCable takes a host's carrier away: its eth0 stays up and configured but
-// has no link.
+// PullCable takes away a host's carrier: its eth0 stays up and configured, but has no
+// link.
 //
-// Mechanism: the switch's end of the cable goes down (as `ip link set PORT
-// down`). No frame passes from then on; the host's kernel tells its listeners
-// by its link watch, which may take up to a second after an earlier change.
+// Mechanism: the switch's end of the cable goes down (like `ip link set PORT down`). From
+// then on no frame passes. The host's kernel tells its listeners by its link watch, which
+// may take up to a second after an earlier change.
 func (l *Lab) PullCable(h *Host) error {
 	l.faults.mu.Lock()
 	defer l.faults.mu.Unlock()
@@ -82,9 +82,9 @@ func (l *Lab) PullCable(h *Host) error {
 	return nil
 }
 
-// PlugCable undoes PullCable. The carrier is there when it returns; the switch
-// forwards once its link watch has seen it, within about a second. Plugging in
-// what was not pulled is no error.
+// PlugCable undoes PullCable. When it returns, the carrier is there. The switch forwards
+// once its link watch has seen the carrier, within about a second. Plugging in a cable
+// that was not pulled is no error.
 func (l *Lab) PlugCable(h *Host) error {
 	l.faults.mu.Lock()
 	defer l.faults.mu.Unlock()
@@ -106,25 +106,25 @@ func (l *Lab) plugCable(h *Host) error {
 	return nil
 }
 
-// Sever lets no frame pass between two hosts, either way. Both still reach
-// everybody else, so a frame that a goes to the router with still finds b.
+// Sever drops every frame between two hosts, both ways. Both still reach all other hosts,
+// so a frame that takes the way through the router still gets from a to b.
 //
 // Mechanism: two drop rules by in and out port in the bridge's forward hook.
 func (l *Lab) Sever(a, b *Host) error {
 	return l.addRules(rule{from: a, to: b}, rule{from: b, to: a})
 }
 
-// OneWay lets no frame pass from one host to another; the other direction works.
+// OneWay drops every frame from one host to another; the other direction works.
 //
 // Mechanism: one drop rule by in and out port in the bridge's forward hook.
 func (l *Lab) OneWay(from, to *Host) error {
 	return l.addRules(rule{from: from, to: to})
 }
 
-// LossBetween loses percent of the frames between two hosts, each direction by
-// itself, on top of what Loss loses. 0 ends it.
+// LossBetween drops percent of the frames between two hosts, independently in each
+// direction, on top of Loss. 0 ends it.
 //
-// Mechanism: as Loss, with in and out port.
+// Mechanism: as for Loss, with in and out port.
 func (l *Lab) LossBetween(a, b *Host, percent float64) error {
 	if err := checkPercent(percent); err != nil {
 		return err
@@ -134,9 +134,9 @@ func (l *Lab) LossBetween(a, b *Host, percent float64) error {
 	}, rule{kind: dropSome, from: a, to: b, percent: percent}, rule{kind: dropSome, from: b, to: a, percent: percent})
 }
 
-// Loss loses percent of all frames that cross the switch, independently of each
-// other; of a broadcast, each port's copy by itself. 0 ends it. The cable
-// between router and phone loses nothing.
+// Loss drops percent of all frames that cross the switch, each independently of the
+// others; each port's copy of a broadcast counts as a frame of its own. 0 ends it. The
+// cable between router and phone loses nothing.
 //
 // Mechanism: a drop rule on `meta random` (the kernel's PRNG) in the bridge's
 // forward hook.
@@ -156,7 +156,7 @@ func checkPercent(percent float64) error {
 	return fmt.Errorf("loss of %v %%: want 0 to 100", percent)
 }
 
-// Block drops the frames that fit a match.
+// Block drops the frames that a Match selects.
 //
 // Mechanism: drop rules on ports, EtherType, IP protocol and transport port in
 // the bridge's forward hook.
@@ -173,15 +173,15 @@ func (l *Lab) Unblock(m Match) error {
 	return l.setRules(func(r rule) bool { return r.kind == dropMatch && r.match == m })
 }
 
-// Mend removes every fault between two hosts: Sever, OneWay, LossBetween and
-// Blocks that name both.
+// Mend removes every fault between two hosts: Sever, OneWay, LossBetween, and every Block
+// that names both.
 func (l *Lab) Mend(a, b *Host) error {
 	return l.setRules(func(r rule) bool {
 		return r.from == a && r.to == b || r.from == b && r.to == a
 	})
 }
 
-// Heal undoes every fault there is.
+// Heal undoes every fault.
 func (l *Lab) Heal() error {
 	errs := []error{l.setRules(func(rule) bool { return true })}
 	l.faults.mu.Lock()

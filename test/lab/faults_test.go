@@ -45,7 +45,7 @@ func TestCutSilencesAndRestoreHeals(t *testing.T) {
 	if r.Answered == 0 {
 		t.Errorf("after restore: %v", r)
 	}
-	must(t, l.Restore(node)) // no error when whole
+	must(t, l.Restore(node)) // no error when not cut
 	if err := l.Cut(l.Phone()); err == nil || !strings.Contains(err.Error(), "behind the router") {
 		t.Errorf("cut of the phone: %v", err)
 	}
@@ -60,7 +60,7 @@ func firstAnswer(o *SIPObserver, since time.Duration) time.Duration {
 	return 0
 }
 
-// running says whether a host's eth0 has a carrier, as its kernel tells.
+// running reports whether a host's kernel says that its eth0 has a carrier.
 func running(t *testing.T, h *Host) bool {
 	t.Helper()
 	link, err := h.ns.route.LinkByName(nic)
@@ -150,7 +150,7 @@ func TestOneWayDropsOneDirection(t *testing.T) {
 	a, b := l.Node(0), l.Node(1)
 	at, bt := listen(t, a, 7, true), listen(t, b, 7, true)
 	ab, ba := dial(t, a, bt.addr), dial(t, b, at.addr)
-	if !reaches(ab, 5*time.Second) || !reaches(ba, 5*time.Second) { // so that both know the other's MAC
+	if !reaches(ab, 5*time.Second) || !reaches(ba, 5*time.Second) { // so that each knows the other's MAC
 		t.Fatal("no link to begin with")
 	}
 	must(t, l.OneWay(a, b))
@@ -233,7 +233,7 @@ func TestBlockPicksPortAndProtocol(t *testing.T) {
 		t.Error("Unblock did not unblock")
 	}
 
-	// From b only the answers are hit, by their source port.
+	// From b, the block drops only the answers, by their source port.
 	must(t, l.Block(Match{From: b, Protocol: unix.IPPROTO_UDP, Port: 5060}))
 	before := sipSide.count.Load()
 	if reaches(a5060, 200*time.Millisecond) || reaches(phone, 200*time.Millisecond) {
@@ -244,7 +244,7 @@ func TestBlockPicksPortAndProtocol(t *testing.T) {
 	}
 	must(t, l.Heal())
 
-	// Answers have the port as their source.
+	// Block requests only: an answer has the port as its source.
 	requests := Match{From: b, To: a, Protocol: unix.IPPROTO_UDP, Port: 5060, ToPort: true}
 	must(t, l.Block(requests))
 	if !reaches(a5060, 5*time.Second) {

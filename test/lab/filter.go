@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Match picks frames that cross the switch. A zero field fits everything. The
-// phone's frames cross it at the router's port.
+// Match selects frames that cross the switch. A zero field matches everything. The
+// phone's frames cross the switch at the router's port.
 type Match struct {
 	From, To  *Host
 	BothWays  bool   // also from To to From
 	EtherType uint16 // e.g. unix.ETH_P_ARP
 	Protocol  uint8  // IPv4 protocol, e.g. unix.IPPROTO_UDP
 	Port      uint16 // UDP or TCP, source or destination; needs Protocol
-	ToPort    bool   // Port is the destination alone: requests, not their answers
+	ToPort    bool   // match Port as the destination only: requests, not their answers
 }
 
 type ruleKind int
@@ -28,16 +28,16 @@ type ruleKind int
 const (
 	dropAll   ruleKind = iota // every frame between two ports
 	dropSome                  // a percentage, between two ports or everywhere
-	dropMatch                 // what a Match picks
+	dropMatch                 // the frames that a Match selects
 )
 
-// rule is one rule of the switch's forward chain, in this package's words.
+// rule is one rule of the switch's forward chain.
 type rule struct {
 	kind     ruleKind
 	from, to *Host
 	percent  float64
 	match    Match
-	offset   uint32 // of the transport port in its header; 0 source, 2 destination
+	offset   uint32 // of the port in the transport header: 0 source, 2 destination
 }
 
 func (m Match) rules() ([]rule, error) {
@@ -73,8 +73,8 @@ func (l *Lab) addRules(rules ...rule) error {
 	return l.setRules(func(rule) bool { return false }, rules...)
 }
 
-// setRules drops some rules, adds others and loads the result in one
-// transaction: there is no moment with half of it.
+// setRules removes the rules for which drop returns true, adds others and loads the
+// result in one transaction. So there is no moment with only half of the change.
 func (l *Lab) setRules(drop func(rule) bool, add ...rule) error {
 	l.faults.mu.Lock()
 	defer l.faults.mu.Unlock()
@@ -88,7 +88,7 @@ func (l *Lab) setRules(drop func(rule) bool, add ...rule) error {
 		}
 	}
 	if len(next) == 0 && len(l.faults.rules) == 0 {
-		return nil // a lab that never lost a frame needs no nf_tables
+		return nil // a lab that never used a rule needs no nf_tables
 	}
 	if err := l.loadRules(next); err != nil {
 		return fmt.Errorf("load %d rules into the switch: %w (needs nf_tables with the bridge family)", len(next), err)
@@ -115,7 +115,7 @@ func (l *Lab) loadRules(rules []rule) error {
 	return conn.Flush()
 }
 
-// expressions spells a rule out; the comments are nft's own words for it.
+// expressions translates a rule. The comments show it in nft's syntax.
 func (r rule) expressions() []expr.Any {
 	var e []expr.Any
 	if r.from != nil { // iifname "pbx1"

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routerLinkLocal is the router's address on both its links, and everybody's
-// default route: IPv6 routers are known by such addresses.
+// routerLinkLocal is the router's link-local address on both of its links, and the
+// default route of all other hosts. IPv6 hosts know a router by its link-local address.
 var routerLinkLocal = netip.MustParseAddr("fe80::1")
 
-// buildIPv6 gives every host an address of IPv6 beside its own, and the router
-// as default route.
+// buildIPv6 gives every host an IPv6 address beside its IPv4 address, and a default route
+// through the router.
 func (l *Lab) buildIPv6() error {
 	if err := l.router.Do(func() error { return sysctl("ipv6/conf/*/forwarding", "1") }); err != nil {
 		return err
@@ -50,8 +50,9 @@ func (l *Lab) buildIPv6() error {
 	return nil
 }
 
-// awaitLocal waits until the kernel has an address's own route, which it adds from a
-// work queue: on a busy machine after whoever looked at the routes meanwhile.
+// awaitLocal waits until the kernel has added the local route of an address. The kernel
+// adds it from a work queue: on a busy machine that may be after somebody has looked at
+// the routes.
 func (h *Host) awaitLocal(addr netip.Addr) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

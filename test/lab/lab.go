@@ -18,13 +18,13 @@ import (
 
 // Options says what to build. The zero value is three nodes, pbx1 to pbx3.
 type Options struct {
-	Prefix     string       // of every name made; default "sipa"; lower-case letters and digits
-	RunID      string       // tells this process's labs apart; default random; lower-case letters and digits
+	Prefix     string       // start of every name that the lab makes; default "sipa"; lower-case letters and digits
+	RunID      string       // tells the labs of this process apart; default random; lower-case letters and digits
 	Nodes      []string     // node names; default pbx1, pbx2, pbx3
-	Subnet     netip.Prefix // of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's is the next one
-	Subnet6    netip.Prefix // of the switch for IPv6 beside it, a /64; default none; the phone's is the next one
-	Management bool         // a second switch, on which every node has eth1, and nobody else is
-	DataDir    string       // where process output goes; default a new directory that Close removes
+	Subnet     netip.Prefix // network of the switch, an IPv4 /24; default 10.77.0.0/24; the phone's network is the next /24
+	Subnet6    netip.Prefix // IPv6 network of the switch, a /64; default: no IPv6; the phone's network is the next /64
+	Management bool         // build a second switch, to which only the nodes' eth1 are connected
+	DataDir    string       // where the output of processes goes; default a new directory, which Close removes
 }
 
 // Lab is a running data centre. Its methods may be called from several
@@ -52,11 +52,12 @@ type Lab struct {
 	closed    bool
 }
 
-// Every port's name in the switch is its host's, so it has to fit an interface name.
+// nodeName limits a node's name: its switch port has the same name, and must be a valid
+// interface name.
 var nodeName = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 
-// New sweeps what dead runs left, then builds the data centre. It needs root.
-// Every port forwards when it returns.
+// New removes what dead runs left behind, then builds the data centre. It needs root.
+// When New returns, every switch port forwards.
 func New(opts Options) (*Lab, error) {
 	l, err := plan(opts)
 	if err != nil {
@@ -71,7 +72,7 @@ func New(opts Options) (*Lab, error) {
 	return l, nil
 }
 
-// plan turns options into a lab of which nothing exists yet.
+// plan checks the options and fills in a Lab. It creates nothing yet.
 func plan(opts Options) (*Lab, error) {
 	if opts.Prefix == "" {
 		opts.Prefix = "sipa"
@@ -123,7 +124,7 @@ func plan(opts Options) (*Lab, error) {
 	return l, nil
 }
 
-// macOf makes a locally administered MAC that shows the address it belongs to.
+// macOf makes a locally administered MAC that contains the host's IPv4 address.
 func macOf(a netip.Addr) net.HardwareAddr {
 	ip := a.As4()
 	return net.HardwareAddr{0x02, 0x00, ip[0], ip[1], ip[2], ip[3]}
@@ -142,8 +143,8 @@ func (l *Lab) phoneAddress(host byte) netip.Addr {
 	return netip.AddrFrom4(ip)
 }
 
-// address6 is the IPv6 address that ends like an IPv4 one, in the switch's
-// network or the phone's.
+// address6 returns the IPv6 address with the same last byte as an IPv4 address, in the
+// network of the switch or of the phone.
 func (l *Lab) address6(a netip.Addr) netip.Addr {
 	like, ip := a.As4(), l.subnet6.Addr().As16()
 	if !l.subnet.Contains(a) {
@@ -171,7 +172,8 @@ func (l *Lab) Phone() *Host { return l.phone }
 // Hosts returns router, phone and nodes.
 func (l *Lab) Hosts() []*Host { return append([]*Host{l.router, l.phone}, l.nodes...) }
 
-// VIP returns a free address for the i-th floating IP, counted from 1: .101 and on, up to 99.
+// VIP returns a free IPv4 address for the i-th floating IP, counted from 1 up to 99: .101
+// and on.
 func (l *Lab) VIP(i int) netip.Addr { return l.address(byte(100 + i)) }
 
 // Gateway returns the nodes' default gateway, the router's address on the switch.
@@ -180,13 +182,14 @@ func (l *Lab) Gateway() netip.Addr { return l.router.Addr }
 // Subnet returns the switch's network.
 func (l *Lab) Subnet() netip.Prefix { return l.subnet }
 
-// DataDir returns where the output of the lab's processes goes.
+// DataDir returns the directory for the output of the lab's processes.
 func (l *Lab) DataDir() string { return l.dataDir }
 
-// RunName returns what all names of this run begin with, e.g. sipa-4242-1k3f-9c0d22aa.
+// RunName returns the start of all names of this run, e.g. sipa-4242-1k3f-9c0d22aa.
 func (l *Lab) RunName() string { return l.run.String() }
 
-// hostByMAC names the owner of a MAC, or returns the MAC itself.
+// hostByMAC returns the name of the host with this MAC, or the MAC itself if no host has
+// it.
 func (l *Lab) hostByMAC(mac net.HardwareAddr) string {
 	for _, h := range l.Hosts() {
 		if slices.Equal(h.MAC, mac) {
@@ -196,11 +199,11 @@ func (l *Lab) hostByMAC(mac net.HardwareAddr) string {
 	return mac.String()
 }
 
-// Close ends every process in the lab, stops the observers and removes the
-// namespaces, a data directory of its own included. It may be called more than
-// once and from any goroutine, e.g. one that waits for a signal; the first call
-// does the work, later ones wait for it and return nil. A process that a human
-// started inside a namespace ends too.
+// Close stops the observers, ends every process and removes the namespaces. It also
+// removes the data directory if New made it. Processes that a human started inside a
+// namespace end too. Close may be called more than once and from any goroutine, e.g. one
+// that waits for a signal: the first call does the work, later calls wait for it and
+// return nil.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -231,7 +234,7 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// register keeps an observer to stop at Close; a closed lab refuses it.
+// register adds an observer for Close to stop. It fails if the lab is closed.
 func (l *Lab) register(o interface{ Stop() }) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -58,8 +58,8 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-// Two labs use the same addresses. A listener in one must be unknown in the
-// other, whose kernel then refuses the port.
+// Two labs use the same addresses. A listener in one lab must not exist in the other:
+// there the kernel must refuse the port.
 func TestTwoLabsDoNotMeet(t *testing.T) {
 	a, b := newLab(t, Options{}), newLab(t, Options{})
 	echo := listen(t, a.Node(0), 7, true)
@@ -146,7 +146,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	}
 }
 
-// childrenOf reads the process ids that the helper `parent` prints.
+// childrenOf returns the process ids that the helper `parent` printed.
 func childrenOf(t *testing.T, p *Process) []int {
 	t.Helper()
 	var pids []int
@@ -166,8 +166,8 @@ func childrenOf(t *testing.T, p *Process) []int {
 	return pids
 }
 
-// A killed run cannot clean up: its process dies with it, and the next run's
-// sweep does the rest. A living run is left alone.
+// A killed run cannot clean up. Its process dies with it, and the next run's sweep
+// removes the rest. The sweep leaves a living run alone.
 func TestSweepRemovesWhatAKilledRunLeft(t *testing.T) {
 	const prefix = "sipt"
 	out := filepath.Join(t.TempDir(), "out")

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperEnv makes this test binary one of the programs that tests start.
+// helperEnv makes this test binary run as one of the programs that the tests start.
 const helperEnv = "LAB_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -69,15 +69,15 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// waitToBeKilled blocks in the kernel: the runtime ends a process all of whose
-// goroutines wait for each other.
+// waitToBeKilled blocks in the kernel. If all goroutines waited for each other, the Go
+// runtime would end the process.
 func waitToBeKilled() {
 	for {
 		_ = unix.Pause()
 	}
 }
 
-// helper is this test binary in one of its roles.
+// helper returns a Spec that runs this test binary in one of its roles.
 func helper(role string, args ...string) Spec {
 	return Spec{Name: role, Path: os.Args[0], Args: args, Env: []string{helperEnv + "=" + role}}
 }
@@ -115,7 +115,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// within gives a condition a generous deadline.
+// within waits for a condition, at most d.
 func within(t *testing.T, d time.Duration, what string, cond func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -139,7 +139,8 @@ func listen(t *testing.T, h *Host, port uint16, echo bool) *sink {
 	}))
 	raw, err := s.conn.SyscallConn()
 	must(t, err)
-	// Room for all that a test sends: what is counted as lost must have been lost on the way.
+	// Room for all that a test sends: what the test counts as lost must have been lost on
+	// the way.
 	must(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) }))
 	must(t, err)
 	done := make(chan struct{})
@@ -172,7 +173,7 @@ func dial(t *testing.T, h *Host, to netip.AddrPort) *net.UDPConn {
 	return conn
 }
 
-// reaches says whether an echo comes back, asking again until the deadline.
+// reaches asks again and again, and reports whether an echo comes back in time.
 func reaches(conn *net.UDPConn, d time.Duration) bool {
 	b := make([]byte, 64)
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -219,7 +220,7 @@ func serve(t *testing.T, h *Host) {
 
 func sip(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 5060) }
 
-// answered waits until an observer has its first answer.
+// answered waits until an observer has an answer to a question sent from now on.
 func answered(t *testing.T, o *SIPObserver) {
 	t.Helper()
 	since := Now()
@@ -231,7 +232,7 @@ func answered(t *testing.T, o *SIPObserver) {
 	})
 }
 
-// gone says that no process has this id any more, or a zombie at most.
+// gone returns an error if the process lives. A zombie counts as gone.
 func gone(pid int) error {
 	if _, err := startTime(pid); err == nil && unix.Kill(pid, 0) == nil {
 		return fmt.Errorf("process %d lives", pid)

@@ -8,13 +8,14 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// The management network: a switch of its own, and each node's second interface.
+// The names of the management switch and of each node's interface to it.
 const (
 	managementBridge = "switch1"
 	managementNIC    = "eth1"
 )
 
-// OnManagement is the address on the management network beside one on the switch.
+// OnManagement returns the management address of the host with this address on the
+// switch.
 func OnManagement(a netip.Addr) netip.Addr {
 	ip := a.As4()
 	ip[2] += 2
@@ -51,10 +52,10 @@ func (l *Lab) buildManagement() error {
 	return nil
 }
 
-// managementPort is a host's port in the management switch.
+// managementPort returns the name of a host's port in the management switch.
 func managementPort(h *Host) string { return "m-" + h.Name }
 
-// CutManagement makes a node's management port silent and deaf, carrier up;
+// CutManagement makes a node's management port silent and deaf, with its carrier up.
 // RestoreManagement undoes it.
 func (l *Lab) CutManagement(h *Host) error {
 	port, err := l.bridge.route.LinkByName(managementPort(h))
@@ -83,8 +84,8 @@ func (l *Lab) RestoreManagement(h *Host) error {
 	return nil
 }
 
-// SetMTU sets the MTU of every node's interfaces, of the router's and of the
-// switch ports between them, as on a tunnelled network.
+// SetMTU sets the MTU of every interface of the nodes, of the router and of the switch,
+// as on a tunnelled network.
 func (l *Lab) SetMTU(mtu int) error {
 	all := []*namespace{l.bridge, l.router.ns}
 	for _, h := range l.nodes {

@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceDir is where iproute2 looks for named namespaces.
+// namespaceDir is the directory where iproute2 keeps named namespaces.
 const namespaceDir = "/run/netns"
 
-// namespace is one named network namespace of ours.
+// namespace is one named network namespace that the lab made.
 type namespace struct {
 	name  string
 	fd    netns.NsHandle
@@ -26,11 +26,11 @@ type namespace struct {
 	route *netlink.Handle // a NETLINK_ROUTE socket inside it
 
 	mu     sync.Mutex
-	work   chan func() // to the thread that starts processes; nil until first used
+	work   chan func() // jobs for the thread that starts processes; nil until the first job
 	closed bool
 }
 
-// namespaceID is what two paths to one namespace have in common.
+// namespaceID identifies a namespace: all paths to one namespace have the same ID.
 type namespaceID struct{ dev, ino uint64 }
 
 func identify(path string) (namespaceID, error) {
@@ -69,7 +69,7 @@ func createNamespace(name string) (*namespace, error) {
 
 func (n *namespace) path() string { return filepath.Join(namespaceDir, n.name) }
 
-// do runs fn inside the namespace on a thread that is thrown away afterwards.
+// do runs fn inside the namespace, on a thread that ends with fn.
 func (n *namespace) do(fn func() error) error {
 	return onOwnThread(func() error {
 		if err := netns.Set(n.fd); err != nil {
@@ -79,9 +79,9 @@ func (n *namespace) do(fn func() error) error {
 	})
 }
 
-// onStarter runs fn inside the namespace on a thread that lives as long as the
-// lab. Processes are forked from there: PR_SET_PDEATHSIG fires when the forking
-// thread ends, not when the process does.
+// onStarter runs fn inside the namespace, on a thread that lives as long as the lab.
+// Processes are forked from that thread, because PR_SET_PDEATHSIG fires when the forking
+// thread ends, not when its process ends.
 func (n *namespace) onStarter(fn func() error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -109,8 +109,9 @@ func (n *namespace) onStarter(fn func() error) error {
 	return <-done
 }
 
-// remove gives up the thread, the sockets and the name. The kernel drops the
-// namespace and what is in it once nobody uses it. Removing twice is no error.
+// remove ends the starter thread, closes the sockets and removes the name. The kernel
+// drops the namespace and its content when nobody uses it any more. Removing twice is no
+// error.
 func (n *namespace) remove() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -130,8 +131,8 @@ func (n *namespace) remove() error {
 	return removeNamed(n.path())
 }
 
-// removeNamed takes a namespace's name away; EINVAL means that its run was
-// killed between making the file and mounting the namespace on it.
+// removeNamed removes a namespace's name. EINVAL means that the run was killed after it
+// had made the file and before it had mounted the namespace on it.
 func removeNamed(path string) error {
 	err := unix.Unmount(path, unix.MNT_DETACH)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
@@ -143,14 +144,15 @@ func removeNamed(path string) error {
 	return nil
 }
 
-// onOwnThread runs fn on a thread of its own that ends with it, so that whatever
-// fn does to the thread (setns, unshare) stays with it.
+// onOwnThread runs fn on a new thread that ends with fn, so that changes fn makes to its
+// thread (setns, unshare) reach no other code.
 func onOwnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // not unlocked on the way out: that is what ends the thread
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		if unix.Gettid() == unix.Getpid() {
-			// The main thread never ends, and /proc/self is its: hold it while another one does the work.
+			// The main thread never ends, and /proc/self shows its namespaces. Hold it
+			// here while another thread runs fn.
 			done <- onOwnThread(fn)
 			runtime.UnlockOSThread()
 			return
@@ -162,9 +164,9 @@ func onOwnThread(fn func() error) error {
 	return <-done
 }
 
-// plainKernel gives the calling thread's namespace the kernel's own defaults.
-// A new namespace copies IPv4 settings from the machine's (a host that runs
-// containers forwards), and a lab must not depend on where it runs.
+// plainKernel sets the calling thread's namespace to the kernel's defaults. A new
+// namespace copies its IPv4 settings from the machine (a machine that runs containers
+// forwards), and the lab must behave the same on every machine.
 func plainKernel() error {
 	settings := []struct{ key, value string }{
 		{"ipv4/ip_forward", "0"}, // first: it resets others
@@ -174,7 +176,8 @@ func plainKernel() error {
 		{"ipv4/conf/*/arp_accept", "0"},
 		{"ipv4/conf/*/arp_filter", "0"},
 		{"ipv4/conf/*/promote_secondaries", "0"},
-		// IPv6 says nothing by itself: no router solicitations, no duplicate address detection.
+		// IPv6 must send nothing by itself: no router solicitations, no duplicate address
+		// detection.
 		{"ipv6/conf/*/accept_ra", "0"},
 		{"ipv6/conf/*/accept_dad", "0"},
 		{"ipv6/conf/*/router_solicitations", "0"},
@@ -194,9 +197,9 @@ func plainKernel() error {
 	return nil
 }
 
-// sysctl writes a setting below /proc/sys/net for the calling thread's
-// namespace; `*` stands for `all` and `default`. IPv6 settings on a machine
-// booted without IPv6 do not exist and need not.
+// sysctl writes a setting under /proc/sys/net for the calling thread's namespace. `*`
+// means both `all` and `default`. A missing IPv6 setting is no error: it is missing when
+// the machine booted without IPv6.
 func sysctl(key, value string) error {
 	dir, leaf := filepath.Split(key)
 	if filepath.Base(dir) == "*" {

@@ -168,10 +168,10 @@ func TestSIPObserverMeasuresAnOutage(t *testing.T) {
 	}
 }
 
-// pause waits until an instant: the length of a planted outage.
+// pause waits until an instant. It makes the length of a planted outage.
 func pause(until time.Duration) { time.Sleep(until - Now()) }
 
-// The report's own arithmetic, on questions made up.
+// TestSIPReportCountsSilence checks the report's arithmetic with invented questions.
 func TestSIPReportCountsSilence(t *testing.T) {
 	make := func(pattern string) *SIPObserver { // one character per ms: a answered, - lost, . not asked
 		o := &SIPObserver{servers: []string{"", "pbx1"}}
@@ -266,7 +266,8 @@ func TestAddressObserverJudgesByOrder(t *testing.T) {
 		t.Errorf("what was there before: %+v, %v", there, err)
 	}
 
-	// The planted bug: bind before unbind, by as little as possible.
+	// The planted bug: bind on the new holder before unbinding on the old, with the
+	// shortest overlap.
 	must(t, l.Node(1).Bind(vip))
 	must(t, l.Node(0).Unbind(vip))
 	must(t, l.Node(0).Bind(six))
@@ -317,7 +318,7 @@ func TestServerAnswersFromTheAddressAsked(t *testing.T) {
 	if _, err := l.Node(0).Start(helper("serve", "0.0.0.0:5060", "pbx1")); err != nil {
 		t.Fatal(err)
 	}
-	answered(t, o) // refusals before did not spoil the observer's socket
+	answered(t, o) // earlier ICMP refusals did not spoil the observer's socket
 }
 
 func TestServeOptionsRefusesABadAddress(t *testing.T) {
@@ -390,7 +391,7 @@ func TestWaitForNamesWhatItAwaited(t *testing.T) {
 	}
 }
 
-// TestStolen: what the host takes is counted per core, and only ever grows.
+// TestStolen: stolen time counts per core and only ever grows.
 func TestStolen(t *testing.T) {
 	cores, err := stolenOfCores()
 	if err != nil || len(cores) == 0 {

@@ -8,12 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pacer is an observer's thread: it asks on absolute beats, and hears at once.
-// Beats missed because the machine was busy are left out, not made up for.
+// pacer is the thread of an observer. It asks at fixed times and reads answers as soon as
+// they arrive. Questions missed because the machine was busy are skipped, not made up
+// for.
 type pacer struct {
 	fd       int // non-blocking
 	interval time.Duration
-	linger   time.Duration // how long it still listens after Stop, unless settled says that all is answered
+	linger   time.Duration // how long it still listens after Stop, unless settled reports that everything is answered
 	ask      func(now time.Duration)
 	hear     func()
 	settled  func() bool
@@ -24,7 +25,8 @@ type pacer struct {
 	done    chan struct{}
 }
 
-// ahead of an agent with its unit's policy: what is measured does not hold up who measures.
+// ahead is the observer's real-time priority. It is above that of an agent under its
+// unit's policy, so that the agent being measured does not hold up the observer.
 const ahead = 98
 
 func (p *pacer) start() {
@@ -41,23 +43,23 @@ func (p *pacer) start() {
 	}()
 }
 
-// Stop ends the observation and waits for the answers still under way. What was
-// observed can still be read. Stopping twice is no error.
+// Stop ends the observation and waits for answers still under way. The observations can
+// still be read. Stopping twice is no error.
 func (p *pacer) Stop() {
 	p.once.Do(func() { p.stopped.Store(true) })
 	<-p.done
 }
 
-// CPU returns the processor time of the observer's thread so far: the kernel's
-// work of carrying its questions through the lab included.
+// CPU returns the processor time of the observer's thread so far. It includes the
+// kernel's work of carrying the observer's questions through the lab.
 func (p *pacer) CPU() time.Duration { return time.Duration(p.cpu.Load()) }
 
 func (p *pacer) run() {
-	// Both only sharpen the picture; without them (real-time scheduling is refused in some
-	// control groups) the observer is merely later. A nice value would not do: where sessions
-	// are scheduled as groups, it does not count against other sessions.
+	// Both settings only make the observer more exact. Without them (some control groups
+	// refuse real-time scheduling) it is merely later. A nice value would not help: where
+	// the kernel schedules sessions as groups, it does not count against other sessions.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
-	// A test process that is realtime itself has its reasons, and keeps its priority.
+	// A test process that is real-time itself has its reasons, and keeps its priority.
 	if attr, err := unix.SchedGetAttr(0, 0); err != nil || attr.Priority == 0 {
 		_ = unix.SchedSetAttr(0, &unix.SchedAttr{
 			Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: ahead, Flags: unix.SCHED_FLAG_RESET_ON_FORK,
@@ -81,7 +83,7 @@ func (p *pacer) run() {
 	p.account()
 }
 
-// wait hears what comes until the time given.
+// wait reads answers until the given time.
 func (p *pacer) wait(until time.Duration) {
 	fds := [1]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
 	for {

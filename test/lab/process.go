@@ -17,37 +17,37 @@ import (
 
 // Spec is a program to start on a host.
 type Spec struct {
-	Name string   // of its output file; default the program's base name
+	Name string   // name of its output file; default the program's base name
 	Path string   // the program, looked up in PATH unless it has a slash
 	Args []string // without the program's own name
 	Env  []string // added to this process's environment
 	Dir  string   // default: the lab's data directory
 }
 
-// By is the same started by way of a command, which is given the program and its
-// arguments: chrt, say.
+// By returns a Spec that runs the same program through another command, e.g. chrt. The
+// command gets the program and its arguments as its last arguments.
 func (s Spec) By(command ...string) Spec {
 	s.Args = append(append(slices.Clone(command[1:]), s.Path), s.Args...)
 	s.Path = command[0]
 	return s
 }
 
-// Process is a program on a host, the leader of a process group of its own.
+// Process is a program running on a host. It leads its own process group.
 type Process struct {
 	Pid  int
 	Host *Host
 	Log  string // file with its standard output and error
 
 	cmd  *exec.Cmd
-	done chan struct{} // closed once it has ended
+	done chan struct{} // closed when the process has ended
 
-	mu   sync.Mutex // held while signalling and while reaping: the pid is its own until reaped
+	mu   sync.Mutex // held to signal and to reap: until it is reaped, no other process can get the pid
 	over bool
 	err  error
 }
 
-// Start starts a program inside the host's namespace. It is killed when the
-// lab closes, and by the kernel when this process dies in whatever way.
+// Start starts a program inside the host's namespace. Close kills it. If this process
+// dies, however that happens, the kernel kills it.
 func (h *Host) Start(spec Spec) (*Process, error) {
 	if spec.Name == "" {
 		spec.Name = filepath.Base(spec.Path)
@@ -78,7 +78,8 @@ func (h *Host) Start(spec Spec) (*Process, error) {
 	return p, nil
 }
 
-// logPath gives each start its own file: name.log, name.2.log, ... The lab's lock is held.
+// logPath returns a new file name for each start: name.log, name.2.log, and so on. The
+// caller holds the lab's lock.
 func (l *Lab) logPath(name string) string {
 	l.logs[name]++
 	if n := l.logs[name]; n > 1 {
@@ -87,8 +88,9 @@ func (l *Lab) logPath(name string) string {
 	return filepath.Join(l.dataDir, name+".log")
 }
 
-// reap waits for the end without taking it, so that under the lock the process
-// id cannot become another's between a look and a signal.
+// reap waits for the process to end without reaping it, and then reaps it under the lock.
+// So while Signal holds the lock, the pid cannot pass to another process between check
+// and signal.
 func (p *Process) reap() {
 	for {
 		err := unix.Waitid(unix.P_PID, p.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
@@ -103,8 +105,8 @@ func (p *Process) reap() {
 	close(p.done)
 }
 
-// Signal sends a signal to the whole process group. os.ErrProcessDone says that
-// its leader has ended.
+// Signal sends a signal to the whole process group. It returns os.ErrProcessDone if the
+// group's leader has ended.
 func (p *Process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,26 +119,26 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Kill ends the process group with SIGKILL and waits for its leader's end.
-// Killing what has ended is no error.
+// Kill ends the process group with SIGKILL and waits until its leader has ended. Killing
+// an ended process is no error.
 func (p *Process) Kill() {
 	p.kill()
 	<-p.done
 }
 
 func (p *Process) kill() {
-	_ = p.Signal(syscall.SIGKILL) // fails only on what has ended
+	_ = p.Signal(syscall.SIGKILL) // fails only if the process has ended
 }
 
-// Stop freezes the process group (SIGSTOP): it holds its sockets and addresses
-// and does nothing.
+// Stop freezes the process group (SIGSTOP). It keeps its sockets and addresses, and does
+// nothing.
 func (p *Process) Stop() error { return p.Signal(syscall.SIGSTOP) }
 
-// Cont lets a stopped process group go on (SIGCONT).
+// Cont resumes a stopped process group (SIGCONT).
 func (p *Process) Cont() error { return p.Signal(syscall.SIGCONT) }
 
-// Terminate sends SIGTERM and waits for the end, at most until ctx ends; then it
-// kills. The result is Wait's.
+// Terminate sends SIGTERM and waits for the process to end. If ctx ends first, Terminate
+// kills it and returns an error. Otherwise it returns Wait's result.
 func (p *Process) Terminate(ctx context.Context) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil && err != os.ErrProcessDone {
 		return err
@@ -153,8 +155,8 @@ func (p *Process) Terminate(ctx context.Context) error {
 // Done is closed once the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Wait waits for the end, at most until ctx ends. nil means exit status 0; a
-// *exec.ExitError says how it ended otherwise.
+// Wait waits until the process ends or ctx ends. nil means exit status 0; for any other
+// end of the process the error is an *exec.ExitError.
 func (p *Process) Wait(ctx context.Context) error {
 	select {
 	case <-p.done:
@@ -185,8 +187,8 @@ func (p *Process) LastWords() string {
 	return strings.Join(lines[max(0, len(lines)-shown):], "\n")
 }
 
-// Run starts a program, waits for it and returns what it wrote. When ctx ends
-// first the program is killed.
+// Run starts a program, waits for it to end and returns its output. If ctx ends first,
+// Run kills the program.
 func (h *Host) Run(ctx context.Context, path string, args ...string) (string, error) {
 	p, err := h.Start(Spec{Path: path, Args: args})
 	if err != nil {

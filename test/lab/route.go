@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// RouteToSwitch has the router look for the addresses of a network on the switch:
-// for VIPs outside of the nodes' own network.
+// RouteToSwitch adds a route to the router, so that it looks for the addresses of a
+// network on the switch: for VIPs outside the nodes' own network.
 func (l *Lab) RouteToSwitch(p netip.Prefix) error {
 	link, err := l.router.ns.route.LinkByName(nic)
 	if err == nil {
@@ -22,11 +22,11 @@ func (l *Lab) RouteToSwitch(p netip.Prefix) error {
 	return nil
 }
 
-// Traffic is what has left a host by eth0 since it was made: frames, and bytes with
-// their Ethernet headers.
+// Traffic counts what a host has sent by eth0 since the interface was made: frames, and
+// bytes with their Ethernet headers.
 type Traffic struct{ Frames, Bytes uint64 }
 
-// Traffic reads the kernel's counters of a host.
+// Traffic returns the kernel's count of what this host has sent.
 func (h *Host) Traffic() (Traffic, error) {
 	link, err := h.ns.route.LinkByName(nic)
 	if err != nil {

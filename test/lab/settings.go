@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settings are a host's addresses, routes of every table, and rules, one per line
-// and in order, but for what leave says is of no interest. Left out is what a link
-// that was down and is up again changes by itself: flags and lifetimes.
+// Settings returns a host's addresses, its routes of every table and its rules, one per
+// line, sorted. It leaves out what leave returns true for, and what changes by itself
+// when a link goes down and up again: flags, lifetimes, and the addresses that IPv6 adds
+// on its own.
 func (h *Host) Settings(leave func(dev string, addr netip.Addr) bool) ([]string, error) {
 	devices, err := h.devices()
 	if err != nil {
@@ -78,10 +79,11 @@ func (h *Host) rules(family int, _ map[int]string, leave func(string, netip.Addr
 	return lines, err
 }
 
-// kernels: IPv6's own, which come some time after the link.
+// kernels reports addresses that the kernel adds for IPv6 itself, some time after the
+// link came up.
 func kernels(a netip.Addr) bool { return a.Is6() && (a.IsLinkLocalUnicast() || a.IsMulticast()) }
 
-// addressOf is invalid for none.
+// addressOf returns the invalid address for a nil ip.
 func addressOf(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()

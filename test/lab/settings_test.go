@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestSettings: whatever changes of addresses, routes and rules is seen, but what
-// is to be left out.
+// TestSettings: Settings shows every change of addresses, routes and rules, except those
+// to be left out.
 func TestSettings(t *testing.T) {
 	h := newLab(t, Options{}).Node(0)
 	vip := netip.MustParseAddr("10.77.0.101")
@@ -24,7 +24,7 @@ func TestSettings(t *testing.T) {
 	before := settings()
 	for _, c := range []struct {
 		do, undo string
-		seen     string // in the one line that is new, "" for none
+		seen     string // in the one new line; "" if there must be none
 	}{
 		{"addr add 192.0.2.7/32 dev eth0", "addr del 192.0.2.7/32 dev eth0", "address 192.0.2.7/32"},
 		{"addr add 2001:db8::7/128 dev eth0 nodad", "addr del 2001:db8::7/128 dev eth0", "address 2001:db8::7/128"},

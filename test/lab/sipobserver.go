@@ -14,60 +14,60 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SIPObserver asks one address OPTIONS at a fixed pace, from one connected UDP
-// socket, and keeps for every question when it was sent and who answered.
-// Answers count only from the very address and port asked, as with a phone
-// behind NAT.
+// SIPObserver sends OPTIONS to one address at a fixed pace, from one connected UDP
+// socket. For every question it records when it was sent and which server answered. Only
+// answers from the very address and port asked count, as for a phone behind NAT.
 //
-// At one question per millisecond it costs 3 to 5 % of a core, the kernel's work
-// of carrying the question included (TestSIPObserverMeasuresAnOutage prints it).
-// Its thread runs at real-time priority, but shares the Go scheduler with this
-// process: leave the process little else to do, and run servers and agents as
-// processes of their own. SIPReport.Stall tells how well that went.
+// At one question per millisecond it costs 3 to 5 % of a core, including the kernel's
+// work of carrying the questions (TestSIPObserverMeasuresAnOutage prints the figure). Its
+// thread runs at real-time priority but shares the Go scheduler with its process. So
+// leave that process little else to do, and run servers and agents as separate processes.
+// SIPReport.Stall says how well that worked.
 type SIPObserver struct {
 	pacer
 	Target netip.AddrPort
 
 	message []byte
-	numbers []int // where the question's number stands in message
+	numbers []int // offsets of the question's number in message
 	buffer  []byte
 
 	mu         sync.Mutex
-	chunks     [][]ping // of pingChunk each: growing must not copy
+	chunks     [][]ping // pingChunk entries each: growing copies nothing
 	count      int      // questions asked
 	answered   int
-	servers    []string // of the answers, by Server header
-	duplicates int      // answers to what was answered already
-	foreign    int      // datagrams that answer nothing we asked
+	servers    []string // Server headers of the answers
+	duplicates int      // answers to a question already answered
+	foreign    int      // datagrams that answer no question of ours
 }
 
-// ping is 16 bytes: an hour at 1 ms is 58 MB.
+// ping is one question in 16 bytes: an hour at 1 ms takes 58 MB.
 type ping struct {
-	sent   int64  // ns of Now
-	rtt    uint32 // ns; 0 no answer
+	sent   int64  // ns, by Now
+	rtt    uint32 // ns; 0: no answer
 	status uint16
 	server uint8 // index into servers
 }
 
 const (
 	pingChunk = 1 << 13
-	// numberBase keeps every number at ten digits, and below 2^31 as CSeq must be (RFC 3261 8.1.1.5).
+	// numberBase keeps every number at ten digits and below 2^31, as CSeq must be (RFC
+	// 3261 8.1.1.5).
 	numberBase    = 1_000_000_000
 	receiveBuffer = 1 << 20 // bytes of datagrams, each counted with about 2 kB of overhead
-	// lateAnswer is how long Stop still waits for an answer.
+	// lateAnswer is how long Stop still waits for answers.
 	lateAnswer = 300 * time.Millisecond
 )
 
-// Ping is one question as it was observed.
+// Ping is one question and its answer.
 type Ping struct {
-	Sent   time.Duration // Now when it was sent
+	Sent   time.Duration // when it was sent, by Now
 	RTT    time.Duration // 0: lost, or no answer yet
 	Server string        // the answer's Server header
 	Status int           // the answer's status code
 }
 
-// ObserveSIP starts to ask target from this host, normally the phone, once per
-// interval; 0 means every millisecond.
+// ObserveSIP starts asking target from this host, normally the phone, once per interval;
+// 0 means every millisecond.
 func (h *Host) ObserveSIP(target netip.AddrPort, interval time.Duration) (*SIPObserver, error) {
 	if interval == 0 {
 		interval = time.Millisecond
@@ -104,7 +104,8 @@ func connectedUDP(target netip.AddrPort) (int, netip.AddrPort, error) {
 	}
 	err = unix.Connect(fd, to)
 	if err == nil {
-		// Half a second's answers; the default's 90 ms do on an idle machine.
+		// Room for the answers of half a second. The default holds 90 ms of answers,
+		// which suffices on an idle machine.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		var name unix.Sockaddr
 		if name, err = unix.Getsockname(fd); err == nil {
@@ -119,7 +120,7 @@ func connectedUDP(target netip.AddrPort) (int, netip.AddrPort, error) {
 	return -1, netip.AddrPort{}, err
 }
 
-// compose writes the message once; each question only overwrites its number.
+// compose writes the message once. Each question then only overwrites its number.
 func (o *SIPObserver) compose(local netip.AddrPort) {
 	run := make([]byte, 6)
 	_, _ = rand.Read(run) // never fails since Go 1.24
@@ -160,8 +161,9 @@ func (o *SIPObserver) send(now time.Duration) {
 			o.message[i] = byte('0' + v%10)
 		}
 	}
-	// An error is most often an ICMP answer to an earlier question, told now instead of sending:
-	// send again. What fails twice is lost, and counted so since no answer will come.
+	// An error is most often the ICMP answer to an earlier question; write returns it
+	// instead of sending. So send again. A question that fails twice counts as lost,
+	// since no answer will come.
 	for range 2 {
 		if _, err := unix.Write(o.fd, o.message); err == nil {
 			return
@@ -176,7 +178,7 @@ func (o *SIPObserver) receive() {
 			return
 		}
 		if err != nil {
-			continue // EINTR, or an ICMP error, which reading clears
+			continue // EINTR, or an ICMP error; reading clears it
 		}
 		o.record(Now(), o.buffer[:n])
 	}
@@ -201,7 +203,8 @@ func (o *SIPObserver) record(now time.Duration, answer []byte) {
 	o.answered++
 }
 
-// serverIndex interns a name; beyond 255 of them all are "".
+// serverIndex returns the index of a server's name and adds it if it is new. After 255
+// names every new one counts as "".
 func (o *SIPObserver) serverIndex(name []byte) uint8 {
 	for i, s := range o.servers {
 		if s == string(name) {
@@ -221,8 +224,8 @@ func (o *SIPObserver) settled() bool {
 	return o.answered == o.count
 }
 
-// parseAnswer finds the CSeq number, the status code and the Server header of a
-// response; a status of 0 means that it is none.
+// parseAnswer returns the CSeq number, the status code and the Server header of a
+// response. Status 0 means that the message is no response.
 func parseAnswer(b []byte) (number, status int, server []byte) {
 	rest, ok := bytes.CutPrefix(b, []byte("SIP/2.0 "))
 	if !ok || len(rest) < 3 {
@@ -232,7 +235,8 @@ func parseAnswer(b []byte) (number, status int, server []byte) {
 	return number, digits(rest[:3]), headerValue(b, "server")
 }
 
-// headerValue finds a header by its lower-case name, in the head of a message only.
+// headerValue returns the value of a header, given its lower-case name. It looks only at
+// the head of the message.
 func headerValue(b []byte, name string) []byte {
 	for {
 		i := bytes.IndexByte(b, '\n')
@@ -257,7 +261,7 @@ func headerValue(b []byte, name string) []byte {
 	}
 }
 
-// digits reads the number a text begins with, 0 if none, at most ten digits.
+// digits reads the number at the start of b, at most ten digits; 0 if there is none.
 func digits(b []byte) int {
 	n := 0
 	for i := 0; i < len(b) && i < 10 && b[i] >= '0' && b[i] <= '9'; i++ {

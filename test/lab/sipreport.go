@@ -7,31 +7,30 @@ import (
 	"time"
 )
 
-// SIPReport sums up what a SIPObserver saw between two instants. Times are of
-// sending unless they say otherwise.
+// SIPReport sums up what a SIPObserver saw between two instants. Unless a field says
+// otherwise, an instant is the time when a question was sent.
 type SIPReport struct {
 	Sent, Answered, Lost int
 	By                   map[string]int // answers by Server header
 	Status               map[int]int    // answers by status code
 
-	// Silence is the longest outage: over every run of consecutive lost
-	// questions, from the last answered question before it to the first answered
-	// one after it. Without a lost question it is 0; one single lost question at
-	// 1 ms makes 2 ms. A run at an edge of the period is counted from or to that
-	// edge's first or last question. It is an upper bound: the true outage is up
-	// to two intervals shorter.
+	// Silence is the longest outage. For every run of consecutive lost questions, it is
+	// the time from the last answered question before the run to the first answered
+	// question after it. It is 0 if no question was lost. One single lost question at 1
+	// ms makes 2 ms. A run at an edge of the period counts from the first or to the last
+	// question of the period. Silence is an upper bound: the true outage is up to two
+	// intervals shorter.
 	Silence         time.Duration
-	SilenceFrom     time.Duration // the last answered question before it
-	SilenceTo       time.Duration // the first answered question after it
-	SilenceAnswered string        // who answered that one
+	SilenceFrom     time.Duration // when the last answered question before it was sent
+	SilenceTo       time.Duration // when the first answered question after it was sent
+	SilenceAnswered string        // the server that answered the question of SilenceTo
 
-	// Gap is the longest time between the arrivals of two answers that followed
-	// each other, what a listener on the line hears. The observer's own stalls
-	// count in.
+	// Gap is the longest time between two consecutive answers' arrivals: what a listener
+	// on the line hears. It includes the observer's own stalls.
 	Gap time.Duration
-	// Stall is the longest time between two questions. Much above the interval
-	// it says that this machine was too busy to observe, and Silence is as
-	// coarse as that.
+	// Stall is the longest time between two consecutive questions. Far above the
+	// interval, it means that this machine was too busy to observe, and Silence is only
+	// as exact as that.
 	Stall time.Duration
 	// Worst is the longest time from a question to its answer.
 	Worst time.Duration
@@ -42,9 +41,9 @@ func (r SIPReport) String() string {
 		r.Sent, r.Lost, r.Silence.Round(10*time.Microsecond), r.Gap.Round(10*time.Microsecond), r.By, r.Stall.Round(10*time.Microsecond))
 }
 
-// Report sums up the questions sent in [from, to); a zero to means until now. A
-// question without an answer counts as lost even if its answer is still on its
-// way: let some milliseconds pass, or Stop, before asking about the very end.
+// Report sums up the questions sent in [from, to); a zero to means until now. A question
+// without an answer counts as lost even if its answer is still on its way. So let some
+// milliseconds pass, or call Stop, before you ask for the very end.
 func (o *SIPObserver) Report(from, to time.Duration) SIPReport {
 	r := SIPReport{By: map[string]int{}, Status: map[int]int{}}
 	var s silence
@@ -70,7 +69,7 @@ func (o *SIPObserver) Report(from, to time.Duration) SIPReport {
 		r.Worst = max(r.Worst, p.RTT)
 		s.answered(p)
 	})
-	s.answered(Ping{Sent: lastSent}) // a run still open ends with the last question
+	s.answered(Ping{Sent: lastSent}) // closes a run still open, at the last question
 	r.Silence, r.SilenceFrom, r.SilenceTo, r.SilenceAnswered = s.to-s.from, s.from, s.to, s.by
 	return r
 }
@@ -80,9 +79,9 @@ type silence struct {
 	from, to time.Duration // the longest so far
 	by       string
 
-	begin time.Duration // the last answered question, or the first of all
-	known bool          // begin is set
-	open  bool          // questions were lost since begin
+	begin time.Duration // the last answered question, or the first question of all
+	known bool          // whether begin is set
+	open  bool          // whether questions were lost since begin
 }
 
 func (s *silence) lost(p Ping) {
@@ -118,15 +117,15 @@ func (o *SIPObserver) Last() (p Ping, ok bool) {
 	return Ping{}, false
 }
 
-// Duplicates returns how many further answers came to a question already
-// answered: two servers at one address.
+// Duplicates returns how many more answers came to questions already answered: two
+// servers at one address.
 func (o *SIPObserver) Duplicates() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.duplicates
 }
 
-// Foreign returns how many datagrams came that answer no question.
+// Foreign returns how many datagrams came that answer no question of ours.
 func (o *SIPObserver) Foreign() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()

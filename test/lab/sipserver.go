@@ -14,15 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServeOptions is a small stateless SIP server over UDP, the PBX of the demo and
-// of tests that need no real one: 200 to OPTIONS, 481 to BYE and CANCEL, 501 to
-// any other request, nothing to ACK, to responses and to what is no SIP. Every answer names
-// serverName in its Server header and leaves from the address that was asked
-// (IP_PKTINFO), the VIP if it was the VIP.
+// ServeOptions runs a small stateless SIP server over UDP until ctx ends, and then
+// returns nil. It is the PBX of the demo and of tests that need no real one. It answers
+// 200 to OPTIONS, 481 to BYE and CANCEL and 501 to any other request. It does not answer
+// ACK, responses and what is not SIP. Every answer names serverName in its Server header
+// and leaves from the address that was asked (IP_PKTINFO), e.g. the VIP.
 //
-// addr is the address and port to listen on, e.g. 0.0.0.0:5060 or [::]:5060 (IPv6
-// alone). It serves
-// until ctx ends, and then returns nil.
+// addr is the address and port to listen on, e.g. 0.0.0.0:5060 or [::]:5060 (IPv6 only).
 func ServeOptions(ctx context.Context, addr, serverName string) error {
 	where, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -57,12 +55,13 @@ func ServeOptions(ctx context.Context, addr, serverName string) error {
 		if answer, ok = Answer(answer[:0], request[:n], from, serverName); !ok {
 			continue
 		}
-		// An address that went meanwhile cannot answer any more; the asker counts that.
+		// Sending fails if the address has gone in the meantime. The asker counts that as
+		// lost.
 		_, _, _ = conn.WriteMsgUDPAddrPort(answer, sameAddress(control[:cn]), from)
 	}
 }
 
-// prepareSocket asks for the destination address of every datagram.
+// prepareSocket makes the kernel report the destination address of every datagram.
 func prepareSocket(conn *net.UDPConn, ipv6 bool) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -70,7 +69,8 @@ func prepareSocket(conn *net.UDPConn, ipv6 bool) error {
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		// So that a moment without processor time loses no request; only root may, and others do without.
+		// A large buffer, so that a moment without CPU time loses no request. Only root
+		// may set it; without root the default stays.
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 		if ipv6 {
 			failed = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
@@ -81,8 +81,8 @@ func prepareSocket(conn *net.UDPConn, ipv6 bool) error {
 	return errors.Join(err, failed)
 }
 
-// sameAddress turns the control message of a request into that of its answer, in
-// place: source is the address asked, the route decides the interface.
+// sameAddress turns a request's control message into that of its answer, in place. The
+// source becomes the address that was asked; the route decides the interface.
 func sameAddress(control []byte) []byte {
 	const head = unix.SizeofCmsghdr
 	if len(control) < head+unix.SizeofInet4Pktinfo {
@@ -104,10 +104,9 @@ func sameAddress(control []byte) []byte {
 	return control[:unix.CmsgSpace(unix.SizeofInet4Pktinfo)]
 }
 
-// Answer appends the response to a request from an address; ok is false if it
-// deserves none. Headers are copied as RFC 3261 8.2.6 asks: all Via, From, To
-// (with a tag), Call-ID, CSeq; the topmost Via gets received and rport
-// (RFC 3581).
+// Answer appends the response to a request from an address; ok is false if the request
+// gets no answer. Headers are copied as RFC 3261 8.2.6 demands: all Via, From, To (with a
+// tag), Call-ID, CSeq. The topmost Via gets received and rport (RFC 3581).
 func Answer(to, request []byte, from netip.AddrPort, serverName string) (response []byte, ok bool) {
 	head, _, whole := bytes.Cut(request, []byte("\r\n\r\n"))
 	lines := bytes.Split(head, []byte("\r\n"))
@@ -167,7 +166,7 @@ func startLine(line []byte) (method, version string) {
 	return string(words[0]), string(words[2])
 }
 
-// withSource fills in an empty rport, and says where the request came from.
+// withSource fills in an empty rport and adds the address that the request came from.
 func withSource(via []byte, from netip.AddrPort) []byte {
 	first, rest, more := bytes.Cut(via, []byte(","))
 	params := bytes.Split(first, []byte(";"))

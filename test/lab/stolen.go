@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// stolenTick is how /proc/stat counts: USER_HZ, 100 on every Linux with Go.
+// stolenTick is the unit of /proc/stat: USER_HZ, 100 on every Linux that Go supports.
 const stolenTick = 10 * time.Millisecond
 
-// Stolen follows the time in which the host of this virtual machine let a core stand
-// still that had work to do (`steal` of /proc/stat, proc_stat(5)). Who ran there was
-// silent, whoever it was.
+// Stolen records the time in which the host of this virtual machine gave no CPU time to a
+// core that had work to do (`steal` in /proc/stat, proc_stat(5)). Every process on that
+// core was silent in that time.
 type Stolen struct {
 	mu    sync.Mutex
 	at    []time.Duration
-	cores [][]time.Duration // by sample: of each core, since boot
+	cores [][]time.Duration // by sample: stolen time of each core since boot
 	err   error
 }
 
-// WatchStolen begins to follow, for as long as the process runs.
+// WatchStolen starts recording. It goes on until the process ends.
 func WatchStolen() *Stolen {
 	s := &Stolen{}
 	s.sample()
@@ -43,7 +43,7 @@ func (s *Stolen) sample() {
 	s.at, s.cores, s.err = append(s.at, at), append(s.cores, cores), err
 }
 
-// Since is what was stolen since a moment from the core that lost most.
+// Since returns how much time was stolen since a moment, from the core that lost most.
 func (s *Stolen) Since(from time.Duration) (most time.Duration, err error) {
 	s.sample()
 	s.mu.Lock()

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runName is a run's mark in the names of its namespaces and data directory:
-// prefix-pid-starttime-id. The start time tells a run from another process
-// that got the same process id later.
+// runName marks a run in the names of its namespaces and its data directory:
+// prefix-pid-starttime-id. The start time tells the run from another process that got the
+// same process id later.
 type runName struct {
 	prefix string
 	pid    int
@@ -50,13 +50,14 @@ func (r runName) alive() bool {
 	return err == nil && start == r.start
 }
 
-// startTime reads when a process started. A zombie counts as ended.
+// startTime returns when a process started. A zombie counts as ended.
 func startTime(pid int) (uint64, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	// The name in parentheses may hold blanks and parentheses: count from the last one.
+	// The name in parentheses may itself contain spaces and parentheses: count from the
+	// last ")".
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 20 {
 		return 0, fmt.Errorf("/proc/%d/stat: %d fields after the name, want 20 or more", pid, len(fields))
@@ -67,9 +68,9 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// Sweep removes what dead runs with this prefix left: processes still inside
-// their namespaces, the namespaces, their own data directories. It returns the
-// names it removed. A run whose process lives is left alone.
+// Sweep removes what dead runs with this prefix left behind: processes still inside their
+// namespaces, the namespaces, and the data directories that New made. It returns the
+// names that it removed. It leaves a run alone whose process lives.
 func Sweep(prefix string) ([]string, error) {
 	var swept []string
 	var errs []error
@@ -113,9 +114,9 @@ func sweepNamespace(path string) error {
 	return removeNamed(path)
 }
 
-// endProcessesIn kills every process, save this one, whose main thread is in
-// one of these namespaces of ours: workers that left their process group, or a
-// shell somebody left there. It returns once none is found.
+// endProcessesIn kills every process, except this one, whose main thread is in one of
+// these namespaces: workers that left their process group, or a shell that somebody left
+// there. It returns when it finds none.
 func endProcessesIn(ids map[namespaceID]bool) error {
 	for deadline := Now() + 5*time.Second; ; {
 		left, err := killProcessesIn(ids)
@@ -146,8 +147,8 @@ func killProcessesIn(ids map[namespaceID]bool) (int, error) {
 	return found, nil
 }
 
-// killIfIn opens the pidfd first and looks at the namespace second: the process
-// it looks at is then the process it kills, whatever happens to the number.
+// killIfIn opens the pidfd first and checks the namespace second. So it kills the process
+// that it checked, even if the process id passes to another process.
 func killIfIn(pid int, ids map[namespaceID]bool) bool {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -161,7 +162,8 @@ func killIfIn(pid int, ids map[namespaceID]bool) bool {
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
 		return false
 	}
-	// Readable means ended; EINTR or the timeout only make the caller look again.
+	// Readable means that the process has ended. After EINTR or the timeout the caller
+	// just looks again.
 	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 1000)
 	return true
 }

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Usage is what a process group takes.
+// Usage is what a process group uses.
 type Usage struct {
-	CPU      time.Duration // so far, its ended children included
-	Resident int64         // bytes now
+	CPU      time.Duration // so far, including ended children
+	Resident int64         // bytes of memory now
 }
 
-// Usage returns what the process and the others of its group have taken. Threads
-// that live are counted by the scheduler's clock (/proc/PID/task/TID/schedstat),
-// ended children by clock ticks of 10 ms.
+// Usage returns what the process and its whole process group use. Living threads count by
+// the scheduler's clock (/proc/PID/task/TID/schedstat), ended children by clock ticks of
+// 10 ms.
 func (p *Process) Usage() (u Usage, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -45,7 +45,8 @@ func (p *Process) Usage() (u Usage, err error) {
 	return u, nil
 }
 
-// statFields are those of /proc/PID/stat after the name: state, parent, group ...
+// statFields returns the fields of /proc/PID/stat after the name: state, parent, group
+// and so on.
 func statFields(pid int) ([]string, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -94,7 +95,7 @@ func (u *Usage) add(pid int, fields []string) error {
 	return nil
 }
 
-// Sent returns what a host has sent into the switch so far, by the count of its eth0.
+// Sent returns what a host has sent into the switch so far, by the counters of its eth0.
 func (h *Host) Sent() (packets, bytes uint64, err error) {
 	link, err := h.ns.route.LinkByName(nic)
 	if err != nil {

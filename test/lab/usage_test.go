@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestUsage: what a child has burnt counts, while it runs and once it has ended.
+// TestUsage: a child's CPU time counts, both while it runs and after it has ended.
 func TestUsage(t *testing.T) {
 	l := newLab(t, Options{Nodes: []string{"pbx1"}})
 	p, err := l.Node(0).Start(Spec{Path: "sh", Args: []string{"-c", "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; echo over; exec sleep 60"}})

@@ -16,9 +16,9 @@ import (
 
 var longFlag = flag.Bool("model.long", false, "search the bounds that are too large for CI as well")
 
-// bounds are those within which every state is searched, the bugs that have to
-// be found there and the states that have to be reached: a model that cannot
-// get somewhere proves nothing about it.
+// bounds limit a search in which every state is visited. plants are the bugs that it must
+// find, and reaches the states that it must get to: a model that cannot reach a state
+// proves nothing about it.
 type bounds struct {
 	name    string
 	flags   []string
@@ -61,13 +61,13 @@ var searches = []bounds{
 	{name: "a planned move, a voter loses its runtime directory", flags: []string{"-DE=3", "-DMOVE", "-DFORGETS=2", "-DNO_RESTART"}, long: true},
 }
 
-// What bounds a search of pan: one that gets there says so and is no proof.
+// The limits of a pan search. A search that reaches one says so, and is no proof.
 const (
 	deepest  = 100_000
 	megabyte = 1900
 )
 
-// TestModel searches every state within each bounds.
+// TestModel searches every state within each of the bounds.
 func TestModel(t *testing.T) {
 	for _, b := range searches {
 		if b.long && !*longFlag {
@@ -89,19 +89,19 @@ func TestModel(t *testing.T) {
 	}
 }
 
-// TestPlanted: each bug in the model is found as a second holder or an epoch
+// TestPlanted: each bug planted in the model is found, as a second holder or as an epoch
 // that does not rise.
 func TestPlanted(t *testing.T) {
 	violate(t, "PLANT", "found", func(b bounds) []string { return b.plants })
 }
 
-// TestReached: each search gets to where the model has to be judged.
+// TestReached: each search gets to the states in which the model must be judged.
 func TestReached(t *testing.T) {
 	violate(t, "REACH", "reached", func(b bounds) []string { return b.reaches })
 }
 
-// violate expects a violated assertion for each name defined as macro, and
-// prints what that says.
+// violate expects a violated assertion for each of the names, defined as macro, and
+// prints the result.
 func violate(t *testing.T, macro, says string, names func(bounds) []string) {
 	for _, b := range searches {
 		for _, name := range names(b) {
@@ -117,7 +117,7 @@ func violate(t *testing.T, macro, says string, names func(bounds) []string) {
 	}
 }
 
-// TestIncomplete: a search that is cut short is not taken for a proof.
+// TestIncomplete: a search that is cut short does not pass as a proof.
 func TestIncomplete(t *testing.T) {
 	_, shallow := search(t, "-O1", searches[0].flags, "-m20")
 	_, small := search(t, "-DMEMLIM=150", searches[0].flags)
@@ -128,7 +128,7 @@ func TestIncomplete(t *testing.T) {
 	}
 }
 
-// incomplete says what kept pan from searching every state, "" for nothing.
+// incomplete returns what kept pan from searching every state, "" if nothing did.
 func incomplete(out string) string {
 	for _, why := range []string{"max search depth too small", "Search not completed", "time limit", "out of memory", "MEMLIM bound", "truncated"} {
 		if strings.Contains(out, why) {
@@ -156,8 +156,8 @@ func find(t *testing.T, out, pattern string) string {
 	return strconv.FormatFloat(n, 'f', -1, 64)
 }
 
-// search has spin write the search of the model as defined, builds it and runs
-// it. One process, so there is no order of processes to reduce.
+// search lets spin generate the search of the model with these definitions, builds it and
+// runs it. The model is one process, so there is no order of processes to reduce.
 func search(t *testing.T, option string, defines []string, limits ...string) (dir, out string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -175,7 +175,7 @@ func search(t *testing.T, option string, defines []string, limits ...string) (di
 	return dir, run(t, dir, "./pan", append([]string{fmt.Sprintf("-m%d", deepest), "-w24"}, limits...)...)
 }
 
-// trail is the way to the violation that the search in dir found.
+// trail returns the steps to the violation that the search in dir found.
 func trail(t *testing.T, dir string, defines []string) string {
 	t.Helper()
 	return run(t, dir, "spin", append(slices.Clone(defines), "-t", "-p", "lease.pml")...)

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// page is what a newcomer follows.
+// page is the page that a newcomer follows.
 const page = "docs/deployment.md"
 
-// diary is what was done and how long it took, in parts.
+// diary records what was done and how long it took, in parts.
 type diary struct {
 	t     *testing.T
 	parts []part
@@ -31,7 +31,7 @@ type step struct {
 
 func (d *diary) part(title string) { d.parts = append(d.parts, part{title: title}) }
 
-// note times what a step does.
+// note runs a step and records how long it took.
 func (d *diary) note(command, what string, do func()) {
 	start := time.Now()
 	do()
@@ -44,7 +44,7 @@ func (d *diary) took(command, what string, took time.Duration) {
 	now.steps = append(now.steps, step{command, what, took})
 }
 
-// total is how long the present part has taken.
+// total returns how long the current part has taken.
 func (d *diary) total() (sum time.Duration) {
 	for _, s := range d.parts[len(d.parts)-1].steps {
 		sum += s.took
@@ -52,7 +52,7 @@ func (d *diary) total() (sum time.Duration) {
 	return sum
 }
 
-// says returns the line of a page's shell block that is, or begins with, a command: a
+// says returns the line of a page's shell block that is, or begins with, a command. A
 // newcomer types nothing else.
 func (d *diary) says(page, begin string) string {
 	d.t.Helper()
@@ -74,7 +74,7 @@ func (d *diary) says(page, begin string) string {
 	return ""
 }
 
-// table is Markdown.
+// table returns the diary as a Markdown table.
 func (d *diary) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| step | | took | since the start |\n|---|---|---|---|\n")
@@ -89,7 +89,8 @@ func (d *diary) table() string {
 	return b.String()
 }
 
-// cell is the beginning of a command, up to a whole word or flag: the page has all of it.
+// cell returns the start of a command, up to a whole word or flag. The page has the whole
+// command.
 func cell(command string) string {
 	const room = 72
 	if command == "" {

@@ -1,7 +1,7 @@
-// Package newcomer does what a new user would, by the pages alone, and says how long
-// each step takes: from a fresh clone to a takeover seen, and from the package to a
-// cluster of three nodes, which are network namespaces with a copy of this machine's
-// file system each. `make newcomer` runs it; `make test` does not.
+// Package newcomer does what a new user would do by the pages alone, and times each step:
+// from a fresh clone to a takeover, and from the package to a cluster of three nodes. The
+// nodes are network namespaces, each with a copy of this machine's file system. `make
+// newcomer` runs it; `make test` does not.
 package newcomer
 
 import (
@@ -41,7 +41,7 @@ func TestNewcomer(t *testing.T) {
 	d.part("The package")
 	deb := d.build(source)
 
-	runtime.LockOSThread() // the nodes' mounts are the thread's, which ends with this goroutine
+	runtime.LockOSThread() // the thread has the nodes' mounts, and ends with this goroutine
 	s := newSite(t, deb)
 	d.part("From the package to three nodes")
 	s.install(d)
@@ -62,7 +62,8 @@ func TestNewcomer(t *testing.T) {
 	}
 }
 
-// clone takes what is committed here: over a network it takes what that takes.
+// clone clones what is committed here. Over a network it would take as long as the
+// network needs.
 func (d *diary) clone() (source string) {
 	dir := d.t.TempDir()
 	top, err := exec.Command("git", "rev-parse", "--show-toplevel").Output()
@@ -78,15 +79,15 @@ func (d *diary) clone() (source string) {
 	return source
 }
 
-// fresh is a user's environment who has never built anything with Go: every module is
-// fetched, every package compiled.
+// fresh returns the environment of a user who has never built anything with Go: every
+// module is downloaded, every package compiled.
 func fresh(source string) []string {
 	home := filepath.Dir(source)
 	return append(os.Environ(), "GOPATH="+home+"/go", "GOMODCACHE="+home+"/go/mod", "GOCACHE="+home+"/cache",
-		"GOFLAGS="+os.Getenv("GOFLAGS")+" -modcacherw") // which a test can remove
+		"GOFLAGS="+os.Getenv("GOFLAGS")+" -modcacherw") // so that the test can remove the modules
 }
 
-// demo watches `make demo` as a user would; seen is when the first takeover was.
+// demo watches `make demo` as a user would. seen is when the first takeover came.
 func (d *diary) demo(source string) (seen time.Duration) {
 	d.says("README.md", "make demo")
 	cmd := exec.Command("make", "demo")

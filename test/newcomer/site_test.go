@@ -18,14 +18,14 @@ import (
 	"sipalive/test/overlay"
 )
 
-// node is a machine of the newcomer's: a network namespace, and a file system.
+// node is one of the newcomer's machines: a network namespace and a file system.
 type node struct {
 	*overlay.Root
 	host *lab.Host
 }
 
-// site is three of them in one subnet with a router, as the pages have it, each with
-// Kamailio and memcached, which is what a newcomer brings along.
+// site is three nodes in one subnet with a router, as on the pages. Each has Kamailio and
+// memcached, which a newcomer brings along.
 type site struct {
 	t     *testing.T
 	nodes []node
@@ -47,7 +47,7 @@ func newSite(t *testing.T, deb string) *site {
 		s.furnish(n, deb)
 		s.nodes = append(s.nodes, n)
 	}
-	t.Cleanup(end) // before the file systems of what runs are taken away
+	t.Cleanup(end) // before the file systems of running programs are removed
 	for _, n := range s.nodes[1:] {
 		s.neighbour(n)
 	}
@@ -57,7 +57,7 @@ func newSite(t *testing.T, deb string) *site {
 	return s
 }
 
-// outside runs f outside of this goroutine's mounts, where `ip netns` looks.
+// outside runs f outside this goroutine's mounts, where `ip netns` looks.
 func outside[T any](t *testing.T, f func() (T, error)) T {
 	t.Helper()
 	type result struct {
@@ -76,7 +76,7 @@ func outside[T any](t *testing.T, f func() (T, error)) T {
 	return r.v
 }
 
-// furnish puts the package where `make deb` leaves it, and what stands in for systemd.
+// furnish puts the package where `make deb` leaves it, and adds the stand-in for systemd.
 func (s *site) furnish(n node, deb string) {
 	content, err := os.ReadFile(deb)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *site) furnish(n node, deb string) {
 	}
 }
 
-// neighbour lets the first node reach another one by what stands in for ssh and scp.
+// neighbour lets the first node reach another one through the stand-ins for ssh and scp.
 func (s *site) neighbour(n node) {
 	first := s.nodes[0]
 	first.Write(s.t, "/usr/local/bin/ssh", ssh, 0o755)
@@ -110,8 +110,8 @@ func (s *site) neighbour(n node) {
 	}
 }
 
-// startPBX: Kamailio as docs/deployment.md wants it, on the node's address and the
-// VIPs.
+// startPBX starts Kamailio as docs/deployment.md demands, on the node's address and the
+// VIPs, and memcached.
 func (s *site) startPBX(n node) {
 	template, err := os.ReadFile("../e2e/realinput/testdata/kamailio.cfg")
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *site) startPBX(n node) {
 	s.on(n, "setsid memcached -u nobody -l 127.0.0.1 </dev/null >/var/log/memcached.log 2>&1 &")
 }
 
-// try runs a shell's line on a node as root.
+// try runs a shell line on a node as root.
 func (n node) try(line string) (string, error) {
 	out, err := exec.Command("nsenter", "--net="+n.host.Namespace, "--root="+n.Path, "--wd="+n.Path+"/root",
 		"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb", "DEBIAN_FRONTEND=noninteractive",
@@ -144,7 +144,7 @@ func (s *site) on(n node, line string) string {
 	return out
 }
 
-// install is the first step of the page, on each node.
+// install runs the page's first step, on each node.
 func (s *site) install(d *diary) {
 	command := d.says(page, "apt-get install ./build/sipalive_*.deb")
 	for _, n := range s.nodes {
@@ -152,7 +152,7 @@ func (s *site) install(d *diary) {
 	}
 }
 
-// configure is the second step on the first node, and then what that says.
+// configure runs the page's second step on the first node, and then what its output says.
 func (s *site) configure(d *diary) {
 	first := s.nodes[0]
 	s.until("Kamailio answers", func() error {
@@ -179,7 +179,7 @@ func (s *site) configure(d *diary) {
 	}
 }
 
-// settle waits until there is nothing left to wait for.
+// settle waits until every VIP is held at home and verified, and its router proven.
 func (s *site) settle() {
 	s.until("every VIP held and verified", func() error {
 		out, err := s.nodes[0].try("sipalive status --json")
@@ -199,14 +199,14 @@ func (s *site) settle() {
 	})
 }
 
-// look is the rest of the page: doctor, a move there and back, scripts, colleagues.
+// look runs the rest of the page: doctor, a move there and back, scripts, colleagues.
 func (s *site) look(d *diary) {
 	first := s.nodes[0]
 	s.t.Log(s.on(first, d.says(page, "sipalive status")))
 	command := d.says(page, "sipalive doctor -c /etc/sipalive/sipalive.toml")
 	for _, n := range s.nodes {
 		var out string
-		d.note(command, "on "+n.host.Name, func() { out = s.on(n, command) }) // exit code 1: an error
+		d.note(command, "on "+n.host.Name, func() { out = s.on(n, command) }) // exit code 1 would be an error
 		s.t.Log(out)
 	}
 	for _, begin := range []string{"sipalive probe -c /etc/sipalive/sipalive.toml", "sipalive move vip1 pbx3", "sipalive failback vip1", "sipalive events -n 5",

@@ -1,8 +1,8 @@
 package newcomer
 
-// systemctl stands in for systemd, which does not run in a namespace: it starts what
-// the installed unit says, with the unit's rights, groups and priority, and waits for
-// the socket as systemd waits for READY=1.
+// systemctl stands in for systemd, which does not run in a namespace. It starts what the
+// installed unit names, with the unit's rights, groups and priority, and waits for the
+// socket as systemd waits for READY=1.
 const systemctl = `#!/bin/sh
 set -e
 [ "$1 $2" = "enable --now" ] || { echo "systemctl $*: nothing stands in for that" >&2; exit 1; }
@@ -30,14 +30,14 @@ n=0
 until ls $run/*.sock >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 200 ] || { cat /var/log/${3%.service}.log >&2; exit 1; }; sleep 0.05; done
 `
 
-// ssh runs a command on a node whose file system and network are below /run/nodes.
+// ssh runs a command on a node whose file system and network are under /run/nodes.
 const ssh = `#!/bin/sh
 host=/run/nodes/${1#root@}
 shift
 exec nsenter --net=$host.net --root=$host --wd=$host/root env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root sh -c "$*"
 `
 
-// scp copies files to such a node: the last argument is where to.
+// scp copies files to such a node. The last argument is the destination.
 const scp = `#!/bin/sh
 for to; do :; done
 n=$# files=

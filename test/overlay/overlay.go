@@ -1,5 +1,5 @@
-// Package overlay is this machine's file system as programs under test may change
-// it: nothing of it stays.
+// Package overlay gives programs under test a copy of this machine's file system that
+// they may change. No change stays.
 package overlay
 
 import (
@@ -16,15 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root is this machine's file system seen through an overlay: what a program in
-// it changes lies in changed alone, and is gone with the test.
+// Root is this machine's file system seen through an overlay. What a program changes in
+// it is only in changed, and is gone when the test ends.
 type Root struct {
-	Path    string // of its /, seen from outside
+	Path    string // its /, seen from outside
 	changed string
 }
 
-// New mounts one. The mounts are in a namespace of the thread that makes
-// them, so whoever calls it has locked its goroutine to that thread.
+// New mounts a Root. The mounts are in a mount namespace of the calling thread, so the
+// caller must have locked its goroutine to that thread.
 func New(t *testing.T) *Root {
 	t.Helper()
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
@@ -37,7 +37,7 @@ func New(t *testing.T) *Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Unmounted first, and never RemoveAll: what is mounted here is not ours.
+	// Unmount first, and never use RemoveAll: what is mounted here is not ours.
 	t.Cleanup(func() {
 		if err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)); err != nil {
 			t.Error(err)
@@ -59,10 +59,10 @@ func New(t *testing.T) *Root {
 		}
 	}
 	mount("overlay", r.Path, "overlay", 0, fmt.Sprintf("lowerdir=/,upperdir=%s,workdir=%s/work", r.changed, dir))
-	// Not the machine's: systemd's directories below decide what the scripts do.
+	// Not the machine's /run: systemd's directories in it decide what the scripts do.
 	mount("tmpfs", r.Path+"/run", "tmpfs", 0, "")
 	mount("proc", r.Path+"/proc", "proc", 0, "")
-	// Nor its devices: nothing here may reach what is the machine's.
+	// Nor its /dev: nothing here may reach the machine's devices.
 	mount("tmpfs", r.Path+"/dev", "tmpfs", 0, "")
 	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9} {
 		if err := unix.Mknod(r.Path+"/dev/"+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
@@ -75,7 +75,7 @@ func New(t *testing.T) *Root {
 	return r
 }
 
-// Try runs a command in the root, on the calling thread's network.
+// Try runs a command in the root, with the calling thread's network.
 func (r *Root) Try(args ...string) (string, error) {
 	cmd := exec.Command("/usr/bin/env", append([]string{"-i", "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND=noninteractive", "TERM=dumb"}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: r.Path}
@@ -84,7 +84,7 @@ func (r *Root) Try(args ...string) (string, error) {
 	return string(out), err
 }
 
-// Run is Try of what has to succeed.
+// Run is Try for commands that must succeed.
 func (r *Root) Run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := r.Try(args...)
@@ -94,7 +94,7 @@ func (r *Root) Run(t *testing.T, args ...string) string {
 	return out
 }
 
-// Write writes a file in the root, and makes the directories on the way.
+// Write writes a file in the root and makes its directories.
 func (r *Root) Write(t *testing.T, path, text string, mode fs.FileMode) {
 	t.Helper()
 	path = r.Path + path
@@ -109,8 +109,8 @@ func (r *Root) Exists(path string) bool {
 	return err == nil
 }
 
-// Left are the files and directories that are in the root and not on the
-// machine, but for the package manager's own.
+// Left returns the files and directories that are in the root and not on the machine, and
+// what was deleted there, without the package manager's own files.
 func (r *Root) Left(t *testing.T) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(r.changed, func(path string, d fs.DirEntry, err error) error {
@@ -121,7 +121,7 @@ func (r *Root) Left(t *testing.T) (paths []string) {
 		switch {
 		case strings.HasPrefix(name, "/var/lib/dpkg"), strings.HasPrefix(name, "/var/log"), strings.HasPrefix(name, "/var/cache/man"):
 			return nil
-		case d.Type()&fs.ModeCharDevice != 0: // an overlay's mark of something that was deleted
+		case d.Type()&fs.ModeCharDevice != 0: // the overlay's mark for a deleted file
 			paths = append(paths, "deleted: "+name)
 		default:
 			if _, err := os.Lstat("/" + name); err != nil {

@@ -1,5 +1,4 @@
-// Package shipped builds sipalive as it is shipped, for the tests that run it as
-// a process.
+// Package shipped builds sipalive as it is shipped, for tests that run it as a process.
 package shipped
 
 import (
@@ -10,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// BuildTo puts the binary at path; flags are more of go build's.
+// BuildTo builds the binary at path; flags are additional flags of go build.
 func BuildTo(path string, flags ...string) error {
 	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, "sipalive/cmd/sipalive")...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -20,8 +19,8 @@ func BuildTo(path string, flags ...string) error {
 	return nil
 }
 
-// Build puts the binary into a directory of its own, which the caller removes.
-// What runs it needs root, so that is asked for first.
+// Build builds the binary in a new directory, which the caller removes. The tests that
+// run it need root, so Build first checks for root.
 func Build(flags ...string) (path string, err error) {
 	if os.Geteuid() != 0 {
 		return "", fmt.Errorf("network namespaces need root (run the tests with sudo)")
@@ -37,8 +36,8 @@ func Build(flags ...string) (path string, err error) {
 	return path, nil
 }
 
-// Main is a TestMain: it builds the binary once, leaves its path, runs the tests
-// and returns their exit code.
+// Main is for a TestMain: it builds the binary once, stores its path, runs the tests and
+// returns their exit code.
 func Main(m interface{ Run() int }, room string, path *string, flags ...string) int {
 	var err error
 	if *path, err = Build(flags...); err != nil {

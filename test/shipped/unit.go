@@ -13,8 +13,8 @@ var policy = regexp.MustCompile(`(?ms)^CPUSchedulingPolicy=rr$.*^CPUSchedulingPr
 
 var oomScore = regexp.MustCompile(`(?m)^OOMScoreAdjust=(-?\d+)$`)
 
-// Policy is the realtime policy that the shipped unit starts the agent with: its
-// priority, and a command that starts a program with it and its limit.
+// Policy returns the realtime policy with which the shipped unit starts the agent: its
+// priority, and a command that starts a program with that policy and its limit.
 func Policy() (priority int, command []string, err error) {
 	m, err := setting(policy, "a realtime policy with a limit")
 	if err != nil {
@@ -24,8 +24,8 @@ func Policy() (priority int, command []string, err error) {
 	return priority, []string{"prlimit", fmt.Sprintf("--rttime=%s000000:%s000000", m[2], m[3]), "chrt", "-r", m[1]}, err
 }
 
-// OOMScore is what the shipped unit has the kernel add to the agent's score, by
-// which it chooses whom to kill for want of memory.
+// OOMScore returns what the shipped unit makes the kernel add to the agent's score when
+// it looks for a process to kill for lack of memory.
 func OOMScore() (int, error) {
 	m, err := setting(oomScore, "an OOM score")
 	if err != nil {
@@ -34,7 +34,7 @@ func OOMScore() (int, error) {
 	return strconv.Atoi(m[1])
 }
 
-// setting finds what a pattern picks in the shipped unit.
+// setting returns the match of a pattern in the shipped unit.
 func setting(pattern *regexp.Regexp, what string) ([]string, error) {
 	root, err := os.Getwd()
 	for ; err == nil; root = filepath.Dir(root) {

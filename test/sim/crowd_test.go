@@ -7,8 +7,8 @@ import (
 	"sipalive/test/sim"
 )
 
-// TestCrowd: what a node sends grows with the number of its peers, not with their
-// square: every heartbeat stays as long as it is.
+// TestCrowd: what a node sends grows with the number of its peers, not with its square.
+// So a heartbeat must not grow with the cluster.
 func TestCrowd(t *testing.T) {
 	perPeer := func(nodes int) (packets, bytes float64) {
 		w := sim.Crowd(nodes, 4)

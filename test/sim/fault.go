@@ -8,8 +8,8 @@ import (
 	"sipalive/elect"
 )
 
-// Fault is something that goes wrong for a while. A schedule of them is data,
-// so that a failing one can be shrunk.
+// Fault is something that goes wrong for a while. A schedule of faults is data, so that a
+// failing schedule can be shrunk.
 type Fault struct {
 	Kind FaultKind
 	At   time.Duration // from the start of the run
@@ -23,31 +23,30 @@ type Fault struct {
 // FaultKind is what goes wrong.
 type FaultKind uint8
 
-// The faults of the network, of processes and hosts, of PBXes and of
-// operators.
+// These are the faults of the network, of processes and hosts, of PBXes and of operators.
 const (
 	CutPair FaultKind = iota
 	CutOneWay
 	Isolate
 	Deaf
 	Mute
-	Partition // Set against the rest
-	Bridge    // A talks to all, Set and the rest not to each other
-	ThreeWay  // A alone, Set alone, the rest alone
+	Partition // Set is cut from the rest
+	Bridge    // Set and the rest do not reach each other; A reaches all
+	ThreeWay  // A, Set and the rest do not reach each other
 	Lossy
 	LossyLink
 	Duplicating
 	Straggling // some packets take up to two leases
 	Freeze
-	FreezeOften // 5 short ones
+	FreezeOften // five short freezes
 	Crash
-	CrashLost // the runtime directory is lost with it
+	CrashLost // and the runtime directory is lost
 	CrashStoring
 	PowerCut
 	PowerCutAll
 	PBXDead
 	PBXSilent
-	PBXAll // shared sickness
+	PBXAll // all PBXes are sick
 	BlindOne
 	BlindSome
 	PBXFlaps
@@ -61,8 +60,8 @@ const (
 	SlowPrepare
 	FailPrepare
 	FailVerify
-	BlindSelf  // its prober does not hear its own PBX
-	Forgetting // a voter loses its memory for a moment while another is cut off
+	BlindSelf  // A's prober does not hear A's own PBX
+	Forgetting // voter A loses its memory while B is cut off
 	faultKinds
 )
 
@@ -83,12 +82,12 @@ func (f Fault) String() string {
 	return fmt.Sprintf("{%s at %s for %s A=%d B=%d set=%b n=%d p=%.2f}", f.Kind, f.At, f.For, f.A, f.B, f.Set, f.N, f.P)
 }
 
-// randomFault draws one fault for a cluster of that size.
+// randomFault draws one fault for a cluster of this size.
 func randomFault(r *rand.Rand, nodes, vips int, lease time.Duration, kinds []FaultKind) Fault {
 	f := Fault{Kind: kinds[r.IntN(len(kinds))], A: r.IntN(nodes), N: r.IntN(max(vips, 1)), P: r.Float64()}
 	f.B = (f.A + 1 + r.IntN(nodes-1)) % nodes
 	f.Set = 1 + uint(r.IntN(1<<nodes-2))
-	// Half of them are about a lease long, where the timing is hardest.
+	// Half of the faults last about a lease or less: there the timing is hardest.
 	switch r.IntN(4) {
 	case 0:
 		f.For = time.Duration(r.Int64N(int64(lease)))
@@ -100,7 +99,7 @@ func randomFault(r *rand.Rand, nodes, vips int, lease time.Duration, kinds []Fau
 	return f
 }
 
-// slowestDisk is how long a write takes at most.
+// slowestDisk is the longest time that a write to disk takes.
 const slowestDisk = 2 * time.Second
 
 // Apply starts the fault and schedules its end.
@@ -163,8 +162,8 @@ func (w *World) begin(f Fault) func() {
 	return w.beginService(f, a, b)
 }
 
-// forget takes the memory of voter a while b is cut off; or, the hardest case,
-// b is heard by a alone for more than a lease, and then a is restarted twice.
+// forget makes voter a lose its memory while b is cut off. In the hardest variant only a
+// hears b for more than a lease, and then a restarts twice.
 func (w *World) forget(f Fault, a, b *Node) func() {
 	isolate := func() func() { return w.cutAll(func(x, y *Node) bool { return x == b || y == b }) }
 	lose := func() {
@@ -327,7 +326,7 @@ func (w *World) blindSome(f Fault, b *Node) func() {
 	}
 }
 
-// Heal ends whatever is wrong.
+// Heal ends every fault.
 func (w *World) Heal() {
 	w.tracef("HEALED")
 	slow := w.Net.SlowBy

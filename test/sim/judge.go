@@ -7,33 +7,33 @@ import (
 	"sipalive/elect"
 )
 
-// Judge looks at kernels, disks and promises from the global clock, never at
-// what a machine believes of itself.
+// Judge judges a run by the global clock. It looks at kernels, disks and voters' promises,
+// never at what a machine believes of itself.
 type Judge struct {
 	Violations []string
-	Moves      int // new holders, first ones included
+	Moves      int // takeovers, including each VIP's first holder
 	Unshared   int // leases judged
-	Obtained   int // locks
-	Kept       int // locks that were kept for a node that was not there
+	Obtained   int // how often a lock was obtained
+	Kept       int // how often a lock was kept for a node that had gone
 
 	w     *World
 	vips  []judgedVIP
-	ghost [][]promise // by node and VIP: the promise of a voter whose agent is dead
-	ran   []stretch   // by node: the last run of its agent
+	ghost [][]promise // by node and VIP: what a voter had promised when its agent died
+	ran   []stretch   // by node: its agent's last run
 	live  liveness
 
-	forgotten bool // a node lost its memory, last at forgotAt
+	forgotten bool // a node lost its runtime directory, last at forgotAt
 	forgotAt  Time
-	// guards are the locks kept for one node, by VIP.
+	// guards are the locks that are kept for one node, by VIP.
 	guards []guard
 }
 
 type judgedVIP struct {
-	epoch  elect.Epoch // the highest ever held
-	holder *Node       // the last one
-	at     Time        // it acquired or raised that epoch
+	epoch  elect.Epoch // the highest epoch under which it was ever held
+	holder *Node       // the last holder
+	at     Time        // when the holder acquired or raised that epoch
 	moves  int
-	lost   bool // a node lost its memory before the disks can have had the epoch
+	lost   bool // a node lost its memory before every disk can have had the epoch
 }
 
 // promise is a voter's grant on the global clock.
@@ -43,7 +43,7 @@ type promise struct {
 	until    Time
 }
 
-// stretch is from when to when an agent ran.
+// stretch is the time in which an agent ran.
 type stretch struct{ start, end Time }
 
 func (j *Judge) init(w *World) {
@@ -63,8 +63,9 @@ func (j *Judge) violate(format string, args ...any) {
 	j.Violations = append(j.Violations, text)
 }
 
-// holds: the kernel of n was told to answer for VIP i. was says whether it did
-// already, grew whether the lease was prolonged.
+// holds is called when the kernel of n is told to answer for VIP i. was says whether it
+// answered already, grew whether the lease was extended; before is what the kernel had
+// until now.
 func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	v, b, id := &j.vips[i], &n.bound[i], j.w.VIPs[i].ID
 	if b.survivor || before.survivor {
@@ -88,7 +89,7 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	} else if b.epoch < before.epoch {
 		j.violate("%s: epoch fell from %d to %d at %s", id, before.epoch, b.epoch, n)
 	}
-	if b.epoch > v.epoch { // raised
+	if b.epoch > v.epoch { // the holder raised its epoch
 		v.epoch, v.at = b.epoch, j.w.Now
 	}
 	if (grew || before.survivor) && n.effective(i) {
@@ -96,9 +97,9 @@ func (j *Judge) holds(n *Node, i int, was, grew bool, before bound) {
 	}
 }
 
-// acquired: a new holder's epoch is above every one before it. Only what was
-// held within seconds before a power cut may be forgotten: epochs go to disk
-// in their own time (§4.5).
+// acquired judges a new holder: its epoch must be above every earlier one. There is one
+// exception: epochs reach the disk some time later (§4.5), so an epoch acquired within
+// seconds before a power cut may be forgotten.
 func (j *Judge) acquired(n *Node, i int) {
 	v, b := &j.vips[i], &n.bound[i]
 	j.w.tracef("%s HOLDS %s epoch %d", n, j.w.VIPs[i].ID, b.epoch)
@@ -120,29 +121,30 @@ func (j *Judge) acquired(n *Node, i int) {
 		v.moves++
 	}
 	if b.epoch > v.epoch {
-		// Who granted it may have lost that by now.
+		// A voter that granted this epoch may have lost the record of its grant since.
 		v.epoch, v.lost = b.epoch, j.forgotten && j.w.Now < j.forgotAt+Time(n.Config.Lease)
 	}
 	v.holder, v.at = n, j.w.Now
 }
 
-// reinstalled: what only that node's disk knew is gone for good.
+// reinstalled notes that what only that node's disk knew is lost for good.
 func (j *Judge) reinstalled() {
 	for i := range j.vips {
 		j.vips[i].lost = true
 	}
 }
 
-// joined: a VIP has come into a node's file. Of what it was held under before, a
-// node whose file lacked it may have heard nothing.
+// joined notes that a VIP has come into a node's file. While its file lacked the VIP, the
+// node may have heard of none of the VIP's epochs.
 func (j *Judge) joined(vip int) { j.vips[vip].lost = true }
 
-// diskWindow is the time within which every disk has a new epoch: the write
-// under way does not carry it, the next one does.
+// diskWindow is the time in which a new epoch reaches every disk. A write already under
+// way does not contain it, the next one does.
 const diskWindow = 2 * slowestDisk
 
-// forgot: n's runtime directory is about to be lost. What only that had, because its
-// agent has not run long enough since to write it to the disk, is lost with it.
+// forgot notes that n's runtime directory is about to be lost. An epoch is lost with it
+// if only that directory had it, because n's agent has not run long enough since to write
+// it to the disk.
 func (j *Judge) forgot(n *Node) {
 	j.forgotten, j.forgotAt = true, j.w.Now
 	ran := j.ran[n.Index]
@@ -155,8 +157,8 @@ func (j *Judge) forgot(n *Node) {
 	}
 }
 
-// leased: a lease is prolonged only under the promises of a majority of the
-// holder's list, every one of them stored and lasting longer than the lease.
+// leased judges an extended lease: a majority of the holder's list must have promised it.
+// Each of these promises must be stored and must last at least as long as the lease.
 func (j *Judge) leased(n *Node, i int) {
 	j.Unshared++
 	id, end := j.w.VIPs[i].ID, n.global(n.bound[i].until)
@@ -185,8 +187,8 @@ func (j *Judge) promise(o *Node, i int) promise {
 		return j.ghost[o.Index][i]
 	}
 	s := o.Runtime.VIPs[id].Grant
-	// A raised epoch that could not be stored takes nothing back: what is stored
-	// still names the holder.
+	// If a raised epoch could not be stored, the promise still stands: the stored grant
+	// names the same holder.
 	if s == nil || s.Holder != g.Holder || s.Instance != g.Instance || s.Lease < g.Lease {
 		return promise{} // not stored, so not given
 	}
@@ -200,8 +202,8 @@ func (j *Judge) killed(n *Node) {
 	}
 }
 
-// started: what a voter has promised and lost still binds it, by the quiet
-// time.
+// started notes an agent's start. A voter that lost its record, or is still quiet, stays
+// bound by what it promised before.
 func (j *Judge) started(n *Node) {
 	j.ran[n.Index].start = j.w.Now
 	if n.Runtime != nil && n.local() >= n.Runtime.QuietUntil {
@@ -215,10 +217,10 @@ func (j *Judge) unbound(n *Node, i int) {
 
 func (j *Judge) stepped(n *Node, eff *elect.Effects) { j.live.stepped(n, eff) }
 
-// liveness judges that somebody holds while somebody can.
+// liveness judges that every VIP is held while the cluster can hold it.
 type liveness struct {
 	bound     time.Duration // how long a VIP may be without a holder while the cluster could have one
-	good      Time          // since when a majority has been well
+	good      Time          // the time since which a majority has been well
 	isGood    bool
 	vacant    []Time // by VIP
 	Longest   time.Duration
@@ -228,15 +230,15 @@ type liveness struct {
 	told      bool
 }
 
-// Vacant is the longest time that a VIP had no holder since Watch, while a majority
-// was well.
+// Vacant returns the longest time since Watch for which a VIP had no holder while a
+// majority was well.
 func (j *Judge) Vacant() time.Duration { return j.live.Longest }
 
-// lookEvery is how often the watch looks: what is vacant for less is not seen.
+// lookEvery is how often Watch looks. It does not see a shorter vacancy.
 const lookEvery = 250 * time.Millisecond
 
-// Watch starts to judge that every VIP is held within bound from when a
-// majority of voters is well and one of them fit.
+// Watch starts to judge that every VIP has a holder within bound, counted from when a
+// majority of voters is well and one node of it fit.
 func (w *World) Watch(bound time.Duration) {
 	l := &w.Judge.live
 	*l = liveness{bound: bound, vacant: make([]Time, len(w.VIPs)), steps: make([]int, len(w.Nodes)), lastLook: w.Now}
@@ -257,8 +259,9 @@ func (l *liveness) stepped(n *Node, _ *elect.Effects) {
 	}
 }
 
-// waited: a frozen node takes at once what came meanwhile, and answers it. Neither it
-// nor who gets these answers spins.
+// waited discounts the events that waited for a frozen node, and the answers to them: the
+// node handles them all at once when it thaws. That is no spinning, neither of this node
+// nor of those that get the answers.
 func (l *liveness) waited(n *Node, backlog []delivery) {
 	if l.steps == nil {
 		return
@@ -303,8 +306,8 @@ func (l *liveness) look(w *World) {
 	}
 }
 
-// healthy reports whether some majority of voters can talk, every pair of them
-// both ways, and one of them is fit beyond doubt.
+// healthy reports whether a majority of voters is well: every pair of them can talk both
+// ways, and one node among them is fit beyond doubt.
 func (w *World) healthy() bool {
 	voters := 0
 	var ok, holder uint
@@ -317,7 +320,7 @@ func (w *World) healthy() bool {
 			continue
 		}
 		if n.Machine.Lists().Active == nil {
-			continue // a first start waits for every node (§4.9)
+			continue // a node that starts for the first time waits for every node (§4.9)
 		}
 		ok |= 1 << n.Index
 		if c.Holder && n.PBX == elect.SIPUp && !n.BindFails && !n.VerifyFails && len(n.over) == 0 && !w.doubted(n) {

@@ -8,29 +8,29 @@ import (
 	"sipalive/elect"
 )
 
-// Lists is a run in which files change: which nodes are voters, one node's file
-// at a time or several at once, out of order, in partitions, with crashes,
-// reinstalled nodes and a holder that holds meanwhile. In the end every file
-// says the same, everything is healed, and all has to be held again.
+// Lists is a run in which files change which nodes are voters: one file at a time or
+// several at once, out of order, in partitions, with crashes, reinstalled nodes and VIPs
+// that are held meanwhile. At the end all files say the same, everything is healed, and
+// every VIP must be held again.
 type Lists struct {
 	Scenario
 	edits []edit
-	final []bool // by node: a voter
-	live  bool   // files are reloaded as well, with more in them than the voters
+	final []bool // by node: whether the last file makes it a voter
+	live  bool   // files are also reloaded while agents run, and change more than the voters
 }
 
-// edit gives one node a file, which it reads at its next start, or, live, at
+// edit writes one node's file. The node reads it when it starts next, or, if live, at
 // once.
 type edit struct {
 	at     time.Duration
 	node   int
 	voters []bool
-	lost   bool // the node is reinstalled: both of its directories are gone
+	lost   bool // the node is reinstalled: both of its directories are lost
 	live   bool
 
-	members []bool        // who is in the file at all; nil: everybody
-	vips    []bool        // which VIPs are; nil: every one
-	lease   time.Duration // 0: as it was
+	members []bool        // by node: whether the file names it; nil: all
+	vips    []bool        // by VIP: whether the file names it; nil: all
+	lease   time.Duration // 0: unchanged
 }
 
 // NewLists draws a run from a seed.
@@ -51,10 +51,10 @@ func NewLists(seed uint64) Lists {
 	for i := range nodes {
 		s.Config.Nodes[i].Voter, s.Config.Nodes[i].Holder = list[i], true
 	}
-	quick := r.IntN(2) == 0 // files change faster than anybody can follow
+	quick := r.IntN(2) == 0 // files change faster than any node can follow
 	for at := 10 * T; at < s.Duration; {
 		if r.IntN(3) == 0 {
-			list = randomVoters(r, nodes) // careless: by many at once
+			list = randomVoters(r, nodes) // a careless change: many voters at once
 		} else {
 			list = slices.Clone(list)
 			if i := r.IntN(nodes); !list[i] || count(list) > 1 {
@@ -63,7 +63,7 @@ func NewLists(seed uint64) Lists {
 		}
 		for _, i := range r.Perm(nodes) {
 			if r.IntN(8) == 0 {
-				continue // forgotten
+				continue // this file is forgotten
 			}
 			s.edits = append(s.edits, edit{at: at, node: i, voters: list, lost: r.IntN(40) == 0})
 			gap := 4 * T
@@ -99,8 +99,8 @@ func count(l []bool) (n int) {
 	return n
 }
 
-// Run runs the edits amid the faults. Only at the end does an operator adopt
-// the list, when every file says the same and nothing is cut.
+// Run makes the edits amid the faults. An operator adopts the list only at the end, when
+// all files say the same and nothing is cut.
 func (s Lists) Run(trace func(string)) Result {
 	w := s.World()
 	w.Trace = trace
@@ -132,7 +132,7 @@ func (w *World) edit(e edit) {
 	}
 	n.Kill()
 	if e.lost {
-		// Reinstalled: off for longer than any lease it may have granted.
+		// Reinstalled: it stays off for longer than any lease that it may have granted.
 		n.PowerOff()
 		n.Durable = nil
 		w.Judge.reinstalled()
@@ -142,7 +142,7 @@ func (w *World) edit(e edit) {
 	n.Start()
 }
 
-// write puts the edit into the node's file.
+// write writes the edit into the node's file.
 func (w *World) write(n *Node, e edit) {
 	before := n.Config.VIPs
 	n.Config.Nodes, n.Config.VIPs = nil, nil

@@ -8,21 +8,21 @@ import (
 	"sipalive/elect"
 )
 
-// client is what a node runs, or wants to run, under a lock: the agent's socket and
-// the process behind it in one. Its command ends at the end of the lease that it was
-// told last, whatever becomes of the agent.
+// client is a client of a lock on a node: the agent's socket, and the process behind it
+// that runs a command under the lock. The command ends when the last lease that the
+// client heard of ends, whatever happens to the agent.
 type client struct {
-	wants   bool // waits, or runs
+	wants   bool // waits for the lock, or runs under it
 	runs    bool
 	keep    time.Duration
-	kept    bool // it was told that a majority keeps the lock
+	kept    bool // it was told that a majority keeps the lock for it
 	until   Time // of its lease
-	owed    bool // the machine waits for word that what ran is over
+	owed    bool // the machine waits to hear that the command is over
 	epoch   elect.Epoch
-	pending bool // the state directory knows of a lock that is kept for this node
+	pending bool // the state directory names a lock that is kept for this node
 }
 
-// guard is what the judge knows of a lock that is kept for one node.
+// guard is a lock that is kept for one node, as the judge knows it.
 type guard struct {
 	node  *Node
 	until Time
@@ -30,7 +30,8 @@ type guard struct {
 
 func (w *World) isLock(i int) bool { return w.VIPs[i].Lock }
 
-// WantLock starts a client, unless one is there or its agent cannot be asked.
+// WantLock starts a client. It does nothing if there is one already, if the agent does
+// not run or is stopping, or if a lock is still kept for this node.
 func (n *Node) WantLock(i int, keep time.Duration) {
 	c := &n.clients[i]
 	if n.Machine == nil || n.stopping || c.wants || c.pending {
@@ -41,7 +42,7 @@ func (n *Node) WantLock(i int, keep time.Duration) {
 	n.Step(elect.LockWanted{VIP: n.w.VIPs[i].ID, Keep: keep})
 }
 
-// EndLock ends the client in order: its command first.
+// EndLock ends the client properly: first its command, then its hold on the lock.
 func (n *Node) EndLock(i int) {
 	c := &n.clients[i]
 	if !c.wants {
@@ -56,7 +57,7 @@ func (n *Node) EndLock(i int) {
 	n.Step(elect.LockDone{VIP: n.w.VIPs[i].ID})
 }
 
-// LeaveLock kills the client, and with it its command.
+// LeaveLock kills the client and with it its command.
 func (n *Node) LeaveLock(i int) {
 	if c := &n.clients[i]; c.wants {
 		n.endCommand(i)
@@ -66,7 +67,7 @@ func (n *Node) LeaveLock(i int) {
 	}
 }
 
-// left is a client that is gone without a word, and maybe its node with it.
+// left notes that a client is gone without ending its lock, perhaps with its whole node.
 func (n *Node) left(i int) {
 	c := &n.clients[i]
 	pending := c.kept || c.pending
@@ -78,7 +79,8 @@ func (n *Node) left(i int) {
 	*c = client{owed: c.owed, pending: pending, epoch: c.epoch, keep: c.keep}
 }
 
-// OverLock ends what is kept for this node, if its agent runs; else it is tried again.
+// OverLock ends what is kept for this node. If the agent does not run, it tries again
+// later.
 func (n *Node) OverLock(i int) {
 	c := &n.clients[i]
 	if !c.pending {
@@ -110,8 +112,8 @@ func (w *World) longest() (d time.Duration) {
 	return d
 }
 
-// bindLocks is the agent's part: it tells its clients, and the machine when what ran
-// is over.
+// bindLocks does the agent's part: it tells the clients of their leases, and the machine
+// when a command is over.
 func (n *Node) bindLocks(locks []elect.HeldLock, stored bool) {
 	for _, l := range locks {
 		i := n.w.vipIndex(l.VIP)
@@ -135,7 +137,7 @@ func (n *Node) bindLocks(locks []elect.HeldLock, stored bool) {
 
 func (n *Node) runLocked(i int, l elect.HeldLock) {
 	b, c := &n.bound[i], &n.clients[i]
-	if b.on && n.local() >= b.until { // whatever it was, it has ended itself
+	if b.on && n.local() >= b.until { // a command that still ran has ended itself with its lease
 		n.endCommand(i)
 		if c.runs {
 			n.left(i)
@@ -166,14 +168,15 @@ func (n *Node) runLocked(i int, l elect.HeldLock) {
 	}
 }
 
-// guardFrom: a voter counts from the last word that it heard, which may be some
-// leases older than the end of the last one.
+// guardFrom returns how long a lock is kept for this node, if its last lease ends at
+// last. A voter counts from the last message that it heard, which may be some leases
+// older than last.
 func (n *Node) guardFrom(i int, last Time) guard {
 	keep := n.clients[i].keep
 	return guard{n, last + Time(keep-keep/500-4*n.w.longest())}
 }
 
-// loseLock: the client is told, and kills its command; that takes a moment.
+// loseLock tells the client, which kills its command; that takes a moment.
 func (n *Node) loseLock(i int) {
 	life, epoch := n.life, n.bound[i].epoch
 	n.w.At(time.Duration(n.w.Rand.Int64N(int64(5*time.Millisecond))), func() {
@@ -189,8 +192,8 @@ func (n *Node) loseLock(i int) {
 	})
 }
 
-// deserted: the agent is gone. Its clients kill their commands by the end of the
-// lease, and have nobody to wait for.
+// deserted handles the death of an agent. Its clients kill their commands before the
+// lease ends; nobody waits for that.
 func (n *Node) deserted() {
 	for i := range n.clients {
 		if c := &n.clients[i]; n.w.isLock(i) {
@@ -200,11 +203,11 @@ func (n *Node) deserted() {
 	}
 }
 
-// Locks is a run in which clients want, use, lose and keep locks while everything
-// fails that may fail.
+// Locks is a run in which clients want, use, lose and keep locks while everything fails
+// that can fail.
 type Locks struct{ Scenario }
 
-// NewLocks draws one from a seed.
+// NewLocks draws a run from a seed.
 func NewLocks(seed uint64) Locks {
 	s := NewScenario(seed, 0, 5*time.Minute)
 	for i := range 1 + seed%2 {
@@ -214,10 +217,11 @@ func NewLocks(seed uint64) Locks {
 	return Locks{s}
 }
 
-// maxKeep of a run: several leases, and less than its end waits.
+// maxKeep is the longest time for which a lock is kept: several leases, but less than the
+// end of a run waits.
 const maxKeep = 40 * time.Second
 
-// Run runs it; in the end, with everything healed, every node obtains every lock.
+// Run runs the faults and heals everything. At the end every node must obtain every lock.
 func (s Locks) Run(trace func(string)) Result {
 	w := s.World()
 	w.Trace = trace
@@ -239,8 +243,8 @@ func (s Locks) Run(trace func(string)) Result {
 		Obtained: w.Judge.Obtained, Kept: w.Judge.Kept, Steps: w.Steps}
 }
 
-// takeTurns: all nodes want a lock at once, each that has it gives it back, and so
-// everyone has to get it.
+// takeTurns lets all nodes want a lock at once. Each node that obtains it gives it back,
+// so every node must get it in turn.
 func (s Locks) takeTurns(w *World) {
 	for i := range w.VIPs {
 		if !w.isLock(i) {
@@ -269,7 +273,7 @@ func (s Locks) takeTurns(w *World) {
 	}
 }
 
-// useLocks has clients come and go at random until then.
+// useLocks lets clients come and go at random until the given time.
 func (w *World) useLocks(r *rand.Rand, until time.Duration) {
 	pause := func() time.Duration { return time.Duration(r.Int64N(int64(3 * w.longest()))) }
 	var act func()

@@ -8,22 +8,21 @@ import (
 	"sipalive/member"
 )
 
-// Meter is what one node has sent, and what of this machine's time its own work has
-// taken: the election, and the real codec. Encryption, sockets and kernel are not in
-// it.
+// Meter counts what one node has sent, and measures how much of this machine's time its
+// work has taken: the election and the real codec, without encryption, sockets and
+// kernel.
 type Meter struct {
-	Packets, Bytes uint64 // sent, with member's header, without encryption
+	Packets, Bytes uint64 // sent, with member's header, unencrypted
 	Heard          uint64
 	Machine, Codec Stopwatch
-	Failed         error // the codec's first
+	Failed         error // the codec's first error
 
 	known   *member.Reader
 	out, in []byte
 }
 
-// Stopwatch sums up many short times by the clock on the wall. What took longer than
-// anything here can was taken off the processor meanwhile, and counts as an average
-// one.
+// Stopwatch adds up many short times by the wall clock. A time longer than any work here
+// can take means that the process lost its CPU meanwhile: it counts as an average one.
 type Stopwatch struct {
 	sum           time.Duration
 	seen, skipped int
@@ -40,12 +39,12 @@ func (s *Stopwatch) add(d time.Duration) {
 	s.seen++
 }
 
-// Total is the sum.
+// Total returns the sum.
 func (s *Stopwatch) Total() time.Duration {
 	return time.Duration(float64(s.sum) * float64(s.seen+s.skipped) / float64(max(s.seen, 1)))
 }
 
-// NewMeter measures with a clock: Machine.Step's time and the codec's.
+// NewMeter returns a meter for the time of Machine.Step and of the codec.
 func NewMeter() *Meter { return &Meter{known: member.NewReader()} }
 
 func (n *Node) step(ev elect.Event) elect.Effects {
@@ -75,7 +74,7 @@ func (m *Meter) hears(h member.Header, msg elect.Message) {
 	if m == nil {
 		return
 	}
-	b, err := member.Encode(m.in[:0], member.Packet{Header: h, Msg: msg}) // the sender's time
+	b, err := member.Encode(m.in[:0], member.Packet{Header: h, Msg: msg}) // this time is the sender's, not ours
 	m.in = b
 	m.note(err)
 	began := time.Now()
@@ -91,10 +90,12 @@ func (m *Meter) note(err error) {
 	}
 }
 
-// Settle starts every agent and lets time pass, at most limit, until every VIP is
-// held and some more; it looks now and then, for among many nodes that takes long.
-// So does finding out about everybody's PBX, each of which is told to all at once:
-// that is over before the first packet passes.
+// Settle starts every agent and lets time pass until every VIP is held, at most limit,
+// and then for more. It reports whether every VIP was held in time. It checks only every
+// 100 ms, since a check takes long among many nodes.
+//
+// Finding out about every PBX would take long too. So before the first packet passes,
+// every node is told at once that all PBXes are well.
 func (w *World) Settle(limit, more time.Duration) bool {
 	for _, n := range w.Nodes {
 		n.Wall(true)
@@ -118,9 +119,9 @@ func (w *World) Settle(limit, more time.Duration) bool {
 	return true
 }
 
-// Crowd is a cluster of many nodes at rest, of which the first five are voters; the
-// i-th VIP prefers the i-th node after them. Its nodes' disks hold the list of
-// voters, as after a restart, and it has no router, so nothing goes through one.
+// Crowd is a cluster of many nodes at rest. The first five nodes are voters; the i-th VIP
+// prefers the i-th node after them. The disks hold the list of voters, as after a
+// restart. There is no router, so nothing is relayed.
 func Crowd(nodes, vips int) *World {
 	cfg := elect.Config{Heartbeat: 200 * time.Millisecond, Lease: time.Second, Settle: time.Second, Stagger: 50 * time.Millisecond, HoldDown: time.Second,
 		Exclude: time.Minute, PrepareTimeout: time.Second}

@@ -7,20 +7,19 @@ import (
 	"sipalive/member"
 )
 
-// Net is what the network does to every packet, beside the cuts of a pair.
+// Net is what the network does to every packet, in addition to the cuts between pairs.
 type Net struct {
-	Base   time.Duration // one way, at least
-	Jitter time.Duration // more, evenly spread: packets overtake each other
+	Base   time.Duration // least time, one way
+	Jitter time.Duration // added evenly at random: so packets overtake each other
 	Loss   float64
 	Dup    float64
-	// Slow is the part of packets that take up to SlowBy longer: beyond a
-	// lease they revive what is long over, if anything can.
+	// Slow is the share of packets that take up to SlowBy longer. Delays above a lease
+	// would revive what is long over, if anything could.
 	Slow   float64
 	SlowBy time.Duration
 }
 
-// transmit sends one packet. What is cut, is cut at both ends of the way: when
-// it leaves, and when it would arrive.
+// transmit sends one packet. A cut loses it both when it leaves and when it would arrive.
 func (n *Node) transmit(to *Node, h member.Header, msg elect.Message) {
 	w := n.w
 	n.Meter.sends(h, msg)
@@ -52,7 +51,7 @@ func newestOnly(m elect.Message) bool {
 	return false
 }
 
-// arrive takes a packet off the wire, through the real guard.
+// arrive takes a packet from the network through the real replay guard.
 func (n *Node) arrive(h member.Header, msg elect.Message) {
 	if n.Machine == nil || n.cut2(h.From) {
 		return
@@ -65,7 +64,7 @@ func (n *Node) arrive(h member.Header, msg elect.Message) {
 	n.judgePacket(h, msg, false)
 }
 
-// arriveRelayed takes a packet that came through the gateway.
+// arriveRelayed takes a packet that came through the router.
 func (n *Node) arriveRelayed(h member.Header, msg elect.Message) {
 	switch {
 	case n.Machine == nil:
@@ -76,7 +75,8 @@ func (n *Node) arriveRelayed(h member.Header, msg elect.Message) {
 	}
 }
 
-// cut2: a packet under way when the cable was pulled does not arrive.
+// cut2 reports whether the path from that node is cut: a packet under way when the cut
+// began does not arrive.
 func (n *Node) cut2(from elect.Node) bool { return n.w.Node(from).cut[n.Index] > 0 }
 
 func (n *Node) judgePacket(h member.Header, msg elect.Message, relayed bool) {
@@ -109,7 +109,7 @@ func (n *Node) judgePacket(h member.Header, msg elect.Message, relayed bool) {
 	n.Step(elect.Received{From: h.From, Instance: h.Instance, Seq: h.Seq, Msg: msg, Relayed: relayed})
 }
 
-// greet sends a hello, at most one per peer in 20 ms as the real one does.
+// greet sends a hello, as the real agent does: at most one per peer in 20 ms.
 func (n *Node) greet(to elect.Node, owed bool) {
 	p := n.w.Node(to)
 	if !owed || n.w.Now < n.greeted[p.Index]+Time(20*time.Millisecond) {
@@ -119,7 +119,7 @@ func (n *Node) greet(to elect.Node, owed bool) {
 	n.transmit(p, n.guard.Stamp(to, 0), nil)
 }
 
-// Cut loses every packet from n to these nodes until Uncut; cuts add up.
+// Cut loses every packet from n to these nodes until Uncut. Cuts add up.
 func (n *Node) Cut(to ...*Node) {
 	for _, p := range to {
 		n.cut[p.Index]++
@@ -127,7 +127,7 @@ func (n *Node) Cut(to ...*Node) {
 	}
 }
 
-// Uncut takes one Cut back.
+// Uncut undoes one Cut.
 func (n *Node) Uncut(to ...*Node) {
 	for _, p := range to {
 		n.cut[p.Index]--
@@ -135,7 +135,8 @@ func (n *Node) Uncut(to ...*Node) {
 	}
 }
 
-// wire lets both ends' SIP probes notice that packets pass no more, or again.
+// wire lets the SIP probers of both ends notice that packets no longer pass, or pass
+// again.
 func (w *World) wire(a, b *Node) {
 	a.look(b)
 	b.look(a)

@@ -16,60 +16,60 @@ type Node struct {
 	Index   int
 	Config  elect.Config
 	Machine *elect.Machine // nil while the agent is down
-	Rate    float64        // of its clock against global time
+	Rate    float64        // speed of its clock against global time
 	Offset  elect.Instant
-	Runtime *elect.Runtime                 // the runtime directory
-	granted map[elect.VIPID]elect.GrantEnd // in it as well
-	Durable *elect.Durable                 // the state directory
+	Runtime *elect.Runtime                 // content of the runtime directory
+	granted map[elect.VIPID]elect.GrantEnd // in the runtime directory too
+	Durable *elect.Durable                 // content of the state directory
 	Answers []elect.CommandAnswer
-	Off     bool // the whole host is
+	Off     bool // the whole host is off
 
 	// Faults.
 	PrepareTook  time.Duration
-	ReleaseTook  time.Duration // a role's release actions
+	ReleaseTook  time.Duration // how long a role's release actions take
 	PrepareFail  string
 	VerifyFails  bool
 	BindFails    bool
-	HalfBinds    bool // and where it fails, the address is there, and stuck for a while
+	HalfBinds    bool // a bind that fails leaves the address bound and stuck for a while
 	StoreFails   bool // the runtime directory cannot be written
-	CrashOnStore bool // the agent dies between storing and everything else, once
+	CrashOnStore bool // the agent dies once, right after storing and before any other effect
 
-	PBX   elect.SIPState         // Up, Silent or Refused: what it does
-	blind []bool                 // by node index: it does not hear that node's PBX
-	known []elect.SIPState       // by node index: what its prober last said
-	looks []int                  // by node index: what an earlier look scheduled is void
-	over  map[int]elect.SIPState // by node index: set by hand
+	PBX   elect.SIPState         // how its PBX behaves: Up, Silent or Refused
+	blind []bool                 // by node index: this node does not hear that node's PBX
+	known []elect.SIPState       // by node index: its prober's last verdict
+	looks []int                  // by node index: the newest look's number, which voids earlier looks
+	over  map[int]elect.SIPState // by node index: verdict set by See
 
-	// Meter, where set, measures what this node sends and computes.
+	// Meter, if set, measures what this node sends and computes.
 	Meter *Meter
 
 	w         *World
 	guard     *member.Guard
 	greeted   []Time
-	walls     int   // more than 0: no agent's packet passes
-	cut       []int // by node index: packets to it are lost
+	walls     int   // more than 0: no agent packet passes, in or out
+	cut       []int // by node index: more than 0: packets to that node are lost
 	loss      []float64
 	bound     []bound  // by VIP index
-	clients   []client // the same, of locks
+	clients   []client // the clients of locks, by VIP index
 	instance  elect.Instance
-	life      int // of the agent: what an earlier life scheduled is void
+	life      int // counts the agent's starts and deaths: what an earlier life scheduled is void
 	paused    bool
-	thawed    Time // when it was paused last, the end of it
+	thawed    Time // when its last pause ended
 	pausedAt  Time
 	backlog   []delivery
 	wake      Time
-	alarm     int // its place among the alarms
+	alarm     int // its index in World.alarms
 	commandID uint64
 	stale     int
 	stopped   bool
 	stopping  bool
 	lastStep  Time
-	unwritten *elect.Durable // waits for the state directory
+	unwritten *elect.Durable // waits to be written to the state directory
 	writing   bool
-	same      int // steps within this very instant
+	same      int // steps within the current instant
 }
 
-// delivery is what reached a frozen agent's sockets and channels.
+// delivery is a packet or an event that reached a frozen agent.
 type delivery struct {
 	h       member.Header
 	msg     elect.Message
@@ -77,20 +77,21 @@ type delivery struct {
 	relayed bool
 }
 
-// bound is what the kernel has of a VIP.
+// bound is what the kernel knows of a VIP.
 type bound struct {
 	on    bool
 	until elect.Instant
 	epoch elect.Epoch
 	since elect.Instant
-	// survivor: held on evidence, not on a lease.
+	// survivor: held on evidence, not by a lease.
 	survivor bool
-	// leaving: the kernel has been told to unbind it, and still answers.
+	// leaving: the kernel was told to unbind it, and still answers.
 	leaving bool
-	// tried: when a bind was tried last that fails, and by which life of the agent.
+	// tried is when a failing bind was tried last; triedBy is the agent's life that tried
+	// it.
 	tried   Time
 	triedBy int
-	kept    bool // held as far as the machine knows: what could not be stored was kept from the kernel
+	kept    bool // the machine believes that it holds; the lease could not be stored, so the kernel was not told
 }
 
 func (n *Node) init(nodes, vips int) {
@@ -115,25 +116,26 @@ func (n *Node) global(t elect.Instant) Time {
 	return Time(float64(t-n.Offset) / n.Rate)
 }
 
-// effective reports whether the kernel answers for the VIP. Without a fence an
-// address stays for as long as nobody removes it.
+// effective reports whether the kernel answers for the VIP. Without a fence, an address
+// stays until somebody removes it.
 func (n *Node) effective(i int) bool {
 	b := &n.bound[i]
 	return b.on && !n.Off && (!n.w.Fence && !n.w.isLock(i) || n.local() < b.until)
 }
 
-// unbindMost is the longest that the kernel takes to unbind.
+// unbindMost is the longest time that the kernel takes to unbind.
 const unbindMost = 120 * time.Microsecond
 
-// unfenced reports whether the node answers for the VIP only because nobody
-// could end its lease for it: its agent is frozen or gone, or thawed just now
-// and has told the kernel at once. Without a fence that overlap is known.
+// unfenced reports whether the node answers for the VIP only because no fence ends its
+// lease: its agent is frozen or gone, or has just thawed and told the kernel at once.
+// Without a fence such an overlap is expected.
 func (n *Node) unfenced(i int) bool {
 	return n.paused || n.Machine == nil || n.bound[i].leaving && n.w.Now-n.thawed <= Time(unbindMost)
 }
 
-// Start starts the agent on what its directories hold. A VIP found bound
-// whose lease has ended, or whose record is lost, is unbound first.
+// Start starts the agent on what its directories hold. It first unbinds each VIP that the
+// new agent cannot take over: its lease has ended, its record is lost, it was held as a
+// survivor, or it is not in the node's file.
 func (n *Node) Start() {
 	if n.Machine != nil {
 		return
@@ -149,7 +151,7 @@ func (n *Node) Start() {
 	for i := range n.bound {
 		b := &n.bound[i]
 		if n.w.isLock(i) {
-			continue // no agent's business: it ends by itself
+			continue // locks are not the agent's: they end by themselves
 		}
 		if b.on && !b.leaving && !b.survivor && n.Runtime != nil && n.local() < b.until && n.configured(n.w.VIPs[i].ID) {
 			r.Held = append(r.Held, elect.HeldVIP{VIP: n.w.VIPs[i].ID, Epoch: b.epoch, Until: b.until, Since: b.since})
@@ -174,7 +176,7 @@ func (n *Node) Start() {
 	}
 }
 
-// Kill ends the agent without a word; addresses stay until their lease's end.
+// Kill ends the agent without warning. Its addresses stay until their leases end.
 func (n *Node) Kill() {
 	if n.Machine == nil {
 		return
@@ -189,13 +191,13 @@ func (n *Node) Kill() {
 	n.writing, n.unwritten = false, nil
 }
 
-// Forget loses the runtime directory of a node whose agent does not run.
+// Forget deletes the runtime directory of a node whose agent does not run.
 func (n *Node) Forget() {
 	n.w.Judge.forgot(n)
 	n.Runtime, n.granted = nil, nil
 }
 
-// knew is the highest epoch of VIP i that the runtime directory tells of.
+// knew returns the highest epoch of VIP i in the runtime directory.
 func (n *Node) knew(i int) elect.Epoch {
 	if n.Runtime == nil {
 		return 0
@@ -208,7 +210,7 @@ func (n *Node) knew(i int) elect.Epoch {
 	return known
 }
 
-// PowerOff ends the whole host: tmpfs and addresses are gone.
+// PowerOff switches the whole host off: its runtime directory and its addresses are gone.
 func (n *Node) PowerOff() {
 	n.Kill()
 	n.Forget()
@@ -233,7 +235,7 @@ func (n *Node) PowerOn() {
 	}
 }
 
-// Pause freezes the agent, Resume lets it go on with what has arrived.
+// Pause freezes the agent. Resume lets it continue with what has arrived.
 func (n *Node) Pause() {
 	if n.Machine != nil && !n.paused {
 		n.w.tracef("%s frozen", n.Name)
@@ -241,7 +243,7 @@ func (n *Node) Pause() {
 	}
 }
 
-// Resume ends Pause. Sockets and timers are read in no particular order.
+// Resume ends Pause. The agent reads sockets and timers in no particular order.
 func (n *Node) Resume() {
 	if !n.paused {
 		return
@@ -267,7 +269,7 @@ func (n *Node) Resume() {
 	n.Step(elect.Tick{})
 }
 
-// Do puts an operator's command to this node and returns its id.
+// Do gives this node an operator's command and returns the command's id.
 func (n *Node) Do(c elect.Command) uint64 {
 	n.commandID++
 	c.ID = n.commandID
@@ -276,8 +278,8 @@ func (n *Node) Do(c elect.Command) uint64 {
 	return c.ID
 }
 
-// Step gives the machine an event and carries out the effects as an agent and
-// a kernel would.
+// Step gives the machine an event and carries out the effects as an agent and a kernel
+// would.
 func (n *Node) Step(ev elect.Event) {
 	if n.Machine == nil {
 		return
@@ -315,7 +317,7 @@ func (n *Node) later(d time.Duration, ev elect.Event) {
 	n.w.push(item{at: n.w.Now + Time(d), n: n, life: n.life, ev: ev})
 }
 
-// carryOut reports whether the runtime record could be written.
+// carryOut carries out effects. It reports whether the runtime record could be written.
 func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	stored = true
 	if eff.Runtime != nil {
@@ -372,7 +374,7 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	}
 	for _, t := range eff.Transitions {
 		switch _, lock := t.VIP.Lock(); {
-		case lock: // nothing but its client runs under it
+		case lock: // no action runs for a lock; only its client does
 		case t.Kind == elect.Acquired:
 			n.later(time.Millisecond, elect.Verified{VIP: t.VIP, Epoch: t.Epoch, OK: n.sipAnswers() && !n.VerifyFails})
 		case t.Kind == elect.ReleaseDue:
@@ -384,7 +386,7 @@ func (n *Node) carryOut(eff elect.Effects) (stored bool) {
 	return stored
 }
 
-// write writes the newest record, one at a time.
+// write writes the newest record to the state directory, one write at a time.
 func (n *Node) write() {
 	if n.writing || n.unwritten == nil {
 		return
@@ -393,7 +395,7 @@ func (n *Node) write() {
 	n.writing, n.unwritten = true, nil
 	n.w.At(n.w.DiskTook, func() {
 		if n.life != life {
-			return // the agent died with it
+			return // the write died with the agent
 		}
 		n.writing, n.Durable = false, d
 		n.Step(elect.Stored{Version: d.Version})
@@ -401,20 +403,20 @@ func (n *Node) write() {
 	})
 }
 
-// bindTook is how long a try to bind takes.
+// bindTook is how long it takes to try to bind.
 const bindTook = 20 * time.Microsecond
 
 func (n *Node) bind(want []elect.Desired, stored bool) {
 	for k := range want {
 		d := &want[k]
 		i := k
-		if n.w.VIPs[i].ID != d.VIP { // some are not in this node's file
+		if n.w.VIPs[i].ID != d.VIP { // some VIPs are not in this node's file
 			i = n.w.vipIndex(d.VIP)
 		}
 		b := &n.bound[i]
 		switch {
 		case d.Hold && !stored:
-			b.kept = !b.on // held as far as the machine knows
+			b.kept = !b.on // the machine believes that it holds
 		case d.Hold && !b.on && n.BindFails && !n.HalfBinds && !n.w.VIPs[i].Role:
 			if n.w.Now >= b.tried+Time(bindTook) || n.life != b.triedBy {
 				b.tried, b.triedBy = n.w.Now, n.life
@@ -445,7 +447,8 @@ func (n *Node) bind(want []elect.Desired, stored bool) {
 	}
 }
 
-// halfBound is what a try to bind says that failed and could not be undone.
+// halfBound returns the error of a bind that failed and could not be undone, "" if binds
+// work.
 func (n *Node) halfBound(i int) string {
 	if !n.BindFails || n.w.VIPs[i].Role {
 		return ""
@@ -453,11 +456,11 @@ func (n *Node) halfBound(i int) string {
 	return "bind: no buffer space; unbind: no buffer space"
 }
 
-// stuckFor is how long the kernel keeps what was bound by half.
+// stuckFor is how long the kernel keeps a half-bound address.
 const stuckFor = 500 * time.Millisecond
 
-// unbind takes the kernel a moment, in which the address still answers; the
-// agent hears of it if it is still the same one.
+// unbind takes the kernel a moment, in which the address still answers. The agent hears
+// of the end only if it still is in the same life.
 func (n *Node) unbind(i int) {
 	life := n.life
 	took := 20*time.Microsecond + time.Duration(n.w.Rand.Int64N(int64(unbindMost-20*time.Microsecond)))
@@ -477,12 +480,12 @@ func (n *Node) unbind(i int) {
 	})
 }
 
-// sipAnswers: a witness has no PBX, and nothing to ask it for.
+// sipAnswers is always true for a witness: it has no PBX, and needs none.
 func (n *Node) sipAnswers() bool {
 	return n.PBX == elect.SIPUp || !n.own().Holder
 }
 
-// own is the node in its own file.
+// own returns the node's entry in its own file.
 func (n *Node) own() elect.NodeConfig {
 	for _, c := range n.Config.Nodes {
 		if c.Name == n.Name {
@@ -496,7 +499,7 @@ func (n *Node) configured(id elect.VIPID) bool {
 	return slices.ContainsFunc(n.Config.VIPs, func(v elect.VIPConfig) bool { return v.ID == id })
 }
 
-// Reload gives a running agent the file as it is now.
+// Reload gives the running agent its file as it is now.
 func (n *Node) Reload() {
 	n.w.tracef("%s reloads", n.Name)
 	n.Step(elect.Reconfigure{Config: n.Config})

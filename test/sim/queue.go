@@ -10,8 +10,8 @@ import (
 
 const never = Time(math.MaxInt64)
 
-// item is something that happens at a time: a function, an event for a machine
-// unless its agent has ended since, or a packet's arrival.
+// item is something that happens at a time: a function call, an event for a machine (void
+// if its agent has ended since), or the arrival of a packet.
 type item struct {
 	at    Time
 	order uint64
@@ -35,7 +35,7 @@ func (it *item) run() {
 	}
 }
 
-// queue is a heap by time, then by order of scheduling.
+// queue is a heap ordered by time, then by order of scheduling.
 type queue []*item
 
 func (q queue) less(i, j int) bool {
@@ -79,7 +79,7 @@ func (q *queue) pop() *item {
 	return top
 }
 
-// alarms is a heap of all nodes by when they wake up, then by their order.
+// alarms is a heap of all nodes, ordered by wake-up time, then by node index.
 type alarms []*Node
 
 func (a alarms) Len() int { return len(a) }

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// NewReloads draws a run of Lists in which most files are reloaded by running
-// agents, and in which nodes and VIPs come and go and leases change as well, in
-// the middle of whatever else is under way.
+// NewReloads draws a run of Lists in which running agents reload most files. Nodes and
+// VIPs come and go and leases change too, in the middle of whatever else is under way.
 func NewReloads(seed uint64) Lists {
 	s := NewLists(seed)
 	s.live = true
@@ -16,8 +15,8 @@ func NewReloads(seed uint64) Lists {
 	nodes, vips := len(s.Config.Nodes), len(s.Config.VIPs)
 	T := s.Config.Lease
 	members, have, lease := all(nodes), all(vips), T
-	// A node without a list asks every node it knows: that a reinstalled one
-	// knows them all is the operator's part (§4.9).
+	// A node without a list asks every node that it knows. The operator must make sure
+	// that a reinstalled node knows them all (§4.9).
 	leave := !slices.ContainsFunc(s.edits, func(e edit) bool { return e.lost })
 	for i := range s.edits {
 		e := &s.edits[i]
@@ -31,7 +30,7 @@ func NewReloads(seed uint64) Lists {
 		case 3:
 			lease = T * time.Duration(1+r.IntN(3))
 		}
-		if e.at >= s.Duration { // everybody is converging by then
+		if e.at >= s.Duration { // all nodes are converging by then
 			e.lease = s.lease(e.node)
 			continue
 		}
@@ -52,8 +51,8 @@ func all(n int) []bool {
 	return l
 }
 
-// voters counts those of a file; a file without any is refused before an agent
-// sees it.
+// voters counts the voters of a file. A file without any is refused before an agent sees
+// it.
 func voters(e *edit) (n int) {
 	for i, v := range e.voters {
 		if v && (e.members[i] || i == e.node) {
@@ -63,7 +62,7 @@ func voters(e *edit) (n int) {
 	return n
 }
 
-// lease is what a node's file says once everything is as it was.
+// lease returns the lease in a node's file when everything is as it was at the start.
 func (s Lists) lease(node int) time.Duration {
 	if s.Leases != nil {
 		return s.Leases[node]

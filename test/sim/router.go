@@ -8,29 +8,29 @@ import (
 	"sipalive/member"
 )
 
-// Router is the gateway of every node: it relays between its ports or not, and
-// its table says where each VIP is. It draws from a stream of its own, so that
-// runs without one are what they always were.
+// Router is the gateway of every node. It relays between its ports or not, and its table
+// says which node has each VIP. It has its own stream of random numbers, so that runs
+// without a router stay as they always were.
 type Router struct {
 	Relays bool
 	Down   bool
-	Loss   float64 // of ARP, of its own questions and answers, and of what it relays; each way
+	Loss   float64 // share lost, each way, of ARP, of its questions and answers, and of what it relays
 
 	w     *World
 	rand  *rand.Rand
-	up    []int   // by node index: frames from the node do not reach it
-	down  []int   // its frames do not reach the node
-	table []*Node // by VIP: whom it sends the VIP's packets to; nil: it asks first
-	// Answered is the newest send time of a question from the VIP that was
-	// answered, by VIP and node.
+	up    []int   // by node index: more than 0: the node's frames do not reach the router
+	down  []int   // by node index: more than 0: the router's frames do not reach the node
+	table []*Node // by VIP: the node that gets the VIP's packets; nil: the router asks first
+	// answered is, by VIP and node, when the node's question from the VIP's address was
+	// last answered.
 	answered [][]Time
-	seen     [][]Time         // by VIP and node: since when it has been an owner to the router's eyes
-	linked   []Time           // by node: since when its agent has been there to hear and be heard through the router
-	parted   Time             // when two nodes could last not know of each other
-	newly    time.Duration    // how long an owner that comes into sight may stay unknown
-	longest  [2]time.Duration // two owners visible: with the relay's help, and without
+	seen     [][]Time         // by VIP and node: since when the router sees the node as an owner
+	linked   []Time           // by node: since when its agent can hear and be heard through the router
+	parted   Time             // when two nodes last could not know of each other
+	newly    time.Duration    // how long an owner that comes into sight may stay unknown to the others
+	longest  [2]time.Duration // two owners visible: with the relay, and without
 	overlaps [2]int
-	taken    int // by survivors
+	taken    int // VIPs taken by survivors
 	inPlace  int
 	back     int // survivors' holds that became leases
 }
@@ -61,18 +61,18 @@ func (r *Router) reaches(n *Node) bool {
 	return !r.Down && !n.Off && r.down[n.Index] == 0 && !r.lost()
 }
 
-// sees reports whether the router would get an answer from the node for the
-// VIP: it is what two owners are counted by.
+// sees reports whether the router would get an answer from the node for the VIP. Owners
+// are counted by this.
 func (r *Router) sees(n *Node, vip int) bool {
 	return n.effective(vip) && !r.Down && r.up[n.Index] == 0 && r.down[n.Index] == 0
 }
 
-// hop takes the time of a frame.
+// hop returns the time that one frame takes.
 func (r *Router) hop() time.Duration {
 	return r.w.Net.Base + time.Duration(r.rand.Int64N(int64(r.w.Net.Jitter+50*time.Microsecond)))
 }
 
-// relay passes a packet on, if it does such things.
+// relay passes a packet on, if the router relays.
 func (r *Router) relay(from, to *Node, h member.Header, msg elect.Message) {
 	r.w.At(r.hop(), func() {
 		if !r.Relays || from.walls > 0 || to.walls > 0 || !r.hears(from) {
@@ -86,7 +86,7 @@ func (r *Router) relay(from, to *Node, h member.Header, msg elect.Message) {
 	})
 }
 
-// announce is one announcement of a VIP, as the router and the others hear it.
+// announce sends one announcement of a VIP, to the router and to the other nodes.
 func (r *Router) announce(n *Node, vip int) {
 	if r.hears(n) {
 		r.table[vip] = n
@@ -98,12 +98,12 @@ func (r *Router) announce(n *Node, vip int) {
 	}
 }
 
-// passes is one frame's way between two nodes.
+// passes reports whether a frame gets from one node to another.
 func (r *Router) passes(a, b *Node) bool {
 	return !a.Off && !b.Off && a.cut[b.Index] == 0 && !r.lost()
 }
 
-// announceAll is the schedule of a holder by lease (§5.3).
+// announceAll follows the schedule of announcements of a holder by lease (§5.3).
 func (r *Router) announceAll(n *Node, vip int) {
 	since := n.bound[vip].since
 	again := func() {
@@ -153,8 +153,8 @@ func (r *Router) ask(n *Node, q elect.Question) {
 	}
 }
 
-// answerVIP answers a question from the VIP to whom the table names. An entry
-// for a host that no longer answers is asked for anew.
+// answerVIP answers a question from the VIP's address, but only to the node that the
+// table names. If that node no longer answers, the router asks again who has the VIP.
 func (r *Router) answerVIP(n *Node, i int, sent elect.Instant) {
 	if !n.effective(i) || !r.hears(n) {
 		return
@@ -180,7 +180,7 @@ func (r *Router) heal() {
 	clear(r.down)
 }
 
-// Unplug takes the node off the router, both ways, or plugs it in again.
+// Unplug cuts the node off the router, both ways, or connects it again.
 func (r *Router) Unplug(n *Node, off bool) {
 	d := 1
 	if !off {
@@ -190,7 +190,7 @@ func (r *Router) Unplug(n *Node, off bool) {
 	r.down[n.Index] += d
 }
 
-// Wall stops every packet of an agent at the node, or lets them pass again.
+// Wall stops every agent packet at the node, or lets them pass again.
 func (n *Node) Wall(on bool) {
 	n.walls++
 	if !on {

@@ -9,12 +9,12 @@ import (
 	"sipalive/elect"
 )
 
-// Scenario is one run: a cluster, its weather and a schedule of faults. All of
-// it follows from the seed.
+// Scenario is one run: a cluster, its network and a schedule of faults. All of it follows
+// from the seed.
 type Scenario struct {
 	Seed     uint64
 	Config   elect.Config
-	Leases   []time.Duration // by node, where they differ from Config's
+	Leases   []time.Duration // by node, if they differ from Config's
 	Rates    []float64
 	Net      Net
 	NoFence  bool
@@ -22,20 +22,20 @@ type Scenario struct {
 	Duration time.Duration // of the faults
 }
 
-// Result is what a run came to.
+// Result is the outcome of a run.
 type Result struct {
 	Violations []string
 	Simulated  time.Duration
 	Moves      int
 	Leases     int
-	Obtained   int // locks
-	Kept       int // promises to keep one that were judged
+	Obtained   int // locks obtained
+	Kept       int // how often a lock was kept and the judge checked that
 	Steps      uint64
-	Vacant     time.Duration // the longest while a majority was well
-	StepRate   float64       // the most per second at one node
+	Vacant     time.Duration // the longest vacancy while a majority was well
+	StepRate   float64       // the most steps per second at one node
 }
 
-// NewScenario draws a run from a seed. nodes 0 draws the size as well.
+// NewScenario draws a run from a seed; with nodes 0 it draws the size too.
 func NewScenario(seed uint64, nodes int, duration time.Duration) Scenario {
 	r := rand.New(rand.NewPCG(seed, 0xfa))
 	s := Scenario{Seed: seed, Duration: duration}
@@ -63,7 +63,7 @@ func NewScenario(seed uint64, nodes int, duration time.Duration) Scenario {
 }
 
 func randomSchedule(r *rand.Rand, nodes, vips int, lease, duration time.Duration) []Fault {
-	// Few kinds at a time: their combinations are met sooner so.
+	// Few kinds at a time, so that their combinations occur sooner.
 	kinds := make([]FaultKind, 1+r.IntN(6))
 	for i := range kinds {
 		kinds[i] = FaultKind(r.IntN(int(faultKinds)))
@@ -116,7 +116,7 @@ func randomCluster(r *rand.Rand, nodes int) elect.Config {
 
 func nodeName(i int) elect.Node { return elect.Node(string(rune('a' + i))) }
 
-// World builds the cluster of a scenario; nothing has started.
+// World builds the cluster of a scenario. Nothing has started yet.
 func (s Scenario) World() *World {
 	w := New(s.Seed, s.Config)
 	w.Net, w.Fence = s.Net, !s.NoFence
@@ -138,12 +138,12 @@ func (s Scenario) longest() time.Duration {
 	return T
 }
 
-// Bound is how long a VIP may be without a holder while a majority is well:
-// the quiet time, the old lease, and some candidacies that block each other.
+// Bound is how long a VIP may be without a holder while a majority is well: the quiet
+// time, the old lease, and some candidacies that block each other.
 func (s Scenario) Bound() time.Duration { return 14*s.longest() + s.Config.Settle + 3*time.Second }
 
-// Run runs the faults, then heals everything, waits until all is held, and
-// expects that nothing moves any more.
+// Run runs the faults, heals everything, waits until every VIP is held, and expects that
+// nothing moves any more.
 func (s Scenario) Run(trace func(string)) Result {
 	w := s.World()
 	w.Trace = trace
@@ -192,7 +192,7 @@ func (s Scenario) String() string {
 	return b.String()
 }
 
-// Shrink removes faults one after another as long as the run still fails.
+// Shrink removes faults as long as the run still fails.
 func (s Scenario) Shrink() Scenario {
 	for size := len(s.Faults) / 2; size > 0; {
 		removed := false

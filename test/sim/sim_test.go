@@ -29,11 +29,11 @@ var (
 // chaos is how long a seed's faults last.
 const chaos = 10 * time.Minute
 
-// TestThreeNodes is the main proof: a random mix of faults per seed, then
+// TestThreeNodes is the main proof: each seed runs a random mix of faults, then
 // everything heals and must converge.
 func TestThreeNodes(t *testing.T) { runHours(t, *hoursFlag, 3) }
 
-// TestOtherSizes is the same for 3, 4, 5 and 7 nodes.
+// TestOtherSizes does the same with 3, 4, 5 and 7 nodes.
 func TestOtherSizes(t *testing.T) { runHours(t, *sizesFlag, 0) }
 
 type total struct {
@@ -90,23 +90,23 @@ func runHours(t *testing.T, hours float64, nodes int) {
 	}
 }
 
-// onceFailed are seeds of three nodes that found something, a bug or a flaw of
-// the judge, after the first hundreds of hours had found nothing more.
+// onceFailed are seeds of three nodes that found a bug, or an error of the judge, after
+// the first hundreds of hours had found nothing more.
 var onceFailed = []uint64{
 	100243,  // judge: a first start in which two nodes never heard each other
-	100450,  // judge: thawed without a fence, unbound a moment later
-	200765,  // judge: a raised epoch that could not be stored takes no promise back
-	310100,  // judge: restarted while quiet, a voter is still bound by what it forgot
-	310475,  // a lease that could not be stored was never bound, and its end never told: nobody could hold
+	100450,  // judge: a node without a fence thawed and unbound a moment later
+	200765,  // judge: if a raised epoch cannot be stored, the promise still stands
+	310100,  // judge: a voter that restarts while quiet is still bound by what it forgot
+	310475,  // a lease that could not be stored was never bound, and its end never reported: no node could hold
 	316026,  // judge: an epoch reaches a slow disk with the write after the one under way
-	368424,  // judge: so does a raised one
-	320249,  // simulator: every step tried again to bind what a try was under way for
+	368424,  // judge: so does a raised epoch
+	320249,  // simulator: every step tried again to bind while a try was under way
 	321636,  // judge: thousands of packets that waited for a frozen agent are no spinning
 	348285,  // a voter's disk never caught up with its records, so a longer lease was never granted: 500 takeovers a second
 	306656,  // a voter restarted while quiet took its fresh record for its memory: two holders
 	2012042, // judge: nor are the answers of two frozen agents that thaw at once
-	610070,  // judge: an agent that died did not write to its disk meanwhile
-	100921,  // a move from a sick PBX ended and began anew with every round of asking
+	610070,  // judge: an agent that had died wrote nothing to its disk meanwhile
+	100921,  // a move from a sick PBX ended and began again with every round of asking
 }
 
 func TestOnceFailed(t *testing.T) {
@@ -117,8 +117,8 @@ func TestOnceFailed(t *testing.T) {
 	}
 }
 
-// fail shows a failing seed: how to replay it, what remains of it when shrunk,
-// and the last of that run's trace.
+// fail reports a failing seed: how to replay it, its shrunk schedule, and the end of the
+// trace of the shrunk run.
 func fail(t *testing.T, s sim.Scenario) {
 	t.Errorf("seed %d fails; replay: go test ./test/sim -run '^%s$' -sim.seed=%d", s.Seed, t.Name(), s.Seed)
 	s = s.Shrink()
@@ -147,7 +147,7 @@ func replay(t *testing.T, s sim.Scenario) {
 	}
 }
 
-// TestOneFault counts moves: one fault at a time.
+// TestOneFault counts the moves for one fault at a time.
 func TestOneFault(t *testing.T) {
 	first, last := *firstFlag, *firstFlag+uint64(*singleFlag)
 	if *seedFlag != 0 {
@@ -179,8 +179,8 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestFaultFree: nothing moves, nothing is vacant and nobody's memory grows, while
-// nothing fails.
+// TestFaultFree: while nothing fails, nothing moves, no VIP is vacant and no node's
+// memory grows.
 func TestFaultFree(t *testing.T) {
 	const begin = time.Hour
 	moves, vacant, w := sim.FaultFree(*firstFlag, min(begin, *freeFlag))
@@ -190,7 +190,7 @@ func TestFaultFree(t *testing.T) {
 	after := liveHeap()
 	runtime.KeepAlive(w)
 	fmt.Printf("%s: %s without a fault, %d moves, longest vacancy %s, live heap %d kB after an hour, %d kB at the end\n", t.Name(), *freeFlag, moves, vacant, before>>10, after>>10)
-	if after > before+64<<10 { // some packets more under way; a leak of one byte per step would be 50 times that
+	if after > before+64<<10 { // room for some more packets under way; a leak of one byte per step would be 50 times that
 		t.Errorf("the heap has grown from %d to %d bytes", before, after)
 	}
 	if moves > 0 || vacant > 0 {
@@ -201,8 +201,8 @@ func TestFaultFree(t *testing.T) {
 	}
 }
 
-// TestReloads has running agents take files in which voters, nodes, VIPs and
-// leases change, at any moment.
+// TestReloads lets running agents reload files that change voters, nodes, VIPs and leases
+// at any moment.
 func TestReloads(t *testing.T) {
 	if *seedFlag != 0 {
 		for _, v := range sim.NewReloads(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {
@@ -221,7 +221,7 @@ func TestReloads(t *testing.T) {
 	fmt.Printf("%s: %d seeds, %.0f simulated hours, %d takeovers\n", t.Name(), *reloadsFlag, all.simulated.Hours(), all.moves)
 }
 
-// TestLocks has clients want, use, lose and keep locks among all faults.
+// TestLocks lets clients want, use, lose and keep locks amid all faults.
 func TestLocks(t *testing.T) {
 	if *seedFlag != 0 {
 		for _, v := range sim.NewLocks(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {
@@ -245,7 +245,7 @@ func TestLocks(t *testing.T) {
 	}
 }
 
-// TestVoterLists changes files in every careless way and expects one holder.
+// TestVoterLists changes files in every careless way and expects one holder at most.
 func TestVoterLists(t *testing.T) {
 	if *seedFlag != 0 {
 		for _, v := range sim.NewLists(*seedFlag).Run(func(l string) { fmt.Println(l) }).Violations {

@@ -8,15 +8,15 @@ import (
 	"sipalive/elect"
 )
 
-// Single is a run of one fault at a time in a cluster that is well: at most one
-// move per VIP whose holder the fault hits, none for the others, and none when
-// the fault ends.
+// Single is a run of one fault at a time in a cluster that is well. A VIP may move at
+// most once if the fault hits its holder. Otherwise it must not move, and none may move
+// when the fault ends.
 type Single struct {
 	Scenario
 	Rounds int
 }
 
-// singleKinds are the faults whose victims are beyond doubt.
+// singleKinds are the faults that clearly have one victim, or none.
 var singleKinds = []FaultKind{CutPair, CutOneWay, Isolate, Lossy, Duplicating, Straggling, Freeze, Crash, CrashLost, CrashStoring, PowerCut, PBXDead,
 	PBXSilent, PBXAll, BlindOne, BlindSelf, MoveVIP, DrainNode, SlowDisk, FailPrepare, SlowPrepare}
 
@@ -33,7 +33,7 @@ func (s Single) Run(trace func(string)) Result {
 	for i := 0; i < s.Rounds && len(w.Judge.Violations) == 0; i++ {
 		f := randomFault(r, len(w.Nodes), len(w.VIPs), s.Config.Lease, singleKinds)
 		if r.IntN(2) == 0 {
-			f.For += 4 * s.longest() // long enough to count
+			f.For += 4 * s.longest() // long enough to matter
 		}
 		f.At = 0
 		s.round(w, f, settled)
@@ -90,7 +90,7 @@ func (f Fault) hits(w *World, h *Node, vip int) bool {
 	return false
 }
 
-// FaultFree is a cluster in which nothing ever fails but the clocks' rates.
+// FaultFree runs a cluster in which nothing fails; only the clocks' rates differ.
 func FaultFree(seed uint64, d time.Duration) (moves int, vacant time.Duration, w *World) {
 	s := NewScenario(seed, 3, 0)
 	s.Config.Heartbeat, s.Config.Lease = 200*time.Millisecond, time.Second

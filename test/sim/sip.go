@@ -6,7 +6,7 @@ import (
 	"sipalive/elect"
 )
 
-// sees is what a probe of p's PBX from n would conclude now.
+// sees returns what a probe of p's PBX from n would find now.
 func (n *Node) sees(p *Node) elect.SIPState {
 	if s, ok := n.over[p.Index]; ok {
 		return s
@@ -22,8 +22,8 @@ func (n *Node) sees(p *Node) elect.SIPState {
 	return p.PBX
 }
 
-// look lets n's prober find out about p's PBX in its own time: its own at
-// once, another's within its interval.
+// look lets n's prober find out about p's PBX: about its own within 20 ms, about
+// another's within its interval.
 func (n *Node) look(p *Node) {
 	d := time.Duration(1+n.w.Rand.IntN(20)) * time.Millisecond
 	if n != p {
@@ -54,8 +54,8 @@ func (n *Node) lookSoon(p *Node, d time.Duration) {
 	})
 }
 
-// SetPBX makes the node's PBX answer, fall silent or refuse; every prober
-// finds out in its own time.
+// SetPBX makes the node's PBX answer, fall silent or refuse. Each prober finds out in its
+// own time.
 func (n *Node) SetPBX(s elect.SIPState) {
 	n.w.tracef("%s PBX %s", n.Name, s)
 	n.PBX = s
@@ -64,15 +64,15 @@ func (n *Node) SetPBX(s elect.SIPState) {
 	}
 }
 
-// SetBlind lets n hear that node's PBX no more, or again.
+// SetBlind makes n deaf for p's PBX, or lets it hear that PBX again.
 func (n *Node) SetBlind(p *Node, blind bool) {
 	n.w.tracef("%s blind for %s: %v", n.Name, p.Name, blind)
 	n.blind[p.Index] = blind
 	n.look(p)
 }
 
-// See sets n's verdict of a node's PBX by hand, at once; SIPUnknown gives it
-// back to the prober.
+// See sets n's verdict about p's PBX by hand, at once. SIPUnknown gives the verdict back
+// to the prober.
 func (n *Node) See(p *Node, s elect.SIPState) {
 	if s == elect.SIPUnknown {
 		delete(n.over, p.Index)

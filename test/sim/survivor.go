@@ -9,23 +9,23 @@ import (
 	"sipalive/elect"
 )
 
-// The faults around the router (§4.6). A node here is a host on a switch port:
-// what cuts nodes from each other need not cut them from the router.
+// These faults happen around the router (§4.6). A node is a host on a switch port: a cut
+// between nodes need not cut them from the router.
 const (
-	PortIsolated FaultKind = faultKinds + iota // A reaches the router alone
-	AllIsolated                                // so does every node
-	PairSevered                                // A and B reach everybody but each other
-	SplitKept                                  // Set against the rest, both with the router
-	SplitLost                                  // Set against the rest, which has lost the router
+	PortIsolated FaultKind = faultKinds + iota // A reaches only the router
+	AllIsolated                                // every node reaches only the router
+	PairSevered                                // A and B do not reach each other, but everybody else
+	SplitKept                                  // Set is cut from the rest; both sides reach the router
+	SplitLost                                  // Set is cut from the rest and from the router
 	HostSilent                                 // A reaches nobody
-	RouterDeaf                                 // for A
-	RouterMute                                 // for A
+	RouterDeaf                                 // the router does not hear A
+	RouterMute                                 // A does not hear the router
 	RouterDown
-	RouterLossy // ARP, its answers and what it relays
+	RouterLossy // loses ARP, pings and relayed packets
 	HostDead    // A
 	HostsDead   // Set
 	HostRebooted
-	Firewalled // A's agent hears and is heard by no other, by whatever way; ARP and ping pass
+	Firewalled // A's agent exchanges packets with no other agent, by any way; ARP and ping pass
 	routerKindEnd
 )
 
@@ -101,8 +101,8 @@ func (r *Router) cut(which func(*Node) bool, up, down bool) func() {
 	return func() { by(-1) }
 }
 
-// survives judges a survivor's steps: how it came to hold, and how its hold
-// became a lease.
+// survives judges what a survivor does: how it came to hold, and how its hold became a
+// lease.
 func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 	v, b, r, id := &j.vips[i], &n.bound[i], j.w.Router, j.w.VIPs[i].ID
 	switch {
@@ -130,7 +130,8 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 			j.violate("%s: %s survives, and may never", id, n)
 		}
 		for _, o := range j.w.Nodes {
-			// One that the router has seen again this very moment cannot be known yet.
+			// A holder that the router sees again only since a moment cannot be known
+			// yet.
 			if o != n && r.Relays && r.sees(n, i) && r.sees(o, i) && j.w.Now > max(r.seen[i][o.Index], r.parted)+Time(r.newly) {
 				j.violate("%s taken by survivor %s while %s has it since %s and the router relays", id, n, o, r.seen[i][o.Index])
 			}
@@ -141,12 +142,13 @@ func (j *Judge) survives(n *Node, i int, was bool, before bound) {
 	}
 }
 
-// leasedBeside judges a lease that begins while the router sees a survivor: who
-// has come back hears it first.
+// leasedBeside judges a lease that begins while the router sees a survivor: a node that
+// comes back must hear of the survivor before it gets a lease.
 func (j *Judge) leasedBeside(n *Node, i int) {
 	r := j.w.Router
 	for _, o := range j.w.Nodes {
-		// Behind a firewall only the announcement reaches it: it yields to that.
+		// Behind a firewall, the survivor hears only the new holder's announcement, and
+		// yields to that.
 		if o != n && o.bound[i].survivor && n.walls+o.walls == 0 && r.Relays && r.sees(n, i) && r.sees(o, i) &&
 			j.w.Now > max(r.seen[i][o.Index], r.linked[n.Index], r.parted)+Time(r.newly) {
 			j.violate("%s leased to %s while survivor %s has it since %s and the router relays", j.w.VIPs[i].ID, n, o, r.seen[i][o.Index])
@@ -154,15 +156,16 @@ func (j *Judge) leasedBeside(n *Node, i int) {
 	}
 }
 
-// evidenceMost is how long an answer of the router may last (§4.6), and the
-// drift of the fastest clock.
+// evidenceMost is how long one answer of the router may count (§4.6), plus the drift of
+// the fastest clock.
 const evidenceMost = 501 * time.Millisecond
 
-// lookEvery of the router's judge.
+// glance is how often WatchRouter looks.
 const glance = 5 * time.Millisecond
 
-// WatchRouter judges what the router sees: two owners at most for relayed where
-// it relays, for alone where it does not; a survivor only where it points.
+// WatchRouter judges what the router sees. It may see two owners of a VIP for at most
+// relayed where it relays, and for at most alone where it does not. A survivor may hold
+// only while the router keeps answering it.
 func (w *World) WatchRouter(relayed, alone time.Duration) {
 	r := w.Router
 	r.newly = relayed
@@ -190,7 +193,8 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 				} else {
 					r.seen[i][n.Index] = w.Now
 				}
-				// Held as a survivor for longer than any answer lasts.
+				// Count how long it has held as a survivor without an answer of the
+				// router.
 				at := &last[i*len(w.Nodes)+n.Index]
 				if !n.effective(i) || !n.bound[i].survivor {
 					*at = w.Now
@@ -218,23 +222,23 @@ func (w *World) WatchRouter(relayed, alone time.Duration) {
 	look()
 }
 
-// Survivors is a run around the router: hosts die, switches split, the router
-// loses frames; in the end all but one node die, and come back.
+// Survivors is a run with faults around the router: hosts die, switches split, the router
+// loses frames. At the end all nodes but one die and come back.
 type Survivors struct {
 	Scenario
 	Relays bool
 }
 
-// SurvivorResult adds what survivors did.
+// SurvivorResult adds to Result what the survivors did.
 type SurvivorResult struct {
 	Result
 	Taken, InPlace, Back int
-	Overlaps             [2]int           // by whether the router relays: it does, it does not
-	Longest              [2]time.Duration // of them
-	Alone                time.Duration    // from the death of all others until the VIPs were held, the longest
+	Overlaps             [2]int           // how often the router saw two owners: [0] where it relays, [1] where it does not
+	Longest              [2]time.Duration // the longest of these overlaps
+	Alone                time.Duration    // the longest time from the death of all others until the last node held the VIPs
 }
 
-// NewSurvivors draws a run from a seed; nodes 0 draws the size as well.
+// NewSurvivors draws a run from a seed; with nodes 0 it draws the size too.
 func NewSurvivors(seed uint64, nodes int) Survivors {
 	r := rand.New(rand.NewPCG(seed, 0x5a1e))
 	if nodes == 0 {
@@ -261,7 +265,7 @@ func NewSurvivors(seed uint64, nodes int) Survivors {
 	return s
 }
 
-// draw makes faults of these kinds.
+// draw replaces the faults by random ones of these kinds.
 func (s *Survivors) draw(r *rand.Rand, kinds []FaultKind) {
 	T := s.Config.Lease
 	gap := T + time.Duration(r.Int64N(int64(12*time.Second)))
@@ -270,21 +274,22 @@ func (s *Survivors) draw(r *rand.Rand, kinds []FaultKind) {
 		f := randomFault(r, len(s.Config.Nodes), len(s.Config.VIPs), T, kinds)
 		f.At = at
 		if f.Kind == Lossy {
-			f.P *= 0.5 // 20 % at most: beyond it silence proves little
+			f.P *= 0.5 // 20 % at most: with more loss, silence proves little
 		}
 		if r.IntN(2) == 0 {
-			f.For = time.Duration(r.Int64N(int64(15 * time.Second))) // time for a survivor
+			f.For = time.Duration(r.Int64N(int64(15 * time.Second))) // long enough for a survivor to take over
 		}
 		f.For = min(f.For, s.Duration-at)
 		s.Faults = append(s.Faults, f)
 	}
 }
 
-// relayed are the faults through which a router that relays shows every node all
-// others that it reaches itself; of RouterLossy up to a fifth of the frames.
+// relayed are the faults under which a router that relays shows every node all other
+// nodes that the router itself reaches. RouterLossy belongs to them up to a fifth of the
+// frames.
 var relayed = []FaultKind{PortIsolated, AllIsolated, PairSevered, SplitKept, HostDead, HostsDead, HostRebooted, RouterLossy}
 
-// NewRelayed draws a run in which nothing else happens, around a router that relays.
+// NewRelayed draws a run with only the faults of relayed, around a router that relays.
 func NewRelayed(seed uint64, nodes int) Survivors {
 	s := NewSurvivors(seed, nodes)
 	r := rand.New(rand.NewPCG(seed, 0x5a1f))
@@ -300,29 +305,29 @@ func NewRelayed(seed uint64, nodes int) Survivors {
 	return s
 }
 
-// never says whether two owners may never show: the relay, and nothing but what it
-// helps against.
+// never reports whether two owners must never show: the router relays, and only faults
+// against which the relay helps occur.
 func (s Survivors) never() bool {
 	return s.Relays && s.Config.Survivor == elect.SurvivorAuto && !slices.ContainsFunc(s.Faults, func(f Fault) bool {
 		return !slices.Contains(relayed, f.Kind) || f.Kind == RouterLossy && f.P > 0.8
 	})
 }
 
-// bounds are how long the router may see two owners, where it relays and where
-// it does not.
+// bounds returns how long the router may see two owners: where it relays, and where it
+// does not.
 func (s Survivors) bounds() (relayed, alone time.Duration) {
-	// A holder that the router sees again is heard with its next heartbeat or
-	// answers the next question; a few of them may be lost.
+	// When the router sees a holder again, the others hear of it by its next heartbeat,
+	// or by its answer to the next question. A few of these may be lost.
 	relayed = 2*(s.Config.Heartbeat+125*time.Millisecond) + glance
 	if slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Firewalled }) {
-		relayed += time.Duration(len(s.Config.VIPs)) * 125 * time.Millisecond // the questions alone, in turn
+		relayed += time.Duration(len(s.Config.VIPs)) * 125 * time.Millisecond // only the questions help, and the VIPs take turns
 	}
 	if s.lossy() {
 		relayed *= 4
 	}
-	// Two that do not hear each other: until the announcement of the later one
-	// has moved the router's table, and the other's evidence has ended. One that
-	// was there before announces again within 30 s only.
+	// Two owners that do not hear each other: until the later one's announcement has
+	// moved the router's table and the other one's evidence has ended. The one that was
+	// there before announces again only after up to 30 s.
 	return relayed, 33 * time.Second
 }
 
@@ -330,7 +335,7 @@ func (s Survivors) lossy() bool {
 	return slices.ContainsFunc(s.Faults, func(f Fault) bool { return f.Kind == Lossy || f.Kind == RouterLossy || f.Kind == Straggling })
 }
 
-// Run runs the faults, heals everything, and lets all but one node die and come
+// Run runs the faults and heals everything. Then it lets all nodes but one die and come
 // back.
 func (s Survivors) Run(trace func(string)) SurvivorResult {
 	w := s.World()
@@ -371,9 +376,9 @@ func votersOf(c elect.Config) (n int) {
 	return n
 }
 
-// lastOne lets every node but one die at once, or be cut off. That one has to hold
-// every VIP soon, if the rules allow it, and to keep them when the others come back:
-// one after the other, or those that were cut off in one moment.
+// lastOne lets all nodes but one die at once, or be cut off. That node must soon hold
+// every VIP, if the rules allow it. It must keep them when the others come back: dead
+// nodes come back one after the other, cut-off nodes all at once.
 func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 	r := w.Router
 	last := w.Nodes[r.rand.IntN(len(w.Nodes))]
@@ -384,7 +389,7 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 	may := s.Relays || s.Config.Survivor == elect.SurvivorAlways || votersOf(s.Config) == 2 && last.Config.Nodes[last.Index].Voter
 	held := func() bool {
 		if w.Now < died+Time(2*s.longest()) {
-			return false // it may still be the lease from before
+			return false // the lease from before may still run
 		}
 		for i, v := range w.VIPs {
 			if !v.Role && !r.sees(last, i) {
@@ -423,8 +428,8 @@ func (s Survivors) lastOne(w *World, stop func() bool) time.Duration {
 	return took
 }
 
-// loseAllBut lets all other nodes die, or be cut off from everything, and returns what
-// brings them back.
+// loseAllBut lets all other nodes die, or cuts them off from everything. It returns a
+// function that brings them back.
 func (w *World) loseAllBut(last *Node) (comeBack func()) {
 	r, other := w.Router, func(n *Node) bool { return n != last }
 	if r.rand.IntN(2) == 0 {
@@ -447,7 +452,8 @@ func (w *World) loseAllBut(last *Node) (comeBack func()) {
 	}
 }
 
-// asking is how long a survivor has to ask for owners and to space what it takes.
+// asking returns how long a survivor needs to ask for owners and to take its VIPs one by
+// one.
 func (s Survivors) asking(w *World) time.Duration {
 	n := len(w.VIPs)
 	return time.Duration(max(15, 2*n)+1)*125*time.Millisecond + time.Duration(n)*250*time.Millisecond
@@ -466,7 +472,7 @@ func (s Survivors) String() string {
 	return fmt.Sprintf("%s, router relays %v, survivor %d", s.Scenario, s.Relays, s.Config.Survivor)
 }
 
-// Add counts another run's survivors.
+// Add adds the survivor figures of another run.
 func (r *SurvivorResult) Add(o SurvivorResult) {
 	r.Taken += o.Taken
 	r.InPlace += o.InPlace
@@ -478,8 +484,8 @@ func (r *SurvivorResult) Add(o SurvivorResult) {
 	}
 }
 
-// parted: a node behind a firewall that no agent's packet passes, whose ARP is
-// cut as well, can learn of the other by nothing at all (§4.6 does not hold then).
+// parted reports whether two nodes cannot know of each other by any means: a firewall
+// stops the agent's packets, and ARP is cut too. Then §4.6 does not hold.
 func (w *World) parted() bool {
 	for _, a := range w.Nodes {
 		for _, b := range w.Nodes {

@@ -13,13 +13,13 @@ import (
 
 var survivorsFlag = flag.Int("sim.survivors", 120, "seeds around the router")
 
-// TestSurvivors lets hosts die and switches split around a router that all,
-// some or none of the nodes reach.
+// TestSurvivors lets hosts die and switches split, with a router that all, some or no
+// nodes reach.
 func TestSurvivors(t *testing.T) { survive(t, sim.NewSurvivors, *survivorsFlag) }
 
-// TestRelayedSurvivors: where the router relays, survivor is "auto" and nothing happens
-// but hosts that die or reboot, ports and switches that split with the router in sight
-// of all, and a fifth of the router's frames lost, two owners never show.
+// TestRelayedSurvivors: two owners never show, if the router relays, survivor is "auto",
+// and nothing worse happens than this: hosts die or reboot, ports and switches split
+// while all nodes reach the router, and the router loses up to a fifth of its frames.
 func TestRelayedSurvivors(t *testing.T) { survive(t, sim.NewRelayed, *survivorsFlag/4) }
 
 func survive(t *testing.T, draw func(seed uint64, nodes int) sim.Survivors, n int) {

@@ -7,7 +7,7 @@ import (
 	"sipalive/elect"
 )
 
-// traceStep tells a step that changed or said something.
+// traceStep traces a step: its event, what it sent and its transitions.
 func (n *Node) traceStep(ev elect.Event, eff *elect.Effects) {
 	if r, ok := ev.(elect.Received); ok {
 		n.w.tracef("  %s <- %s #%d %s", n, r.From, r.Seq&0xfffff, Brief(r.Msg))
@@ -22,7 +22,7 @@ func (n *Node) traceStep(ev elect.Event, eff *elect.Effects) {
 	}
 }
 
-// Tell is a transition in one readable line.
+// Tell returns a transition as one readable line.
 func Tell(t elect.Transition) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s", t.Kind)
@@ -45,7 +45,7 @@ func Tell(t elect.Transition) string {
 	return b.String()
 }
 
-// Brief is a message in one readable line.
+// Brief returns a message as one readable line.
 func Brief(m elect.Message) string {
 	var b strings.Builder
 	switch m := m.(type) {

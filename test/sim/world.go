@@ -1,6 +1,6 @@
-// Package sim runs real elect machines under virtual time: one seeded event
-// queue, a network that can fail, kernels that bind what they are told, and a
-// judge that is not elect.
+// Package sim runs real elect machines in virtual time: with one seeded event queue, a
+// network that can fail, kernels that bind what they are told to bind, and a judge that is
+// separate from elect.
 package sim
 
 import (
@@ -12,8 +12,7 @@ import (
 	"sipalive/elect"
 )
 
-// Time is global virtual time in ns; every node's boot clock is derived from
-// it.
+// Time is global virtual time in ns. The boot clock of every node is derived from it.
 type Time int64
 
 func (t Time) String() string { return fmt.Sprintf("%.6fs", time.Duration(t).Seconds()) }
@@ -27,15 +26,15 @@ type World struct {
 	Net   Net
 	Judge Judge
 
-	Router *Router // nil: the nodes have none
+	Router *Router // nil: there is no router
 
-	Fence    bool          // the kernel ends a lease by itself, agent or no agent
-	DiskTook time.Duration // to write Durable
+	Fence    bool          // the kernel ends a lease by itself, whatever the agent does
+	DiskTook time.Duration // how long it takes to write Durable
 
-	// Trace, where set, is told every step, packet and fault.
+	// Trace, if set, gets a line for every step, packet and fault.
 	Trace func(line string)
 
-	all    elect.Config // every node and VIP there is, whoever's file has them
+	all    elect.Config // every node and VIP that exists, whichever files name them
 	named  map[elect.Node]*Node
 	queue  queue
 	alarms alarms
@@ -43,8 +42,7 @@ type World struct {
 	Steps  uint64
 }
 
-// New builds a cluster of machines that have not started yet. cfg.Self is
-// ignored.
+// New builds a cluster whose machines have not started yet. cfg.Self is ignored.
 func New(seed uint64, cfg elect.Config) *World {
 	w := &World{
 		Rand: rand.New(rand.NewPCG(seed, 0x51a)), VIPs: cfg.VIPs, Fence: true, DiskTook: 2 * time.Millisecond,
@@ -66,7 +64,7 @@ func New(seed uint64, cfg elect.Config) *World {
 	return w
 }
 
-// Node returns a node by name; an unknown name is a bug of the test.
+// Node returns a node by its name. An unknown name is a bug of the test.
 func (w *World) Node(name elect.Node) *Node {
 	if n := w.named[name]; n != nil {
 		return n
@@ -83,14 +81,14 @@ func (w *World) vipIndex(id elect.VIPID) int {
 	panic("sim: no VIP " + string(id))
 }
 
-// Start starts every node's agent, all at once.
+// Start starts the agents of all nodes at the same moment.
 func (w *World) Start() {
 	for _, n := range w.Nodes {
 		n.Start()
 	}
 }
 
-// At calls f after d.
+// At calls f after the time d.
 func (w *World) At(d time.Duration, f func()) { w.push(item{at: w.Now + Time(d), f: f}) }
 
 func (w *World) push(it item) {
@@ -99,8 +97,8 @@ func (w *World) push(it item) {
 	w.queue.push(it)
 }
 
-// next carries out the earliest of what is queued and due to a machine, if it
-// is not after end.
+// next runs the earliest queued item or the earliest due machine, unless that is after
+// end. It reports whether it ran one.
 func (w *World) next(end Time) bool {
 	waking := w.alarms[0]
 	at := waking.wake
@@ -130,8 +128,8 @@ func (w *World) Run(d time.Duration) {
 	w.Now = end
 }
 
-// RunUntil lets time pass until cond holds, at most limit, and reports whether
-// it came true.
+// RunUntil lets virtual time pass until cond returns true, at most limit. It reports
+// whether cond returned true.
 func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
 	end := w.Now + Time(limit)
 	for !cond() {
@@ -143,8 +141,8 @@ func (w *World) RunUntil(limit time.Duration, cond func() bool) bool {
 	return true
 }
 
-// Holders are the nodes whose kernel answers for the VIP right now: bound, and
-// not past the fence's deadline.
+// Holders returns the nodes whose kernel answers for the VIP right now: bound, and before
+// the fence's deadline.
 func (w *World) Holders(id elect.VIPID) (names []elect.Node) {
 	i := w.vipIndex(id)
 	for _, n := range w.Nodes {

@@ -10,7 +10,7 @@ import (
 
 const hooksUnitFile = "../../dist/systemd/sipalive-hooks.service"
 
-// TestVerifyHooks lets systemd read the second unit, with a program that exists here.
+// TestVerifyHooks lets systemd verify the hooks unit, with a program that exists here.
 func TestVerifyHooks(t *testing.T) {
 	text, err := os.ReadFile(hooksUnitFile)
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "unit", &binary, version("v1.0.0")...)) }
 
-// version makes go build name a binary's version.
+// version returns flags of go build that set a binary's version.
 func version(v string) []string { return []string{"-ldflags", "-X main.version=" + v} }

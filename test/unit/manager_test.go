@@ -16,7 +16,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// busConfig is a message bus on one socket, which lets root do anything.
+// busConfig configures a message bus on one socket that lets root do anything.
 const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -27,10 +27,10 @@ const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 </busconfig>
 `
 
-// startBus runs a dbus-daemon of the test's own and returns its address.
+// startBus runs a dbus-daemon for this test and returns its address.
 func startBus(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bus") // short: a socket's path has 108 bytes
+	dir, err := os.MkdirTemp("", "bus") // short: the path of a socket may have 108 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +52,8 @@ func startBus(t *testing.T) string {
 	return strings.TrimSpace(address)
 }
 
-// tether starts a program that ends with the test, however that ends: the kernel
-// kills it when the thread that forked it is gone, so that thread is kept.
+// tether starts a program that ends with the test, however the test ends. The kernel
+// kills it when the thread that forked it ends, so that thread is kept.
 func tether(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -75,12 +75,12 @@ func tether(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-// manager answers on a bus as systemd does for one unit (org.freedesktop.systemd1(5)).
+// manager answers on a bus like systemd for one unit (org.freedesktop.systemd1(5)).
 type manager struct {
 	mu   sync.Mutex
-	job  string // the unit's job's type; "" for none
+	job  string // type of the unit's job; "" for none
 	pids map[uint32]bool
-	odd  string        // what it does instead of answering well
+	odd  string        // how it misbehaves
 	hang chan struct{} // closed at the end of the test
 }
 
@@ -91,7 +91,7 @@ const (
 	jobPath     = managerPath + "/job/4711"
 )
 
-// startManager puts a manager on the bus.
+// startManager connects a manager to the bus.
 func startManager(t *testing.T, address string) *manager {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -114,7 +114,7 @@ func startManager(t *testing.T, address string) *manager {
 	return m
 }
 
-// runs says what the manager does to the unit of a process.
+// runs sets the manager's job for the unit of a process.
 func (m *manager) runs(job string, pid int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,14 +122,14 @@ func (m *manager) runs(job string, pid int) {
 	m.pids[uint32(pid)] = true
 }
 
-// is makes the manager odd in one way.
+// is makes the manager misbehave in one way.
 func (m *manager) is(odd string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.odd = odd
 }
 
-// exported are the methods that others may call.
+// exported has the methods that others may call.
 type exported struct{ m *manager }
 
 func busError(name, text string) *dbus.Error { return dbus.NewError(name, []any{text}) }

@@ -19,7 +19,7 @@ import (
 
 const patience = 30 * time.Second
 
-// service is a cluster whose agents are run as systemd runs them.
+// service is a cluster whose agents run as systemd runs them.
 type service struct {
 	*cluster.Cluster
 	t       *testing.T
@@ -64,7 +64,8 @@ func (s *service) must(err error) {
 	}
 }
 
-// home waits until all is well, brings vip1 to pbx1, and until the phones hear it.
+// home waits until all is well, moves vip1 to pbx1, and waits until the phones hear their
+// homes.
 func (s *service) home() {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -95,8 +96,8 @@ func (s *service) hears(vip int, node string) {
 	}))
 }
 
-// systemctl does to a node's agent what systemd does: ExecStop=, then SIGTERM
-// where that left something, and for a restart the next agent after that.
+// systemctl does to a node's agent what systemd does: ExecStop=, SIGTERM if that left the
+// agent running, and for a restart the next agent.
 func (s *service) systemctl(job string, node int) {
 	s.t.Helper()
 	agent := s.Agent(node)
@@ -109,7 +110,7 @@ func (s *service) systemctl(job string, node int) {
 	defer cancel()
 	select {
 	case <-agent.Done():
-	case <-time.After(time.Second): // it is gone already, but for being reaped
+	case <-time.After(time.Second): // it has ended, but may not be reaped yet
 		s.t.Errorf("ExecStop= left the agent running: %s", said)
 		s.must(agent.Signal(syscall.SIGTERM))
 	}
@@ -131,8 +132,9 @@ func (s *service) vips() []control.VIPStatus {
 	return st.VIPs
 }
 
-// undisturbed: since a moment the phones lost nothing, nothing moved, and no
-// epoch rose. A machine that itself stood still for too long shows nothing.
+// undisturbed asserts that since a moment the phones lost nothing, nothing moved, and no
+// epoch rose. It returns false if the machine itself stood still for too long: then
+// nothing is known.
 func (s *service) undisturbed(begun time.Duration, before []control.VIPStatus) (clear bool) {
 	s.t.Helper()
 	for v, phone := range s.phones {
@@ -161,14 +163,14 @@ func (s *service) oneHolder() {
 	}
 }
 
-// TestRestart: `systemctl restart` of each node's agent, two of which hold.
+// TestRestart does `systemctl restart` for each node's agent; two of them hold a VIP.
 func TestRestart(t *testing.T) {
 	s := startService(t, binary)
 	for range 5 {
 		before, begun := s.vips(), lab.Now()
 		for node := range s.Nodes() {
 			s.systemctl("restart", node)
-			time.Sleep(600 * time.Millisecond) // longer than what is left of a lease that was not renewed
+			time.Sleep(600 * time.Millisecond) // longer than the rest of a lease that was not renewed
 		}
 		clear := s.undisturbed(begun, before)
 		s.oneHolder()
@@ -180,8 +182,8 @@ func TestRestart(t *testing.T) {
 	t.Fatal("the machine stands still too often to tell anything")
 }
 
-// TestUpgrade: the binary is replaced under running agents, as a package does,
-// and the agents are restarted one after the other.
+// TestUpgrade replaces the binary under running agents, as a package does, and restarts
+// the agents one after the other.
 func TestUpgrade(t *testing.T) {
 	dir := t.TempDir()
 	installed, next := filepath.Join(dir, "sipalive"), filepath.Join(dir, "next")
@@ -216,7 +218,7 @@ func TestUpgrade(t *testing.T) {
 	t.Fatal("the machine stands still too often to tell anything")
 }
 
-// runs: the program that a node's agent is has a version.
+// runs asserts the version of the program that runs as a node's agent.
 func (s *service) runs(node int, version string) {
 	s.t.Helper()
 	out, err := exec.Command(fmt.Sprintf("/proc/%d/exe", s.Agent(node).Pid), "version").CombinedOutput()
@@ -225,7 +227,7 @@ func (s *service) runs(node int, version string) {
 	}
 }
 
-// TestStop: `systemctl stop`, a shutdown, and a stop of unknown cause hand over.
+// TestStop: `systemctl stop`, a shutdown, and a stop for an unknown cause hand over.
 func TestStop(t *testing.T) {
 	s := startService(t, binary)
 	for _, job := range []string{"stop", ""} {

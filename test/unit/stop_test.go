@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// standIn is a process in the agent's place that tells which signal ends it.
+// standIn is a process in the agent's place. It reports which signal ends it.
 type standIn struct {
 	cmd *exec.Cmd
 	out *bufio.Reader
@@ -47,7 +47,7 @@ func (s *standIn) says(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
-// stopLine is the unit's ExecStop=, with a binary that exists here.
+// stopLine returns the unit's ExecStop=, with a binary that exists here.
 func stopLine(t *testing.T, binary string) []string {
 	t.Helper()
 	text, err := os.ReadFile(unitFile)
@@ -61,8 +61,8 @@ func stopLine(t *testing.T, binary string) []string {
 	return append([]string{binary}, strings.Fields(string(m[1]))...)
 }
 
-// execStop runs the unit's ExecStop= as systemd does. The main process is
-// reaped meanwhile, as systemd does too.
+// execStop runs the unit's ExecStop= as systemd does, and also reaps the main process
+// meanwhile.
 func execStop(t *testing.T, binary, mainPID, bus string) (said string, code int, took time.Duration) {
 	t.Helper()
 	argv := stopLine(t, binary)
@@ -81,7 +81,7 @@ func execStop(t *testing.T, binary, mainPID, bus string) (said string, code int,
 	return strings.TrimSpace(string(out)), code, time.Since(began)
 }
 
-// TestExecStop: a restart, and nothing else, ends the agent in place.
+// TestExecStop: only a restart ends the agent in place.
 func TestExecStop(t *testing.T) {
 	tests := []struct {
 		name, job, odd string
@@ -130,7 +130,8 @@ func judgeStop(t *testing.T, binary, bus string, agent *standIn, want, says stri
 	}
 }
 
-// TestExecStopWithoutBus: no bus, one that says nothing, one without systemd.
+// TestExecStopWithoutBus: there is no bus, or a bus that says nothing, or one without
+// systemd.
 func TestExecStopWithoutBus(t *testing.T) {
 	deaf := filepath.Join(t.TempDir(), "deaf")
 	l, err := net.Listen("unix", deaf)
@@ -153,7 +154,7 @@ func TestExecStopWithoutBus(t *testing.T) {
 	}
 }
 
-// TestExecStopWithoutAgent: systemd runs ExecStop= also where the agent has ended by itself.
+// TestExecStopWithoutAgent: systemd runs ExecStop= even if the agent has ended by itself.
 func TestExecStopWithoutAgent(t *testing.T) {
 	const bus = "unix:path=/nonexistent/bus"
 	gone := exec.Command("true")
@@ -175,8 +176,8 @@ func TestExecStopWithoutAgent(t *testing.T) {
 	}
 }
 
-// TestExecStopStuckAgent: an agent that does not leave is left to systemd's
-// signals, soon.
+// TestExecStopStuckAgent: if an agent does not leave, ExecStop= soon leaves it to
+// systemd's signals.
 func TestExecStopStuckAgent(t *testing.T) {
 	bus := startBus(t)
 	m := startManager(t, bus)

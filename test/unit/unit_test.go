@@ -1,5 +1,5 @@
-// Package unit checks the systemd unit: with systemd's own judgement, and by
-// being the service manager that the agent talks to.
+// Package unit tests the systemd unit: with systemd's own tools, and by playing the
+// service manager for the agent.
 package unit
 
 import (
@@ -23,7 +23,7 @@ import (
 
 const unitFile = "../../dist/systemd/sipalive.service"
 
-// maxExposure is the score that `systemd-analyze security` may give at worst.
+// maxExposure is the highest score of `systemd-analyze security` that is allowed.
 const maxExposure = 2.5
 
 func TestSecurityScore(t *testing.T) {
@@ -42,7 +42,7 @@ func TestSecurityScore(t *testing.T) {
 	t.Logf("exposure level %s", m[1])
 }
 
-// TestVerify lets systemd read the unit, with a program that exists here.
+// TestVerify lets systemd verify the unit, with a program that exists here.
 func TestVerify(t *testing.T) {
 	text, err := os.ReadFile(unitFile)
 	if err != nil {
@@ -83,14 +83,14 @@ func TestUnitSays(t *testing.T) {
 	if n, _, err := shipped.Policy(); err != nil || n <= 89 || n > 99 {
 		t.Errorf("realtime priority %d, %v, want more than FreeSWITCH's 89", n, err)
 	}
-	// It would take the policy from all threads but the first.
+	// The setting would take the policy from all threads but the first.
 	if regexp.MustCompile(`(?m)^CPUSchedulingResetOnFork=`).Match(text) {
 		t.Error("the unit sets CPUSchedulingResetOnFork=")
 	}
 }
 
-// TestSystemCalls: the unit's filter lets through what the agent, its stop and
-// its actions cannot do without, and what they must not do it does not.
+// TestSystemCalls: the unit's filter allows the system calls that the agent, its stop and
+// its actions need, and not those that they must not make.
 func TestSystemCalls(t *testing.T) {
 	text, err := os.ReadFile(unitFile)
 	if err != nil {
@@ -117,7 +117,7 @@ func TestSystemCalls(t *testing.T) {
 	}
 }
 
-// systemCalls expands a set such as @system-service; anything else is a call.
+// systemCalls expands a set such as @system-service. Any other word is a single call.
 func systemCalls(t *testing.T, word string) (calls []string) {
 	t.Helper()
 	if !strings.HasPrefix(word, "@") {
@@ -135,10 +135,9 @@ func systemCalls(t *testing.T, word string) (calls []string) {
 	return calls
 }
 
-// TestNotify is the service manager: the agent says READY=1 once, WATCHDOG=1
-// well within the interval while it lives, nothing while it is frozen, and
-// STOPPING=1 when it is told to end. It runs with the unit's capabilities and
-// no others.
+// TestNotify plays the service manager. The agent must send READY=1 once, WATCHDOG=1 well
+// within the interval while it runs, nothing while it is frozen, and STOPPING=1 when it
+// is told to end. It runs with only the unit's capabilities.
 func TestNotify(t *testing.T) {
 	manager := listenNotify(t)
 	c, err := cluster.Start(cluster.Options{Binary: binary, Nodes: []string{"pbx1"}, VIPs: 1, VIP: slowRelease, Agent: func(s lab.Spec) lab.Spec {
@@ -177,15 +176,16 @@ func TestNotify(t *testing.T) {
 		t.Fatal(err)
 	}
 	manager.expect(t, "STOPPING=1")
-	// 40 s for the action, two leases and one OPTIONS for handing over, and what both are given beyond.
+	// 40 s for the action, two leases and one OPTIONS for handing over, and the extra
+	// time that each of them gets.
 	manager.expect(t, "EXTEND_TIMEOUT_USEC=49400000")
 	if err := c.Agent(0).Wait(ctx); err != nil {
 		t.Errorf("the agent ended with %v", err)
 	}
 }
 
-// TestWhatItGot: the agent finds out what the unit gave it, and says what is
-// missing, once. The runtime directory is on a disk here.
+// TestWhatItGot: the agent finds out what the unit gave it, and reports once what is
+// missing. The runtime directory is on a disk here.
 func TestWhatItGot(t *testing.T) {
 	disk, err := os.MkdirTemp("/var/tmp", "sipalive-unit-")
 	if err != nil {
@@ -226,7 +226,7 @@ func TestWhatItGot(t *testing.T) {
 	}
 }
 
-// slowRelease may take longer to end than the unit's TimeoutStopSec=.
+// slowRelease may take longer than the unit's TimeoutStopSec=.
 func slowRelease(int) string {
 	return "[[vip.action]]\non = \"release\"\nexec = [\"/bin/true\"]\ntimeout = \"40s\""
 }
@@ -297,8 +297,8 @@ func (s *notifySocket) next(within time.Duration) (string, bool) {
 	}
 }
 
-// drain forgets what was said before a freeze took hold: it waits for the
-// first quiet moment longer than a watchdog's half interval.
+// drain drops what was sent before a freeze took hold: it waits for the first pause
+// longer than half a watchdog interval.
 func (s *notifySocket) drain() {
 	for {
 		if _, ok := s.next(250 * time.Millisecond); !ok {

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// shown is how long after a fault a plot of courses goes on.
+// shown is for how long after a fault a plot of courses runs, by setting.
 var shown = map[string]time.Duration{"default": 7 * time.Second, "100ms": 2500 * time.Millisecond, "50ms": 2500 * time.Millisecond, "10ms": 2500 * time.Millisecond}
 
-// Courses draws, for one setting, what the phone heard from each fault on: for
-// each tool the run of the median silence. "" where there is none.
+// Courses draws, for one setting, what the phone heard after each fault: for each tool
+// the run with the median silence. It returns "" if there are no runs.
 func (f Figures) Courses(setting string) string {
 	if !f.any("sipalive", setting) && !f.any("keepalived", setting) && !f.any("ucarp", setting) {
 		return ""
@@ -105,7 +105,7 @@ func newCourseRows(f Figures, setting string) (c courseRows) {
 	return c
 }
 
-// Plots are the drawings by file name, in the order of Embed.
+// Plots returns the drawings by file name, and the names in the order of Embed.
 func (f Figures) Plots() (names []string, drawings map[string]string) {
 	drawings = map[string]string{}
 	add := func(name, drawing string) {
@@ -125,7 +125,7 @@ func (f Figures) Plots() (names []string, drawings map[string]string) {
 	return names, drawings
 }
 
-// Embed shows the plots in the page.
+// Embed returns the Markdown that shows the plots in the page.
 func (f Figures) Embed() string {
 	names, _ := f.Plots()
 	text := ""

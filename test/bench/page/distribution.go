@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Where things are in a plot of distributions, in pixels.
+// The layout of a plot of distributions, in pixels.
 const (
 	plotLeft, plotRight = 150.0, 760.0
 	plotWidth           = 860.0
 	rowHeight           = 22.0
 )
 
-// decade places a silence on a logarithmic axis from 1 ms to 60 s; what is shorter
-// is at its left end.
+// decade places a silence on a logarithmic axis from 1 ms to 60 s. A shorter one is at
+// the left end.
 func decade(d time.Duration) float64 {
 	low, high := math.Log10(0.001), math.Log10(60)
 	at := (math.Log10(max(d.Seconds(), 0.001)) - low) / (high - low)
 	return plotLeft + min(at, 1)*(plotRight-plotLeft)
 }
 
-// Distribution draws every run of a fault, a row for each tool and setting; ""
-// where there is none.
+// Distribution draws every run of a fault, one row for each tool and setting. It returns
+// "" if there are none.
 func (f Figures) Distribution(fault Fault) string {
 	type row struct {
 		tool, setting string
@@ -44,7 +44,7 @@ func (f Figures) Distribution(fault Fault) string {
 		d := tick * time.Millisecond
 		s.line("grid", decade(d), top, decade(d), bottom)
 		label := tickLabel(d)
-		if d == time.Millisecond { // what is shorter is there, too
+		if d == time.Millisecond { // shorter silences are there too
 			label = "≤ " + label
 		}
 		s.text("faint mid", decade(d), bottom+18, label)

@@ -1,9 +1,9 @@
-// Package page turns figures into docs/benchmarks.md: raw figures in, as CSV,
-// tables and plots out. It measures nothing and has no clock; what it writes
-// depends on the figures alone.
+// Package page turns figures into docs/benchmarks.md: raw figures come in as CSV, tables
+// and plots go out. It measures nothing and reads no clock: its output depends only on
+// the figures.
 //
-// The page is written by several programs. What one of them measured stands
-// between two marks, which Fill replaces; prose stands outside of them:
+// Several programs write the page. What one of them measured stands between two marks,
+// and Fill replaces it. Prose stands outside the marks:
 //
 //	<!-- figures: NAME -->
 //	...

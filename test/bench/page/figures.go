@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Figures are all there is to a page.
+// Figures is all the data of a page.
 type Figures struct {
 	Runs  []Run
 	Costs []Cost
@@ -31,7 +31,7 @@ func silenceOf(r Run) time.Duration { return r.Silence }
 func ownersOf(r Run) time.Duration  { return r.TwoOwners }
 func movedOf(r Run) time.Duration   { return r.Moved }
 
-// sorted are the values of runs, in order.
+// sorted returns the values of the runs in order.
 func sorted(runs []Run, of func(Run) time.Duration) (values []time.Duration) {
 	for _, r := range runs {
 		values = append(values, of(r))
@@ -40,13 +40,14 @@ func sorted(runs []Run, of func(Run) time.Duration) (values []time.Duration) {
 	return values
 }
 
-// quantile is the nearest-rank one: of ten runs the tenth is p99.
+// quantile returns the nearest-rank quantile: of ten runs the tenth is p99.
 func quantile(runs []Run, q float64, of func(Run) time.Duration) time.Duration {
 	values := sorted(runs, of)
 	return values[int(math.Ceil(q*float64(len(values))))-1]
 }
 
-// median of an even number of runs is halfway between the two in the middle.
+// median returns the median. For an even number of runs it is halfway between the two in
+// the middle.
 func median(runs []Run, of func(Run) time.Duration) time.Duration {
 	values := sorted(runs, of)
 	n := len(values)
@@ -55,14 +56,14 @@ func median(runs []Run, of func(Run) time.Duration) time.Duration {
 
 func worst(runs []Run, of func(Run) time.Duration) time.Duration { return quantile(runs, 1, of) }
 
-// middle is the run of the median silence.
+// middle returns the run with the median silence.
 func middle(runs []Run) Run {
 	runs = slices.Clone(runs)
 	slices.SortStableFunc(runs, func(a, b Run) int { return int(a.Silence - b.Silence) })
 	return runs[(len(runs)-1)/2]
 }
 
-// duration writes a time as one reads it: 3.0 ms, 31 ms, 882 ms, 3.12 s.
+// duration formats a time for people: 3.0 ms, 31 ms, 882 ms, 3.12 s.
 func duration(d time.Duration) string {
 	switch ms := float64(d) / float64(time.Millisecond); {
 	case d == 0:
@@ -76,7 +77,7 @@ func duration(d time.Duration) string {
 	}
 }
 
-// Line sums up the runs of one cell for who watches.
+// Line sums up the runs of one cell for a person who watches.
 func Line(cell []Run) string {
 	f := Figures{Runs: cell}
 	good, rejected := f.of(cell[0].Tool, cell[0].Setting, cell[0].Fault)

@@ -10,8 +10,8 @@ const endMark = "<!-- end -->"
 
 func beginMark(name string) string { return "<!-- figures: " + name + " -->" }
 
-// Fill replaces what stands between the marks of a name. A document without
-// them, or with two such, is an error: figures must not be lost in silence.
+// Fill replaces what stands between the marks of a name. A document with no such marks,
+// or with two of them, is an error: figures must not get lost silently.
 func Fill(doc, name, block string) (string, error) {
 	begin := beginMark(name)
 	if n := strings.Count(doc, begin); n != 1 {
@@ -25,7 +25,7 @@ func Fill(doc, name, block string) (string, error) {
 	return head + begin + "\n" + strings.Trim(block, "\n") + "\n" + endMark + tail, nil
 }
 
-// FillFile is Fill for a file; one that says so already is not written.
+// FillFile is Fill for a file. It does not write a file that has that content already.
 func FillFile(path, name, block string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -41,7 +41,7 @@ func FillFile(path, name, block string) error {
 	return os.WriteFile(path, []byte(filled), 0o644)
 }
 
-// Table writes a table in Markdown.
+// Table returns a table in Markdown.
 func Table(header []string, rows [][]string) string {
 	var b strings.Builder
 	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }

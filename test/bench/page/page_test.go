@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const root = "../../.."
 
-// TestPageIsItsFigures: what docs and README say is what the raw figures give.
+// TestPageIsItsFigures: docs and README say what follows from the raw figures.
 func TestPageIsItsFigures(t *testing.T) {
 	files, err := stale(root)
 	if err != nil {
@@ -35,7 +35,7 @@ func TestPageIsItsFigures(t *testing.T) {
 	}
 }
 
-// some are figures in which every cell of every table is told apart.
+// some returns figures in which every cell of every table differs.
 func some() Figures {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	ms := func(n float64) time.Duration { return time.Duration(n * float64(time.Millisecond)) }
@@ -103,7 +103,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// TestPlotsAreXML: a browser shows nothing of an SVG that is not well formed.
+// TestPlotsAreXML: a browser shows nothing of an SVG that is not well-formed.
 func TestPlotsAreXML(t *testing.T) {
 	_, drawings := some().Plots()
 	for name, text := range drawings {
@@ -118,7 +118,7 @@ func TestPlotsAreXML(t *testing.T) {
 	}
 }
 
-// TestFilesKeepFigures: what is written is what is read.
+// TestFilesKeepFigures: reading gives what was written.
 func TestFilesKeepFigures(t *testing.T) {
 	f, dir := some(), t.TempDir()
 	runs, costs := filepath.Join(dir, "runs.csv"), filepath.Join(dir, "costs.csv")
@@ -163,7 +163,7 @@ func TestFilesRefused(t *testing.T) {
 	}
 }
 
-// TestReplace: a cell that is measured again takes the place of its old runs alone.
+// TestReplace: a cell that is measured again replaces only its own old runs.
 func TestReplace(t *testing.T) {
 	f := some()
 	again := Run{Tool: "sipalive", Setting: "100ms", Fault: "silent-host", Silence: time.Second}

@@ -17,40 +17,40 @@ import (
 type Run struct {
 	Tool, Version, Setting, Fault string
 
-	At     time.Time // of the fault, UTC
+	At     time.Time // time of the fault, UTC
 	Kernel string
-	Load   float64 // of the machine over the last minute
+	Load   float64 // load average of the machine over the last minute
 
-	Stall     time.Duration // the observer's own longest
-	Rejected  bool          // for it
-	Silence   time.Duration // the phone's longest without an answer
+	Stall     time.Duration // the observer's own longest stall
+	Rejected  bool          // because of the stall
+	Silence   time.Duration // the phone's longest time without an answer
 	Moved     time.Duration // from the fault to the first answer by another node; 0: none came
-	TwoOwners time.Duration // two machines answered for one address
-	Takeovers int           // times that an address got another owner
+	TwoOwners time.Duration // how long two machines answered for one address
+	Takeovers int           // how often an address got another owner
 	Course    []Stretch     // what the phone heard, from before the fault on
 }
 
-// Stretch is a time, counted from the fault, in which one node answered the phone,
-// or nobody ("-"). Those of two owners ("both") lie over the others.
+// Stretch is a period, counted from the fault, in which one node answered the phone, or
+// no node ("-"). Periods with two owners ("both") lie over the others.
 type Stretch struct {
 	Who      string
 	From, To time.Duration
 }
 
-// Nobody and Both are the Stretches that are no node's.
+// Nobody and Both mark Stretches that belong to no single node.
 const (
 	Nobody = "-"
 	Both   = "both"
 )
 
-// Cost is what a tool takes at rest.
+// Cost is what a tool uses at rest.
 type Cost struct {
 	Tool, Version, Setting string
 
 	At      time.Time
 	Kernel  string
 	Load    float64
-	Seconds float64 // measured for so long
+	Seconds float64 // length of the measurement
 	Packets float64 // per second, sent by all nodes together
 	Bytes   float64 // the same, with Ethernet headers
 	CPU     float64 // percent of a core, of the costliest node
@@ -84,13 +84,13 @@ func parseCost(f []string) (Cost, error) {
 	return c, p.err
 }
 
-// ReadRuns reads a file of runs; one that is not there has none.
+// ReadRuns reads a file of runs. A missing file has no runs.
 func ReadRuns(path string) ([]Run, error) { return read(path, runHeader, parseRun) }
 
-// ReadCosts reads a file of costs; one that is not there has none.
+// ReadCosts reads a file of costs. A missing file has no costs.
 func ReadCosts(path string) ([]Cost, error) { return read(path, costHeader, parseCost) }
 
-// WriteRuns writes a file of runs, ordered as the page is.
+// WriteRuns writes a file of runs in the order of the page.
 func WriteRuns(path string, runs []Run) error {
 	runs = slices.Clone(runs)
 	slices.SortStableFunc(runs, func(a, b Run) int {
@@ -99,14 +99,14 @@ func WriteRuns(path string, runs []Run) error {
 	return write(path, runHeader, runs, Run.record)
 }
 
-// WriteCosts writes a file of costs, ordered as the page is.
+// WriteCosts writes a file of costs in the order of the page.
 func WriteCosts(path string, costs []Cost) error {
 	costs = slices.Clone(costs)
 	slices.SortStableFunc(costs, func(a, b Cost) int { return compareCells(a.Tool, a.Setting, b.Tool, b.Setting) })
 	return write(path, costHeader, costs, Cost.record)
 }
 
-// Replace puts new runs of one cell (tool, setting, fault) in the place of its old ones.
+// Replace replaces the old runs of a cell (tool, setting, fault) by new ones.
 func Replace(runs, cell []Run) []Run {
 	runs = slices.DeleteFunc(slices.Clone(runs), func(r Run) bool {
 		return slices.ContainsFunc(cell, func(n Run) bool { return n.Tool == r.Tool && n.Setting == r.Setting && n.Fault == r.Fault })
@@ -147,7 +147,7 @@ func read[T any](path string, header []string, parse func([]string) (T, error)) 
 	return list, nil
 }
 
-// write replaces the file in one step: a run that is interrupted costs no figures.
+// write replaces the file in one step, so that an interrupted run loses no figures.
 func write[T any](path string, header []string, list []T, record func(T) []string) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".figures-")
 	if err != nil {
@@ -167,10 +167,10 @@ func write[T any](path string, header []string, list []T, record func(T) []strin
 
 func float(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
-// millis is a time in ms, to the microsecond.
+// millis formats a time in ms, exact to the microsecond.
 func millis(d time.Duration) string { return float(float64(d.Microseconds()) / 1000) }
 
-// courseText is who:from:to, in whole ms, with blanks between.
+// courseText formats a course as who:from:to, in whole ms, separated by spaces.
 func courseText(course []Stretch) string {
 	var words []string
 	for _, s := range course {

@@ -6,14 +6,15 @@ import (
 	"strings"
 )
 
-// svg is a drawing that is readable on a light page and on a dark one: it has its
-// own ground, and its colours follow the reader's.
+// svg is a drawing that is readable on a light and on a dark page: it has its own
+// background, and its colours follow the reader's.
 type svg struct {
 	strings.Builder
 	width, height float64
 }
 
-// The tools' colours can be told apart by the colour-blind (Okabe and Ito's).
+// style has colours for the tools that colour-blind people can tell apart (Okabe and
+// Ito).
 const style = `
 text{font:13px system-ui,sans-serif;fill:#1f2328}
 .ground{fill:#fff}.grid{stroke:#d1d9e0;stroke-width:1}.faint{fill:#59636e}.title{font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}

@@ -9,10 +9,10 @@ import (
 
 const (
 	absent = "–"
-	enough = 10 // runs; a cell of fewer says so
+	enough = 10 // runs; a cell with fewer says so
 )
 
-// Silences is one table per setting: what the phone heard of each fault.
+// Silences returns one table per setting: what the phone heard of each fault.
 func (f Figures) Silences() string {
 	var b strings.Builder
 	for _, setting := range Settings {
@@ -65,7 +65,7 @@ func (f Figures) silence(tool, setting, fault string) []string {
 	return []string{middle, duration(quantile(runs, 0.99, silenceOf)), moved, owners}
 }
 
-// Losses is the table of the minutes with packet loss.
+// Losses returns the table of the minutes with packet loss.
 func (f Figures) Losses() string {
 	header := []string{"setting", "tool"}
 	for _, fault := range Faults {
@@ -110,7 +110,7 @@ func (f Figures) eachCell(visit func(tool, setting string)) {
 	}
 }
 
-// Costs is the table of what the tools take at rest.
+// CostTable returns the table of what the tools use at rest.
 func (f Figures) CostTable() string {
 	var rows [][]string
 	f.eachCell(func(tool, setting string) {
@@ -124,7 +124,7 @@ func (f Figures) CostTable() string {
 	return Table([]string{"setting", "tool", "packets per second", "bytes per second", "CPU, of one core", "RSS"}, rows)
 }
 
-// Conditions says when and on what every tool was measured.
+// Conditions returns the table of when and on what every tool was measured.
 func (f Figures) Conditions() string {
 	var rows [][]string
 	f.eachCell(func(tool, setting string) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// target is a promise: sipalive's median silence is at most so much of keepalived's.
+// target is a promise: sipalive's median silence is at most this part of keepalived's.
 type target struct {
 	fault, versus, setting string
 	most                   float64
@@ -39,7 +39,7 @@ func verdict(ok bool) string {
 	return missed
 }
 
-// Targets is the table of promises, each with what was seen.
+// Targets returns the table of promises, each with what was measured.
 func (f Figures) Targets() string {
 	var rows [][]string
 	for _, t := range targets {
@@ -71,7 +71,7 @@ func (f Figures) ratio(t target) []string {
 	return append(row, duration(a), duration(b), fmt.Sprintf("%.3f", ratio), promised, verdict(ratio <= t.most))
 }
 
-// calm is the promise of no takeover in a minute of 20 % loss.
+// calm returns the row for the promise of no takeover in a minute of 20 % loss.
 func (f Figures) calm(setting string) []string {
 	row := []string{"takeovers in a minute of 20 % loss", setting}
 	ours, _ := f.of("sipalive", setting, "loss-20")
@@ -87,12 +87,13 @@ func (f Figures) calm(setting string) []string {
 	return append(row, fmt.Sprint(n), other, fmt.Sprint(n), "none", verdict(n == 0))
 }
 
-// oneOwner is the promise of no time with two owners, whatever the fault.
+// oneOwner returns the row for the promise that two owners never overlap, whatever the
+// fault.
 func (f Figures) oneOwner(setting string) []string {
 	row := []string{"longest time with two owners, rejected runs too", setting}
 	longest := func(tool string) (most time.Duration, faults int) {
 		seen := map[string]bool{}
-		for _, r := range f.Runs { // rejected ones too: a busy machine is no excuse
+		for _, r := range f.Runs { // rejected runs too: a busy machine is no excuse
 			if r.Tool == tool && r.Setting == setting {
 				most, seen[r.Fault] = max(most, r.TwoOwners), true
 			}
@@ -114,7 +115,7 @@ func (f Figures) oneOwner(setting string) []string {
 	return append(row, duration(d), other, duration(d), "0", ok)
 }
 
-// Headline is the README's table: the defaults of each.
+// Headline returns the README's table, with the default setting of each tool.
 func (f Figures) Headline() string {
 	var rows [][]string
 	for _, name := range []string{"silent-host", "planned-stop", "planned-move", "pbx-killed", "agent-frozen", "partition"} {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// The tools and settings of the page, in its order.
+// The tools and settings, in the order of the page.
 var (
 	Tools    = []string{"sipalive", "keepalived", "ucarp"}
 	Settings = []string{"default", "100ms", "50ms", "10ms"}
@@ -14,10 +14,10 @@ var (
 // Fault is something that goes wrong, or is planned.
 type Fault struct {
 	Name, Title string
-	Loss        float64 // percent, for one minute; 0: it is something else
+	Loss        float64 // percent, for one minute; 0: another kind of fault
 }
 
-// Faults are those of the page, in its order.
+// Faults are the faults in the order of the page.
 var Faults = []Fault{
 	{Name: "silent-host", Title: "silent host"},
 	{Name: "cable-pulled", Title: "cable pulled"},

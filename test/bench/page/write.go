@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Where the figures are, from the project's root.
+// The paths of the pages and figures, from the project's root.
 const (
 	Benchmarks = "docs/benchmarks.md"
 	Readme     = "README.md"
@@ -22,8 +22,8 @@ func Load(root string) (Figures, error) {
 	return Figures{runs, costs}, errors.Join(err, err2)
 }
 
-// Write brings the page, the plots and the README's headline up to what the CSVs
-// of a project say.
+// Write updates the page, the plots and the README's headline from the CSV files of a
+// project.
 func Write(root string) error {
 	f, err := Load(root)
 	if err != nil {
@@ -53,7 +53,7 @@ func (f Figures) blocks() []block {
 	}
 }
 
-// stale names the files of a project that say something else than its figures.
+// stale returns the files of a project that differ from what its figures give.
 func stale(root string) (files []string, err error) {
 	f, err := Load(root)
 	if err != nil {

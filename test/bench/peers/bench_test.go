@@ -20,10 +20,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// BenchmarkPeers measures every tool under every setting and writes figures and
-// page. Tools whose adverts are a second apart mostly wait, so they wait together,
-// in two labs each; all others have the machine to themselves, but for the minutes of loss, which
-// all tools of two settings go through side by side.
+// BenchmarkPeers measures every tool under every setting, and writes figures and page.
+// Tools whose adverts are a second apart mostly wait, so they run at the same time, in
+// two labs each. All others have the machine to themselves, except in the minutes of
+// loss, which all tools of two settings go through side by side.
 func BenchmarkPeers(b *testing.B) {
 	r := &record{b: b}
 	halves := [][]page.Fault{page.Faults[:5], page.Faults[5:]}
@@ -48,7 +48,7 @@ func BenchmarkPeers(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// together does something with several names at once.
+// together runs do for several names at once.
 func together(do func(string), names ...string) {
 	var all sync.WaitGroup
 	for _, n := range names {
@@ -57,24 +57,25 @@ func together(do func(string), names ...string) {
 	all.Wait()
 }
 
-// record is where figures go.
+// record writes the figures.
 type record struct {
 	b  testing.TB
 	mu sync.Mutex
 }
 
-// exists: ucarp has one setting.
+// exists reports whether to measure a tool under a setting. ucarp has only the default
+// setting.
 func exists(tool, setting string) bool {
 	return wanted(*tools, tool) && wanted(*settings, setting) && (tool != "ucarp" || setting == "default")
 }
 
-// applies: ucarp knows no services.
+// applies reports whether to measure a fault for a tool. ucarp does not watch services.
 func applies(tool, fault string) bool {
 	return wanted(*faults, fault) && (tool != "ucarp" || !strings.HasPrefix(fault, "pbx-"))
 }
 
-// measure takes one tool through faults, those but loss, in one lab. What it
-// costs at rest is measured before the first fault of all.
+// measure takes one tool through faults other than loss, in one lab. It measures the cost
+// at rest before the very first fault.
 func (r *record) measure(name, setting string, list []page.Fault) {
 	steady := wanted(*faults, "steady") && list[0] == page.Faults[0]
 	var todo []page.Fault
@@ -111,8 +112,8 @@ func (r *record) measure(name, setting string, list []page.Fault) {
 	})
 }
 
-// with has a tool at work while something is done. What goes wrong fails the
-// benchmark, and what was measured until then is kept.
+// with runs a tool while do runs. An error fails the benchmark, and what was measured
+// until then is kept.
 func (r *record) with(name, setting string, do func(*site) error) {
 	t, err := start(name, setting)
 	if err == nil {
@@ -154,14 +155,14 @@ func (r *record) cell(s *site, name, setting, fault string) error {
 	return r.keep(list)
 }
 
-// errRefused: a fault could not be made, a planned move while the address had no
-// holder, say. It is made again.
+// errRefused means that a fault could not be made, e.g. a planned move while the address
+// had no holder. It is tried again.
 var errRefused = errors.New("not begun")
 
-// once makes a fault, with everything at home, and watches until it is so again.
+// once makes a fault while everything is at home, and watches it to its end.
 func (s *site) once(name string) (run page.Run, err error) {
 	f := makers[name]
-	time.Sleep(before + rand.N(s.heartbeat())) // at any moment between two heartbeats
+	time.Sleep(before + rand.N(s.heartbeat())) // at a random moment between two heartbeats
 	run = conditions()
 	at := lab.Now()
 	if err := f.begin(s); err != nil {
@@ -189,9 +190,10 @@ func (s *site) once(name string) (run page.Run, err error) {
 	return run, err
 }
 
-// ends waits for a fault's end, ends it, and returns until when the phone counts.
+// ends waits for the effect of a fault, ends the fault, and returns the time until which
+// the phone's questions count.
 func (s *site) ends(f fault, at time.Duration) (to time.Duration, err error) {
-	const answers = 20 * time.Millisecond // may still be under way
+	const answers = 20 * time.Millisecond // answers that may still be on their way
 	if f.passes {
 		time.Sleep(s.lasts())
 		err := errors.Join(f.end(s), s.settle())
@@ -209,7 +211,7 @@ func (s *site) ends(f fault, at time.Duration) (to time.Duration, err error) {
 	return to, errors.Join(err, f.end(s))
 }
 
-// lasts is how long a fault takes that passes by itself.
+// lasts returns how long a fault takes that passes by itself.
 func (s *site) lasts() time.Duration {
 	if s.heartbeat() >= 200*time.Millisecond {
 		return 6 * time.Second
@@ -239,9 +241,10 @@ func (r *record) losses(name, setting string) {
 	}
 }
 
-// lossy is one minute of packet loss, in spells. One in which the machine stood still
-// for three heartbeats shows what that does, and not the loss: it is a run of its own,
-// rejected, and another takes its place. Without enough of the others there is no run.
+// lossy is one minute of packet loss, in spells. A spell in which the machine stood still
+// for three heartbeats shows the effect of that, not of the loss. It becomes a rejected
+// run of its own, and another spell replaces it. Without enough good spells there is no
+// run.
 func (s *site) lossy(f page.Fault) (list []page.Run, err error) {
 	minute := conditions()
 	good := 0
@@ -273,7 +276,7 @@ func (s *site) lossy(f page.Fault) (list []page.Run, err error) {
 	return list, s.Loss(0)
 }
 
-// spell is a part of that minute, under the loss that there is.
+// spell is one part of that minute, under the current loss.
 func (s *site) spell() (run page.Run, err error) {
 	run = conditions()
 	at := lab.Now()
@@ -289,7 +292,7 @@ func (s *site) spell() (run page.Run, err error) {
 	return run, err
 }
 
-// steady measures what the tool takes before anybody asks it anything.
+// steady measures what the tool uses before anybody asks it anything.
 func (r *record) steady(s *site, name, setting string) error {
 	var err error
 	if s.addrs, err = s.ObserveAddresses(); err != nil {
@@ -319,7 +322,7 @@ func (r *record) steady(s *site, name, setting string) error {
 	return r.keepCost(cost)
 }
 
-// held: each VIP is on its home node alone.
+// held checks that each VIP is only on its home node.
 func (s *site) held() error {
 	for v, vip := range s.vips() {
 		if h, err := s.holders(vip); err != nil || len(h) != 1 || h[0] != s.Node(v).Name {
@@ -329,7 +332,7 @@ func (s *site) held() error {
 	return nil
 }
 
-// taken is what all nodes have taken so far.
+// taken is what all nodes have used so far.
 type taken struct {
 	at             time.Duration
 	packets, bytes uint64
@@ -357,18 +360,18 @@ func (s *site) taken() (t taken, err error) {
 	return t, nil
 }
 
-// conditions are those of a run that begins now.
+// conditions returns the conditions of a run that begins now.
 func conditions() page.Run {
 	var u unix.Utsname
-	_ = unix.Uname(&u) // fails on a bad pointer only
+	_ = unix.Uname(&u) // can fail only on a bad pointer
 	text, _ := os.ReadFile("/proc/loadavg")
 	one, _, _ := strings.Cut(string(text), " ")
 	load, _ := strconv.ParseFloat(one, 64)
-	kernel, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // what follows names a build
+	kernel, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // the rest names a build
 	return page.Run{At: time.Now().UTC().Truncate(time.Second), Kernel: kernel, Load: load}
 }
 
-// keep writes the runs of one cell, and the page with them.
+// keep writes the runs of one cell, and updates the page.
 func (r *record) keep(cell []page.Run) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

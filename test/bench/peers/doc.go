@@ -1,12 +1,12 @@
-// Package peers measures sipalive side by side with keepalived and ucarp: the same
-// lab, the same PBXes, the same faults, the same observers outside. What it
-// sees goes into docs/benchmarks/peers.csv, and package page makes the page of that.
+// Package peers measures sipalive side by side with keepalived and ucarp: the same lab,
+// PBXes and faults, and the same observers outside. The figures go into
+// docs/benchmarks/peers.csv; package page makes the page from them.
 //
-// `make bench` measures everything. Parts are measured again by
+// `make bench` measures everything. This measures parts again:
 //
 //	go test -run '^$' -bench Peers -benchtime 1x -timeout 60m ./test/bench/peers \
 //		-peers.tools sipalive,keepalived -peers.settings 100ms -peers.faults silent-host,planned-move
 //
-// and take the place of what was measured of those before. It asserts nothing; a
-// run in which the observer itself was held up is rejected and made again.
+// The new figures replace the old ones of those parts. The package asserts nothing. A run
+// in which the observer itself was held up is rejected and repeated.
 package peers

@@ -8,10 +8,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// fault is how one of the page's faults is made, and what undoes it.
+// fault says how to make one of the page's faults, and how to undo it.
 type fault struct {
 	begin, end func(*site) error
-	passes     bool // by itself, after a while; else an operator ends it once the VIP has moved
+	passes     bool // by itself, after a while; otherwise an operator ends it once the VIP has moved
 }
 
 var makers = map[string]fault{
@@ -31,7 +31,7 @@ var makers = map[string]fault{
 	}, end: func(s *site) error { return s.Heal() }, passes: true},
 }
 
-// agents does something to the daemons of home.
+// agents applies do to the daemons of home.
 func agents(do func(*lab.Process) error) func(*site) error {
 	return func(s *site) (err error) {
 		for _, p := range s.tool.agents(0) {
@@ -41,7 +41,7 @@ func agents(do func(*lab.Process) error) func(*site) error {
 	}
 }
 
-// restart starts the daemons of home again once they have ended.
+// restart waits until the daemons of home have ended, and starts them again.
 func restart(s *site) error {
 	for _, p := range s.tool.agents(0) {
 		select {

@@ -12,7 +12,7 @@ import (
 
 type keepalived struct {
 	*plain
-	advert time.Duration // 0: keepalived's own
+	advert time.Duration // 0: keepalived's default
 }
 
 func startKeepalived(advert time.Duration) (tool, error) {
@@ -43,8 +43,8 @@ func (k *keepalived) file(node int, name string) string {
 	return filepath.Join(k.DataDir(), k.Node(node).Name+"-keepalived"+name)
 }
 
-// daemon has no pid file of a killed one left: on a machine that starts many
-// processes another may have that pid, and keepalived refuses to start.
+// daemon removes the pid files of a killed daemon. On a machine that starts many
+// processes another process may have that pid, and keepalived would refuse to start.
 func (k *keepalived) daemon(node int) []lab.Spec {
 	for _, name := range []string{".pid", "-vrrp.pid"} {
 		_ = os.Remove(k.file(node, name)) // it may not be there
@@ -53,10 +53,10 @@ func (k *keepalived) daemon(node int) []lab.Spec {
 		"-f", k.file(node, ".conf"), "-p", k.file(node, ".pid"), "-r", k.file(node, "-vrrp.pid")}}}
 }
 
-// priorities by VIP and node: home 150, the spare 100, the other VIP's home 50.
+// priorities are by VIP and node: home 150, the spare 100, the other VIP's home 50.
 var priorities = [2][3]int{{150, 50, 100}, {50, 150, 100}}
 
-// write makes a node's file; vip1's priority is lower by so much.
+// write writes a node's file; vip1's priority is lower by that much.
 func (k *keepalived) write(node, lower int) error {
 	text := "global_defs {\n  router_id " + k.Node(node).Name + "\n  script_user root\n  enable_script_security\n"
 	advert := ""
@@ -76,7 +76,7 @@ func (k *keepalived) write(node, lower int) error {
 	return os.WriteFile(k.file(node, ".conf"), []byte(text), 0o644)
 }
 
-// reload is what systemd's ExecReload does.
+// reload does what systemd's ExecReload does.
 func (k *keepalived) reload(lower int) error {
 	if err := k.write(0, lower); err != nil {
 		return err

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	patience = 40 * time.Second      // for what has to come
+	patience = 40 * time.Second      // for what must come
 	maxStall = 5 * time.Millisecond  // of the observer
 	before   = 50 * time.Millisecond // watched before each fault
 	after    = 50 * time.Millisecond // watched after the address has moved
-	atRest   = 15 * time.Second      // measured for the cost
+	atRest   = 15 * time.Second      // length of the cost measurement
 	minute   = time.Minute           // of packet loss
-	spells   = 6                     // of which it is made
+	spells   = 6                     // parts of that minute
 	root     = "../../.."
 )
 
@@ -37,12 +37,14 @@ func TestMain(m *testing.M) {
 	os.Exit(shipped.Main(m, "peers", &binary, "-trimpath", "-ldflags", "-s -w"))
 }
 
-// wanted says whether a flag's list names something; an empty list names everything.
+// wanted reports whether a flag's list contains a name. An empty list contains every
+// name.
 func wanted(list, name string) bool {
 	return list == "" || slices.Contains(strings.Split(list, ","), name)
 }
 
-// interval is the heartbeat or advert interval of a setting; 0 is the tool's own.
+// interval returns the heartbeat or advert interval of a setting; 0 is the tool's
+// default.
 func interval(setting string) time.Duration {
 	d, err := time.ParseDuration(setting)
 	if err != nil {

@@ -20,8 +20,8 @@ type sipalive struct {
 	beat time.Duration
 }
 
-// shortest is the shortest lease that the configuration allows with a heartbeat,
-// in whole ms: lease*0.999 - max(10ms, lease/20) has to be two heartbeats.
+// shortest returns the shortest lease that the configuration allows with a heartbeat, in
+// whole ms: lease*0.999 - max(10ms, lease/20) must be two heartbeats.
 func shortest(heartbeat time.Duration) time.Duration {
 	for lease := 2 * heartbeat; ; lease += time.Millisecond {
 		if lease-lease/1000-max(10*time.Millisecond, lease/20) >= 2*heartbeat {
@@ -72,7 +72,7 @@ func (s *sipalive) move() error {
 	return s.command(control.Command{Kind: control.Move, VIP: "vip1", Node: "pbx3"})
 }
 
-// goHome moves each VIP itself: a failback brings none to a node whose link was lost.
+// goHome moves each VIP itself: a failback brings no VIP to a node whose link was lost.
 func (s *sipalive) goHome() error {
 	st, err := s.Client(1).Status(context.Background())
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *sipalive) goHome() error {
 }
 
 func (s *sipalive) command(c control.Command) error {
-	_, err := s.Client(1).Do(context.Background(), c) // of a node that no fault hits
+	_, err := s.Client(1).Do(context.Background(), c) // ask a node that no fault hits
 	return err
 }
 

@@ -13,8 +13,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// site is a tool at work, with a phone that asks vip1 and questions by ARP for
-// both VIPs.
+// site is a running tool, with a phone that asks vip1 and ARP questions for both VIPs.
 type site struct {
 	tool
 	*lab.Lab
@@ -23,7 +22,7 @@ type site struct {
 	phone *lab.SIPObserver
 }
 
-// observe starts the observers; the phone asks at an interval, 0 is its own.
+// observe starts the observers. The phone asks at this interval; 0 is its default.
 func (s *site) observe(interval time.Duration) (err error) {
 	if s.addrs, err = s.ObserveAddresses(); err != nil {
 		return err
@@ -35,7 +34,7 @@ func (s *site) observe(interval time.Duration) (err error) {
 	return err
 }
 
-// wait asks every 20 ms until good says nil.
+// wait asks every 20 ms until good returns nil.
 func wait(what string, good func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -59,10 +58,10 @@ func (s *site) settle() error {
 	return wait("rest", s.rest)
 }
 
-// home has the VIPs go home and waits until they are there, seen from outside, and
-// have been for a heartbeat.
+// home makes the VIPs go home. It waits until they have been there for a heartbeat, as
+// seen from outside.
 func (s *site) home() error {
-	const again = 2 * time.Second // told to go home once more
+	const again = 2 * time.Second // time until the tool is told again to bring the VIPs home
 	var since, told time.Duration
 	return wait("the VIPs at home", func(ctx context.Context) error {
 		if err := s.rest(ctx); err != nil {
@@ -83,12 +82,12 @@ func (s *site) home() error {
 		if lab.Now() < since+max(s.heartbeat(), 200*time.Millisecond) {
 			return errors.New("at home since just now")
 		}
-		runtime.GC() // now, and not while a fault is watched
+		runtime.GC() // now, not while a fault is watched
 		return nil
 	})
 }
 
-// atHome: each VIP is on its home node alone, and the phone hears that.
+// atHome checks that each VIP is only on its home node, and that the phone hears that.
 func (s *site) atHome() error {
 	for v, vip := range s.vips() {
 		holders, err := s.holders(vip)
@@ -106,7 +105,7 @@ func (s *site) atHome() error {
 	return nil
 }
 
-// holders are the nodes that have an address now.
+// holders returns the nodes that have an address now.
 func (s *site) holders(vip netip.Addr) (list []string, err error) {
 	intervals, err := s.addrs.Intervals(vip)
 	for _, i := range intervals {
@@ -117,9 +116,10 @@ func (s *site) holders(vip netip.Addr) (list []string, err error) {
 	return list, err
 }
 
-// blind says that the phone was held up too much to be believed: around the
-// silence for more than 5 ms, 1 % of it and 1/50 of a heartbeat, or elsewhere for longer
-// than the silence and 1/10 of a heartbeat, so that a longer one could hide there.
+// blind reports that the phone was held up too much to be believed. Around the silence
+// the limit is 5 ms, 1 % of the silence and 1/50 of a heartbeat, whichever is largest.
+// Elsewhere it is the largest of 5 ms, the silence and 1/10 of a heartbeat: a longer stall
+// could hide a longer silence.
 func (s *site) blind(r lab.SIPReport) bool {
 	const around = 100 * time.Millisecond
 	if r.Stall > max(maxStall, r.Silence, s.heartbeat()/10) {
@@ -129,7 +129,7 @@ func (s *site) blind(r lab.SIPReport) bool {
 	return r.Silence > 0 && near.Stall > max(maxStall, r.Silence/100, s.heartbeat()/50)
 }
 
-// moved is the time of the phone's first question since a moment that another node
+// moved returns when the phone's first question since a moment left that another node
 // than home answered; false if there is none.
 func (s *site) moved(since time.Duration) (time.Duration, bool) {
 	for _, p := range s.phone.Pings(since, 0) {
@@ -140,10 +140,10 @@ func (s *site) moved(since time.Duration) (time.Duration, bool) {
 	return 0, false
 }
 
-// twoOwners are the times since a moment in which two hosts answered the same
-// question by ARP and both had the address. The second keeps out what only
-// a busy switch does: one question that reaches two hosts apart by more than a
-// planned move takes.
+// twoOwners returns the periods since a moment in which two hosts answered the same ARP
+// question and both had the address. The second condition excludes what a busy switch
+// does alone: one question reaches two hosts further apart in time than a planned move
+// takes.
 func (s *site) twoOwners(since time.Duration) (list []page.Stretch, sum time.Duration, err error) {
 	const question, slack = 10 * time.Millisecond, 30 * time.Millisecond
 	overlaps, err := s.addrs.Overlaps(s.vips()...)
@@ -168,7 +168,7 @@ func (s *site) twoOwners(since time.Duration) (list []page.Stretch, sum time.Dur
 	return list, sum, nil
 }
 
-// takeovers counts how often, in a time, a node got an address that another had,
+// takeovers counts how often, in a period, a node got an address that another node had,
 // or had had last.
 func (s *site) takeovers(from, to time.Duration) (n int, err error) {
 	events, err := s.addrs.Events()
@@ -191,8 +191,8 @@ func (s *site) takeovers(from, to time.Duration) (n int, err error) {
 	return n, err
 }
 
-// course is what the phone heard, from before a fault on; of times without an answer
-// only those longer than one question that happened to be lost.
+// course returns what the phone heard, from before a fault on. It leaves out times
+// without an answer that are shorter than `shortest`.
 func (s *site) course(fault, to time.Duration, shortest time.Duration) (list []page.Stretch) {
 	for _, p := range s.phone.Pings(fault-before, to) {
 		who := p.Server
@@ -207,7 +207,7 @@ func (s *site) course(fault, to time.Duration, shortest time.Duration) (list []p
 		if n := len(list); n > 0 {
 			list[n-1].To = at
 			if list[n-1].Who == page.Nobody && at-list[n-1].From < shortest {
-				list = list[:n-1] // too short to be seen
+				list = list[:n-1] // too short to be shown
 				if n > 1 && list[n-2].Who == who {
 					list[n-2].To = at
 					continue

@@ -10,9 +10,9 @@ import (
 	"sipalive/test/bench/page"
 )
 
-// TestSmoke takes sipalive through two faults, once each, as `make bench` would:
-// the harness works, and what it sees is in figures and page. How fast it was is
-// not judged. keepalived and ucarp are only installed for `make bench`.
+// TestSmoke takes sipalive through two faults, once each, as `make bench` would. It
+// checks that the benchmark works and that its figures reach the files and the page, not
+// how fast sipalive was. keepalived and ucarp are installed only for `make bench`.
 func TestSmoke(t *testing.T) {
 	dir := t.TempDir()
 	project(t, dir)
@@ -51,7 +51,7 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
-// project has what the figures are written into.
+// project makes the files into which the figures are written.
 func project(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(page.RunsFile)), 0o755); err != nil {
@@ -68,7 +68,7 @@ func project(t *testing.T, dir string) {
 	}
 }
 
-// TestShortestLease: about 2.2 heartbeats.
+// TestShortestLease: the shortest lease is about 2.2 heartbeats.
 func TestShortestLease(t *testing.T) {
 	for beat, want := range map[time.Duration]time.Duration{100: 211, 50: 111, 10: 31} {
 		if got := shortest(beat * time.Millisecond); got != want*time.Millisecond {

@@ -13,27 +13,27 @@ import (
 	"sipalive/test/lab"
 )
 
-// tool is one of those that are compared, on a lab of its own: three nodes with a
-// PBX each, two VIPs, whose homes are the first and the second node.
+// tool is one of the compared tools, on its own lab: three nodes with a PBX each, and two
+// VIPs with the first and the second node as homes.
 type tool interface {
 	data() *lab.Lab
 	vips() []netip.Addr
 	version() string
-	heartbeat() time.Duration // the random part of a fault's moment
+	heartbeat() time.Duration // the length of the random part of a fault's moment
 
 	pbx(node int) *lab.Process
 	startPBX(node int) error
 	agents(node int) []*lab.Process // the tool's daemons on a node
 	startAgents(node int) error
 
-	move() error   // vip1 away from home, as an operator would
-	unmove() error // what keeps it from coming home is taken back
+	move() error   // moves vip1 away from home, as an operator would
+	unmove() error // removes what keeps vip1 from coming home
 	rest(context.Context) error
-	goHome() error // says that the VIPs may go home, where that takes a word
+	goHome() error // tells the tool to bring the VIPs home, if it must be told
 	close() error
 }
 
-// start begins a tool under a setting.
+// start starts a tool under a setting.
 func start(name string, setting string) (t tool, err error) {
 	switch name {
 	case "sipalive":
@@ -51,8 +51,8 @@ func start(name string, setting string) (t tool, err error) {
 	return t, nil
 }
 
-// plain is what keepalived and ucarp have in common: a lab, and daemons that find
-// their way home by themselves.
+// plain is what keepalived and ucarp share: a lab, and daemons that bring their VIPs home
+// by themselves.
 type plain struct {
 	*lab.Lab
 	pbxes   []*lab.Process
@@ -103,8 +103,8 @@ func (p *plain) startAgents(node int) error {
 	return nil
 }
 
-// rest: of these, nothing can be asked but whether they run; who has an address is
-// seen from outside.
+// rest checks only that the daemons run: nothing else can be asked of them. Which node
+// has an address is seen from outside.
 func (p *plain) rest(context.Context) error {
 	for i, list := range p.daemons {
 		for _, d := range list {
@@ -127,7 +127,7 @@ func (p *plain) close() error {
 	return p.Close()
 }
 
-// signal sends to the daemons' own processes, not to their children.
+// signal sends a signal to the daemons' own processes, not to their children.
 func (p *plain) signal(node int, sig syscall.Signal) (err error) {
 	for _, d := range p.daemons[node] {
 		err = errors.Join(err, syscall.Kill(d.Pid, sig))
@@ -135,7 +135,7 @@ func (p *plain) signal(node int, sig syscall.Signal) (err error) {
 	return err
 }
 
-// debian is the version of an installed package.
+// debian returns the version of an installed package.
 func debian(name string) string {
 	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()
 	if err != nil {

@@ -33,10 +33,10 @@ func (u *ucarp) version() string           { return debian("ucarp") }
 func (u *ucarp) heartbeat() time.Duration  { return time.Second }
 func (u *ucarp) unmove() error             { return nil }
 
-// skews by VIP and node, in 1/256 s: home is the quickest, then the spare.
+// skews are by VIP and node, in 1/256 s: home is the quickest, then the spare.
 var skews = [2][3]int{{0, 100, 50}, {100, 0, 50}}
 
-// daemonsOf is one daemon per VIP: ucarp knows one address.
+// daemonsOf returns one daemon per VIP, since a ucarp has only one address.
 func (u *ucarp) daemonsOf(node int) (specs []lab.Spec) {
 	for v, vip := range u.vips() {
 		specs = append(specs, lab.Spec{Name: fmt.Sprintf("ucarp-vip%d", v+1), Path: "ucarp", Args: []string{"--interface=eth0",
@@ -46,5 +46,5 @@ func (u *ucarp) daemonsOf(node int) (specs []lab.Spec) {
 	return specs
 }
 
-// move: ucarp's word for it; the master becomes a backup.
+// move uses ucarp's own command for a move: the master becomes a backup.
 func (u *ucarp) move() error { return syscall.Kill(u.daemons[0][0].Pid, syscall.SIGUSR2) }

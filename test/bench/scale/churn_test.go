@@ -20,15 +20,15 @@ import (
 	"sipalive/test/lab"
 )
 
-// held is what a process keeps.
+// held is what a process holds.
 type held struct {
 	goroutines, descriptors, threads int
 	mb, heapMB                       float64
 }
 
-// BenchmarkChurn: ten minutes of moves, killed PBXes, agents that are stopped, killed
-// or reloaded. pbx1's agent lives through all of it, and must not have grown from the
-// end of the first minute to the end of the last.
+// BenchmarkChurn: ten minutes of moves, killed PBXes, and agents that are stopped, killed
+// or reloaded. pbx1's agent lives through all of it. From the end of the first minute to
+// the end of the last it must not grow.
 func BenchmarkChurn(b *testing.B) {
 	c := start(b, cluster.Options{VIPs: 4, TOML: "[timing]\nhold_down = \"0s\"\n[control]\nlisten = \"127.0.0.1:9480\"\n"})
 	r := rand.New(rand.NewPCG(1, 1))
@@ -53,7 +53,7 @@ func BenchmarkChurn(b *testing.B) {
 		fmt.Printf("  minute %2d: %3d faults, %+v\n", int(minute.Minutes()), n, last)
 	}
 	fmt.Printf("  %v\n", faults)
-	// A few connections come and go; a leak of one per fault would be hundreds.
+	// A few connections come and go. A leak of one per fault would be hundreds.
 	if last.goroutines > first.goroutines+10 || last.descriptors > first.descriptors+10 || last.threads > first.threads+5 || last.mb > first.mb+5 || last.heapMB > first.heapMB+5 {
 		b.Errorf("after %d faults %+v, after the first minute %+v", n, last, first)
 	}
@@ -66,7 +66,7 @@ func BenchmarkChurn(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// disturb does one thing that happens to clusters. pbx1's agent is never ended.
+// disturb does one thing that happens to clusters. It never ends pbx1's agent.
 func disturb(b *testing.B, c *cluster.Cluster, r *rand.Rand) string {
 	b.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -75,7 +75,7 @@ func disturb(b *testing.B, c *cluster.Cluster, r *rand.Rand) string {
 	other := 1 + r.IntN(2)
 	switch r.IntN(5) {
 	case 0, 1:
-		// That it is there already, or on its way, is an answer too.
+		// An error is fine: the VIP may already be there, or be on its way.
 		_, _ = c.Client(0).Do(ctx, control.Command{Kind: control.Move, VIP: cluster.VIPName(v), Node: c.Node(i).Name})
 		return "move"
 	case 2:
@@ -98,7 +98,7 @@ func disturb(b *testing.B, c *cluster.Cluster, r *rand.Rand) string {
 	return "reload"
 }
 
-// keeps reads what an agent keeps, from the kernel and from its metrics.
+// keeps reads what an agent holds, from the kernel and from its metrics.
 func keeps(b *testing.B, c *cluster.Cluster, i int) held {
 	b.Helper()
 	pid := c.Agent(i).Pid
@@ -109,7 +109,7 @@ func keeps(b *testing.B, c *cluster.Cluster, i int) held {
 		mb: float64(statusOf(b, pid, "VmRSS")) / 1024, heapMB: m["go_memstats_heap_alloc_bytes"] / (1 << 20)}
 }
 
-// metrics reads an agent's from inside its host.
+// metrics reads an agent's metrics from inside its host.
 func metrics(b *testing.B, h *lab.Host) map[string]float64 {
 	b.Helper()
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (conn net.Conn, err error) {

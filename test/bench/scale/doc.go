@@ -1,5 +1,5 @@
-// Package scale measures what grows: VIPs, nodes, and time. It is run by
-// `make bench`, writes its figures to docs/benchmarks/scale-*.csv and the tables of
-// docs/benchmarks.md, and asserts what must not grow: nobody's memory, and no cost
-// with the square of the nodes.
+// Package scale measures what may grow with VIPs, nodes and time. `make bench` runs it.
+// It writes its figures to docs/benchmarks/scale-*.csv and the tables of
+// docs/benchmarks.md. It asserts what must not grow: no agent's memory over time, and no
+// cost with the square of the nodes.
 package scale

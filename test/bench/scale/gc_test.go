@@ -15,13 +15,13 @@ import (
 	"sipalive/test/lab"
 )
 
-// collection is one line of GODEBUG=gctrace=1.
+// collection matches one line of GODEBUG=gctrace=1.
 var collection = regexp.MustCompile(`^gc \d+ @[\d.]+s \d+%: ([\d.]+)\+([\d.]+)\+([\d.]+) ms clock,.* (\d+)->(\d+)->(\d+) MB`)
 
 const gcFor = 4 * time.Minute
 
-// BenchmarkGC: how often an idle agent collects its garbage, and for how long it
-// stops for that, by the settings of Go's collector.
+// BenchmarkGC measures how often an idle agent collects garbage, and how long it stops
+// for that, for several settings of Go's collector.
 func BenchmarkGC(b *testing.B) {
 	settings := []string{"GOGC=100", "GOGC=200", "GOGC=400", "GOGC=off GOMEMLIMIT=16MiB"}
 	c := start(b, cluster.Options{Nodes: []string{"pbx1", "pbx2", "pbx3", "pbx4"}, Agent: func(s lab.Spec) lab.Spec {
@@ -69,8 +69,8 @@ func logOf(b *testing.B, c *cluster.Cluster, i int) string {
 	return string(text)
 }
 
-// collections are the times that the world stood still, one per collection, and the
-// heap that the last one began with, in MB.
+// collections returns how long each collection stopped the world, and the heap size at
+// the start of the last one, in MB.
 func collections(log string) (pauses []time.Duration, heap int) {
 	for line := range strings.Lines(log) {
 		m := collection.FindStringSubmatch(line)

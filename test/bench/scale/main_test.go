@@ -27,7 +27,7 @@ var (
 	rest  = flag.Duration("scale.rest", 15*time.Second, "for how long the cost at rest is measured")
 )
 
-const patience = 60 * time.Second // for what has to come
+const patience = 60 * time.Second // for what must come
 
 var binary string
 
@@ -42,7 +42,7 @@ func must(tb testing.TB, err error) {
 	}
 }
 
-// start is a cluster that is at rest.
+// start starts a cluster and waits until it is at rest.
 func start(tb testing.TB, o cluster.Options) *cluster.Cluster {
 	tb.Helper()
 	o.Binary = binary
@@ -57,7 +57,8 @@ func start(tb testing.TB, o cluster.Options) *cluster.Cluster {
 	return c
 }
 
-// await asks until good says nil: slowly, so that asking costs the measured nothing.
+// await asks until good returns nil. It asks slowly, so that asking does not disturb the
+// measurement.
 func await(tb testing.TB, what string, good func(context.Context) error) {
 	tb.Helper()
 	for end := lab.Now() + patience; ; {
@@ -72,7 +73,7 @@ func await(tb testing.TB, what string, good func(context.Context) error) {
 	}
 }
 
-// atRest: every node sees every node fit and every VIP held and verified.
+// atRest returns nil if every node sees every node fit and every VIP held and verified.
 func atRest(ctx context.Context, c *cluster.Cluster) error {
 	for i := range c.Nodes() {
 		st, err := c.Client(i).Status(ctx)
@@ -93,10 +94,10 @@ func atRest(ctx context.Context, c *cluster.Cluster) error {
 	return nil
 }
 
-// cost is what a node takes at rest.
+// cost is what a node uses at rest.
 type cost struct {
 	cpu    float64 // percent of a core
-	frames float64 // sent by its eth0, a second
+	frames float64 // sent by its eth0, per second
 	bytes  float64
 	mb     float64 // resident
 }
@@ -104,7 +105,7 @@ type cost struct {
 // costs measures every node at rest.
 func costs(tb testing.TB, c *cluster.Cluster) (all []cost) {
 	tb.Helper()
-	time.Sleep(5 * time.Second) // the announcements of the start
+	time.Sleep(5 * time.Second) // until the announcements of the start are over
 	type reading struct {
 		cpu     time.Duration
 		traffic lab.Traffic
@@ -135,7 +136,7 @@ func costs(tb testing.TB, c *cluster.Cluster) (all []cost) {
 	return all
 }
 
-// most is the costliest of several in each respect.
+// most returns the highest cost in each respect.
 func most(all []cost) (worst cost) {
 	for _, c := range all {
 		worst = cost{max(worst.cpu, c.cpu), max(worst.frames, c.frames), max(worst.bytes, c.bytes), max(worst.mb, c.mb)}
@@ -143,7 +144,7 @@ func most(all []cost) (worst cost) {
 	return worst
 }
 
-// middle is the median of each respect.
+// middle returns the median in each respect.
 func middle(all []cost) cost {
 	of := func(f func(cost) float64) float64 {
 		var values []float64
@@ -157,7 +158,7 @@ func middle(all []cost) cost {
 		of(func(c cost) float64 { return c.bytes }), of(func(c cost) float64 { return c.mb })}
 }
 
-// cpuTime is how long a process's threads have run, by the scheduler's clock: the
+// cpuTime returns how long a process's threads have run, by the scheduler's clock: the
 // first field of /proc/PID/task/TID/schedstat, in ns.
 func cpuTime(tb testing.TB, pid int) (sum time.Duration) {
 	tb.Helper()
@@ -168,7 +169,7 @@ func cpuTime(tb testing.TB, pid int) (sum time.Duration) {
 	for _, t := range threads {
 		stat, err := os.ReadFile(t)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // it has just ended
+			continue // the thread has just ended
 		}
 		must(tb, err)
 		ran, _, _ := strings.Cut(string(stat), " ")
@@ -179,7 +180,7 @@ func cpuTime(tb testing.TB, pid int) (sum time.Duration) {
 	return sum
 }
 
-// statusOf is a number of /proc/PID/status: VmRSS is in kB.
+// statusOf returns a number from /proc/PID/status. VmRSS is in kB.
 func statusOf(tb testing.TB, pid int, key string) int {
 	tb.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -195,7 +196,7 @@ func statusOf(tb testing.TB, pid int, key string) int {
 	return 0
 }
 
-// load is the machine's over the last minute.
+// load returns the machine's load average over the last minute.
 func load(tb testing.TB) string {
 	text, err := os.ReadFile("/proc/loadavg")
 	must(tb, err)
@@ -203,7 +204,7 @@ func load(tb testing.TB) string {
 	return one
 }
 
-// publish writes figures to their CSV, and the table that they make to the page.
+// publish writes figures to their CSV file, and their table to the page.
 func publish(tb testing.TB, name string, header []string, rows [][]string, table string) {
 	tb.Helper()
 	fmt.Print(table)

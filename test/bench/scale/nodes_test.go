@@ -8,12 +8,12 @@ import (
 	"sipalive/test/cluster"
 )
 
-// voters of a cluster, however many nodes it has.
+// voters is the number of voters, however many nodes the cluster has.
 const voters = 5
 
-// BenchmarkNodes: real agents at rest, four VIPs, of the nodes the first five are
-// voters. All share two cores, so processor time per agent is what counts, and
-// latency means nothing.
+// BenchmarkNodes: real agents at rest, with four VIPs; the first five nodes are voters.
+// All share two cores. So the CPU time per agent is what counts, and latency means
+// nothing.
 func BenchmarkNodes(b *testing.B) {
 	header := []string{"nodes", "at", "load", "cpu_median_percent", "cpu_most_percent", "frames_median_per_s", "frames_most_per_s", "bytes_median_per_s", "bytes_most_per_s", "rss_most_mb"}
 	var rows, table [][]string

@@ -11,14 +11,14 @@ import (
 	"sipalive/test/lab"
 )
 
-// phone asks many VIPs OPTIONS, each every 10 ms until it has answered, from one
+// phone sends OPTIONS to many VIPs, to each every 10 ms until it has answered, from one
 // socket in the phone's namespace.
 type phone struct {
 	conn *net.UDPConn
 
 	mu    sync.Mutex
 	since time.Duration                // older questions do not count
-	first map[netip.Addr]time.Duration // when the question left that was answered first
+	first map[netip.Addr]time.Duration // when the earliest answered question left
 }
 
 const askEach = 10 * time.Millisecond
@@ -36,7 +36,7 @@ func newPhone(tb testing.TB, h *lab.Host) *phone {
 	return p
 }
 
-// hear takes the answers; a question's number is the time at which it left.
+// hear takes the answers. A question's number is the time when it left.
 func (p *phone) hear() {
 	buf := make([]byte, 2048)
 	for {
@@ -65,8 +65,8 @@ func sentAt(answer string) (time.Duration, bool) {
 	return 0, false
 }
 
-// until asks all of them, each until it has answered, and returns when each was
-// asked the first time that it answered.
+// until asks all VIPs, each until it has answered. It returns when the first question
+// left that each VIP answered.
 func (p *phone) until(tb testing.TB, vips []netip.Addr, limit time.Duration) map[netip.Addr]time.Duration {
 	tb.Helper()
 	p.mu.Lock()

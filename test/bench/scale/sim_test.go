@@ -9,9 +9,9 @@ import (
 	"sipalive/test/sim"
 )
 
-// BenchmarkSimulatedNodes: 64 to 1,000 of the real machines under virtual time, with
-// five voters and 16 VIPs; three of the nodes are measured, with the real codec. A
-// configuration allows 64 nodes; the rest is to show by what the cost grows.
+// BenchmarkSimulatedNodes: 16 to 1,000 of the real machines in virtual time, with five
+// voters and 16 VIPs. Three of the nodes are measured, with the real codec. A
+// configuration allows 64 nodes; the larger sizes show with what the cost grows.
 func BenchmarkSimulatedNodes(b *testing.B) {
 	header := []string{"nodes", "at", "load", "role", "packets_per_s", "bytes_per_s", "machine_percent", "codec_percent"}
 	var rows, table [][]string

@@ -14,11 +14,12 @@ import (
 	"sipalive/test/lab"
 )
 
-// taken is one takeover of all that a silent host held.
+// taken is when the VIPs of a silent host were taken over: the first, the median and the
+// last one.
 type taken struct{ first, median, last time.Duration }
 
-// BenchmarkVIPs: all VIPs are on one host, which falls silent; the two others take
-// them. Counted from the cut, so the lease of 1 s is in it.
+// BenchmarkVIPs: all VIPs are on one host, which falls silent, and the two others take
+// them. Times count from the cut, so they include the lease of 1 s.
 func BenchmarkVIPs(b *testing.B) {
 	header := []string{"vips", "run", "at", "load", "first_ms", "median_ms", "last_ms", "cpu_holder_percent", "cpu_other_percent", "frames_holder_per_s", "bytes_holder_per_s", "rss_mb"}
 	var rows, table [][]string
@@ -49,7 +50,7 @@ func manyVIPs(b *testing.B, vips int) (all []taken, steady []cost) {
 	p := newPhone(b, c.Phone())
 	for range *runs {
 		home(b, c)
-		p.until(b, c.VIPs, patience) // the router knows them all, as with phones
+		p.until(b, c.VIPs, patience) // so that the router knows them all, as with real phones
 		at := lab.Now()
 		must(b, c.Cut(c.Node(0)))
 		first := p.until(b, c.VIPs, patience)
@@ -61,8 +62,8 @@ func manyVIPs(b *testing.B, vips int) (all []taken, steady []cost) {
 	return all, steady
 }
 
-// tellTakeovers logs what the agents say of their takeovers since a moment, the last
-// of each mark, counted from then.
+// tellTakeovers logs what the agents report of their takeovers since a moment: the last
+// time of each mark, counted from that moment.
 func tellTakeovers(b *testing.B, c *cluster.Cluster, since time.Duration) {
 	b.Helper()
 	from := time.Now().Add(since - lab.Now())
@@ -92,7 +93,7 @@ func summary(first map[netip.Addr]time.Duration, at time.Duration) taken {
 	return taken{first: took[0], median: took[len(took)/2], last: took[len(took)-1]}
 }
 
-// home brings every VIP to its home, and waits for rest.
+// home brings every VIP home, and waits until the cluster is at rest.
 func home(b *testing.B, c *cluster.Cluster) {
 	b.Helper()
 	await(b, "the VIPs at home", func(ctx context.Context) error {

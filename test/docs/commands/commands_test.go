@@ -21,7 +21,7 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "docs/commands", &binary)) }
@@ -29,21 +29,21 @@ func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "docs/commands", &binary))
 const (
 	config   = "/etc/sipalive/sipalive.toml"
 	patience = 30 * time.Second
-	endless  = "1" // seconds after which what never ends is ended
+	endless  = "1" // seconds after which a command that never ends is ended
 	flush    = "[[action]]\non = \"flush\"\nexec = [\"/bin/true\"]\n"
 )
 
-// machine is a root, and the networks that its commands are run in.
+// machine is a root and the networks in which its commands run.
 type machine struct {
 	*overlay.Root
 	*cluster.Cluster
 	t      *testing.T
-	node   netns.NsHandle // pbx1's
-	lonely netns.NsHandle // 192.0.2.11, with nobody else
+	node   netns.NsHandle // that of pbx1
+	lonely netns.NsHandle // 192.0.2.11 without any other node
 }
 
-// TestCommands: every command of the pages does what they say, or another test
-// shows it.
+// TestCommands: every command of the pages does what the page says, or the table names
+// another test that shows it.
 func TestCommands(t *testing.T) {
 	rows := map[string]int{}
 	m := (*machine)(nil)
@@ -79,8 +79,8 @@ func find(text string) *row {
 	return nil
 }
 
-// start builds cluster, root and networks. The test's goroutine keeps its thread,
-// whose mounts and network are its own.
+// start builds cluster, root and networks. It locks the test's goroutine to its thread,
+// which has mounts and a network of its own.
 func start(t *testing.T) *machine {
 	t.Helper()
 	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: "[timing]\nhold_down = \"0s\"\n" + flush})
@@ -104,7 +104,7 @@ func start(t *testing.T) *machine {
 	return m
 }
 
-// lonely is a network with one address, and a router that does not answer.
+// lonely makes a network with one address, and a router that does not answer.
 func lonely(t *testing.T) netns.NsHandle {
 	t.Helper()
 	before, err := netns.Get()
@@ -129,7 +129,7 @@ func lonely(t *testing.T) netns.NsHandle {
 	return ns
 }
 
-// furnish puts into the root what the package and a node have.
+// furnish puts into the root what the package installs and what a node has.
 func (m *machine) furnish() {
 	m.t.Helper()
 	program, err := os.ReadFile(binary)
@@ -150,7 +150,7 @@ func (m *machine) furnish() {
 	}
 }
 
-// The parts of files of other programs that the pages' commands read.
+// The parts of other programs' files that the pages' commands read.
 const (
 	keepalived = `vrrp_instance VI_1 {
     state MASTER
@@ -175,7 +175,7 @@ const (
 `
 )
 
-// do runs one command as its page has it, but for what the row says.
+// do runs one command as its page shows it, with the changes of its row.
 func (m *machine) do(c command, r *row) {
 	m.t.Helper()
 	at, text := m.lonely, c.text
@@ -225,13 +225,13 @@ func (m *machine) do(c command, r *row) {
 	}
 }
 
-// below is what follows the first line, which says what the machine has.
+// below returns the text after the first line, which depends on the machine.
 func below(text string) string {
 	_, rest, _ := strings.Cut(strings.TrimSpace(text), "\n")
 	return rest
 }
 
-// file gives the root the cluster's own file and key.
+// file writes the cluster's own file and key into the root.
 func (m *machine) file() {
 	m.t.Helper()
 	text, err := os.ReadFile(m.Config)
@@ -246,7 +246,7 @@ func (m *machine) file() {
 	m.Write(m.t, config, strings.Replace(string(text), filepath.Join(filepath.Dir(m.Config), "key"), "/etc/sipalive/key", 1), 0o644)
 }
 
-// settle waits until the cluster is as the next command finds it: all held at
+// settle waits until the cluster is as the next command expects it: every VIP held at
 // home, every node fit and none drained.
 func (m *machine) settle() {
 	m.t.Helper()

@@ -1,3 +1,3 @@
-// Package commands runs the commands of the pages that operators read, in a
-// cluster of the lab and in a copy of this machine's file system. It has tests only.
+// Package commands runs the commands of the pages that operators read, in a cluster of
+// the lab and in a copy of this machine's file system. It has only tests.
 package commands

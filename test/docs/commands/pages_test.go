@@ -15,17 +15,17 @@ type command struct {
 	page   string
 	line   int
 	text   string
-	prints string // the block of text that comes next, if it does
+	prints string // the block of output that follows, if there is one
 }
 
-// languages are what a fence of the pages may say: commands, what they print, and
-// pieces of a file (cmd/sipalive checks those).
+// languages are what a fence of the pages may name: commands, their output, and pieces of
+// a file (cmd/sipalive checks those).
 var languages = []string{"sh", "text", "toml"}
 
-// forms are the pages that show forms of commands and source, not command lines.
+// forms are pages that show the forms of commands and source code, not command lines.
 var forms = []string{"design.md"}
 
-// commands are those of all shell blocks, in order.
+// commands returns the commands of all shell blocks, in order.
 func commands(t *testing.T) (all []command) {
 	t.Helper()
 	pages, err := filepath.Glob(source + "docs/*.md")
@@ -46,7 +46,7 @@ func commands(t *testing.T) (all []command) {
 	return all
 }
 
-// shell are the commands of one page.
+// shell returns the commands of one page.
 func shell(t *testing.T, page, text string) (all []command) {
 	t.Helper()
 	language, last, indent, open := "", "", "", false
@@ -72,8 +72,7 @@ func shell(t *testing.T, page, text string) (all []command) {
 	return all
 }
 
-// plain is a line without what is said about it: behind # or, in a list, behind
-// several blanks.
+// plain returns a line without its remark: after # or, in a list, after several spaces.
 func plain(line string) string {
 	line, _, _ = strings.Cut(strings.TrimSpace(line), " # ")
 	line, _, _ = strings.Cut(line, "   ")

@@ -1,26 +1,26 @@
 package commands
 
-// A way is where a command is run.
+// way is where a command runs.
 type way int
 
 const (
-	onNode    way = iota // on pbx1 of a cluster of three, with its addresses, and its file for FILE
+	onNode    way = iota // on pbx1 of a cluster of three, with its addresses, and with its file for FILE
 	alone                // on a machine without a cluster, 192.0.2.11
-	elsewhere            // not here: why says which test covers it
+	elsewhere            // not here: why names the test that covers it
 )
 
-// row is what is done with the commands that begin with begins. The first row
-// that fits counts.
+// row says what to do with the commands that start with begins. The first row that
+// matches counts.
 type row struct {
 	begins string
 	way    way
-	before string // shell lines that make what the page takes for granted
-	not    string // what the command says that the lab has otherwise ...
-	but    string // ... and what it has instead
-	after  string // shell lines that put things back
-	want   string // has to be in the output
-	ends   int    // exit code; 124: it goes on until it is ended
-	prints bool   // what the page shows below has to be the output, but for the first line
+	before string // shell lines that prepare what the page assumes
+	not    string // text of the command that differs in the lab ...
+	but    string // ... and what replaces it
+	after  string // shell lines that restore things
+	want   string // must be in the output
+	ends   int    // exit code; 124: it runs until it is ended
+	prints bool   // the output must be what the page shows below, except for the first line
 	why    string
 }
 
@@ -29,9 +29,9 @@ const (
 	newFile   = "rm -f /etc/sipalive/key /etc/sipalive/sipalive.toml"
 )
 
-// table has every command of the pages. One that fits no row fails the test, and so
-// does a row without a command: give a new command a row that runs it, or that
-// says what else covers it.
+// table has every command of the pages. A command that matches no row fails the test, and
+// so does a row without a command. Give a new command a row that runs it, or that says
+// what else covers it.
 var table = []row{
 	{begins: "make demo", way: elsewhere, why: "test/e2e, TestDemo"},
 	{begins: "make test", way: elsewhere, why: "this is it"},

@@ -20,8 +20,8 @@ import (
 	"sipalive/test/shipped"
 )
 
-// most is what a phone may miss of a restart: the lab's switch and this machine.
-// A takeover by lapse would cost a lease of one second.
+// most is what a phone may miss because of a restart, on the lab's switch and this
+// machine. A takeover after a lapsed lease would cost a lease of one second.
 const most = 300 * time.Millisecond
 
 // foreign builds a sipalive whose packets have another version.
@@ -50,7 +50,7 @@ func foreign(t *testing.T) (path string) {
 	return dir + "/sipalive"
 }
 
-// crossing is a cluster whose nodes go over to another version one by one.
+// crossing is a cluster whose nodes are upgraded to another version one by one.
 type crossing struct {
 	*cluster.Cluster
 	t        *testing.T
@@ -99,8 +99,8 @@ func (x *crossing) upgrade(node int) {
 	x.must(x.StartAgent(node))
 }
 
-// sees waits until a node hears these and no others, has a majority or not, and, if
-// it has, knows pbx1 for the holder of all. It returns the epochs.
+// sees waits until a node hears exactly these nodes, has a majority or not as wanted,
+// and, if it has one, sees pbx1 as the holder of all VIPs. It returns the epochs.
 func (x *crossing) sees(node int, quorum bool, alive ...string) (epochs []uint64) {
 	x.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -131,7 +131,8 @@ func (x *crossing) sees(node int, quorum bool, alive ...string) (epochs []uint64
 	return epochs
 }
 
-// TestAnotherWireFormat: in the order that docs/upgrade.md gives, nothing moves.
+// TestAnotherWireFormat: an upgrade in the order that docs/upgrade.md gives moves
+// nothing.
 func TestAnotherWireFormat(t *testing.T) {
 	x := cross(t)
 	ctx, cancel := cluster.Deadline(patience)

@@ -13,15 +13,15 @@ import (
 	"sipalive/test/cluster"
 )
 
-// TestAgentDiesInTheMiddle: an agent that is killed while the second of three
-// acquire actions runs holds on when it is started again, and runs the second and
-// the third; killed and away until its lease has ended, it runs release.
+// TestAgentDiesInTheMiddle kills an agent while the second of three acquire actions runs.
+// When it is started again it keeps holding, and runs the second and the third action.
+// Killed and away until its lease has ended, it runs release.
 func TestAgentDiesInTheMiddle(t *testing.T) {
 	dir := t.TempDir()
 	open, begun := filepath.Join(dir, "open"), filepath.Join(dir, "begun")
 	s := start(t, cluster.Options{}, func(s *site) string {
 		say := s.script("note", note)
-		// Waits on pbx2 alone; ends by itself when the agent that started it is gone.
+		// Waits only on pbx2, and ends by itself when the agent that started it is gone.
 		wait := s.script("wait", fmt.Sprintf("#!/bin/sh\n[ $SIPALIVE_NODE = pbx2 ] || exit 0\ntouch %s\nfor i in $(seq 1000); do [ -e %s ] && exec %s second; sleep 0.01; done\n", begun, open, say))
 		return action("acquire", "", say, "first") + action("acquire", "timeout = \"30s\"", wait) + action("acquire", "", say, "third") +
 			action("release", "", say, "gone")
@@ -38,7 +38,7 @@ func TestAgentDiesInTheMiddle(t *testing.T) {
 	if n := s.count(fmt.Sprintf("pbx2 acquire vip1 %d first", epoch)); n != 1 {
 		t.Errorf("the first action ran %d times", n)
 	}
-	// The first of the two that began ended too, once its gate was open.
+	// The first of the two runs that began may have ended too, once its gate was open.
 	if n := s.count(fmt.Sprintf("pbx2 acquire vip1 %d second", epoch)); n < 1 || n > 2 {
 		t.Errorf("the second action ended %d times", n)
 	}
@@ -55,8 +55,8 @@ func TestAgentDiesInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestFailedActionGivesBack: an acquire action with on_failure = "release" that
-// fails moves the VIP on, once; where it fails everywhere the last one holds on.
+// TestFailedActionGivesBack: if an acquire action with on_failure = "release" fails, the
+// VIP moves on, once. If it fails on every node, the last node keeps the VIP.
 func TestFailedActionGivesBack(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad")
 	s := start(t, cluster.Options{}, func(s *site) string {
@@ -80,7 +80,7 @@ func TestFailedActionGivesBack(t *testing.T) {
 	s.holdsOn()
 }
 
-// holdsOn: whoever has vip1 when all have failed keeps it, and says so.
+// holdsOn waits until the node that has vip1 after all have failed keeps it, and says so.
 func (s *site) holdsOn() {
 	s.t.Helper()
 	var v control.VIPStatus
@@ -103,7 +103,8 @@ func (s *site) holdsOn() {
 	}
 }
 
-// TestFailedPrepareIsNotReady: the holder keeps what its successor is not ready for.
+// TestFailedPrepareIsNotReady: the holder keeps a VIP for which its successor is not
+// ready.
 func TestFailedPrepareIsNotReady(t *testing.T) {
 	s := start(t, cluster.Options{}, func(s *site) string {
 		return action("prepare", "on_failure = \"release\"", "/bin/false")

@@ -19,8 +19,8 @@ import (
 	"sipalive/test/cluster"
 )
 
-// switchboard is a FreeSWITCH as far as a drain and its readiness are asked for: it
-// answers with the bytes of the recordings, and has as many calls as the test says.
+// switchboard stands in for a FreeSWITCH, as far as a drain and its readiness need one.
+// It answers with the recorded bytes, and has as many calls as the test says.
 type switchboard struct {
 	t      *testing.T
 	mu     sync.Mutex
@@ -30,7 +30,7 @@ type switchboard struct {
 	said   map[string][]string // recorded answers to a command, in order
 }
 
-// startSwitchboard listens on a node's own loopback.
+// startSwitchboard listens on the node's own loopback.
 func (s *site) startSwitchboard(node int) *switchboard {
 	s.t.Helper()
 	b := &switchboard{t: s.t, said: map[string][]string{}}
@@ -87,7 +87,7 @@ func (b *switchboard) answer(command string) string {
 			return said[1]
 		}
 		return said[0]
-	case "fsctl ready_check": // recorded paused, then not
+	case "fsctl ready_check": // the recording has the paused answer first
 		if b.paused || b.sick {
 			return said[0]
 		}
@@ -139,9 +139,9 @@ func (s *site) drain(args ...string) (cmd *exec.Cmd, out func() string) {
 	}
 }
 
-// TestDrainWaitsForCalls: new calls are refused, the move waits for the last one,
-// then new calls are let in again; cancelled, or with its agent killed in the
-// middle, everything is as it was.
+// TestDrainWaitsForCalls: new calls are refused, the move waits for the last call, then
+// new calls are let in again. If the drain is cancelled, or its agent is killed in the
+// middle, everything is as before.
 func TestDrainWaitsForCalls(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("ClueCon\n"), 0o600); err != nil {
@@ -192,7 +192,8 @@ func TestDrainWaitsForCalls(t *testing.T) {
 	}
 }
 
-// TestDrainDoesNotWaitForEver: time is up, the calls go on, the node is drained.
+// TestDrainDoesNotWaitForEver: when the time is up, the calls go on and the node is
+// drained.
 func TestDrainDoesNotWaitForEver(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("ClueCon\n"), 0o600); err != nil {

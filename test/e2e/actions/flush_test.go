@@ -10,8 +10,7 @@ import (
 	"sipalive/test/cluster"
 )
 
-// flush asks for a flush at a node, by the command, and returns its table and exit
-// code.
+// flush runs `sipalive flush` at a node, and returns its table and exit code.
 func (s *site) flush(node int) (table string, code int) {
 	s.t.Helper()
 	out, err := exec.Command(binary, "flush", "--run-dir", s.RunDir(node)).Output()
@@ -25,8 +24,8 @@ func (s *site) flush(node int) (table string, code int) {
 	return string(out), code
 }
 
-// TestFlushEverywhere: every node runs its actions once, wherever it is asked;
-// what fails on one, and a node that is dead, is named.
+// TestFlushEverywhere: every node runs its actions once, whichever node is asked. The
+// table names an action that failed on one node, and a dead node.
 func TestFlushEverywhere(t *testing.T) {
 	s := start(t, cluster.Options{TOML: calm + "[[action]]\non = \"flush\"\nexec = [\"/bin/true\"]\n" +
 		"[[action]]\non = \"flush\"\nexec = [\"/bin/sh\", \"-c\", \"[ $SIPALIVE_NODE != pbx2 ]\"]\n"}, nil)

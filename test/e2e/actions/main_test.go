@@ -1,5 +1,5 @@
-// Package actions plays takeovers with actions that fail, hang and are cut off,
-// on real agents in network namespaces.
+// Package actions tests takeovers with actions that fail, hang and are cut off, on real
+// agents in network namespaces.
 package actions
 
 import (
@@ -18,26 +18,26 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/actions", &binary)) }
 
-// patience bounds every wait for something that has to come.
+// patience bounds every wait for something that must come.
 const patience = 20 * time.Second
 
-// calm lets a node that came back hold at once, and an agent be restarted
+// calm lets a node that came back hold at once, and leaves time to restart an agent
 // within its lease.
 const calm = "[timing]\nlease = \"3s\"\nhold_down = \"0s\"\n"
 
-// site is a cluster whose actions write down what they were told.
+// site is a cluster whose actions record what they were told.
 type site struct {
 	*cluster.Cluster
 	t      *testing.T
 	record string
 }
 
-// note is an action's program: one line per run, with its first argument.
+// note is an action program that records one line per run, with its first argument.
 const note = `#!/bin/sh
 echo "$SIPALIVE_NODE $SIPALIVE_EVENT $SIPALIVE_VIP $SIPALIVE_EPOCH $1" >> RECORD
 `
@@ -80,7 +80,7 @@ func start(t *testing.T, o cluster.Options, vip func(s *site) string) *site {
 	return s
 }
 
-// explain shows the end of every agent's log.
+// explain logs the end of every agent's log.
 func (s *site) explain() {
 	for i := range s.Nodes() {
 		s.t.Logf("%s:\n%s", s.Node(i).Name, s.Agent(i).LastWords())
@@ -95,7 +95,8 @@ func (s *site) must(err error) {
 	}
 }
 
-// script writes a program and returns its path. RECORD in it is the record.
+// script writes a program and returns its path. RECORD in it stands for the record's
+// path.
 func (s *site) script(name, text string) string {
 	s.t.Helper()
 	path := filepath.Join(filepath.Dir(s.record), name)
@@ -103,7 +104,7 @@ func (s *site) script(name, text string) string {
 	return path
 }
 
-// action is one [[vip.action]].
+// action returns one [[vip.action]].
 func action(on string, lines string, argv ...string) string {
 	quoted := make([]string, len(argv))
 	for i, a := range argv {
@@ -120,7 +121,7 @@ func (s *site) lines() []string {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// recorded waits until the record has a line, and returns how often.
+// recorded waits until the record has a line.
 func (s *site) recorded(line string) {
 	s.t.Helper()
 	s.await("the action "+line, func(context.Context) error {
@@ -131,7 +132,7 @@ func (s *site) recorded(line string) {
 	})
 }
 
-// count is how often a line is in the record.
+// count returns how often a line is in the record.
 func (s *site) count(line string) (n int) {
 	for _, l := range s.lines() {
 		if l == line {
@@ -186,8 +187,8 @@ func (s *site) dead(node int) bool {
 	}
 }
 
-// holder waits until every live node sees vip1 held by one of the nodes for good:
-// verified or not, but with its takeover ended.
+// holder waits until every live node sees vip1 held by one of the nodes and its takeover
+// ended, verified or not.
 func (s *site) holder(nodes ...string) control.VIPStatus {
 	s.t.Helper()
 	var v control.VIPStatus

@@ -10,7 +10,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestToldOnce: three agents see a crash and a sickness of all; people hear of each
+// TestToldOnce: three agents see a crash and a sickness of all. People are told of each
 // once, with its cause.
 func TestToldOnce(t *testing.T) {
 	dir := t.TempDir()
@@ -32,7 +32,7 @@ func TestToldOnce(t *testing.T) {
 	}
 }
 
-// say waits for a line that begins so, and fails where there is a second one.
+// say waits for a line that begins like this, and fails if there is a second one.
 func (s *site) say(begins string) error {
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()

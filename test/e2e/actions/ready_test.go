@@ -13,8 +13,8 @@ import (
 	"sipalive/test/cluster"
 )
 
-// TestReadyCheck: FreeSWITCH itself is asked beside OPTIONS. A pause, the operator's or
-// that of the agent's own drain, is no sickness; neither ready nor paused is.
+// TestReadyCheck: FreeSWITCH itself is asked beside OPTIONS. A pause, by the operator or
+// by the agent's own drain, is no sickness. Neither ready nor paused is one.
 func TestReadyCheck(t *testing.T) {
 	password := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(password, []byte("ClueCon\n"), 0o600); err != nil {
@@ -35,7 +35,7 @@ func TestReadyCheck(t *testing.T) {
 	}
 	boards[0].be(false, true)
 	s.says(0, "paused", true)
-	time.Sleep(fallTime) // that nothing happens meanwhile is what is asserted
+	time.Sleep(fallTime) // the test asserts that nothing happens meanwhile
 	s.says(0, "paused", true)
 	stays("paused by an operator")
 	boards[0].be(false, false)
@@ -45,7 +45,7 @@ func TestReadyCheck(t *testing.T) {
 	cmd, out := s.drain("30m")
 	s.untilPaused(boards[0], true)
 	s.says(0, "paused", true)
-	time.Sleep(fallTime) // that nothing happens meanwhile is what is asserted
+	time.Sleep(fallTime) // the test asserts that nothing happens meanwhile
 	s.says(0, "paused", true)
 	stays("paused by its own drain")
 	boards[0].set(0)
@@ -79,10 +79,10 @@ func TestReadyCheck(t *testing.T) {
 	s.says(0, "ok", true)
 }
 
-// fallTime is what it takes to be called unfit: three answers, one a second.
+// fallTime is how long it takes to be called unfit: three answers, one per second.
 const fallTime = 3500 * time.Millisecond
 
-// says waits until a node's status tells what its FreeSWITCH says, and whether it is fit.
+// says waits until a node's status shows this state of its FreeSWITCH, and this fitness.
 func (s *site) says(node int, state string, fit bool) {
 	s.t.Helper()
 	s.await(fmt.Sprintf("FreeSWITCH of %s %s, fit %v", s.Node(node).Name, state, fit), func(context.Context) error {
@@ -94,7 +94,7 @@ func (s *site) says(node int, state string, fit bool) {
 	})
 }
 
-// reason is why a VIP went to its holder.
+// reason returns why a VIP went to its holder.
 func (s *site) reason(v control.VIPStatus) (reason string) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)

@@ -16,7 +16,7 @@ import (
 	"sipalive/test/cluster"
 )
 
-// role asks as cron does: no output, an exit code.
+// role asks as a cron job does: it reads only the exit code.
 func (s *site) role(node int, args ...string) (code int, took time.Duration) {
 	s.t.Helper()
 	began := time.Now()
@@ -51,7 +51,7 @@ func (s *site) roleHolder(nodes ...string) (node string, epoch uint64) {
 }
 
 // TestRole: a job that runs on the spare moves on when the spare dies, and runs its
-// actions; whoever asks gets the answer from the agent beside it.
+// actions. Each node's own agent answers who has the role.
 func TestRole(t *testing.T) {
 	written := false
 	s := start(t, cluster.Options{VIPs: 2, TOML: calm}, func(at *site) string {
@@ -96,15 +96,15 @@ func TestRole(t *testing.T) {
 	}
 }
 
-// timed is an action's program: it notes when it begins and ends, in ns of the one
-// clock that all nodes share, and lasts as long as its argument says.
+// timed is an action program that records when it begins and ends, in ns of the one clock
+// that all nodes share. It lasts as long as its argument says.
 const timed = `#!/bin/sh
 echo "$SIPALIVE_NODE $SIPALIVE_EVENT $SIPALIVE_EPOCH begin $(date +%s%N)" >> RECORD
 sleep $1
 echo "$SIPALIVE_NODE $SIPALIVE_EVENT $SIPALIVE_EPOCH end $(date +%s%N)" >> RECORD
 `
 
-// when is what the record says of an action, 0 for nothing.
+// when returns the recorded time of an action's begin or end, 0 if there is none.
 func (s *site) when(node, event string, epoch uint64, what string) (at int64) {
 	s.t.Helper()
 	for _, l := range s.lines() {
@@ -118,7 +118,7 @@ func (s *site) when(node, event string, epoch uint64, what string) (at int64) {
 }
 
 // TestRoleActionsDoNotOverlap: a role's job ends at the old holder before it begins at
-// the new one, though that takes longer than a lease, whatever the role moves for.
+// the new one, whatever the cause of the move, even if that takes longer than a lease.
 func TestRoleActionsDoNotOverlap(t *testing.T) {
 	s := start(t, cluster.Options{VIPs: 1, TOML: "[timing]\nlease = \"1s\"\nhold_down = \"0s\"\n"}, func(at *site) string {
 		say := at.script("timed", timed)
@@ -151,8 +151,8 @@ func TestRoleActionsDoNotOverlap(t *testing.T) {
 	})
 }
 
-// handed moves the role away from its holder, asks that meanwhile whether it holds
-// it, and compares the times of both sides.
+// handed moves the role away from its holder. Meanwhile it asks the old holder whether it
+// holds the role; then it compares the times of both nodes.
 func (s *site) handed(old string, epoch uint64, why string, move func() (to string)) {
 	s.t.Helper()
 	var wg sync.WaitGroup

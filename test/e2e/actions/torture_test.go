@@ -25,12 +25,12 @@ const (
 	tortureVIPs  = 4
 	tortureMoves = 250 // of each
 	tortureBeat  = 50 * time.Millisecond
-	// 20 ms is what a machine of its own has to keep; here three agents share two
-	// cores with all that they run, and whoever else is busy.
+	// A machine of its own must keep 20 ms. Here three agents share two cores with all
+	// that they run, and with any other work on this machine.
 	lateBeat = 200 * time.Millisecond
 )
 
-// nasty is an action that misbehaves in another way at each epoch.
+// nasty is an action that misbehaves in a different way at each epoch.
 const nasty = `#!/bin/sh
 case $((SIPALIVE_EPOCH % 6)) in
 0) sleep 1000 ;;
@@ -41,11 +41,11 @@ case $((SIPALIVE_EPOCH % 6)) in
 esac
 `
 
-// TestTorture: a thousand takeovers whose actions hang, fail, leave daemons, print
-// for ever and ignore signals. None is lost, none out of order, nothing is left
-// running, and the heartbeats are on time.
+// TestTorture: a thousand takeovers whose actions hang, fail, leave daemons behind, print
+// for ever and ignore signals. No takeover is lost or out of order, no process is left,
+// and the heartbeats are on time.
 func TestTorture(t *testing.T) {
-	realtime := func(spec lab.Spec) lab.Spec { // as its unit may; three agents share this machine with what they run
+	realtime := func(spec lab.Spec) lab.Spec { // as its unit allows; three agents share this machine with what they run
 		return spec.By("/usr/bin/chrt", "--rr", "50")
 	}
 	s := start(t, cluster.Options{VIPs: tortureVIPs, Agent: realtime, TOML: "[timing]\nlease = \"2s\"\nheartbeat = \"50ms\"\nhold_down = \"0s\"\n"}, func(s *site) string {
@@ -92,8 +92,8 @@ func TestTorture(t *testing.T) {
 	}
 }
 
-// torture moves one VIP round the nodes, each time as soon as its acquire chain has
-// ended. The holder is asked: it knows first.
+// torture moves one VIP around the nodes, each time as soon as its acquire chain has
+// ended. It asks the holder, which knows first.
 func (s *site) torture(vip int) {
 	name := cluster.VIPName(vip)
 	for i := range tortureMoves {
@@ -128,7 +128,7 @@ func (s *site) acquired(ctx context.Context, vip, node string) (epoch uint64, er
 	return 0, fmt.Errorf("%s does not say that it holds %s", node, vip)
 }
 
-// waitLine waits for a line at the end of the record, which grows.
+// waitLine waits for a line near the end of the record, which grows.
 func (s *site) waitLine(ctx context.Context, line string) error {
 	return lab.WaitFor(ctx, line, func() error {
 		f, err := os.Open(s.record)
@@ -149,8 +149,8 @@ func (s *site) waitLine(ctx context.Context, line string) error {
 	})
 }
 
-// nothingLost reads the record: of each takeover every action once, in order, and
-// on no node one of an older epoch after one of a newer.
+// nothingLost reads the record. Each takeover must have every action once, in order, and
+// no node may run an action of an older epoch after one of a newer.
 func (s *site) nothingLost() {
 	type taking struct {
 		node  string
@@ -186,13 +186,13 @@ func (s *site) nothingLost() {
 		for at, got := range chains {
 			want := whole
 			if at.epoch == 1 {
-				want = whole[1:] // the cold start, which nobody was asked to prepare for
+				want = whole[1:] // the cold start: no node was asked to prepare for it
 			}
 			if at.epoch == newest[at.node] && len(got) == len(want)-1 && s.holds(at.node, name) {
 				want = want[:len(want)-1]
 			}
 			if at.epoch == 1 && !slices.Contains(got, "acquire last") {
-				want = slices.DeleteFunc(slices.Clone(want), func(l string) bool { return l == "acquire last" }) // moved before it came to that
+				want = slices.DeleteFunc(slices.Clone(want), func(l string) bool { return l == "acquire last" }) // moved before that action could run
 			}
 			if !slices.Equal(got, want) {
 				s.t.Errorf("%s on %s, epoch %d: %q, want %q", name, at.node, at.epoch, got, want)
@@ -213,7 +213,7 @@ func (s *site) holds(node, vip string) bool {
 	return false
 }
 
-// recordedRelease waits for the release of the last move, which runs beside the
+// recordedRelease waits for the release actions of the last move, which run beside the
 // acquire chain.
 func (s *site) recordedRelease(vip string) {
 	s.await("the last release of "+vip, func(context.Context) error {
@@ -233,7 +233,7 @@ func (s *site) recordedRelease(vip string) {
 	})
 }
 
-// nothingLeft looks for processes with an action's environment.
+// nothingLeft waits until no process has an action's environment any more.
 func (s *site) nothingLeft() {
 	s.await("no process of an action left", func(context.Context) error {
 		files, err := filepath.Glob("/proc/[0-9]*/environ")
@@ -250,8 +250,8 @@ func (s *site) nothingLeft() {
 	})
 }
 
-// beatObserver dates every packet that one node hears of the others' agents
-// directly.
+// beatObserver records when one node hears each packet that comes directly from another
+// agent.
 type beatObserver struct {
 	t    *testing.T
 	fd   int
@@ -267,7 +267,7 @@ func (s *site) observeBeats(node int) *beatObserver {
 		o.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(lab.NetworkOrder(unix.ETH_P_IP)))
 		return err
 	}))
-	s.must(unix.SetsockoptInt(o.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)) // the kernel's time: this test may be late
+	s.must(unix.SetsockoptInt(o.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)) // the kernel's time, since this test may be late
 	s.must(unix.SetsockoptTimeval(o.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100000}))
 	s.must(unix.SetsockoptInt(o.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20))
 	go o.run()
@@ -294,7 +294,7 @@ func (o *beatObserver) run() {
 		}
 		at := (*unix.Timespec)(unsafe.Pointer(&messages[0].Data[0]))
 		sender := [4]byte(packet[12:16])
-		if [4]byte(link.Addr[2:6]) != sender { // the lab's MACs are the addresses: this one came through the gateway
+		if [4]byte(link.Addr[2:6]) != sender { // the lab's MACs contain the addresses: this packet came through the gateway
 			continue
 		}
 		o.mu.Lock()
@@ -303,8 +303,8 @@ func (o *beatObserver) run() {
 	}
 }
 
-// stop returns, by sender, how late each heartbeat was, sorted. What comes between
-// two of them, such as the answer to an ask, makes no gap.
+// stop returns, by sender, how late each heartbeat was, sorted. Other packets between two
+// heartbeats, such as the answer to an ask, do not count.
 func (o *beatObserver) stop() map[string][]time.Duration {
 	close(o.done)
 	o.mu.Lock()
@@ -322,7 +322,7 @@ func (o *beatObserver) stop() map[string][]time.Duration {
 			continue
 		}
 		for whole := int((at[len(at)-1] - at[0]) / tortureBeat); len(late) < whole; {
-			late = append(late, 0) // a beat that came between other packets
+			late = append(late, 0) // a heartbeat that came between other packets
 		}
 		slices.Sort(late)
 		out[fmt.Sprintf("%d.%d.%d.%d", sender[0], sender[1], sender[2], sender[3])] = late

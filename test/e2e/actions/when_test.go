@@ -8,8 +8,8 @@ import (
 	"sipalive/test/cluster"
 )
 
-// TestWhen: of the actions for one cause those run whose cause it is, at the new holder
-// and at the old one.
+// TestWhen: of the actions with `when`, only those for the takeover's cause run, at the
+// new holder and at the old one.
 func TestWhen(t *testing.T) {
 	s := start(t, cluster.Options{TOML: "[timing]\nlease = \"1s\"\nhold_down = \"0s\"\n"}, func(s *site) (all string) {
 		say := s.script("note", note)

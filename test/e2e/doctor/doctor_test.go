@@ -1,6 +1,6 @@
-// Package doctor asks `sipalive doctor` on the nodes of a cluster: one with which
-// nothing is wrong, others whose firewall drops the agents' port, that have no agent or
-// another key.
+// Package doctor runs `sipalive doctor` on the nodes of a cluster: on a sound node, on
+// nodes whose firewall drops the agents' port, on a node without an agent, and on one
+// with another key.
 package doctor
 
 import (
@@ -23,22 +23,22 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/doctor", &binary)) }
 
-// patience bounds every wait for something that has to come.
+// patience bounds every wait for something that must come.
 const patience = 90 * time.Second
 
-// site is a cluster, and a scene's own test.
+// site is a cluster, together with the test of the current round.
 type site struct {
 	*cluster.Cluster
 	t *testing.T
 }
 
-// scene is one node's trouble: what it takes, which file is asked with, and what has to
-// be said.
+// scene is one node's trouble: how to make it, which file doctor reads, and what it must
+// report.
 type scene struct {
 	name    string
 	node    int
@@ -47,8 +47,8 @@ type scene struct {
 	judge   func(s *site, found []doctor.Finding)
 }
 
-// The scenes of a round are of different nodes, so that all are asked at once: a visit
-// takes four seconds, most of them for the clocks.
+// The scenes of one round are on different nodes, so that doctor runs on all at once: a
+// run takes four seconds, most of them to compare clocks.
 var rounds = [][]scene{
 	{
 		{name: "sound", node: 0, prepare: settled, judge: sound},
@@ -81,7 +81,7 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// round prepares all scenes, asks all at once, and judges each by itself.
+// round prepares all scenes, runs doctor on all nodes at once, and judges each result.
 func (s *site) round(scenes []scene) {
 	for _, sc := range scenes {
 		if undo := sc.prepare(s); undo != nil {
@@ -109,14 +109,14 @@ func (s *site) round(scenes []scene) {
 	}
 }
 
-// visit is one run of doctor.
+// visit is the result of one run of doctor.
 type visit struct {
 	found []doctor.Finding
 	text  string
 	err   error
 }
 
-// ask runs it on a node. The exit code has to be what the findings say.
+// ask runs doctor on a node. The exit code must match the findings.
 func (s *site) ask(node int, file string) (v visit) {
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
@@ -135,7 +135,7 @@ func (s *site) ask(node int, file string) (v visit) {
 	return v
 }
 
-// says asserts that a check found that, in one of its lines that has the words.
+// says asserts that a finding of this check and level contains all these words.
 func (s *site) says(found []doctor.Finding, level doctor.Level, check string, words ...string) {
 	s.t.Helper()
 	if !slices.ContainsFunc(found, func(f doctor.Finding) bool {
@@ -183,7 +183,7 @@ func sound(s *site, found []doctor.Finding) {
 	s.says(found, doctor.OK, "agent", "hears a majority")
 	s.says(found, doctor.OK, "capabilities", "the agent has")
 	s.says(found, doctor.OK, "fence", "bpf")
-	s.says(found, doctor.Warning, "realtime", "CPUSchedulingPolicy=rr") // the lab starts it as a plain process
+	s.says(found, doctor.Warning, "realtime", "CPUSchedulingPolicy=rr") // the lab starts the agent as a plain process
 	s.says(found, doctor.OK, "firewall", "lets port 7946 pass")
 	s.says(found, doctor.OK, "keepers", "nothing else")
 }
@@ -208,8 +208,8 @@ func droppedOut(s *site, found []doctor.Finding) {
 	s.says(found, doctor.Warning, "firewall", "of chain guard in table inet sipa", "drops UDP to pbx2 port 7946")
 }
 
-// stop ends a node's agent as an operator does. Its control socket is gone before its
-// port is free, so its process is waited for; it exits with 10.
+// stop stops a node's agent as an operator does. Its control socket goes before its port
+// is free, so stop waits for the process. The agent exits with 10.
 func (s *site) stop(node int) {
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
@@ -229,11 +229,11 @@ func (s *site) stopAndDrop() func() {
 func without(s *site, found []doctor.Finding) {
 	s.says(found, doctor.Error, "port", "pbx2", "TCP is open, but nothing is heard over UDP", "of chain guard in table inet sipa")
 	s.says(found, doctor.OK, "port", "pbx3", "reached over UDP and TCP, and it reaches this node")
-	s.says(found, doctor.Error, "port", "pbx4") // nobody is there, or another visitor with a key of its own
+	s.says(found, doctor.Error, "port", "pbx4") // either nobody is there, or another doctor with its own key
 	s.says(found, doctor.Warning, "agent", "systemctl start sipalive")
 }
 
-// otherKey is the cluster's file with a key of its own.
+// otherKey returns a copy of the cluster's file that names another key.
 func (s *site) otherKey() string {
 	text, err := os.ReadFile(s.Config)
 	if err != nil {
@@ -259,7 +259,7 @@ func anotherKey(s *site, found []doctor.Finding) {
 	s.says(found, doctor.Error, "port", "pbx2", "sealed with another key")
 }
 
-// rule loads one at a hook of a node, and returns what takes it away.
+// rule loads a rule at a hook of a node, and returns a function that deletes it.
 func (s *site) rule(node int, hook, rule string) (undo func()) {
 	s.t.Helper()
 	s.nft(node, fmt.Sprintf("table inet sipa { chain guard { type filter hook %s priority 0; policy accept; %s; }; }", hook, rule))
@@ -275,7 +275,7 @@ func (s *site) nft(node int, text string) {
 	}
 }
 
-// wait polls a node's status.
+// wait waits until a node's status is good.
 func (s *site) wait(node int, what string, ok func(control.Status) bool) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)

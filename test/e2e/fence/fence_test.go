@@ -31,10 +31,10 @@ func (s *site) index() int {
 	return ifi.Index
 }
 
-// inTime plays a scene, which says how much too late vip1 was served elsewhere or how
-// often it moved while the machine stood still, and brings it home again. A machine may
-// have stood still in a way that nobody could measure: the scene is played once more
-// then, and has to be in time.
+// inTime plays a scene, which brings vip1 home again. The scene returns an error if vip1
+// was served elsewhere too late, or moved too often while the machine stood still. The
+// machine may have stood still without anything that could measure it. So after an error
+// inTime plays the scene once more, and then it must be in time.
 func (s *site) inTime(scene func() (miss error)) {
 	s.t.Helper()
 	miss := scene()
@@ -47,8 +47,9 @@ func (s *site) inTime(scene func() (miss error)) {
 	}
 }
 
-// taken waits until vip1 is served elsewhere. Later than a lease and the machine's
-// milliseconds is a miss; for how long the phone or a core stood still is excused.
+// taken waits until vip1 is served elsewhere, and returns an error if that took longer
+// than a lease and some milliseconds of the machine. It excuses the time for which the
+// phone or a core stood still.
 func (s *site) taken(fault time.Duration) (miss error) {
 	s.t.Helper()
 	took := s.served(fault)
@@ -61,7 +62,7 @@ func (s *site) taken(fault time.Duration) (miss error) {
 	return nil
 }
 
-// stood is for how long the machine stood still since a moment.
+// stood returns for how long the machine stood still since a moment.
 func (s *site) stood(since time.Duration) time.Duration {
 	s.t.Helper()
 	lost, err := stolen().Since(since)
@@ -79,13 +80,13 @@ func TestFrozenAgent(t *testing.T) {
 	}
 }
 
-// freeze stops the holder's agent until another serves, and lets it go on.
+// freeze stops the holder's agent until another node serves vip1, and then resumes it.
 func (s *site) freeze() (miss error) {
 	s.t.Helper()
 	fault := lab.Now()
 	must(s.t, s.Agent(0).Stop())
 	miss = s.taken(fault)
-	time.Sleep(lease) // whoever could answer has had the time
+	time.Sleep(lease) // every machine that could answer has had the time
 	miss = errors.Join(miss, s.oneHolder(fault))
 	resumed := lab.Now()
 	must(s.t, s.Agent(0).Cont())
@@ -104,7 +105,7 @@ func (s *site) freeze() (miss error) {
 	return miss
 }
 
-// unbound: a node does not have vip1 any more.
+// unbound waits until a node no longer has vip1, and returns when that was.
 func (s *site) unbound(node int, since time.Duration) (at time.Duration) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -128,7 +129,7 @@ func (s *site) unbound(node int, since time.Duration) (at time.Duration) {
 	return at
 }
 
-// failback brings vip1 home.
+// failback moves vip1 home.
 func (s *site) failback(node int) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -142,8 +143,8 @@ func (s *site) failback(node int) {
 	s.hears(0, s.Node(node).Name)
 }
 
-// Nobody starts the agent again. The address falls silent at once, and the
-// kernel removes it by itself.
+// TestKilledAgent: nobody starts the agent again. The address falls silent when its lease
+// ends, and the kernel removes it.
 func TestKilledAgent(t *testing.T) {
 	s := start(t, "")
 	s.inTime(func() (miss error) {
@@ -166,7 +167,7 @@ func TestKilledAgent(t *testing.T) {
 	s.stopAll()
 }
 
-// stopAll ends every agent in order, and looks for what is left.
+// stopAll ends every agent properly, and checks that no fence program is left.
 func (s *site) stopAll() {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -184,9 +185,9 @@ func (s *site) stopAll() {
 	}
 }
 
-// A successor within the lease: nothing is lost, nothing moves. A machine that
-// stood still for longer than a lease may lose one meanwhile, and says nothing
-// about the agents.
+// TestKilledAndStartedAgain: with a new agent within the lease, nothing is lost and
+// nothing moves. A machine that stood still for longer than a lease may lose the lease;
+// that says nothing about the agents.
 func TestKilledAndStartedAgain(t *testing.T) {
 	s := start(t, "")
 	for range 5 {
@@ -220,8 +221,8 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	t.Fatal("the machine stands still too often to tell anything")
 }
 
-// SIGUSR2 leaves everything to a successor: the address stays bound and open
-// until the lease ends, and silent from then on if none comes.
+// TestSuccessor: SIGUSR2 leaves everything to a successor. The address stays bound and
+// open until the lease ends. If no successor comes, it is silent from then on.
 func TestSuccessor(t *testing.T) {
 	s := start(t, "")
 	before := s.status(1).VIPs[0]
@@ -250,12 +251,12 @@ func TestSuccessor(t *testing.T) {
 		miss = errors.Join(miss, s.oneHolder(begun))
 		must(t, s.StartAgent(0))
 		s.failback(0)
-		begun = lab.Now() // of a second attempt
+		begun = lab.Now() // for a second attempt
 		return miss
 	})
 }
 
-// SIGTERM hands over first.
+// TestTerminatedAgent: SIGTERM hands the VIP over first.
 func TestTerminatedAgent(t *testing.T) {
 	s := start(t, "")
 	ctx, cancel := cluster.Deadline(patience)
@@ -281,8 +282,8 @@ func TestTerminatedAgent(t *testing.T) {
 	t.Logf("SIGTERM: silence of %v in the median; 5 ms are asked for, see BenchmarkTerminated", silences[len(silences)/2])
 }
 
-// terminateAtStart ends a successor by SIGTERM before it has told anybody that it
-// is there: what it found held is handed over all the same, address and all.
+// terminateAtStart ends a successor by SIGTERM before any node knows of it. It must still
+// hand over what it found held, and remove the address.
 func (s *site) terminateAtStart() {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -312,8 +313,8 @@ func (s *site) terminateAtStart() {
 	s.oneHolder(begun)
 }
 
-// Without bpf the kernel removes the address of a dead agent by itself, late.
-// Nobody else holds vip1 meanwhile here, so that only the end is looked at.
+// TestLifetimeAlone: without bpf, the kernel removes the address of a dead agent by
+// itself, but late. No other node takes vip1 meanwhile, so only the removal is looked at.
 func TestLifetimeAlone(t *testing.T) {
 	s := start(t, "fence = \"lifetime\"\n")
 	if st := s.status(0); st.Fence != "lifetime" || !st.FenceWeak || st.FenceMeans == "" {
@@ -340,7 +341,7 @@ func TestLifetimeAlone(t *testing.T) {
 	s.served(fault)
 }
 
-// renewals counts what the kernel says of vip1 on a node for so long.
+// renewals counts how often, in a time, a node's kernel reports vip1 as renewed.
 func (s *site) renewals(node int, long time.Duration) (n int) {
 	s.t.Helper()
 	var socket *nl.NetlinkSocket
@@ -358,7 +359,7 @@ func (s *site) renewals(node int, long time.Duration) (n int) {
 		must(s.t, socket.SetReceiveTimeout(&left))
 		messages, _, err := socket.Receive()
 		if err != nil {
-			continue // nothing was said
+			continue // no message came
 		}
 		for _, m := range messages {
 			if m.Header.Type == unix.RTM_NEWADDR && bytes.Contains(m.Data, vip) {
@@ -368,8 +369,8 @@ func (s *site) renewals(node int, long time.Duration) (n int) {
 	}
 }
 
-// An agent that gets 1 % of a core, and is asked for more than that all the time,
-// keeps its lease or loses it; it never has it beside another.
+// TestStarvedAgent: an agent that gets 1 % of a core and is always asked for more keeps
+// its lease or loses it. It never holds beside another node.
 func TestStarvedAgent(t *testing.T) {
 	const long, share, period = 8 * time.Second, 100, 100 * time.Millisecond
 	s := start(t, "")
@@ -386,7 +387,8 @@ func TestStarvedAgent(t *testing.T) {
 	unask()
 	t.Logf("%v at 1 %% of a core: ran for %v, held back for %v in %d periods: %v", long,
 		(after.CPU - before.CPU).Round(time.Millisecond), held.Round(time.Millisecond), n, r)
-	// 12 to 14 s (each core on which it would run counts), and 2 to 4 where nobody asks.
+	// Expected: 12 to 14 s, since each core that it would run on counts; 2 to 4 s if
+	// nobody asked it.
 	if held < long*3/4 {
 		t.Errorf("the agent was held back for %v of %v: nothing is known of one that starves", held, long)
 	}
@@ -396,7 +398,7 @@ func TestStarvedAgent(t *testing.T) {
 	s.failback(0)
 }
 
-// ask asks an agent for its status without a pause, until it is told to end.
+// ask asks an agent for its status without a pause, until unask is called.
 func (s *site) ask(node int) (unask func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var asking sync.WaitGroup
@@ -412,8 +414,8 @@ func (s *site) ask(node int) (unask func()) {
 	return unask
 }
 
-// quota lets a process run for so long of each period; throttled is for how long
-// it was held back, and in how many periods.
+// quota limits a process to quota in each period. throttled returns for how long it was
+// held back, and in how many periods.
 func quota(t *testing.T, pid int, quota, period time.Duration) (throttled func() (time.Duration, int), release func()) {
 	t.Helper()
 	name := fmt.Sprintf("sipa-fence-%d", os.Getpid())
@@ -454,7 +456,7 @@ func quota(t *testing.T, pid int, quota, period time.Duration) (throttled func()
 	return throttled, release
 }
 
-// counted is a number of a control group's file.
+// counted reads a number from a control group's file.
 func counted(t *testing.T, file, name string) int {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -468,8 +470,8 @@ func counted(t *testing.T, file, name string) int {
 	return n
 }
 
-// A runtime directory that takes nothing any more: votes cannot be stored, so
-// none leaves; whoever holds, one holds.
+// TestFullRuntimeDirectory: the runtime directory is full. Votes cannot be stored, so
+// none is sent, and there is never more than one holder.
 func TestFullRuntimeDirectory(t *testing.T) {
 	unwritable(t, fill)
 }
@@ -485,8 +487,9 @@ func fill(t *testing.T, dir string) {
 	}
 }
 
-// A disk that is full, on every node: only the state directory lies there. Holders go
-// on, an agent is started again on it, and a dead agent's VIP is held elsewhere in time.
+// TestFullDisk: the disk is full on every node. Only the state directory is on it.
+// Holders go on, an agent can be started again, and another node takes over a dead
+// agent's VIP in time.
 func TestFullDisk(t *testing.T) {
 	s := start(t, "")
 	begun := lab.Now()
@@ -542,7 +545,7 @@ func TestReadOnlyRuntimeDirectory(t *testing.T) {
 
 func unwritable(t *testing.T, spoil func(t *testing.T, dir string)) {
 	s := start(t, "")
-	// A runtime directory of its own for pbx1, as on a real machine.
+	// pbx1 gets a runtime directory on a tmpfs of its own, as on a real machine.
 	ctx, cancel := cluster.Deadline(patience)
 	defer cancel()
 	must(t, s.Agent(0).Terminate(ctx))
@@ -557,7 +560,7 @@ func unwritable(t *testing.T, spoil func(t *testing.T, dir string)) {
 	time.Sleep(3 * lease)
 	r := s.phones[0].Report(fault, lab.Now()-100*time.Millisecond)
 	t.Logf("unwritable: %v", r)
-	// Somebody else's death is when votes are needed.
+	// Votes are needed when another node dies.
 	must(t, s.Agent(1).Stop())
 	time.Sleep(3 * lease)
 	s.oneHolder(fault)

@@ -16,10 +16,10 @@ import (
 	"sipalive/test/shipped"
 )
 
-// memoryGroup is a control group that may use so much memory and no swap.
+// memoryGroup is a control group with a memory limit and no swap.
 type memoryGroup struct{ dir, events string }
 
-// newMemoryGroup makes one, and removes it when those in it have ended.
+// newMemoryGroup makes a group, and removes it when its processes have ended.
 func newMemoryGroup(t *testing.T, limit int64) memoryGroup {
 	t.Helper()
 	dir := filepath.Join("/sys/fs/cgroup/memory", fmt.Sprintf("sipa-oom-%d-%d", os.Getpid(), lab.Now()))
@@ -47,11 +47,11 @@ func newMemoryGroup(t *testing.T, limit int64) memoryGroup {
 	return memoryGroup{dir, filepath.Join(dir, events)}
 }
 
-// kills counts whom the kernel has killed in the group for want of memory.
+// kills counts the processes in the group that the kernel has killed for lack of memory.
 func (g memoryGroup) kills(t *testing.T) int { t.Helper(); return counted(t, g.events, "oom_kill") }
 
-// greedy joins the group with a score, and takes all of its memory until the kernel
-// ends somebody there.
+// greedy starts a process that joins the group with this score and takes all its memory,
+// until the kernel kills a process there.
 func (s *site) greedy(g memoryGroup, score int) *lab.Process {
 	s.t.Helper()
 	p, err := s.Phone().Start(lab.Spec{Name: "greedy", Path: "sh", Args: []string{"-c", fmt.Sprintf(
@@ -60,14 +60,15 @@ func (s *site) greedy(g memoryGroup, score int) *lab.Process {
 	return p
 }
 
-// setScore sets what the kernel adds to an agent's own when it looks for a victim.
+// setScore sets an agent's oom_score_adj, which the kernel adds when it looks for a
+// victim.
 func setScore(agent *lab.Process, score int) error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Pid), fmt.Append(nil, score), 0)
 }
 
-// score gives the agent the unit's, and returns the ordinary one. Only who has
-// CAP_SYS_RESOURCE may lower a score; without it both are higher by as much: what
-// the kernel compares is the difference.
+// score gives the agent the score of its unit, and returns an ordinary process's score.
+// Only a process with CAP_SYS_RESOURCE may lower a score. Without it both scores are
+// higher by the same amount: the kernel compares only the difference.
 func (s *site) score() (ordinary int) {
 	s.t.Helper()
 	units, err := shipped.OOMScore()
@@ -82,18 +83,20 @@ func (s *site) score() (ordinary int) {
 	return ordinary
 }
 
-// slain: ended by SIGKILL.
+// slain reports whether a process was ended by SIGKILL.
 func slain(err error) bool {
 	exit, is := errors.AsType[*exec.ExitError](err)
 	return is && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 }
 
-// The holder's agent in a group that it shares with somebody greedy. The kernel kills
-// whoever has most pages in memory, once it has added the score times a thousandth of
-// the group's limit, in whole pages (mm/oom_kill.c, oom_badness, Linux 6.18). The
-// limit is less than what the agent has in memory from before it joined, which does
-// not count in the group: so whoever is greedy there stays smaller than the agent, and
-// the score alone decides. The unit's makes the agent the smaller one by far.
+// TestOutOfMemory puts the holder's agent into a group with a greedy process. The kernel
+// kills the process with the most pages in memory, after adding the score times a
+// thousandth of the group's limit, in whole pages (mm/oom_kill.c, oom_badness, Linux
+// 6.18).
+//
+// The limit is below what the agent had in memory before it joined, which does not count
+// in the group. So a greedy process there stays smaller than the agent, and the score
+// alone decides. With the unit's score the agent counts as far smaller.
 func TestOutOfMemory(t *testing.T) {
 	s := start(t, "")
 	group, ordinary := s.confined()
@@ -108,23 +111,24 @@ func TestOutOfMemory(t *testing.T) {
 	})
 }
 
-// confined puts the holder's agent into such a group.
+// confined puts the holder's agent into such a group, and returns an ordinary process's
+// score.
 func (s *site) confined() (group memoryGroup, ordinary int) {
 	s.t.Helper()
 	agent := s.Agent(0)
 	used, err := agent.Usage()
 	must(s.t, err)
 	thousand := int64(1000 * os.Getpagesize())
-	limit := (used.Resident/thousand - 1) * thousand // less by 4 to 8 MB; one of 3999 pages has a thousandth of 3
+	limit := (used.Resident/thousand - 1) * thousand // less by 4 to 8 MB; a thousandth of a limit of 3999 pages is 3
 	group = newMemoryGroup(s.t, limit)
 	must(s.t, os.WriteFile(filepath.Join(group.dir, "cgroup.procs"), fmt.Append(nil, agent.Pid), 0))
 	s.t.Logf("the agent has %.1f MB in memory, the group room for %.1f", float64(used.Resident)/1e6, float64(limit)/1e6)
 	return group, s.score()
 }
 
-// spared: an agent with the unit's score outlives whoever is greedy beside it, and
-// holds what it held. A machine that stood still may cost it a lease, and is given
-// more than one try.
+// spared: an agent with the unit's score survives beside a greedy process, and keeps what
+// it held. If the machine stood still, that may cost a lease, so there is more than one
+// try.
 func (s *site) spared(group memoryGroup, ordinary int) {
 	s.t.Helper()
 	for range 3 {
@@ -133,7 +137,7 @@ func (s *site) spared(group memoryGroup, ordinary int) {
 		err := s.greedy(group, ordinary).Wait(ctx)
 		cancel()
 		n := group.kills(s.t) - killed
-		time.Sleep(2 * lease) // longer than what it could hold without renewing
+		time.Sleep(2 * lease) // longer than it could hold without renewing
 		select {
 		case <-s.Agent(0).Done():
 			s.t.Fatalf("with the unit's score the agent ended; %d killed for want of memory", n)
@@ -155,8 +159,7 @@ func (s *site) spared(group memoryGroup, ordinary int) {
 	s.t.Error("the agent lives, and loses its lease each time")
 }
 
-// notSpared: with the score of everybody else the kernel kills the agent. Nobody
-// starts it again.
+// notSpared: with an ordinary score the kernel kills the agent. Nobody starts it again.
 func (s *site) notSpared(group memoryGroup, ordinary int) (miss error) {
 	s.t.Helper()
 	agent, killed := s.Agent(0), group.kills(s.t)

@@ -1,6 +1,6 @@
-// Package fence judges from outside what becomes of a VIP whose agent is
-// frozen, killed, starved or cannot write: the address may stay bound, since
-// nobody is there to remove it, but it must not answer.
+// Package fence judges from outside what happens to a VIP whose agent is frozen, killed,
+// starved or cannot write. The address may stay bound, since nothing removes it, but it
+// must not answer.
 package fence
 
 import (
@@ -23,14 +23,14 @@ import (
 const (
 	patience = 30 * time.Second
 	lease    = time.Second // the default
-	// slack is how much longer than its lease a takeover may take on a machine
-	// that is busy with other things; the figure is printed.
+	// slack is how much longer than its lease a takeover may take on a machine that is
+	// busy with other things. The actual time is printed.
 	slack = 3 * lease / 4
 )
 
 var stolen = sync.OnceValue(lab.WatchStolen)
 
-// site is a cluster, and an observer outside of it.
+// site is a cluster and its observers.
 type site struct {
 	*cluster.Cluster
 	t         *testing.T
@@ -76,7 +76,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// rest waits until every agent sees everybody fit and each VIP at home.
+// rest waits until every agent sees all nodes fit and each VIP at home.
 func (s *site) rest() {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -107,7 +107,7 @@ func (s *site) hears(vip int, node string) {
 	}))
 }
 
-// status waits until a node answers.
+// status waits until a node's agent answers.
 func (s *site) status(node int) (st control.Status) {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -116,8 +116,8 @@ func (s *site) status(node int) (st control.Status) {
 	return st
 }
 
-// served waits until somebody but the first node serves vip1, and says how long
-// after the fault the first answer came.
+// served waits until another node than the first serves vip1, and returns how long after
+// the fault the first such answer came.
 func (s *site) served(fault time.Duration) time.Duration {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -137,9 +137,10 @@ func (s *site) served(fault time.Duration) time.Duration {
 	return 0
 }
 
-// oneHolder: since a moment no question was answered by two machines, and none by the
-// old holder once another had answered. That a VIP moved more than once is an error too,
-// but where the machine stood still leases may have ended for that: it is returned then.
+// oneHolder asserts that since a moment no two machines answered one question, and that
+// the old holder never answered after another node had. If a VIP moved more than once,
+// that is an error too. But if the machine stood still, leases may have ended because of
+// that: then oneHolder only returns the error.
 func (s *site) oneHolder(since time.Duration) (moved error) {
 	s.t.Helper()
 	for _, v := range s.arp.Violations() {
@@ -174,7 +175,7 @@ func (s *site) oneHolder(since time.Duration) (moved error) {
 	return moved
 }
 
-// toAndFro says whether a VIP had more than one new holder since a moment.
+// toAndFro returns an error if a VIP had more than one new holder since a moment.
 func (s *site) toAndFro(since time.Duration, vip int) error {
 	holder, changes := "", 0
 	tenures := s.arp.Tenures(s.VIPs[vip])
@@ -190,7 +191,7 @@ func (s *site) toAndFro(since time.Duration, vip int) error {
 	return fmt.Errorf("%s went to and fro: %v", cluster.VIPName(vip), tenures)
 }
 
-// programs lists what is attached to a node's eth0.
+// programs lists the BPF programs attached to a node's eth0.
 func (s *site) programs(node int) (names []string) {
 	s.t.Helper()
 	must(s.t, s.Node(node).Do(func() error {

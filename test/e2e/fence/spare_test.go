@@ -16,11 +16,11 @@ import (
 	"sipalive/test/lab"
 )
 
-// A profile that was bound beforehand on a node that does not hold its VIP
-// (net.ipv4.ip_nonlocal_bind) is never heard there, while that node itself reaches
-// the VIP where it is held. From an address that is not there the kernel sends for
-// a transparent socket alone (IP_TRANSPARENT): a plain one says nothing about the
-// fence.
+// TestBoundBeforehand: a SIP profile is bound in advance to a VIP on a node that does not
+// hold it (net.ipv4.ip_nonlocal_bind). Nothing that it sends is ever heard, while that
+// node itself reaches the VIP where it is held. From an address that the machine does not
+// have, the kernel sends only for a transparent socket (IP_TRANSPARENT), so a plain
+// socket would prove nothing about the fence.
 func TestBoundBeforehand(t *testing.T) {
 	s := start(t, "")
 	const spare, packets = 2, 50
@@ -40,11 +40,11 @@ func TestBoundBeforehand(t *testing.T) {
 		{spare, s.VIPs[0], false},
 		{spare, s.VIPs[0], true},
 		{spare, s.Node(spare).Addr, true},
-		{0, s.VIPs[0], true}, // the holder: what it says is heard
+		{0, s.VIPs[0], true}, // the holder, whose packets are heard
 	} {
 		profile, err := listenUDP(s.Node(from.node), netip.AddrPortFrom(from.address, 5099), from.transparent)
 		must(t, err)
-		refused := error(nil) // by kernel or fence: that is no more than a word to the sender
+		refused := error(nil) // refused by the kernel or the fence, as an error to the sender
 		for range packets {
 			if _, err := profile.WriteToUDPAddrPort([]byte(s.Node(from.node).Name), phone); err != nil {
 				refused = err
@@ -56,7 +56,7 @@ func TestBoundBeforehand(t *testing.T) {
 	got := map[string]int{}
 	must(t, heard.SetReadDeadline(time.Now().Add(patience)))
 	holder, own := fmt.Sprintf("pbx1 from %v", s.VIPs[0]), fmt.Sprintf("pbx3 from %v", s.Node(spare).Addr)
-	for b := make([]byte, 64); got[holder] < packets || got[own] < packets; { // the spare's own are its last
+	for b := make([]byte, 64); got[holder] < packets || got[own] < packets; { // the spare sends from its own address last
 		n, from, err := heard.ReadFromUDPAddrPort(b)
 		if err != nil {
 			t.Fatalf("heard so far %v: %v", got, err)
@@ -77,8 +77,8 @@ func TestBoundBeforehand(t *testing.T) {
 	s.oneHolder(begun)
 }
 
-// listenUDP listens on a machine; transparent: it may send from its address even
-// where that is not the machine's.
+// listenUDP listens on a machine. If transparent, the socket may send from its address
+// even if the machine does not have that address.
 func listenUDP(h *lab.Host, at netip.AddrPort, transparent bool) (conn *net.UDPConn, err error) {
 	err = h.Do(func() error {
 		if conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at)); err != nil || !transparent {

@@ -14,10 +14,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// A voter that is restarted grants at once. One of three voters is frozen here,
-// so that the holder's every renewal needs the vote of the one that is
-// restarted, and so does the move right after. A quiet time would cost the
-// lease, as it does where the voter finds nothing.
+// TestRestartedVoter: a voter that is restarted grants at once. One of the three voters
+// is frozen here, so every renewal of the holder needs the restarted voter's vote, and so
+// does the move right after. A quiet time would cost the lease, as it does for a voter
+// that finds no grants.
 func TestRestartedVoter(t *testing.T) {
 	s := start(t, "")
 	must(t, s.Agent(2).Stop())
@@ -46,8 +46,8 @@ func TestRestartedVoter(t *testing.T) {
 	s.voterWithoutGrants()
 }
 
-// voterRestart ends and starts pbx2's agent, and moves vip1 there and back again.
-// It reports false where the machine itself stood still.
+// voterRestart ends and starts pbx2's agent, and moves vip1 there and back. It returns
+// false if the machine itself stood still.
 func (s *site) voterRestart(name string, end func()) bool {
 	s.t.Helper()
 	before, begun := s.status(0).VIPs, lab.Now()
@@ -63,7 +63,7 @@ func (s *site) voterRestart(name string, end func()) bool {
 	took := lab.Now() - restarted
 	s.hears(0, "pbx2")
 	s.failback(0)
-	time.Sleep(2 * lease) // nothing that was granted before the restart lives on
+	time.Sleep(2 * lease) // grants from before the restart have ended by then
 	var reports []lab.SIPReport
 	for v, phone := range s.phones {
 		r := phone.Report(begun, lab.Now()-50*time.Millisecond)
@@ -85,7 +85,7 @@ func (s *site) voterRestart(name string, end func()) bool {
 	return true
 }
 
-// voterWithoutGrants: the measure tells a quiet voter from another.
+// voterWithoutGrants checks that this test can tell a quiet voter from another.
 func (s *site) voterWithoutGrants() {
 	s.t.Helper()
 	before, begun := s.status(0).VIPs[0], lab.Now()

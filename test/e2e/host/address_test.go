@@ -15,15 +15,13 @@ import (
 )
 
 const (
-	// longLease tells what is released at once from what is held to the end of
-	// its lease.
+	// longLease is long enough to tell a release at once from one at the lease's end.
 	longLease = 4 * time.Second
-	// linkWatch is how much later than it happened the kernel may tell of a link
-	// (see lab.PullCable).
+	// linkWatch is how late the kernel may report a change of a link (see lab.PullCable).
 	linkWatch = time.Second
 )
 
-// TestAddresses: others change addresses and interfaces under the agent.
+// TestAddresses changes addresses and interfaces under the agent.
 func TestAddresses(t *testing.T) {
 	s := start(t, options{timing: fmt.Sprintf("lease = %q", longLease)}, vip1, vip2, apart)
 	for _, c := range []struct {
@@ -52,7 +50,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// gaps are the times for which a VIP was bound nowhere since a moment.
+// gaps returns the times for which a VIP was bound nowhere since a moment.
 func (s *site) gaps(v vipAt, since time.Duration) (all []time.Duration) {
 	s.t.Helper()
 	events, err := s.addresses.Events()
@@ -71,7 +69,7 @@ func (s *site) gaps(v vipAt, since time.Duration) (all []time.Duration) {
 	return all
 }
 
-// repaired asserts that it came back so many times, each within 200 ms.
+// repaired asserts that a VIP came back this many times, each time within 200 ms.
 func (s *site) repaired(v vipAt, since time.Duration, times int) {
 	s.t.Helper()
 	s.await(fmt.Sprintf("%s put back %d times", v.name, times), func(context.Context) error {
@@ -104,13 +102,13 @@ func (s *site) removed() {
 	}
 }
 
-// flushed: a network manager that takes off what it did not put there, again and
-// again.
+// flushed plays a network manager that removes, again and again, the addresses that it
+// did not add.
 func (s *site) flushed() {
 	at, before := lab.Now(), s.epochs(1)[vip1.name]
 	const times = 30
 	for range times {
-		// ip gives up after ten rounds, in each of which it is back already.
+		// `ip` gives up after ten rounds; after each the address is back already.
 		_ = s.Node(0).Do(func() error {
 			return exec.Command("ip", "addr", "flush", "dev", "eth0", "to", vip1.address+"/32").Run()
 		})
@@ -123,8 +121,8 @@ func (s *site) flushed() {
 	}
 }
 
-// flushedAll: everything goes from the interface, and its manager puts back what
-// it knows, routes included.
+// flushedAll flushes the whole interface. Its manager then restores what it knows, routes
+// included.
 func (s *site) flushedAll() {
 	at := lab.Now()
 	own := s.Node(0).Addr.String()
@@ -143,10 +141,10 @@ func (s *site) flushedAll() {
 	s.repaired(vip1, at, 1)
 }
 
-// TestRemovedUnheard: an agent that stood still for less than its lease, while more
-// was changed than the kernel keeps for it to hear. That its VIP went is among
-// what got lost: it reads everything anew. Without lifetimes: each second their
-// renewal puts an address back, heard or not.
+// TestRemovedUnheard freezes an agent for less than its lease, while more changes than
+// the kernel keeps for it. The removal of its VIP is among the lost messages, so the
+// agent must read everything again. It runs without lifetimes: their renewal puts an
+// address back each second, whether its removal was heard or not.
 func TestRemovedUnheard(t *testing.T) {
 	s := start(t, options{top: "fence = \"bpf\"", timing: fmt.Sprintf("lease = %q", longLease)}, vip1, vip2)
 	s.removedUnheard()
@@ -155,7 +153,8 @@ func TestRemovedUnheard(t *testing.T) {
 
 func (s *site) removedUnheard() {
 	s.t.Helper()
-	// Its buffer has room for some 3000; the observer of this test reads meanwhile.
+	// The agent's socket buffer holds some 3000 messages. This test's own observer reads
+	// in between.
 	const spell, spells = 2000, 4
 	batch := filepath.Join(s.t.TempDir(), "batch")
 	must(s.t, os.WriteFile(batch, []byte(strings.Repeat("addr add 192.0.2.1/32 dev vip0x\naddr del 192.0.2.1/32 dev vip0x\n", spell/2)), 0o644))
@@ -204,8 +203,8 @@ func (s *site) removedUnheard() {
 	s.t.Fatal("the machine is too slow to tell anything")
 }
 
-// elsewhere waits until a VIP is bound on another node and no more on its own,
-// and says how long both took.
+// elsewhere waits until a VIP is bound on another node and no longer on its own, and
+// returns how long both took.
 func (s *site) elsewhere(v vipAt, since time.Duration) (released, taken time.Duration) {
 	s.t.Helper()
 	s.await(v.name+" bound elsewhere", func(context.Context) error {
@@ -237,7 +236,8 @@ func (s *site) elsewhere(v vipAt, since time.Duration) (released, taken time.Dur
 	return released, taken
 }
 
-// givenUp: released at once, so that another node need not wait for the lease.
+// givenUp asserts that a VIP was released at once, so that another node need not wait for
+// the lease.
 func (s *site) givenUp(v vipAt, since time.Duration) {
 	s.t.Helper()
 	if _, taken := s.elsewhere(v, since); taken > linkWatch+late {
@@ -264,8 +264,8 @@ func (s *site) deleted() {
 	s.undisturbed(at, vip1, vip2)
 }
 
-// renamed: the address went with the interface, which is not the configured one
-// any more.
+// renamed: the address goes with the renamed interface, which is no longer the configured
+// one.
 func (s *site) renamed() {
 	at := lab.Now()
 	s.ip(0, "link set vip0 name elsewhere0")
@@ -274,8 +274,8 @@ func (s *site) renamed() {
 	s.undisturbed(at, vip1, vip2)
 }
 
-// pulled: the holder's cable. It lets go at once; that nobody hears it say so
-// costs the others one lease.
+// pulled pulls the holder's cable. The holder lets go at once. Its release reaches no
+// other node, so the others wait for one lease.
 func (s *site) pulled() {
 	at := lab.Now()
 	must(s.t, s.PullCable(s.Node(0)))

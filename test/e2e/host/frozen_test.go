@@ -17,7 +17,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// claims listens, at the router, for ARP that says a VIP is at some MAC.
+// claims records the ARP packets, heard at the router, that claim an address for a MAC.
 type claims struct {
 	mu    sync.Mutex
 	heard []claim
@@ -26,8 +26,8 @@ type claims struct {
 type claim struct {
 	at        time.Duration
 	mac, ip   string
-	announces bool // of itself, to all: the agent does; an answer is the kernel's
-	reply     bool // in that form
+	announces bool // an announcement to all, which the agent sends; answers come from the kernel
+	reply     bool // an announcement in the form of a reply
 }
 
 // listenClaims listens until the test ends.
@@ -64,7 +64,8 @@ func (s *site) listenClaims() *claims {
 	return c
 }
 
-// of counts what a machine said of a VIP: announcements, or everything.
+// of counts a machine's claims of a VIP since a moment: all of them, or only
+// announcements.
 func (c *claims) of(v vipAt, mac string, since time.Duration, all bool) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,10 +89,10 @@ func (s *site) takenFromPBX1() {
 	})
 }
 
-// TestFrozen: an agent that stood still for longer than its lease finds that
-// out before it does anything: no announcement, no action, no address. Behind its
-// fence not even its kernel may say a word; without one, what the agent itself
-// would announce is heard.
+// TestFrozen: an agent that stood still for longer than its lease notices that before it
+// does anything: no announcement, no action, no address. Behind its fence even its kernel
+// must not say a word. Without a fence, the test hears what the agent itself would
+// announce.
 func TestFrozen(t *testing.T) {
 	t.Run("fenced", func(t *testing.T) { frozen(t, "", 2) })
 	t.Run("without a fence", func(t *testing.T) { frozen(t, "fence = \"none\"", 1) })
@@ -109,7 +110,7 @@ func frozen(t *testing.T, top string, times int) {
 	s := start(t, options{top: top, vip: action("prepare") + action("acquire")}, vip1, vip2)
 	heard := s.listenClaims()
 	mac := s.Node(0).MAC.String()
-	done := func() string { // by pbx1, every single time
+	done := func() string { // what pbx1's actions recorded, each run
 		t.Helper()
 		text, err := os.ReadFile(filepath.Join(marks, "pbx1"))
 		if !errors.Is(err, os.ErrNotExist) {
@@ -118,10 +119,10 @@ func frozen(t *testing.T, top string, times int) {
 		return string(text)
 	}
 	since := lab.Now()
-	s.ip(0, "addr del "+vip1.address+"/32 dev eth0") // what is put back is announced
+	s.ip(0, "addr del "+vip1.address+"/32 dev eth0") // when the agent puts the address back, it announces it
 	for range times {
 		before := lab.Now()
-		s.await("pbx1's announcement and action", func(context.Context) error { // they would be noticed here
+		s.await("pbx1's announcement and action", func(context.Context) error { // so this test would notice them
 			if heard.of(vip1, mac, since, false) == 0 {
 				return errors.New("no announcement yet")
 			}

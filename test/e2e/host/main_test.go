@@ -7,7 +7,7 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/host", &binary)) }

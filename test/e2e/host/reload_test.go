@@ -14,7 +14,7 @@ import (
 	"sipalive/test/lab"
 )
 
-// reload has a node's agent read the file anew.
+// reload lets a node's agent read the file again.
 func (s *site) reload(node int) {
 	s.t.Helper()
 	out, stderr, code := s.command(node, "reload", "--run-dir", s.RunDir(node))
@@ -24,7 +24,7 @@ func (s *site) reload(node int) {
 	s.t.Logf("%s: %s", s.Node(node).Name, strings.TrimSpace(out))
 }
 
-// said waits until a node's agent has logged something.
+// said waits until a node's agent has logged a text.
 func (s *site) said(node int, text string) {
 	s.t.Helper()
 	s.await(fmt.Sprintf("%q in the log of %s", text, s.Node(node).Name), func(context.Context) error {
@@ -35,7 +35,7 @@ func (s *site) said(node int, text string) {
 	})
 }
 
-// TestReload changes the file of a running cluster; what it does not concern
+// TestReload changes the file of a running cluster. What the change does not concern
 // notices nothing.
 func TestReload(t *testing.T) {
 	s := start(t, options{}, vip1, vip2)
@@ -69,7 +69,7 @@ func TestReload(t *testing.T) {
 	t.Run("VIP removed", func(t *testing.T) {
 		s.t = t
 		s.write(4, vip1, vip2)
-		must(t, s.Agent(3).Signal(unix.SIGHUP)) // its holder first
+		must(t, s.Agent(3).Signal(unix.SIGHUP)) // the VIP's holder first
 		s.said(3, "reloaded: VIP vip3 (10.77.0.103) removed")
 		for i := range 3 {
 			s.reload(i)
@@ -97,7 +97,7 @@ func TestReload(t *testing.T) {
 				s.reload(i)
 			}
 			s.rest(4, vip1, vip2)
-			time.Sleep(2 * time.Second) // longer than what was granted before
+			time.Sleep(2 * time.Second) // longer than any grant from before
 		}
 	})
 	s.t = t
@@ -108,8 +108,9 @@ func TestReload(t *testing.T) {
 }
 
 // limitAnnouncements: under a limit, the reply form of a takeover's first announcement
-// leaves 50 ms after the request form; without one, right behind it. A router's side
-// that stood still meanwhile hears both together, and listens to another move.
+// leaves 50 ms after the request form; without a limit, right after it. If the router's
+// side stood still meanwhile, it hears both together; then the test listens to another
+// move.
 func (s *site) limitAnnouncements() {
 	limit := func(top string) {
 		s.top = top
@@ -139,8 +140,8 @@ func (s *site) limitAnnouncements() {
 	limit("")
 }
 
-// between is how long after its request form the first reply form of a VIP's
-// announcement was heard.
+// between returns how long after the request form the reply form of a VIP's announcement
+// was first heard.
 func (c *claims) between(v vipAt, mac string, since time.Duration) (time.Duration, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,7 +188,7 @@ func (s *site) changeInterface() {
 	s.rest(4, vip1, vip2)
 }
 
-// badFile: the command says what check says, SIGHUP logs it, nothing changes.
+// badFile: the command prints what `check` prints, SIGHUP logs it, and nothing changes.
 func (s *site) badFile() {
 	good, err := os.ReadFile(s.file)
 	must(s.t, err)

@@ -8,8 +8,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestFenceSays: with fence = "auto" an agent says what it got, and what that
-// means, in its log and in status; one that may not use bpf as well.
+// TestFenceSays: with fence = "auto", an agent reports in its log and in its status which
+// fence it got and what that means. So does an agent that may not use bpf.
 func TestFenceSays(t *testing.T) {
 	const without = "agent-pbx2"
 	s := start(t, options{agent: func(spec lab.Spec) lab.Spec {

@@ -1,6 +1,6 @@
-// Package host judges from outside what an agent makes of its machine: addresses
-// and interfaces that others change under it, a configuration that changes, and
-// a pause of its own. Whatever is not a VIP has to be the same before and after.
+// Package host judges from outside what an agent does to its machine when others change
+// addresses and interfaces under it, when its configuration changes, and when the agent
+// itself is frozen. Everything but the VIPs must be the same before and after.
 package host
 
 import (
@@ -27,12 +27,12 @@ import (
 const (
 	patience = 30 * time.Second
 	lease    = time.Second // the default
-	// late is how much longer something may take on a machine that is busy with
-	// other things; the figure is printed.
+	// late is how much longer something may take on a machine that is busy with other
+	// things. The actual time is printed.
 	late = time.Second
 )
 
-// site is four machines, of which the file may name fewer, and the observers.
+// site is four machines and the observers. The file may name fewer nodes.
 type site struct {
 	*cluster.Cluster
 	t         *testing.T
@@ -42,29 +42,29 @@ type site struct {
 	options
 }
 
-// options are what a site's file has beyond its nodes and VIPs; agent changes how
-// an agent is started.
+// options say what a site's file contains besides nodes and VIPs; agent changes how an
+// agent is started.
 type options struct {
 	top    string // lines at the top of the file
-	timing string // and of [timing]
-	vip    string // and of each [[vip]]
+	timing string // lines of [timing]
+	vip    string // lines of each [[vip]]
 	agent  func(lab.Spec) lab.Spec
 }
 
-// vipAt is a VIP of the test's file.
+// vipAt is a VIP in the test's file.
 type vipAt struct{ name, address, dev, prefer string }
 
 var (
 	vip1 = vipAt{"vip1", "10.77.0.101", "eth0", "pbx1"}
 	vip2 = vipAt{"vip2", "10.77.0.102", "eth0", "pbx2"}
 	vip3 = vipAt{"vip3", "10.77.0.103", "eth0", "pbx3"}
-	// Its interface has no cable and no neighbour: ARP for it is answered on eth0.
+	// The interface has no cable and no neighbour: ARP for this VIP is answered on eth0.
 	apart = vipAt{"apart", "10.77.0.104", "vip0", "pbx1"}
 )
 
 func (v vipAt) ip() netip.Addr { return netip.MustParseAddr(v.address) }
 
-// write puts a file with so many nodes in place.
+// write writes the file, with this many nodes.
 func (s *site) write(nodes int, vips ...vipAt) {
 	s.t.Helper()
 	text := fmt.Sprintf("cluster = \"host\"\nkey_file = %q\n%s\n[timing]\nhold_down = \"0s\"\nsettle = \"1s\"\n%s\n", s.file+".key", s.top, s.timing)
@@ -77,7 +77,7 @@ func (s *site) write(nodes int, vips ...vipAt) {
 	must(s.t, os.WriteFile(s.file, []byte(text), 0o644))
 }
 
-// start starts three nodes of four on a file with these VIPs.
+// start starts three of the four nodes, with a file that has these VIPs.
 func start(t *testing.T, o options, vips ...vipAt) *site {
 	t.Helper()
 	s := &site{t: t, options: o, file: filepath.Join(t.TempDir(), "sipalive.toml"), phones: map[string]*lab.SIPObserver{}}
@@ -118,8 +118,8 @@ func start(t *testing.T, o options, vips ...vipAt) *site {
 	return s
 }
 
-// furnish gives a machine an address, routes in two tables and an interface of
-// its own, none of which are the agent's business.
+// furnish gives a machine an address, routes in two tables and an interface that are not
+// the agent's.
 func furnish(h *lab.Host) error {
 	foreign := h.Addr.As4()
 	foreign[3] += 140
@@ -152,8 +152,8 @@ func (s *site) ip(node int, args string) string {
 	return string(out)
 }
 
-// untouched asserts, before the end does, that nothing but VIPs is different on
-// any node.
+// untouched asserts, already before the end of the test, that nothing but VIPs has
+// changed on any node.
 func (s *site) untouched() {
 	s.t.Helper()
 	if err := s.Untouched(); err != nil {
@@ -182,8 +182,8 @@ func (s *site) await(what string, good func(ctx context.Context) error) {
 	must(s.t, lab.WaitFor(ctx, what, func() error { return good(ctx) }))
 }
 
-// rest waits until the first nodes agree that all is well, and the phone hears
-// each VIP at home.
+// rest waits until the first nodes agree that all is well, and the phone hears each VIP
+// at home.
 func (s *site) rest(nodes int, vips ...vipAt) {
 	s.t.Helper()
 	for i := range nodes {
@@ -217,7 +217,8 @@ func unrest(st control.Status, nodes, vips int) error {
 	return nil
 }
 
-// home waits until a VIP is served where it belongs, and moves it there if need be.
+// home waits until a VIP is served at its preferred node, and moves it there if
+// necessary.
 func (s *site) home(v vipAt) {
 	s.t.Helper()
 	s.await(v.name+" at "+v.prefer, func(ctx context.Context) error {
@@ -229,7 +230,7 @@ func (s *site) home(v vipAt) {
 		return err
 	})
 	if v.dev != "eth0" {
-		return // no announcement of it reaches the phone
+		return // its announcements do not reach the phone
 	}
 	since := lab.Now()
 	s.await("the phone hears "+v.prefer+" at "+v.name, func(context.Context) error {
@@ -253,7 +254,7 @@ func (s *site) holder(ctx context.Context, node int, v vipAt) (string, error) {
 	return "", fmt.Errorf("%s does not know %s", st.Node, v.name)
 }
 
-// epochs are those of every VIP as a node knows them.
+// epochs returns every VIP's epoch as a node knows it.
 func (s *site) epochs(node int) map[string]uint64 {
 	s.t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -284,11 +285,11 @@ func (s *site) command(node int, args ...string) (out, stderr string, code int) 
 	return o.String(), e.String(), code
 }
 
-// undisturbed asserts that the phone was answered by one server alone, and that
-// nobody bound or unbound the address.
+// undisturbed asserts that only one server answered the phone, and that no host bound or
+// unbound the address.
 func (s *site) undisturbed(since time.Duration, vips ...vipAt) {
 	s.t.Helper()
-	time.Sleep(100 * time.Millisecond) // the last answers are on their way
+	time.Sleep(100 * time.Millisecond) // the last answers are still on their way
 	for _, v := range vips {
 		r := s.phones[v.name].Report(since, lab.Now()-100*time.Millisecond)
 		s.t.Logf("%s: %v", v.name, r)

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestKeep: a database server is rebooted under a lock. No other one gets its turn
-// before the first has recovered, though its lease is long over, its agent is not
-// there, and the agent of another one is restarted.
+// TestKeep reboots a database server under a lock. No other node gets the lock before the
+// first one has recovered, though its lease ended long ago, its agent is not there, and
+// the agent of another node is restarted.
 func TestKeep(t *testing.T) {
 	s := start(t)
 	ready := s.path("ready")
@@ -20,7 +20,7 @@ func TestKeep(t *testing.T) {
 	s.reboot(0, first)
 	s.freed()
 	s.notEntered(2, 4*lease)
-	s.reboot(1, others[0]) // a voter that had promised, and forgets all that memory keeps
+	s.reboot(1, others[0]) // a voter that had promised to keep the lock, and loses its runtime directory
 	s.back(1)
 	others[0] = s.lock(1, append([]string{"db"}, s.critical("true")...)...)
 	s.notEntered(2, 3*lease)
@@ -59,8 +59,9 @@ func TestKeep(t *testing.T) {
 	})
 }
 
-// TestKeepEnds: a command that fails reboots nothing, and the lock is free at once;
-// one that succeeded keeps it, though no reboot comes, for its time and no longer.
+// TestKeepEnds: after a command that failed, nothing is kept, and the lock is free at
+// once. After a command that succeeded the lock is kept for its time and no longer, even
+// if no reboot comes.
 func TestKeepEnds(t *testing.T) {
 	s := start(t)
 	keep := []string{"db", "--keep", "4s", "--until", "true"}

@@ -27,7 +27,7 @@ func (s *site) status(node int) control.Status {
 	return st
 }
 
-// notEntered: for so long nobody becomes the n-th.
+// notEntered asserts that for this time no n-th command enters.
 func (s *site) notEntered(n int, d time.Duration) {
 	s.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -37,7 +37,8 @@ func (s *site) notEntered(n int, d time.Duration) {
 	}
 }
 
-// TestTurns: free, a lock is obtained at once; given back, by the next who waits.
+// TestTurns: a free lock is obtained at once; a lock that is given back goes to the next
+// client waiting.
 func TestTurns(t *testing.T) {
 	s := start(t)
 	var took []time.Duration
@@ -53,7 +54,7 @@ func TestTurns(t *testing.T) {
 	t.Logf("free lock obtained, command run, client ended: median %v, slowest %v of %d", took[len(took)/2], took[len(took)-1], len(took))
 	s.must(os.Truncate(s.path("entered"), 0))
 
-	// Each writes down when it came and when it went.
+	// Each command records when it came and when it went.
 	stamp := fmt.Sprintf("date +%%s%%N >> %s; sleep 0.1; date +%%s%%N >> %[1]s", s.path("stamps"))
 	var all []*client
 	for i := range 12 {
@@ -78,7 +79,7 @@ func TestTurns(t *testing.T) {
 	t.Logf("from one command's end to the next one's start: median %v, longest %v of %d", took[len(took)/2], took[len(took)-1], len(took))
 }
 
-// children are a process's children.
+// children returns the ids of a process's children.
 func children(pid int) (all []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, f := range tasks {
@@ -91,7 +92,7 @@ func children(pid int) (all []int) {
 	return all
 }
 
-// guard is the process over a client's command.
+// guard returns the id of the process that guards a client's command.
 func (c *client) guard() int {
 	c.s.t.Helper()
 	kids := children(c.cmd.Process.Pid)
@@ -101,16 +102,16 @@ func (c *client) guard() int {
 	return kids[0]
 }
 
-// TestKilledInTime: however a holder loses its lock, its command is dead before
-// another one runs.
+// TestKilledInTime: however a holder loses its lock, its command is dead before another
+// command runs.
 func TestKilledInTime(t *testing.T) {
 	s := start(t)
 	stubborn := "trap '' TERM; sleep 60 & wait; sleep 60"
 	for _, loss := range []struct {
 		name          string
 		inflict, undo func(node int, c *client)
-		within        time.Duration // the command is dead
-		code          int           // 123: the client could tell
+		within        time.Duration // the command is dead within this time
+		code          int           // exit code; 123: the client could report the loss
 	}{
 		{name: "agent killed", within: lease + lease/2, code: 123,
 			inflict: func(node int, _ *client) { s.Agent(node).Kill() },
@@ -215,7 +216,7 @@ func TestNeverTwo(t *testing.T) {
 	s.risen()
 }
 
-// work runs one command after the other, and counts how they ended.
+// work runs one command after the other, and reports their exit codes.
 func (s *site) work(node int, take chan *exec.Cmd, stop chan struct{}, results chan int, done chan struct{}) {
 	defer func() { done <- struct{}{} }()
 	for {
@@ -244,7 +245,7 @@ func (s *site) work(node int, take chan *exec.Cmd, stop chan struct{}, results c
 	}
 }
 
-// fault inflicts one, and undoes it.
+// fault inflicts a fault on a node, and undoes it.
 func (s *site) fault(r *rand.Rand, node int, take chan *exec.Cmd) {
 	s.t.Helper()
 	pause := func() { time.Sleep(time.Duration(200+r.IntN(2300)) * time.Millisecond) }
@@ -277,8 +278,8 @@ func (s *site) fault(r *rand.Rand, node int, take chan *exec.Cmd) {
 	}
 }
 
-// TestLeaveTheQueue: who is interrupted while it waits is out of everybody's way, and
-// a command that is interrupted ends its lock.
+// TestLeaveTheQueue: a client that is interrupted while it waits no longer blocks
+// anybody. A command that is interrupted ends its lock.
 func TestLeaveTheQueue(t *testing.T) {
 	s := start(t)
 	holder := s.lock(0, append([]string{"queue"}, s.critical("sleep 60")...)...)

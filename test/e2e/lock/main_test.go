@@ -1,5 +1,5 @@
-// Package lock runs commands under locks on three real agents, and judges from
-// outside, by the kernel's own file locks, that never two run.
+// Package lock runs commands under locks on three real agents. It judges from outside, by
+// the kernel's file locks, that two commands never run at once.
 package lock
 
 import (
@@ -21,15 +21,15 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/lock", &binary)) }
 
-// patience bounds every wait for something that has to come.
+// patience bounds every wait for something that must come.
 const patience = 30 * time.Second
 
-// lease is the default: what is measured is what an operator gets.
+// lease is the default, so that the measured times are those that an operator gets.
 const lease = time.Second
 
 type site struct {
@@ -42,7 +42,8 @@ func start(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir()}
 	c, err := cluster.Start(cluster.Options{Binary: binary, VIPs: 1, TOML: "[timing]\nhold_down = \"0s\"\n", Agent: func(p lab.Spec) lab.Spec {
-		// Apart from the runtime directory, which does not outlive a reboot.
+		// The state directory is apart from the runtime directory, which does not survive
+		// a reboot.
 		p.Args = append(p.Args, "--state-dir", filepath.Join(s.dir, "state-"+p.Name))
 		return p
 	}})
@@ -94,14 +95,14 @@ type client struct {
 	done chan struct{}
 }
 
-// lock starts one. A node's clients need no namespace: they talk to their agent
-// through its socket.
+// lock starts a client. It needs no namespace, since it talks to its node's agent through
+// a socket.
 func (s *site) lock(node int, args ...string) *client {
 	s.t.Helper()
 	c := &client{s: s, node: node, done: make(chan struct{})}
 	c.cmd = exec.Command(binary, append([]string{"lock", "--run-dir", s.RunDir(node)}, args...)...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.out
-	// Whoever holds the pipe past the end is no reason to wait.
+	// Do not wait for a process that still holds the pipe after the end.
 	c.cmd.WaitDelay = time.Second
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	s.must(c.cmd.Start())
@@ -110,7 +111,7 @@ func (s *site) lock(node int, args ...string) *client {
 	return c
 }
 
-// kill ends it with SIGKILL, and nothing else.
+// kill ends the client with SIGKILL, and nothing else.
 func (c *client) kill() { c.signal(syscall.SIGKILL) }
 
 func (c *client) signal(sig syscall.Signal) {
@@ -121,7 +122,7 @@ func (c *client) signal(sig syscall.Signal) {
 	}
 }
 
-// code waits for its end.
+// code waits for the client's end and returns its exit code.
 func (c *client) code() int {
 	c.s.t.Helper()
 	select {
@@ -132,15 +133,15 @@ func (c *client) code() int {
 	return c.cmd.ProcessState.ExitCode()
 }
 
-// critical is a command that must never run twice at a time: it holds a file lock,
-// which the kernel takes from it when the last of its processes is dead, and fails
-// with 99 where another does. It writes down who entered under which epoch.
+// critical returns a command that must never run twice at a time. It holds a file lock,
+// which the kernel releases when the last of its processes is dead, and fails with 99 if
+// another one holds that lock. It records which node entered under which epoch.
 func (s *site) critical(then string) []string {
 	return []string{"--", "flock", "-n", "-E", "99", s.path("critical"), "sh", "-c",
 		fmt.Sprintf(`echo "$SIPALIVE_EPOCH $SIPALIVE_NODE" >> %s; %s`, s.path("entered"), then)}
 }
 
-// entered is who has entered, in that order: epoch and node.
+// entered returns who has entered, in order: epoch and node.
 func (s *site) entered() (all []string) {
 	text, err := os.ReadFile(s.path("entered"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -152,7 +153,7 @@ func (s *site) entered() (all []string) {
 	return strings.Split(strings.TrimSpace(string(text)), "\n")
 }
 
-// risen checks that no epoch was ever used twice, or after a higher one.
+// risen asserts that no epoch was used twice or after a higher one.
 func (s *site) risen() {
 	s.t.Helper()
 	last := uint64(0)
@@ -169,12 +170,13 @@ func (s *site) risen() {
 	}
 }
 
-// freed waits until nobody is in the critical section, and tells when that was.
+// freed waits until no command is in the critical section, and returns when that was.
 func (s *site) freed() time.Time {
 	s.t.Helper()
 	var st unix.Stat_t
 	s.must(unix.Stat(s.path("critical"), &st))
-	// Looked up, not tried: a try could be in the next one's way.
+	// Look at /proc/locks instead of trying the lock: a try could get in the way of the
+	// next command.
 	held := fmt.Sprintf(":%d 0 EOF", st.Ino)
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		locks, err := os.ReadFile("/proc/locks")
@@ -187,7 +189,7 @@ func (s *site) freed() time.Time {
 	return time.Time{}
 }
 
-// waitEntered waits for the n-th one to enter and returns its node.
+// waitEntered waits for the n-th command to enter, and returns its node.
 func (s *site) waitEntered(n int) (node int) {
 	s.t.Helper()
 	s.await(fmt.Sprintf("%d commands", n), func() error {
@@ -200,7 +202,8 @@ func (s *site) waitEntered(n int) (node int) {
 	return s.Index(name)
 }
 
-// reboot ends everything on a node, and what does not outlive a boot.
+// reboot kills the agent and these clients of a node, and removes what does not survive a
+// boot.
 func (s *site) reboot(node int, clients ...*client) {
 	s.t.Helper()
 	s.Agent(node).Kill()

@@ -1,5 +1,5 @@
-// Package phones has phones that are connected by TCP live through takeovers: plain,
-// under TLS, over IPv6, and behind a NAT that tracks connections.
+// Package phones tests that phones connected by TCP survive takeovers: plain, with TLS,
+// over IPv6, and behind a NAT that tracks connections.
 package phones
 
 import (
@@ -18,12 +18,12 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/phones", &binary)) }
 
-// patience bounds every wait for something that has to come.
+// patience bounds every wait for something that must come.
 const patience = 30 * time.Second
 
 type site struct {
@@ -31,8 +31,8 @@ type site struct {
 	t *testing.T
 }
 
-// start starts three nodes with servers for phones, at rest; vip1 is of IPv4 and vip2
-// of IPv6, and pbx1 holds both.
+// start starts three nodes with servers for phones and waits until they are at rest. vip1
+// is IPv4, vip2 is IPv6, and pbx1 holds both.
 func start(t *testing.T) *site {
 	t.Helper()
 	c, err := cluster.Start(cluster.Options{Binary: binary, IPv6: true, TOML: "[timing]\nhold_down = \"0s\"\n"})
@@ -62,7 +62,8 @@ func start(t *testing.T) *site {
 	return s
 }
 
-// fragments are what each node's kernel has made of datagrams too large for a link.
+// fragments counts, by node, the fragments that the kernel made of datagrams too large
+// for a link.
 func (s *site) fragments() (made []uint64) {
 	s.t.Helper()
 	for _, h := range s.Nodes() {
@@ -73,7 +74,7 @@ func (s *site) fragments() (made []uint64) {
 			if err = errors.Join(err, err6); err != nil {
 				return err
 			}
-			lines := strings.Split(string(v4), "\n") // a line of names, a line of figures; Ip's first
+			lines := strings.Split(string(v4), "\n") // a line of names, a line of figures; those of Ip come first
 			n, found := field(strings.Fields(lines[0]), strings.Fields(lines[1]), "FragCreates")
 			names, figures := []string(nil), []string(nil)
 			for _, f := range slices.Collect(slices.Chunk(strings.Fields(string(v6)), 2)) {
@@ -121,7 +122,7 @@ func (s *site) atRest() {
 	}
 }
 
-// move moves a VIP, by its holder's or any node's help.
+// move moves a VIP.
 func (s *site) move(vip, to string) {
 	s.t.Helper()
 	s.run(s.Node(0), binary, "move", "--run-dir", s.RunDir(0), vip, to)
@@ -145,7 +146,8 @@ func (s *site) nft(h *lab.Host, rules string) {
 	s.run(h, "nft", "-f", path)
 }
 
-// held waits until a node says of itself that it holds a VIP, and says when that was.
+// held waits until another node than not says that it holds a VIP itself, and returns
+// when that was.
 func (s *site) held(vip int, not string) time.Duration {
 	s.t.Helper()
 	s.await("another holder", func(ctx context.Context) error {
@@ -162,7 +164,7 @@ func (s *site) held(vip int, not string) time.Duration {
 	return lab.Now()
 }
 
-// holder is who holds a VIP, as the second node has it.
+// holder returns who holds a VIP, as the second node knows it.
 func (s *site) holder(vip int) (name string) {
 	s.t.Helper()
 	s.await("a holder", func(ctx context.Context) (err error) {

@@ -10,15 +10,15 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestThousandPhones: to tell of a thousand phones disturbs nothing, nor does their
-// return, which is spread over a second.
+// TestThousandPhones: neither telling the other nodes about a thousand phones nor the
+// phones' return disturbs anything. The return is spread over a second.
 func TestThousandPhones(t *testing.T) {
 	s := start(t)
 	const many = 1000
 	k := &kind{name: "of a thousand", n: many, from: s.Phone().Addr}
 	all := map[*kind][]*phone{k: s.phones(k)}
 	before, used := s.counters(0), s.cpu(0)
-	const span = 3 * time.Second // in which there is a whole round
+	const span = 3 * time.Second // long enough for one whole round
 	<-time.After(span)
 	used = s.cpu(0) - used
 	now := s.counters(0)
@@ -48,7 +48,7 @@ func TestThousandPhones(t *testing.T) {
 	}
 }
 
-// cpu is how long a node's agent has run.
+// cpu returns how much processor time a node's agent has used.
 func (s *site) cpu(i int) time.Duration {
 	s.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Agent(i).Pid))

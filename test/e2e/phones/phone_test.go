@@ -13,31 +13,31 @@ import (
 	"sipalive/test/lab"
 )
 
-// kind is how some phones connect.
+// kind says how some phones connect.
 type kind struct {
 	name  string
 	n     int
 	from  netip.Addr
 	vip   int
 	tls   bool
-	fixed uint16 // the first one's port, and so on; 0: the kernel's choice
+	fixed uint16 // the first phone's port, then counting up; 0: the kernel chooses
 }
 
-// phone registers over TCP and says nothing more until its connection ends; then it
-// connects anew, as often as it takes.
+// phone registers over TCP and sends nothing more until its connection ends. Then it
+// connects again, as often as needed.
 type phone struct {
 	s    *site
 	kind *kind
 	port uint16
 	mu   sync.Mutex
 	conn net.Conn
-	at   []time.Duration // of each registration that was answered
+	at   []time.Duration // when each answered registration came
 }
 
-// dialling bounds how many phones connect at once: each takes a thread.
+// dialling limits how many phones connect at once: each needs a thread.
 var dialling = make(chan struct{}, 32)
 
-// phones starts those of a kind and waits until each is registered.
+// phones starts the phones of a kind and waits until each is registered.
 func (s *site) phones(k *kind) (all []*phone) {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -111,7 +111,7 @@ func (p *phone) dial(ctx context.Context) (c net.Conn, err error) {
 	return c, err
 }
 
-// register says a line and waits for its answer.
+// register sends a line and waits for its answer.
 func (p *phone) register(c net.Conn) error {
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := c.Write([]byte("REGISTER\n")); err != nil {
@@ -127,7 +127,7 @@ func (p *phone) register(c net.Conn) error {
 	return nil
 }
 
-// registered is when the phone first registered after a moment; 0: it has not.
+// registered returns when the phone first registered after a moment, 0 if it has not.
 func (p *phone) registered(after time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

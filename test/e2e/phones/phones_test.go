@@ -12,13 +12,13 @@ import (
 	"sipalive/test/lab"
 )
 
-// promised is the longest that a phone may take, from the takeover on.
+// promised is the longest time from the takeover until a phone is back.
 const promised = 2 * time.Second
 
-// TestPhonesReconnect: the phones of a dead host are at the next holder within two
-// seconds of the takeover, whatever they speak and whatever is on the way; the one
-// that the keepalive does not reach stays deaf. After a planned move those too that
-// had just connected.
+// TestPhonesReconnect: the phones of a dead host reach the next holder within two seconds
+// of the takeover, whatever they speak and whatever is on their way. Only the phone that
+// no keepalive reaches stays deaf. After a planned move, phones that had just connected
+// come back too.
 func TestPhonesReconnect(t *testing.T) {
 	s := start(t)
 	const each = 40
@@ -73,9 +73,9 @@ func TestPhonesReconnect(t *testing.T) {
 	}
 }
 
-// onTheWay has the router follow no connection of the phones that are direct, and
-// masquerade the others; and has some phones drop what has no TCP options: keepalives
-// and resets of either kind, or keepalives alone.
+// onTheWay sets up the rules on the phones' way. The router tracks no connection of the
+// direct phones, and masquerades the others. Some phones drop packets without TCP
+// options: keepalives and resets of either kind, or only keepalives.
 func (s *site) onTheWay(direct, natted, strict, deaf netip.Addr) {
 	s.t.Helper()
 	s.nft(s.Router(), fmt.Sprintf(`table ip phones {
@@ -101,8 +101,8 @@ func (s *site) onTheWay(direct, natted, strict, deaf netip.Addr) {
 `, s.VIPs[0], deaf, strict))
 }
 
-// told waits until the holders have told the others of n phones in a round that began
-// after now: after a pause between two.
+// told waits until the holders have told the other nodes about n phones, in a round that
+// began after now. A pause separates two rounds.
 func (s *site) told(n uint64) {
 	s.t.Helper()
 	const pause = 200 * time.Millisecond
@@ -121,7 +121,7 @@ func (s *site) told(n uint64) {
 	})
 }
 
-// shared is how many phones all nodes have told of.
+// shared returns how many phones all nodes have told each other about.
 func (s *site) shared() (n uint64) {
 	s.t.Helper()
 	for i := range s.Nodes() {
@@ -139,8 +139,8 @@ func (s *site) counters(i int) map[string]uint64 {
 	return st.Counters
 }
 
-// back waits until every phone has registered after a moment, and judges how long
-// after the takeover that was.
+// back waits until every phone has registered after a moment, and judges how long after
+// the takeover that was.
 func (s *site) back(all map[*kind][]*phone, after time.Duration, taken []time.Duration) {
 	s.t.Helper()
 	for k, phones := range all {
@@ -158,7 +158,7 @@ func (s *site) back(all map[*kind][]*phone, after time.Duration, taken []time.Du
 	}
 }
 
-// judge judges how long phones took from the takeover to their registration.
+// judge checks how long phones took from the takeover to their registration.
 func (s *site) judge(name string, took []time.Duration) {
 	s.t.Helper()
 	slices.Sort(took)

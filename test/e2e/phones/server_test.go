@@ -16,13 +16,13 @@ import (
 	"sipalive/test/lab"
 )
 
-// Where the nodes serve phones, beside their PBX.
+// The ports on which the nodes serve phones, beside their PBX.
 const (
 	plainPort = 5062
 	tlsPort   = 5063
 )
 
-// servers starts them on every node.
+// servers starts the servers on every node.
 func (s *site) servers() {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -46,7 +46,7 @@ func (s *site) listen(h *lab.Host, port int) (l net.Listener) {
 	return l
 }
 
-// serve answers each line with itself, on connections that never end by themselves.
+// serve answers each line with the same line, on connections that it never closes itself.
 func (s *site) serve(l net.Listener) {
 	var mu sync.Mutex
 	var open []net.Conn
@@ -78,7 +78,7 @@ func (s *site) serve(l net.Listener) {
 		mu.Lock()
 		for _, c := range open {
 			if t, is := c.(*tls.Conn); is {
-				c = t.NetConn() // its farewell would wait for a phone that is gone
+				c = t.NetConn() // closing TLS properly would wait for a phone that is gone
 			}
 			c.Close()
 		}

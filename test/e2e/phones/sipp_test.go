@@ -11,7 +11,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// Where SIPp serves on each node: the router masquerades what goes to the second.
+// The ports on which SIPp serves on each node. The router masquerades connections to the
+// second one.
 const (
 	sippPort    = 5064
 	sippNATPort = 5065
@@ -25,7 +26,7 @@ func (s *site) sippServers() {
 			_, err := h.Start(lab.Spec{Name: fmt.Sprint("sipp", port), Path: "sipp", Dir: s.t.TempDir(), Args: []string{
 				"-sn", "uas", "-t", "t1", "-i", "0.0.0.0", "-p", fmt.Sprint(port), "-nostdin"}})
 			s.must(err)
-			s.await("SIPp serving", func(context.Context) error { // its client ends at a refusal
+			s.await("SIPp serving", func(context.Context) error { // the client ends if it is refused
 				return h.Do(func() error {
 					c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 					if err == nil {
@@ -38,8 +39,8 @@ func (s *site) sippServers() {
 	}
 }
 
-// sippPhones has SIPp call each server, in one long call over one connection, which it
-// makes anew when it ends.
+// sippPhones lets SIPp call each server, with one long call over one connection. SIPp
+// connects again when that connection ends.
 func (s *site) sippPhones() {
 	s.t.Helper()
 	for i, port := range []uint16{sippPort, sippNATPort} {
@@ -56,7 +57,7 @@ func (s *site) sippPhones() {
 	}
 }
 
-// sippAt waits until a node has SIPp's connection to a port, and says when that was.
+// sippAt waits until a node has SIPp's connection to a port, and returns when that was.
 func (s *site) sippAt(node string, port uint16) time.Duration {
 	s.t.Helper()
 	h := s.Node(s.Index(node))

@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// TestConfigFromHell: whatever a file holds, `sipalive check` and `sipalive run`
-// say one line and exit code 1, soon and without much memory.
+// TestConfigFromHell: whatever a file contains, `sipalive check` and `sipalive run` soon
+// print one line and exit with 1, without using much memory.
 func TestConfigFromHell(t *testing.T) {
 	rest := "key_file = \"/etc/sipalive/key\"\n" + nodesOnly(1) + vips(1)
 	files := map[string]struct{ text, want string }{
@@ -100,12 +100,12 @@ func many(n int, line func(i int) string) string {
 	return b.String()
 }
 
-// result is one run of the binary.
+// result is the outcome of one run of the binary.
 type result struct {
 	out, err string
 	code     int
 	took     time.Duration
-	mb       int64 // the most memory it had
+	mb       int64 // the most memory that it used
 }
 
 func execute(t *testing.T, args ...string) (r result) {
@@ -124,7 +124,7 @@ func execute(t *testing.T, args ...string) (r result) {
 	return result{out.String(), stderr.String(), cmd.ProcessState.ExitCode(), time.Since(start), usage.Maxrss >> 10}
 }
 
-// refused: one clear line that a terminal may show, and exit code 1.
+// refused asserts one clear line, fit for a terminal, and exit code 1.
 func refused(t *testing.T, want string, args ...string) {
 	t.Helper()
 	r := execute(t, args...)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// counts does something and waits until a node's agent has counted at least that
-// much more, in several counters together.
+// counts runs do and waits until a node's agent has counted at least that much more, in
+// all these counters together.
 func (s *site) counts(t *testing.T, node int, what string, least uint64, do func(), names ...string) {
 	t.Helper()
 	counted := s.counting(t, node, what, least, names)
@@ -17,7 +17,7 @@ func (s *site) counts(t *testing.T, node int, what string, least uint64, do func
 	counted()
 }
 
-// allCount is counts for every agent.
+// allCount is counts for every agent at once.
 func (s *site) allCount(t *testing.T, what string, least uint64, do func(), names ...string) {
 	t.Helper()
 	var counted []func()
@@ -57,7 +57,7 @@ func (s *site) counting(t *testing.T, node int, what string, least uint64, names
 	}
 }
 
-// memory is the resident size of every agent, in MB.
+// memory returns the resident size of every agent, in MB.
 func (s *site) memory(t *testing.T) (mb []int) {
 	t.Helper()
 	for i := range s.Nodes() {
@@ -73,7 +73,7 @@ func (s *site) memory(t *testing.T) (mb []int) {
 	return mb
 }
 
-// bounded asserts that hostile input has cost no agent its memory.
+// bounded asserts that hostile input has not made any agent's memory grow too far.
 func (s *site) bounded(t *testing.T, before []int) {
 	t.Helper()
 	const limit = 64 // MB; design: 25 at rest

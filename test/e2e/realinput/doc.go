@@ -1,9 +1,8 @@
-// Package realinput runs clusters against what they meet in the field: Kamailio
-// and sipp as SIP servers, memcached, FreeSWITCH's event socket as it was
-// recorded, and input that is hostile on purpose. Every server is a process of
-// its own, in the lab's namespaces.
+// Package realinput runs clusters with what they meet in the field: Kamailio and SIPp as
+// SIP servers, memcached, FreeSWITCH's event socket as it was recorded, and deliberately
+// hostile input. Every server is a separate process in the lab's namespaces.
 //
-// Judged is from outside: by a phone's answers, by ARP and by the kernel's
-// address events. The agents' own word counts only for what they counted and
-// for the events an operator reads.
+// The tests judge from outside: by a phone's answers, by ARP, and by the kernel's address
+// events. An agent's own report counts only for its counters and for the events that an
+// operator reads.
 package realinput

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// serveEventSocket is FreeSWITCH's event socket on 127.0.0.1:8021, as far as one
-// recorded dialogue goes: args are the recording and the file that says how to
-// behave, read anew for each connection:
+// serveEventSocket plays FreeSWITCH's event socket on 127.0.0.1:8021 for one recorded
+// dialogue. args are the recording and a file that names the behaviour. It reads that
+// file again for each connection:
 //
 //	play        as recorded
 //	drip        as recorded, a byte per segment and millisecond
@@ -46,7 +46,7 @@ func behaviour(control string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// listenWhile accepts until the file says refuse.
+// listenWhile accepts connections until the file says refuse.
 func listenWhile(control string, turns []turn) error {
 	ln, err := net.Listen("tcp4", "127.0.0.1:8021")
 	if err != nil {
@@ -68,19 +68,20 @@ func listenWhile(control string, turns []turn) error {
 		go func() {
 			defer conn.Close()
 			if err := play(conn, turns, behaviour(control)); err != nil {
-				fmt.Println("event socket:", err) // into the process's output
+				fmt.Println("event socket:", err) // goes into the process's output
 			}
 		}()
 	}
 }
 
-// turn is what one side says, byte for byte, until the other has its turn.
+// turn is what one side sends, byte for byte, before the other side's turn.
 type turn struct {
 	client bool
 	text   string
 }
 
-// loadRecording reads a dialogue: "> " begins the client's lines, "< " the server's.
+// loadRecording reads a dialogue: the client's lines begin with "> ", the server's with
+// "< ".
 func loadRecording(path string) (turns []turn, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -99,7 +100,7 @@ func loadRecording(path string) (turns []turn, err error) {
 	return turns, nil
 }
 
-// play insists on the client's bytes.
+// play plays the server's side. It fails if the client's bytes are not the recorded ones.
 func play(conn net.Conn, turns []turn, how string) error {
 	from := bufio.NewReader(conn)
 	for i, t := range turns {

@@ -13,15 +13,15 @@ import (
 	"sipalive/test/lab"
 )
 
-// recoverTimeout is that of vip1's action.
+// recoverTimeout is the timeout of vip1's action.
 const recoverTimeout = time.Second
 
-// recording is a takeover's dialogue with FreeSWITCH 1.11.1.
+// recording is the dialogue of a takeover with FreeSWITCH 1.11.1.
 const recording = "../../../eventsocket/recorded/freeswitch-esl/recover-nothing.txt"
 
-// TestEventSocket: vip1's takeover asks FreeSWITCH to recover its calls, vip2's
-// does something else. However the event socket behaves, the address comes
-// first, the action costs its timeout at most, and vip2 has nothing to do with it.
+// TestEventSocket: vip1's takeover asks FreeSWITCH to recover its calls, vip2's does
+// something else. However the event socket behaves, the address comes first, the action
+// takes at most its timeout, and vip2 is not affected.
 func TestEventSocket(t *testing.T) {
 	dir := t.TempDir()
 	how, password := filepath.Join(dir, "behaviour"), filepath.Join(dir, "password")
@@ -57,11 +57,11 @@ func TestEventSocket(t *testing.T) {
 		{"hang", false, "> sofia profile vip1 recover", hung, recoverTimeout, recoverTimeout + 500*time.Millisecond},
 		{"refuse", false, "", gone, 0, recoverTimeout / 2},
 		{"disconnect", false, "> sofia profile vip1 recover", "in the middle of an answer", 0, recoverTimeout / 2},
-		{"play", true, "No sessions to recover.", "", 0, recoverTimeout / 2}, // nothing lasts
+		{"play", true, "No sessions to recover.", "", 0, recoverTimeout / 2}, // the bad behaviours before left nothing behind
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			must(t, os.WriteFile(how, []byte(c.how), 0o600))
-			watch(100 * time.Millisecond) // the file is looked at every 10 ms while nobody connects
+			watch(100 * time.Millisecond) // while nobody connects, the server reads the file every 10 ms
 			m, at := s.bothMove(t)
 			if m.OK == nil || *m.OK != c.ok || !strings.Contains(m.Output, c.output) || !strings.Contains(m.Err, c.fail) {
 				t.Errorf("events say %+v, want ok %v, output with %q and error with %q", m, c.ok, c.output, c.fail)
@@ -82,8 +82,8 @@ func TestEventSocket(t *testing.T) {
 	}
 }
 
-// bothMove moves both VIPs to one node, one right after the other, and returns
-// how vip1's action went; vip2's has to go well and at once.
+// bothMove moves both VIPs to one node, one right after the other, and returns how vip1's
+// action went. vip2's action must succeed at once.
 func (s *site) bothMove(t *testing.T) (recovered control.Mark, at time.Duration) {
 	t.Helper()
 	to := ""

@@ -17,12 +17,12 @@ import (
 	"sipalive/test/lab"
 )
 
-// garbageCount is how many datagrams each sender of garbage sends; every one of
-// them is counted, but those that found the socket's buffer full.
+// garbageCount is how many datagrams each sender of garbage sends. All are counted,
+// except those that found the socket's buffer full.
 const garbageCount = 20_000
 
-// TestGarbage: what is no message of the cluster costs it nothing, wherever it
-// comes from.
+// TestGarbage: input that is no message of the cluster does no harm, wherever it comes
+// from.
 func TestGarbage(t *testing.T) {
 	s := start(t, cluster.Options{})
 	before := s.memory(t)
@@ -42,7 +42,7 @@ func TestGarbage(t *testing.T) {
 			pace(i)
 		}
 	}, "member_garbage", "member_wrong_label", "member_wrong_key")
-	for i := range 2000 { // connections that never come to be
+	for i := range 2000 { // TCP connections that are never completed
 		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, byte(2 + i%200), byte(i)}), uint16(1024+i))
 		must(t, forge.syn(src, victim))
 		pace(i)
@@ -53,13 +53,13 @@ func TestGarbage(t *testing.T) {
 	s.counts(t, 0, "streams of garbage from a node's address", 40, func() {
 		closeAll(s.streams(t, s.Node(2), victim, 60, true))
 	}, "member_streams_refused")
-	idle := s.streams(t, s.Node(2), victim, 200, false) // more than are kept at a time
+	idle := s.streams(t, s.Node(2), victim, 200, false) // more than the agent keeps open
 	watch(time.Second)
 	s.nobodyMoved(t, at)
 
 	at = lab.Now()
 	to := s.spare(t)
-	s.move(t, 0, to) // with the idle ones still open
+	s.move(t, 0, to) // while the idle ones are still open
 	s.hears(t, 0, to, at)
 	s.silent(t, 0, at, 200*time.Millisecond)
 	closeAll(idle)
@@ -67,7 +67,7 @@ func TestGarbage(t *testing.T) {
 	s.bounded(t, before)
 }
 
-// pace lets 20 packets out per millisecond.
+// pace lets out 20 packets per millisecond.
 func pace(i int) {
 	if i%20 == 19 {
 		time.Sleep(time.Millisecond)
@@ -83,13 +83,13 @@ func (s *site) spray(t *testing.T, from *lab.Host, to netip.AddrPort) {
 	}))
 	defer conn.Close()
 	for i := range garbageCount {
-		_, _ = conn.Write(garbage(i)) // its errors are ICMP's, if any
+		_, _ = conn.Write(garbage(i)) // an error would come from ICMP
 		pace(i)
 	}
 }
 
-// garbage is the i-th of many: nothing, noise, and what begins like a packet of
-// this cluster ("demo") or of another.
+// garbage returns the i-th of many datagrams: nothing, noise, or something that begins
+// like a packet of this cluster ("demo") or of another.
 func garbage(i int) []byte {
 	noise := make([]byte, i%1400)
 	_, _ = rand.Read(noise)
@@ -112,7 +112,7 @@ func garbage(i int) []byte {
 	return nil
 }
 
-// streams opens TCP connections and says something on them, or nothing.
+// streams opens TCP connections, and sends garbage on them if talk is true.
 func (s *site) streams(t *testing.T, from *lab.Host, to netip.AddrPort, count int, talk bool) (conns []net.Conn) {
 	t.Helper()
 	must(t, from.Do(func() error {
@@ -137,8 +137,8 @@ func closeAll(conns []net.Conn) {
 	}
 }
 
-// TestForeignClusters: in place of the spare's agent one with another key, then
-// one with another label, which believe in the same nodes and VIPs.
+// TestForeignClusters replaces the spare's agent by one with another key, then by one
+// with another label. Both know the same nodes and VIPs.
 func TestForeignClusters(t *testing.T) {
 	s := start(t, cluster.Options{})
 	spare := s.Index(s.spare(t))
@@ -165,7 +165,7 @@ func TestForeignClusters(t *testing.T) {
 		s.counts(t, witness, "a foreign agent", 10, func() {
 			foreign, err := s.Node(spare).Start(ahead(lab.Spec{Name: "foreign", Path: binary, Args: []string{"run", "-c", file, "--run-dir", filepath.Join(dir, c.counter)}}))
 			must(t, err)
-			watch(2 * time.Second) // two leases: it would have taken what it could
+			watch(2 * time.Second) // two leases: time enough to take what it could
 			if strings.Contains(foreign.Output(), "err=") {
 				t.Logf("the foreign agent says: %s", foreign.Output())
 			}

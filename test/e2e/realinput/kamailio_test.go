@@ -18,7 +18,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestKamailio is a whole cluster of Debian's Kamailio, several processes each.
+// TestKamailio runs a whole cluster of Debian's Kamailio, with several processes per
+// node.
 func TestKamailio(t *testing.T) {
 	s := start(t, cluster.Options{PBX: pbxBy(func(h *lab.Host) lab.Spec { return kamailio(t, h) })})
 	t.Run("answers", s.kamailioAnswers)
@@ -30,8 +31,8 @@ func TestKamailio(t *testing.T) {
 	t.Run("killed everywhere", s.killedEverywhere)
 }
 
-// kamailioAnswers pins why our OPTIONS looks as it does: each other form gets
-// another answer or none.
+// kamailioAnswers shows why our OPTIONS looks as it does: each other form gets another
+// answer, or none.
 func (s *site) kamailioAnswers(t *testing.T) {
 	target := netip.AddrPortFrom(s.VIPs[0], 5060)
 	must(t, s.Phone().Do(func() error {
@@ -54,7 +55,7 @@ func (s *site) kamailioAnswers(t *testing.T) {
 	}
 }
 
-// ask sends one OPTIONS and returns the answer's first line, "" for none.
+// ask sends one OPTIONS and returns the first line of the answer, "" for none.
 func ask(t *testing.T, from *lab.Host, to netip.AddrPort, user, agent, forwards string) string {
 	t.Helper()
 	var conn net.Conn
@@ -90,7 +91,7 @@ func (s *site) plannedMove(t *testing.T) {
 	t.Logf("planned move %s -> %s", from, to)
 }
 
-// spare is a node that holds nothing.
+// spare returns a node that holds nothing.
 func (s *site) spare(t *testing.T) string {
 	t.Helper()
 	for _, h := range s.Nodes() {
@@ -102,7 +103,7 @@ func (s *site) spare(t *testing.T) string {
 	return ""
 }
 
-// killed: kill -9 of every Kamailio process of the holder.
+// killed sends kill -9 to every Kamailio process of the holder.
 func (s *site) killed(t *testing.T) {
 	from, to := s.holder(t, 0), s.spare(t)
 	at := lab.Now()
@@ -114,11 +115,11 @@ func (s *site) killed(t *testing.T) {
 	s.silent(t, 1, at, disturbed)
 	must(t, s.StartPBX(s.Index(from)))
 	s.rests(t)
-	s.moved(t, 0, at, to) // and it does not come back by itself
+	s.moved(t, 0, at, to) // and it does not fail back by itself
 }
 
-// fallTime is when a frozen PBX is given up and taken over from at the latest: fall x
-// self_interval + timeout, and 300 ms (docs/health.md).
+// fallTime is the latest time for a takeover from a frozen PBX: fall x self_interval +
+// timeout, and 300 ms (docs/health.md).
 const fallTime = 3*200*time.Millisecond + 400*time.Millisecond + 300*time.Millisecond
 
 func (s *site) frozen(t *testing.T) {
@@ -135,8 +136,8 @@ func (s *site) frozen(t *testing.T) {
 	s.moved(t, 0, at, to)
 }
 
-// frozenEverywhere: what is sick everywhere at once is no reason to move (docs/
-// design.md §4.7).
+// frozenEverywhere: a sickness of all nodes at once is no reason to move (docs/design.md
+// §4.7).
 func (s *site) frozenEverywhere(t *testing.T) {
 	at := lab.Now()
 	for i := range s.Nodes() {
@@ -147,8 +148,8 @@ func (s *site) frozenEverywhere(t *testing.T) {
 	s.stayed(t, at)
 }
 
-// thawedEverywhere: nor is it that it gets well. The holder is fit again at its
-// first good answer, before any other node is.
+// thawedEverywhere: neither is its end. The holder is fit again at its first good answer,
+// before any other node.
 func (s *site) thawedEverywhere(t *testing.T) {
 	at := lab.Now()
 	for i := range s.Nodes() {
@@ -158,8 +159,8 @@ func (s *site) thawedEverywhere(t *testing.T) {
 	s.stayed(t, at)
 }
 
-// killedEverywhere: nine processes each do not die in one instant. Frozen first,
-// no PBX of these answers any more when the first one's port refuses.
+// killedEverywhere: nine processes per node do not die at the same moment. So they are
+// frozen first: then no PBX answers any more when the first port refuses.
 func (s *site) killedEverywhere(t *testing.T) {
 	at := lab.Now()
 	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
@@ -189,10 +190,10 @@ func (s *site) allDown(t *testing.T) {
 	}
 }
 
-// TestKamailioWithoutTheVIP: a Kamailio that listens on 0.0.0.0 answers with the
-// node's own address, whatever was asked. The phone hears nothing, so the VIP is
-// not verified; but it never was, so it stays where it is and is not passed on
-// from node to node (docs/design.md §5.5).
+// TestKamailioWithoutTheVIP: a Kamailio that listens on 0.0.0.0 answers from the node's
+// own address, whichever address was asked. The phone hears nothing, so the VIP is not
+// verified. But it never was verified, so it stays, and is not passed on from node to
+// node (docs/design.md §5.5).
 func TestKamailioWithoutTheVIP(t *testing.T) {
 	s := launch(t, cluster.Options{VIPs: 1, TOML: swift + "[sip]\nverify_timeout = \"1s\"\n",
 		PBX: pbxBy(func(h *lab.Host) lab.Spec { return kamailio(t, h, netip.IPv4Unspecified()) })})

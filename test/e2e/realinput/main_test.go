@@ -10,10 +10,10 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
-// roleEnv makes this test binary one of the servers that tests start.
+// roleEnv makes this test binary run as one of the servers that the tests start.
 const roleEnv = "REALINPUT_ROLE"
 
 var roles = map[string]func(args []string) error{
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(shipped.Main(m, "realinput", &binary))
 }
 
-// role is this test binary as one of its servers.
+// role returns a Spec that runs this test binary as one of its servers.
 func role(name string, args ...string) lab.Spec {
 	return lab.Spec{Name: name, Path: os.Args[0], Args: args, Env: []string{roleEnv + "=" + name}}
 }

@@ -14,8 +14,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestMemcached: a takeover flushes every memcached that lives; a dead one and a
-// frozen one are told in events, cost their time and hold nothing up.
+// TestMemcached: a takeover flushes every memcached that is alive. Events report a dead
+// one and a frozen one; those cost their timeouts and delay nothing else.
 func TestMemcached(t *testing.T) {
 	const timeout = time.Second
 	subnet := func(host byte) netip.AddrPort {
@@ -45,7 +45,7 @@ func TestMemcached(t *testing.T) {
 	at := lab.Now()
 	s.move(t, 0, to)
 	s.hears(t, 0, to, at)
-	s.silent(t, 0, at, 200*time.Millisecond) // whatever becomes of the caches
+	s.silent(t, 0, at, 200*time.Millisecond) // whatever happens to the caches
 	e := s.takeover(t, s.Index(to), 0)
 	m := mark(t, e, "memcached")
 	for i := range alive {
@@ -72,7 +72,7 @@ func TestMemcached(t *testing.T) {
 	}
 }
 
-// cache says one thing to a node's memcached and returns the first line of its answer.
+// cache sends one command to a node's memcached and returns the first line of its answer.
 func (s *site) cache(t *testing.T, node int, what string) string {
 	t.Helper()
 	got, err := memcache(s.Node(node), netip.AddrPortFrom(s.Node(node).Addr, 11211), what)

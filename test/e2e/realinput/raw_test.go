@@ -12,11 +12,11 @@ import (
 	"sipalive/test/lab"
 )
 
-// gossipPort is the default port of heartbeats and gossip, UDP and TCP.
+// gossipPort is the default UDP and TCP port of heartbeats and gossip.
 const gossipPort = 7946
 
-// forger sends IPv4 packets with whatever source it is told, from the router:
-// its own MAC, so that the switch goes on sending to the true owners.
+// forger sends IPv4 packets with any source address from the router. It uses the router's
+// own MAC, so the switch goes on sending to the true owners.
 type forger struct{ fd int }
 
 func (s *site) forge(t *testing.T) *forger {
@@ -30,7 +30,7 @@ func (s *site) forge(t *testing.T) *forger {
 	return f
 }
 
-// udp sends a datagram. Its checksum is 0, which says that there is none.
+// udp sends a datagram. Checksum 0 means that there is none.
 func (f *forger) udp(src, dst netip.AddrPort, payload []byte) error {
 	b := ipv4(src.Addr(), dst.Addr(), unix.IPPROTO_UDP, 8+len(payload))
 	b = endian.BigEndian.AppendUint16(b, src.Port())
@@ -40,7 +40,7 @@ func (f *forger) udp(src, dst netip.AddrPort, payload []byte) error {
 	return f.send(dst.Addr(), append(b, payload...))
 }
 
-// syn sends the first packet of a TCP connection that will never be another's.
+// syn sends the first packet of a TCP connection; no further packet follows.
 func (f *forger) syn(src, dst netip.AddrPort) error {
 	const length = 20
 	b := ipv4(src.Addr(), dst.Addr(), unix.IPPROTO_TCP, length)
@@ -53,14 +53,14 @@ func (f *forger) syn(src, dst netip.AddrPort) error {
 	return f.send(dst.Addr(), append(b, segment...))
 }
 
-// ipv4 is a header; the kernel fills in what is left 0 (raw(7)).
+// ipv4 returns a header. The kernel fills in the fields that are 0 (raw(7)).
 func ipv4(src, dst netip.Addr, protocol byte, payload int) []byte {
 	from, to := src.As4(), dst.As4()
 	b := []byte{0x45, 0, byte((20 + payload) >> 8), byte(20 + payload), 0, 0, 0, 0, 64, protocol, 0, 0}
 	return append(append(b, from[:]...), to[:]...)
 }
 
-// checksum is the Internet's (RFC 1071).
+// checksum returns the Internet checksum (RFC 1071).
 func checksum(b []byte) uint16 {
 	sum := uint32(0)
 	for i := 0; i+1 < len(b); i += 2 {
@@ -76,13 +76,13 @@ func (f *forger) send(dst netip.Addr, packet []byte) error {
 	return unix.Sendto(f.fd, packet, 0, &unix.SockaddrInet4{Addr: dst.As4()})
 }
 
-// datagram is one recorded on its way.
+// datagram is a recorded datagram.
 type datagram struct {
 	src, dst netip.AddrPort
 	payload  []byte
 }
 
-// recorder keeps what arrives at nodes' gossip ports.
+// recorder records what arrives at the nodes' gossip ports.
 type recorder struct {
 	mu   sync.Mutex
 	list []datagram
@@ -90,7 +90,7 @@ type recorder struct {
 	wg   sync.WaitGroup
 }
 
-// record listens on every node's wire until end is called.
+// record listens on every node's network until end is called.
 func (s *site) record(t *testing.T) *recorder {
 	t.Helper()
 	r := &recorder{stop: make(chan struct{})}
@@ -150,7 +150,7 @@ func (r *recorder) keep(b []byte) {
 	r.mu.Unlock()
 }
 
-// end stops recording and returns what came, in order.
+// end stops the recording and returns the datagrams in order.
 func (r *recorder) end() []datagram {
 	close(r.stop)
 	r.wg.Wait()

@@ -12,9 +12,9 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestReplay records what the nodes say to each other while VIPs are moved
-// about, and says it again later: in the same run, after every agent has been
-// restarted, and after nodes have been rebooted.
+// TestReplay records what the nodes send each other while VIPs move about. Later it sends
+// that again: in the same run, after every agent has been restarted, and after nodes have
+// been rebooted.
 func TestReplay(t *testing.T) {
 	s := start(t, cluster.Options{})
 	r := s.record(t)
@@ -42,7 +42,7 @@ func TestReplay(t *testing.T) {
 	s.allCount(t, "sent back to its sender", uint64(len(tape)/10), func() { s.play(t, forge, reflected(tape)) }, "member_self")
 	s.nobodyMoved(t, at)
 
-	// A restarted agent goes on under its lease: nothing moves then, either.
+	// A restarted agent goes on under its lease, so nothing moves then either.
 	at = lab.Now()
 	for i := range s.Nodes() {
 		s.Agent(i).Kill()
@@ -63,8 +63,8 @@ func TestReplay(t *testing.T) {
 	s.bounded(t, before)
 }
 
-// reboot is a node that loses its power and comes back: the agent, the runtime
-// directory and every address of its own are gone, the state on disk is not.
+// reboot plays a node that loses its power and comes back. The agent, the runtime
+// directory and the VIPs are gone; the state on disk is not.
 func (s *site) reboot(t *testing.T, i int) {
 	t.Helper()
 	s.Agent(i).Kill()
@@ -84,7 +84,7 @@ func (s *site) reboot(t *testing.T, i int) {
 	s.rests(t)
 }
 
-// play sends a tape to whom it was meant for, in its order and then backwards.
+// play sends a tape to its original receivers, first in order and then backwards.
 func (s *site) play(t *testing.T, f *forger, tape []datagram) {
 	t.Helper()
 	for i, d := range tape {
@@ -97,7 +97,7 @@ func (s *site) play(t *testing.T, f *forger, tape []datagram) {
 	}
 }
 
-// third is the node that is neither sender nor receiver.
+// third returns the node that is neither sender nor receiver.
 func (s *site) third(d datagram) *lab.Host {
 	for _, h := range s.Nodes() {
 		if h.Addr != d.src.Addr() && h.Addr != d.dst.Addr() {
@@ -107,7 +107,7 @@ func (s *site) third(d datagram) *lab.Host {
 	return nil
 }
 
-// redirected gives every datagram to the node it was not meant for.
+// redirected sends every datagram to the node that it was not meant for.
 func (s *site) redirected(tape []datagram) (out []datagram) {
 	for _, d := range tape {
 		out = append(out, datagram{d.src, at(s.third(d)), d.payload})
@@ -115,7 +115,7 @@ func (s *site) redirected(tape []datagram) (out []datagram) {
 	return out
 }
 
-// usurped lets every datagram come from the node that did not send it.
+// usurped makes every datagram come from the node that did not send it.
 func (s *site) usurped(tape []datagram) (out []datagram) {
 	for _, d := range tape {
 		out = append(out, datagram{at(s.third(d)), d.dst, d.payload})
@@ -123,7 +123,7 @@ func (s *site) usurped(tape []datagram) (out []datagram) {
 	return out
 }
 
-// reflected sends every datagram back.
+// reflected sends every datagram back to its sender.
 func reflected(tape []datagram) (out []datagram) {
 	for _, d := range tape {
 		out = append(out, datagram{d.dst, d.src, d.payload})

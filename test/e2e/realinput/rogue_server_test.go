@@ -16,21 +16,21 @@ import (
 	"sipalive/test/lab"
 )
 
-// floodSize is how many answers a question draws in the flood.
+// floodSize is how many answers each question gets in the flood.
 const floodSize = 10_000
 
 // most is the largest payload of a UDP datagram over IPv4.
 const most = 65507
 
-// rogue is how a PBX misbehaves towards an agent. The phone always gets a good answer.
+// rogue is a PBX that misbehaves towards agents. The phone always gets a good answer.
 type rogue struct {
 	node string // its Server header
 	conn *net.UDPConn
 	alt  *net.UDPConn // another port of the same host
 }
 
-// lies are the bad answers, by name: what they make of a good answer. The
-// datagram they are sent in is otherwise the right one, from the right port.
+// lies are the bad answers by name, each made from a good answer. The datagram itself is
+// right, and comes from the right port.
 var lies = map[string]func(good []byte) []byte{
 	"no To":          func(good []byte) []byte { return without(good, "To") },
 	"no From":        func(good []byte) []byte { return without(good, "From") },
@@ -75,16 +75,16 @@ func without(message []byte, header string) []byte {
 	return out
 }
 
-// replace gives the message one header with the value, in place of what it had.
+// replace replaces a header by one with this value.
 func replace(message []byte, header, value string) []byte {
 	head, rest, _ := bytes.Cut(without(message, header), []byte("\r\n"))
 	return fmt.Appendf(nil, "%s\r\n%s: %s\r\n%s", head, header, value, rest)
 }
 
-// serveRogue is a PBX that lies to agents: args are its name, the file that says
-// how, the node's address, where it lies, and the VIPs, where it answers well.
-// The file is read at each question: a lie's name, "flood" or "other port"; with
-// "only " before it the good answer that else follows the lie is left out.
+// serveRogue runs a PBX that lies to agents. args are its name, a file that says how to
+// lie, the node's address, where it lies, and the VIPs, where it answers well. It reads
+// the file at each question: the name of a lie, "flood" or "other port". A good answer
+// follows the lie, unless "only " stands before the name.
 func serveRogue(args []string) error {
 	r := rogue{node: args[0]}
 	var err error
@@ -112,11 +112,11 @@ func serveRogue(args []string) error {
 	})
 }
 
-// listenAt binds to an address whether this host has it yet or not.
+// listenAt binds to an address, even if this host does not have it yet.
 func listenAt(addr string) (*net.UDPConn, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		_ = c.Control(func(fd uintptr) {
-			// So that a moment without processor time loses no question.
+			// So that a moment without CPU time loses no question.
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
 			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1)
 		})
@@ -129,7 +129,7 @@ func listenAt(addr string) (*net.UDPConn, error) {
 	return conn.(*net.UDPConn), nil
 }
 
-// serve sends the good answer to each question unless first says no.
+// serve sends the good answer to each question, unless first returns false.
 func serve(conn *net.UDPConn, node string, first func(good []byte, to netip.AddrPort) bool) error {
 	request := make([]byte, 65536)
 	for {
@@ -148,7 +148,7 @@ func (r rogue) lie(how string, good []byte, to netip.AddrPort) {
 	case "other port":
 		_, _ = r.alt.WriteToUDPAddrPort(good, to)
 	case "flood":
-		// Aside, so that the phone's questions are not kept waiting.
+		// In a goroutine of its own, so that the phone's questions do not wait.
 		go func() {
 			for range floodSize {
 				_, _ = r.conn.WriteToUDPAddrPort(good, to)

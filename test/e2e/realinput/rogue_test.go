@@ -14,8 +14,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestRogueAnswers: whatever a PBX answers besides a good answer is counted and
-// dropped; whatever it answers instead of one is no life.
+// TestRogueAnswers: bad answers beside a good one are counted and dropped. A bad answer
+// instead of a good one is no sign of life.
 func TestRogueAnswers(t *testing.T) {
 	dir := t.TempDir()
 	how := func(node string) string { return filepath.Join(dir, node) }
@@ -54,7 +54,8 @@ func TestRogueAnswers(t *testing.T) {
 	lie("", all...)
 	s.nobodyMoved(t, at)
 
-	// Only lies: each of them alone is no life. On the spare, so that nobody has to move.
+	// Only lies: none of them is a sign of life. On the spare, so that nothing has to
+	// move.
 	spare := s.spare(t)
 	at = lab.Now()
 	for _, name := range []string{"no To", "wrong Call-ID", "64 KB", "binary", "other port", "half a message"} {

@@ -12,20 +12,20 @@ import (
 	"sipalive/test/lab"
 )
 
-// vipOf is the address of the i-th VIP, counted from 1, in a node's network.
+// vipOf returns the address of the i-th VIP, counted from 1, in a node's network.
 func vipOf(h *lab.Host, i int) netip.Addr {
 	ip := h.Addr.As4()
 	ip[3] = byte(100 + i)
 	return netip.AddrFrom4(ip)
 }
 
-// serving is where a PBX listens: on the node's own address and both VIPs.
+// serving returns where a PBX listens: on the node's own address and on both VIPs.
 func serving(h *lab.Host) []netip.Addr {
 	return []netip.Addr{h.Addr, vipOf(h, 1), vipOf(h, 2)}
 }
 
-// kamailio is Debian's Kamailio as a node's PBX, over UDP. It calls itself by the
-// node's name. A missing listen means serving.
+// kamailio returns Debian's Kamailio as a node's PBX, over UDP, which names itself like
+// the node. Without listen it listens where serving says.
 func kamailio(t *testing.T, h *lab.Host, listen ...netip.Addr) lab.Spec {
 	t.Helper()
 	if len(listen) == 0 {
@@ -38,7 +38,7 @@ func kamailio(t *testing.T, h *lab.Host, listen ...netip.Addr) lab.Spec {
 	return kamailioIn(t, h, t.TempDir(), lines, "disable_tcp=yes")
 }
 
-// kamailioOverAll speaks TCP and TLS, too, with a certificate by an authority.
+// kamailioOverAll also speaks TCP and TLS, with a certificate of this authority.
 func kamailioOverAll(t *testing.T, h *lab.Host, by *lab.Authority) lab.Spec {
 	t.Helper()
 	dir, lines := t.TempDir(), ""
@@ -67,9 +67,9 @@ func kamailioIn(t *testing.T, h *lab.Host, dir, listen, streams string) lab.Spec
 		"-f", cfg, "-DD", "-E", "-Y", dir, "-P", filepath.Join(dir, "pid"), "-m", "32", "-M", "4"}}
 }
 
-// sipp is SIPp as a node's PBX, answering OPTIONS with a status line and taking
-// calls. It answers from whatever address the kernel picks unless it is bound to
-// one: so there is one process per address, in one process group.
+// sipp returns SIPp as a node's PBX, which answers OPTIONS with a status line and takes
+// calls. Unless it is bound to one address, it answers from whichever address the kernel
+// picks. So there is one process per address, all in one process group.
 func sipp(t *testing.T, h *lab.Host, status string) lab.Spec {
 	t.Helper()
 	template, err := os.ReadFile("testdata/uas.xml")
@@ -85,7 +85,7 @@ func sipp(t *testing.T, h *lab.Host, status string) lab.Spec {
 	return lab.Spec{Name: "sipp", Path: "/bin/sh", Args: []string{"-c", script + "wait"}, Dir: dir}
 }
 
-// pbxBy lets every node run what a function says.
+// pbxBy returns a cluster option that runs f's PBX on every node.
 func pbxBy(f func(h *lab.Host) lab.Spec) func(*lab.Host) (lab.Spec, bool) {
 	return func(h *lab.Host) (lab.Spec, bool) { return f(h), true }
 }

@@ -14,8 +14,8 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestMixedServers: SIPp on the second node beside Kamailio on the others; VIPs
-// go back and forth between the two kinds, and calls get through wherever they are.
+// TestMixedServers: SIPp on the second node, Kamailio on the others. VIPs move between
+// the two kinds, and calls succeed wherever the VIPs are.
 func TestMixedServers(t *testing.T) {
 	s := start(t, cluster.Options{PBX: pbxBy(func(h *lab.Host) lab.Spec {
 		if h.Name == "pbx2" {
@@ -31,7 +31,7 @@ func TestMixedServers(t *testing.T) {
 
 	at := lab.Now()
 	calling := s.phoneCalls(t, 100, 50)
-	s.move(t, 0, "pbx2") // one second of calls is under way or still to come
+	s.move(t, 0, "pbx2") // one second of calls is in progress or still to come
 	s.hears(t, 0, "pbx2", at)
 	calling(t)
 	s.moved(t, 0, at, "pbx2")
@@ -51,14 +51,14 @@ func TestMixedServers(t *testing.T) {
 	s.calls(t, 20, 20)
 }
 
-// calls makes calls from the phone through the router to vip1, all of which have
-// to succeed.
+// calls makes calls from the phone through the router to vip1. All of them must succeed.
 func (s *site) calls(t *testing.T, count, perSecond int) {
 	t.Helper()
 	s.phoneCalls(t, count, perSecond)(t)
 }
 
-// phoneCalls starts calls, INVITE to BYE; the result waits for their success.
+// phoneCalls starts calls, from INVITE to BYE. The function that it returns waits for
+// their success.
 func (s *site) phoneCalls(t *testing.T, count, perSecond int) func(*testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -84,8 +84,8 @@ func (s *site) phoneCalls(t *testing.T, count, perSecond int) func(*testing.T) {
 
 func tail(s string) string { return s[max(0, len(s)-3000):] }
 
-// TestServiceUnavailable: 503 is a full PBX, and life; it is death only where
-// the configuration lists it.
+// TestServiceUnavailable: 503 is a full PBX, so a sign of life. It counts as death only
+// if the configuration lists it.
 func TestServiceUnavailable(t *testing.T) {
 	full := pbxBy(func(h *lab.Host) lab.Spec {
 		if h.Name == "pbx1" {
@@ -95,7 +95,7 @@ func TestServiceUnavailable(t *testing.T) {
 	})
 	t.Run("life", func(t *testing.T) {
 		s := start(t, cluster.Options{VIPs: 1, PBX: full})
-		s.move(t, 0, "pbx1") // no reason not to move there, either
+		s.move(t, 0, "pbx1") // nor is it a reason not to move there
 		s.hears(t, 0, "pbx1", 0)
 		at := lab.Now()
 		watch(2 * time.Second)

@@ -17,15 +17,14 @@ import (
 	"sipalive/test/lab"
 )
 
-// patience bounds every wait for something that has to come; how soon it has to
-// come is asserted by what the observers saw.
+// patience bounds every wait for something that must come. How soon it must come is
+// asserted by what the observers saw.
 const patience = 20 * time.Second
 
-// swift takes nodes that recover back at once; what decides a takeover is as by
-// default.
+// swift takes recovered nodes back at once. What decides a takeover is as by default.
 const swift = "[timing]\nhold_down = \"0s\"\n"
 
-// site is a cluster and those who judge it.
+// site is a cluster and its observers.
 type site struct {
 	*cluster.Cluster
 	arp       *lab.ARPObserver
@@ -33,8 +32,8 @@ type site struct {
 	phones    []*lab.SIPObserver // one per VIP
 }
 
-// start starts a cluster and waits until every agent sees it at rest and the
-// phone hears every VIP.
+// start starts a cluster and waits until every agent sees it at rest and the phone hears
+// every VIP.
 func start(t *testing.T, o cluster.Options) *site {
 	t.Helper()
 	s := launch(t, o)
@@ -45,8 +44,8 @@ func start(t *testing.T, o cluster.Options) *site {
 	return s
 }
 
-// launch starts a cluster and its observers. At the test's end no two hosts may
-// ever have had one VIP.
+// launch starts a cluster and its observers. At the end of the test it asserts that no
+// two hosts ever had one VIP.
 func launch(t *testing.T, o cluster.Options) *site {
 	t.Helper()
 	o.Binary = binary
@@ -88,8 +87,8 @@ func launch(t *testing.T, o cluster.Options) *site {
 	return s
 }
 
-// ahead runs a program at a priority above what else this machine is doing:
-// judged is what the input does to a cluster, not what other tests do to it.
+// ahead runs a program at a priority above the other work on this machine: the tests
+// judge what the input does to a cluster, not what other tests do to it.
 func ahead(spec lab.Spec) lab.Spec {
 	if spec.Name == "" {
 		spec.Name = filepath.Base(spec.Path)
@@ -106,7 +105,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// rests waits until every agent sees everybody fit and every VIP held and verified.
+// rests waits until every agent sees all nodes fit and every VIP held and verified.
 func (s *site) rests(t *testing.T) {
 	t.Helper()
 	s.await(t, "the cluster at rest", func(ctx context.Context) error {
@@ -137,7 +136,7 @@ func (s *site) await(t *testing.T, what string, cond func(ctx context.Context) e
 	must(t, lab.WaitFor(ctx, what, func() error { return cond(ctx) }))
 }
 
-// awaitNode waits until a node's agent says of a node what is wanted.
+// awaitNode waits until a node's agent reports what is wanted about a node.
 func (s *site) awaitNode(t *testing.T, at int, what, name string, good func(control.NodeStatus) bool) {
 	t.Helper()
 	s.await(t, what, func(ctx context.Context) error {
@@ -154,7 +153,7 @@ func (s *site) awaitNode(t *testing.T, at int, what, name string, good func(cont
 	})
 }
 
-// holder is the host that has a VIP, by the kernel's word.
+// holder returns the host whose kernel has a VIP.
 func (s *site) holder(t *testing.T, vip int) string {
 	t.Helper()
 	intervals, err := s.addresses.Intervals(s.VIPs[vip])
@@ -180,18 +179,18 @@ func (s *site) hears(t *testing.T, vip int, node string, since time.Duration) {
 	})
 }
 
-// watch lets the observers go on: how long is part of what a test asserts, that
-// nothing happens meanwhile.
+// watch lets the observers go on. A test asserts that nothing happens meanwhile, so the
+// length counts.
 func watch(long time.Duration) { time.Sleep(long) }
 
-// saw is what the phone saw of a VIP since a moment. The newest questions are
-// left out: their answers may still be on their way.
+// saw returns what the phone saw of a VIP since a moment. It leaves out the newest
+// questions: their answers may still be on their way.
 func (s *site) saw(vip int, since time.Duration) lab.SIPReport {
 	watch(50 * time.Millisecond)
 	return s.phones[vip].Report(since, lab.Now()-30*time.Millisecond)
 }
 
-// silent asserts how long the phone heard nothing at most, and says how long it was.
+// silent asserts the longest time for which the phone heard nothing, and logs it.
 func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
 	t.Helper()
 	r := s.saw(vip, since)
@@ -204,8 +203,8 @@ func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
 // disturbed is the silence that a machine of two busy cores may cause by itself.
 const disturbed = 100 * time.Millisecond
 
-// nobodyMoved: since a moment no VIP was bound or unbound anywhere, and the
-// phone went on hearing.
+// nobodyMoved asserts that since a moment no VIP was bound or unbound anywhere, and the
+// phone went on hearing answers.
 func (s *site) nobodyMoved(t *testing.T, since time.Duration) {
 	t.Helper()
 	s.stayed(t, since)
@@ -214,7 +213,7 @@ func (s *site) nobodyMoved(t *testing.T, since time.Duration) {
 	}
 }
 
-// stayed is nobodyMoved where there is nobody to answer the phone.
+// stayed is nobodyMoved for tests in which no PBX can answer the phone.
 func (s *site) stayed(t *testing.T, since time.Duration) {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -226,7 +225,7 @@ func (s *site) stayed(t *testing.T, since time.Duration) {
 	}
 }
 
-// moved asserts the one and only takeover of a VIP since a moment.
+// moved asserts that a VIP was taken over exactly once since a moment.
 func (s *site) moved(t *testing.T, vip int, since time.Duration, to string) {
 	t.Helper()
 	events, err := s.addresses.Events()
@@ -242,8 +241,8 @@ func (s *site) moved(t *testing.T, vip int, since time.Duration, to string) {
 	}
 }
 
-// oneHolder: never two hosts with one VIP by the kernel's order of events, and
-// never two questions in a row with two answers; a single one is a broadcast
+// oneHolder: by the kernel's order of events, two hosts never have one VIP, and no two
+// questions in a row have two answers. A single question with two answers is a broadcast
 // whose copies a busy machine delivered apart.
 func (s *site) oneHolder(t *testing.T) {
 	t.Helper()
@@ -262,7 +261,7 @@ func (s *site) oneHolder(t *testing.T) {
 	}
 }
 
-// move asks any node for a planned move.
+// move asks a node for a planned move.
 func (s *site) move(t *testing.T, vip int, to string) {
 	t.Helper()
 	s.command(t, 0, "move", cluster.VIPName(vip), to)
@@ -280,7 +279,7 @@ func (s *site) command(t *testing.T, node int, args ...string) string {
 	return string(out)
 }
 
-// counters are what a node's agent counted, as `status --json` shows them.
+// counters returns a node's counters, as `status --json` shows them.
 func (s *site) counters(t *testing.T, node int) map[string]uint64 {
 	t.Helper()
 	var st control.Status
@@ -291,7 +290,7 @@ func (s *site) counters(t *testing.T, node int) map[string]uint64 {
 	return st.Counters
 }
 
-// takeover waits for a VIP's newest takeover at a node to be complete.
+// takeover waits until a VIP's newest takeover at a node is complete.
 func (s *site) takeover(t *testing.T, node, vip int) (found control.Event) {
 	t.Helper()
 	s.await(t, "a complete takeover in events", func(ctx context.Context) error {
@@ -313,7 +312,7 @@ func (s *site) takeover(t *testing.T, node, vip int) (found control.Event) {
 	return found
 }
 
-// mark is a takeover's mark that begins with a name.
+// mark returns the takeover's mark that begins with this name.
 func mark(t *testing.T, e control.Event, begin string) control.Mark {
 	t.Helper()
 	for _, m := range e.Timeline {
@@ -325,7 +324,7 @@ func mark(t *testing.T, e control.Event, begin string) control.Mark {
 	return control.Mark{}
 }
 
-// explain shows what the agents have to say to a failure.
+// explain logs the end of every agent's and PBX's output.
 func (s *site) explain(t *testing.T) {
 	for i := range s.Nodes() {
 		for _, p := range []*lab.Process{s.Agent(i), s.PBX(i)} {

@@ -13,15 +13,15 @@ import (
 	"sipalive/test/lab"
 )
 
-// How long serveSlow takes for an answer, and for one in a brown-out: ten times as
-// long, and below the default timeout.
+// How long serveSlow takes for an answer: usually, and in a brown-out, when it takes ten
+// times as long, but less than the default timeout.
 const (
 	usualAnswer = 25 * time.Millisecond
 	slowAnswer  = 10 * usualAnswer
 )
 
-// serveSlow is a SIP server that takes its time, ten times more from SIGUSR1 on until
-// SIGUSR2: args are its name and its addresses.
+// serveSlow runs a slow SIP server. From SIGUSR1 until SIGUSR2 it is ten times slower.
+// args are its name and its addresses.
 func serveSlow(args []string) error {
 	var takes atomic.Int64
 	takes.Store(int64(usualAnswer))

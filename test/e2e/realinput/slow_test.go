@@ -12,9 +12,9 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestBrownOut: the holder's PBX takes ten times as long for each answer, but less
-// than the timeout. Nobody moves, every node's status shows the round trips, and says
-// so in words.
+// TestBrownOut: the holder's PBX takes ten times as long for each answer, but less than
+// the timeout. Nothing moves. Every node's status shows the round trips and says so in
+// words.
 func TestBrownOut(t *testing.T) {
 	s := start(t, cluster.Options{TOML: swift + "[sip]\npeer_interval = \"400ms\"\n", PBX: pbxBy(func(h *lab.Host) lab.Spec {
 		must(t, h.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_nonlocal_bind", []byte("1"), 0) }))

@@ -14,10 +14,10 @@ import (
 	"sipalive/test/lab"
 )
 
-// TestStreamTargets: agents that ask by TCP and TLS alone. One node's certificate
-// is by an authority that tls_ca does not name: that node is unfit to all three,
-// though it is first in prefer and answers over TCP, until tls_verify = false.
-// The phone speaks UDP, as ever.
+// TestStreamTargets: the agents probe only by TCP and TLS. One node's certificate comes
+// from an authority that tls_ca does not name. So all three agents call that node unfit,
+// though it is first in prefer and answers over TCP, until tls_verify = false. The phone
+// uses UDP as always.
 func TestStreamTargets(t *testing.T) {
 	named, other := authority(t, "Named"), authority(t, "Other")
 	ca := filepath.Join(t.TempDir(), "ca.pem")
@@ -88,7 +88,7 @@ func authority(t *testing.T, name string) *lab.Authority {
 	return a
 }
 
-// target is what a node's status says of one of its listeners.
+// target returns one SIP target from a node's status.
 func target(n control.NodeStatus, name string) control.TargetStatus {
 	for _, t := range n.Targets {
 		if t.Name == name {

@@ -1,9 +1,9 @@
-// Package realtime judges from outside what realtime hogs, as busy as a
-// FreeSWITCH in trouble, do to the agents of a whole cluster on this machine.
+// Package realtime judges from outside what realtime hogs, as busy as a FreeSWITCH in
+// trouble, do to the agents of a whole cluster on this machine.
 //
-// The judge itself has a higher realtime priority than all it watches, so that
-// it sees everything and can always end it. The hogs end by the kernel's word
-// too (RLIMIT_CPU), and with this process.
+// The judge itself has a higher realtime priority than everything that it watches. So it
+// sees everything, and can always end it. The kernel ends the hogs too: by RLIMIT_CPU,
+// and when this process ends.
 package realtime
 
 import (
@@ -22,11 +22,12 @@ import (
 
 const (
 	judgePriority = 97
-	pbxPriority   = 90 // above the hogs: what is judged is the agents
-	hogPriority   = 89 // FreeSWITCH's Debian unit
+	pbxPriority   = 90 // above the hogs: the tests judge the agents
+	hogPriority   = 89 // that of FreeSWITCH's Debian unit
 )
 
-// binaryEnv names sipalive as it is shipped, built before the judge has its priority.
+// binaryEnv names the variable with the path of sipalive as it is shipped, built before
+// the judge gets its priority.
 const binaryEnv = "SIPALIVE_TEST_BINARY"
 
 var program = os.Getenv(binaryEnv)
@@ -48,8 +49,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// becomeJudge builds sipalive and runs this test anew at the judge's priority: a
-// program's first thread has that of the one that called exec, and passes it on.
+// becomeJudge builds sipalive and executes this test again at the judge's priority. A
+// program's first thread has the priority of the thread that called exec, and passes it
+// on.
 func becomeJudge() error {
 	var err error
 	if program, err = shipped.Build(); err != nil {

@@ -24,14 +24,14 @@ const (
 	patience  = 30 * time.Second
 	heartbeat = 200 * time.Millisecond // the default
 	askedFor  = 20 * time.Millisecond  // lateness of heartbeats at the 99th percentile
-	// fairSlice is what Linux 6.8 and later give to processes of normal priority
-	// on each core in each second, whatever realtime processes want (the fair
-	// server). How many of them there are is not in this test's hands, so
-	// what is asked for is printed, and more is tolerated.
+	// fairSlice is the CPU time that Linux 6.8 and later give to processes of normal
+	// priority, on each core in each second, whatever realtime processes want (the fair
+	// server). This test cannot control how many such processes there are. So it prints
+	// what was asked for, and tolerates more.
 	fairSlice = 50 * time.Millisecond
 )
 
-// unitPolicy is what the unit starts the agent with.
+// unitPolicy returns the policy with which the unit starts the agent.
 func unitPolicy(t *testing.T) (priority int, command []string) {
 	t.Helper()
 	priority, command, err := shipped.Policy()
@@ -39,7 +39,7 @@ func unitPolicy(t *testing.T) (priority int, command []string) {
 	return priority, command
 }
 
-// site is a cluster with one VIP, a judge and a listener.
+// site is a cluster with one VIP and its observers.
 type site struct {
 	*cluster.Cluster
 	t     *testing.T
@@ -48,7 +48,7 @@ type site struct {
 	wire  *wire
 }
 
-// start runs every agent by way of the command that policy gives for its node.
+// start runs every agent through the command that policy returns for its node.
 func start(t *testing.T, toml string, policy func(node string) []string) *site {
 	t.Helper()
 	c, err := cluster.Start(cluster.Options{Binary: program, VIPs: 1, TOML: "timing.hold_down = \"0s\"\n" + toml,
@@ -108,8 +108,8 @@ func (s *site) status(node int) control.Status {
 	return st
 }
 
-// hogs occupy every core for so long, one of each policy. A policy has to say
-// chrt: a hog must not have the judge's own.
+// hogs occupy every core for a time, one hog per policy on each core. A policy must name
+// chrt: a hog must not have the judge's own policy.
 func (s *site) hogs(long time.Duration, policies ...[]string) (begun, ended time.Time) {
 	s.t.Helper()
 	var hogs []*lab.Process
@@ -139,8 +139,8 @@ func (s *site) hogs(long time.Duration, policies ...[]string) (begun, ended time
 	return begun, ended
 }
 
-// seen is what the phone saw since a moment: little, where the judge was starved
-// itself, and then nothing is known.
+// seen returns what the phone saw since a moment. It fails if the phone asked too little:
+// then the judge itself was starved, and nothing is known.
 func (s *site) seen(since time.Duration) lab.SIPReport {
 	s.t.Helper()
 	now := lab.Now() - 100*time.Millisecond
@@ -159,7 +159,7 @@ func (s *site) oneHolder() {
 	}
 }
 
-// TestHogs: agents at the unit's policy beside hogs on every core lose nothing.
+// TestHogs: agents with the unit's policy beside hogs on every core lose nothing.
 func TestHogs(t *testing.T) {
 	priority, policy := unitPolicy(t)
 	s := start(t, "", func(string) []string { return policy })
@@ -179,7 +179,8 @@ func TestHogs(t *testing.T) {
 	}
 	s.oneHolder()
 	worst := time.Duration(0)
-	// Nobody answers asks on these paths; pbx1 asks the others in its heartbeats.
+	// No asks are answered on these paths: pbx1 puts its asks to the others into its
+	// heartbeats.
 	for _, p := range []path{{"pbx1", "pbx2"}, {"pbx1", "pbx3"}, {"pbx2", "pbx3"}, {"pbx3", "pbx2"}} {
 		between := s.wire.beats(p, begun, ended)
 		if least := int(ended.Sub(begun) / heartbeat * 9 / 10); len(between) < least {
@@ -200,19 +201,18 @@ func TestHogs(t *testing.T) {
 	}
 }
 
-// TestStarvedHolder: a holder without the realtime policy, which gets what little
-// is left beside hogs of every kind, loses its lease to those that have the
-// policy, and its VIP stays bound for want of somebody to remove it: the fence
-// alone keeps it silent.
+// TestStarvedHolder: a holder without the realtime policy gets what little CPU time hogs
+// of every kind leave. It loses its lease to nodes with the policy. Its VIP stays bound,
+// because nothing gets to remove it: only the fence keeps it silent.
 func TestStarvedHolder(t *testing.T) {
 	s := starved(t, "", 15*time.Second)
 	s.oneHolder()
 	s.rest()
 }
 
-// TestStarvedHolderWithoutFence: the judge sees what the fence is there for. The
-// lease is over before the fair server's second is: at its end even an idle
-// process has its turn, and after a lease of 1 s would remove the VIP just in time.
+// TestStarvedHolderWithoutFence: the judge sees what the fence prevents. The lease must
+// be over before the fair server's second is. At the end of that second even an idle
+// process gets its turn, and with a lease of 1 s it would remove the VIP just in time.
 func TestStarvedHolderWithoutFence(t *testing.T) {
 	s := starved(t, "fence = \"none\"\ntiming.lease = \"600ms\"\n", 5*time.Second)
 	if n := len(s.arp.Violations()); n == 0 {
@@ -246,10 +246,10 @@ func starved(t *testing.T, toml string, long time.Duration) *site {
 	return s
 }
 
-// TestRunaway: a thread that runs for longer than the unit's LimitRTTIME= without
-// ever waiting ends the agent, by the kernel's word. Here the limit is lowered to
-// what an agent that is asked without a pause goes past. It ends as a killed one:
-// the next one finds everything, and nothing is lost.
+// TestRunaway: the kernel ends an agent that has a thread running for longer than the
+// unit's LimitRTTIME= without waiting. Here the limit is so low that an agent exceeds it
+// when it is asked without a pause. It ends like a killed agent: the next one finds
+// everything, and nothing is lost.
 func TestRunaway(t *testing.T) {
 	_, policy := unitPolicy(t)
 	s := start(t, "", func(string) []string { return policy })
@@ -279,7 +279,7 @@ func TestRunaway(t *testing.T) {
 		t.Errorf("the agent does not say why it ended, or not what it was doing:\n%.2000s", out)
 	}
 	s.rest()
-	time.Sleep(1500 * time.Millisecond) // longer than the lease that was left behind
+	time.Sleep(1500 * time.Millisecond) // longer than the lease that it left behind
 	if r := s.seen(at); r.Stall < heartbeat && (r.By["pbx1"] != r.Answered || r.Lost > 0) {
 		t.Errorf("%d lost, answers by %v", r.Lost, r.By)
 	}

@@ -15,8 +15,8 @@ import (
 
 const agentPort = 7946
 
-// wire records the agents' packets as they reach each node, with the kernel's
-// own time stamp.
+// wire records the agents' packets as they reach each node, with the kernel's time
+// stamps.
 type wire struct {
 	mu      sync.Mutex
 	packets map[path][]packet
@@ -104,8 +104,8 @@ func (w *wire) read(fd int, to string, names map[netip.Addr]string) {
 	}
 }
 
-// agentPacket tells who sent an IPv4 packet to an agent's UDP port, and how long
-// what it says is.
+// agentPacket returns the sender of an IPv4 packet to an agent's UDP port, and the size
+// of its payload.
 func agentPacket(b []byte) (src netip.Addr, size int, ok bool) {
 	if len(b) < 28 || b[9] != unix.IPPROTO_UDP {
 		return src, 0, false
@@ -130,9 +130,9 @@ func stamp(control []byte) time.Duration {
 	return 0
 }
 
-// beats are the times between the heartbeats from one node to another in a span.
-// Heartbeats are told from gossip by their length: on a path without answers to
-// asks they are the most frequent by far, and they grow by a byte now and then.
+// beats returns the times between the heartbeats from one node to another in a period. It
+// tells heartbeats from gossip by their size: on a path without answers to asks they are
+// by far the most frequent packets, and sometimes grow by a byte.
 func (w *wire) beats(p path, from, to time.Time) (between []time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

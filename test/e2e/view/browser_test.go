@@ -17,9 +17,9 @@ import (
 	"sipalive/test/lab"
 )
 
-// browser is a headless Chromium on a host of the lab with one page, spoken to by
-// its DevTools protocol over a pair of pipes: one JSON document after another,
-// each ended by a zero byte.
+// browser is a headless Chromium with one page on a host of the lab. The test talks to it
+// by its DevTools protocol over a pair of pipes: one JSON document after another, each
+// ended by a zero byte.
 type browser struct {
 	t       *testing.T
 	to      *os.File
@@ -28,8 +28,8 @@ type browser struct {
 	mu      sync.Mutex
 	last    int
 	answers map[int]chan answer
-	asked   []string // the addresses that the page asked for
-	errors  []string // what the page complained of
+	asked   []string // the addresses that the page requested
+	errors  []string // the errors that the page reported
 }
 
 type answer struct {
@@ -42,7 +42,7 @@ type answer struct {
 	} `json:"error"`
 }
 
-// openBrowser shows url on a host, and ends with the test.
+// openBrowser opens url in a browser on a host. The browser ends with the test.
 func openBrowser(t *testing.T, h *lab.Host, url string) *browser {
 	t.Helper()
 	dir := t.TempDir()
@@ -162,7 +162,7 @@ func (b *browser) call(method string, params map[string]any, result any) {
 	}
 }
 
-// eval returns what an expression is worth on the page.
+// eval returns the value of an expression on the page.
 func (b *browser) eval(expression string, into any) error {
 	b.t.Helper()
 	var r struct {
@@ -198,7 +198,7 @@ func (b *browser) shows(what, expression string) {
 	})
 }
 
-// screen is a device to see the page on.
+// screen is a device on which the page is shown.
 type screen struct {
 	name          string
 	width, height int
@@ -212,7 +212,7 @@ func (b *browser) on(s screen) {
 	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": s.scheme}}}, nil)
 }
 
-// picture keeps what the whole page looks like among the test's artifacts.
+// picture stores a picture of the whole page among the test's artifacts.
 func (b *browser) picture(name string) {
 	b.t.Helper()
 	var shot struct{ Data string }

@@ -1,6 +1,6 @@
-// Package view looks at a cluster as people and Prometheus do, while a takeover
-// happens: the status page in a browser, the examples' rules and board in a
-// Prometheus that scrapes three agents.
+// Package view looks at a cluster as people and Prometheus do, while a takeover happens:
+// at the status page in a browser, and at the examples' rules and board in a Prometheus
+// that scrapes three agents.
 package view
 
 import (
@@ -19,18 +19,18 @@ import (
 	"sipalive/test/shipped"
 )
 
-// binary is sipalive as it is shipped, built once per run.
+// binary is the path of sipalive as it is shipped, built once per run.
 var binary string
 
 func TestMain(m *testing.M) { os.Exit(shipped.Main(m, "e2e/view", &binary)) }
 
-// patience bounds every wait for something that has to come.
+// patience bounds every wait for something that must come.
 const patience = 30 * time.Second
 
-// port is where every agent shows what it knows.
+// port is where every agent serves its status page and metrics.
 const port = 9480
 
-// start starts a cluster whose agents show what they know, and waits until it is
+// start starts a cluster whose agents serve their status over HTTP, and waits until it is
 // at rest.
 func start(t *testing.T, actions func(vip int) string) *cluster.Cluster {
 	t.Helper()
@@ -57,7 +57,7 @@ func start(t *testing.T, actions func(vip int) string) *cluster.Cluster {
 	return c
 }
 
-// client asks from a host of the lab.
+// client returns an HTTP client that connects from a host of the lab.
 func client(h *lab.Host) *http.Client {
 	return &http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -92,7 +92,7 @@ func getJSON(c *http.Client, url string, into any) error {
 	return json.Unmarshal([]byte(body), into)
 }
 
-// wait polls until ok returns nil.
+// wait waits until ok returns nil.
 func wait(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)

@@ -18,8 +18,8 @@ var screens = []screen{
 	{"phone-dark", 390, 844, true, "dark"},
 }
 
-// TestPage watches a host fall silent on the page of the node that takes its VIP
-// over, in a browser behind the router, where phones are.
+// TestPage watches a host fall silent, on the status page of the node that takes over its
+// VIP, in a browser behind the router, where phones are.
 func TestPage(t *testing.T) {
 	c := start(t, actionsOf)
 	site := fmt.Sprintf("http://%s:%d/", c.Node(2).Addr, port)
@@ -78,7 +78,8 @@ func TestPage(t *testing.T) {
 	}
 }
 
-// vip2's actions: one that takes its time, one that fails and says something odd.
+// odd is what vip2's second action prints. The first one takes some time; the second one
+// fails.
 const odd = `<b id=odd>`
 
 func actionsOf(vip int) string {
@@ -93,8 +94,8 @@ on = "acquire"
 exec = ["/bin/sh", "-c", "echo '` + odd + `'; exit 3"]`
 }
 
-// failedAction moves vip2, whose actions show beside the marks; what they print is
-// shown and never taken for HTML.
+// failedAction moves vip2. Its actions are shown beside the marks, and their output is
+// shown but never taken as HTML.
 func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -110,14 +111,14 @@ func failedAction(t *testing.T, b *browser, c *cluster.Cluster) {
 		return bar.getBoundingClientRect().width / bar.parentElement.getBoundingClientRect().width })()`, &long); err != nil {
 		t.Fatal(err)
 	}
-	if long < 0.5 { // 200 ms of a move that takes a few more
+	if long < 0.5 { // 200 ms of a move that takes a few ms more
 		t.Errorf("an action of 200 ms is drawn over %.2f of the move", long)
 	}
 }
 
-// toldToAll looks at the page of pbx2, which neither gave vip1 nor took it: it draws
-// that takeover as the page of the new holder does, told by it, and once. A move of
-// vip2 away from pbx2 is drawn at its old holder.
+// toldToAll looks at the page of pbx2, which neither gave nor took vip1. It shows that
+// takeover once, told by the new holder, as the new holder's page shows it. A move of
+// vip2 away from pbx2 is shown at its old holder.
 func toldToAll(t *testing.T, holder *browser, c *cluster.Cluster) {
 	t.Helper()
 	own := newest(t, c, 2, "vip1")
@@ -160,8 +161,8 @@ func toldToAll(t *testing.T, holder *browser, c *cluster.Cluster) {
 	b.picture("told")
 }
 
-// anotherLease has pbx3 alone take a file with a longer lease: its page goes on drawing the
-// takeover beside the lease it happened under.
+// anotherLease lets only pbx3 load a file with a longer lease. Its page must go on
+// showing the takeover beside the lease under which it happened.
 func anotherLease(t *testing.T, b *browser, c *cluster.Cluster) {
 	t.Helper()
 	text, err := os.ReadFile(c.Config)
@@ -181,7 +182,7 @@ func anotherLease(t *testing.T, b *browser, c *cluster.Cluster) {
 	toScale(t, b, c)
 }
 
-// newest is the newest takeover of a VIP as a node knows it.
+// newest returns the newest takeover of a VIP as a node knows it.
 func newest(t *testing.T, c *cluster.Cluster, node int, vip string) (e control.Event) {
 	t.Helper()
 	ctx, cancel := cluster.Deadline(patience)
@@ -198,20 +199,20 @@ func newest(t *testing.T, c *cluster.Cluster, node int, vip string) (e control.E
 	return e
 }
 
-// toScale measures what is drawn at the new holder.
+// toScale measures the drawing on the new holder's page.
 func toScale(t *testing.T, b *browser, c *cluster.Cluster) {
 	t.Helper()
 	drawnToScale(t, b, newest(t, c, 2, "vip1"))
 }
 
-// drawnToScale: each mark of the takeover where its time is, the silence beside the
-// lease as long as it was.
+// drawnToScale asserts that each mark of the takeover is drawn at its time, and the
+// silence at its length beside the lease.
 func drawnToScale(t *testing.T, b *browser, e control.Event) {
 	t.Helper()
 	if e.Outcome != "done" || len(e.Timeline) < 6 {
 		t.Fatalf("the takeover is %+v", e)
 	}
-	heard, last := e.Timeline[0], e.Timeline[len(e.Timeline)-1] // the SIP answer or the router's proof
+	heard, last := e.Timeline[0], e.Timeline[len(e.Timeline)-1] // the last mark is the SIP answer or the router's proof
 	if heard.Mark != "last heard" {
 		t.Fatalf("the timeline of a crash is %+v", e.Timeline)
 	}
@@ -240,5 +241,5 @@ func drawnToScale(t *testing.T, b *browser, e control.Event) {
 	t.Logf("takeover of a silent host: silence of at most %.0f ms drawn beside a lease of 1000 ms", silence)
 }
 
-// ms is a duration in milliseconds.
+// ms returns a duration in milliseconds.
 func ms(m control.Millis) float64 { return float64(m) / 1e6 }

@@ -19,15 +19,15 @@ import (
 
 const examples = "../../../examples/prometheus/"
 
-// prometheus asks a Prometheus on the lab's phone.
+// prometheus is a client of the Prometheus on the lab's phone.
 type prometheus struct {
 	*http.Client
 }
 
 const prometheusAt = "127.0.0.1:9090"
 
-// startPrometheus runs the examples' configuration on the lab's addresses, in a
-// hurry.
+// startPrometheus runs the examples' configuration with the lab's addresses and shorter
+// intervals.
 func startPrometheus(t *testing.T, c *cluster.Cluster) prometheus {
 	t.Helper()
 	dir := t.TempDir()
@@ -77,7 +77,7 @@ func (p prometheus) query(expr string) (map[string]string, error) {
 	return values, nil
 }
 
-// is waits until an expression without labels has that value.
+// is waits until an expression without labels has this value.
 func (p prometheus) is(t *testing.T, expr, want string) {
 	t.Helper()
 	wait(t, expr+" is "+want, func() error {
@@ -89,7 +89,7 @@ func (p prometheus) is(t *testing.T, expr, want string) {
 	})
 }
 
-// TestPrometheus: the examples work on three agents, one of which dies.
+// TestPrometheus: the examples work with three agents, one of which dies.
 func TestPrometheus(t *testing.T) {
 	c := start(t, nil)
 	p := startPrometheus(t, c)
@@ -112,14 +112,14 @@ func TestPrometheus(t *testing.T) {
 	t.Logf("an agent scraped twice a second: %s", resident(t, c.Agent(1).Pid))
 }
 
-// resident is what a process occupies, as the kernel says it.
+// resident returns how much memory a process occupies, by the kernel's count.
 func resident(t *testing.T, pid int) string {
 	t.Helper()
 	return strings.Join(strings.Fields(regexp.MustCompile(`VmRSS:.*`).FindString(read(t, fmt.Sprintf("/proc/%d/status", pid)))), " ")
 }
 
-// scrape: what an agent tells is clean, documented, and has every counter of its
-// status.
+// scrape asserts that an agent's metrics are clean and documented, and include every
+// counter of its status.
 func scrape(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	text, err := get(client(c.Phone()), fmt.Sprintf("http://%s:%d/metrics", c.Node(0).Addr, port))
@@ -153,7 +153,7 @@ func scrape(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// rules: Prometheus evaluates every rule of the examples.
+// rules asserts that Prometheus evaluates every rule of the examples.
 func rules(t *testing.T, p prometheus) {
 	t.Helper()
 	want := strings.Count(read(t, examples+"alerts.yml"), "- alert:")
@@ -185,7 +185,7 @@ func rules(t *testing.T, p prometheus) {
 	})
 }
 
-// board: every panel of the Grafana board shows something.
+// board asserts that every panel of the Grafana board shows something.
 func board(t *testing.T, p prometheus) {
 	t.Helper()
 	var b struct {

@@ -1,5 +1,5 @@
-// Command hunt runs simulated seeds until one of them shows a violation, and
-// says how many it took. Package planted builds it with a bug in elect.
+// Command hunt runs simulated seeds until one shows a violation, and prints how many it
+// took. Package planted builds it with a bug in elect.
 package main
 
 import (
@@ -44,7 +44,7 @@ func main() {
 	fmt.Printf("not caught in %d seeds\n", seeds)
 }
 
-// caught takes a panic, of the machine or of the simulator's own limits, for a
+// caught counts a panic, whether of the machine or of the simulator's own limits, as a
 // violation.
 func caught(run func(uint64) sim.Result, seed uint64) (res sim.Result) {
 	defer func() {

@@ -1,5 +1,5 @@
-// Package planted proves the proof: each known bug, planted into the real code
-// by one line, has to be caught by the simulator or by a directed test.
+// Package planted tests the tests: it plants each known bug into the real code, and the
+// simulator or a directed test must catch it.
 package planted
 
 import (
@@ -22,12 +22,12 @@ var (
 // bug is a mutation of one place in the code: old must occur there exactly once.
 type bug struct {
 	name, file, old, new string
-	directed             bool   // simulators hardly ever catch it: the room's own tests do
-	pkg                  string // the room, if not ./elect
+	directed             bool   // simulated runs hardly ever catch it: tests of the bug's own package do
+	pkg                  string // the package with the bug, if not ./elect
 }
 
-// TestPlantedBugs builds the simulator once per bug, with the mutated file laid
-// over the real one, and lets it hunt.
+// TestPlantedBugs builds the simulator once per bug, with the changed file laid over the
+// real one, and lets it hunt.
 func TestPlantedBugs(t *testing.T) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -74,7 +74,7 @@ func short(s string) string {
 	return s[:min(len(s), 150)]
 }
 
-// plant writes the mutated file and an overlay that puts it into the build.
+// plant writes the changed file, and an overlay that puts it into the build.
 func plant(t *testing.T, root string, b bug) string {
 	path := filepath.Join(root, b.file)
 	src, err := os.ReadFile(path)
@@ -114,7 +114,7 @@ func hunt(t *testing.T, root, overlay, runs string) string {
 	return string(out)
 }
 
-// survivorTests are those of elect's tests that feed a survivor.
+// survivorTests match those tests of elect that exercise a survivor.
 const survivorTests = "Surviv|Sign|Outlive|TwoVoters|Lease"
 
 func directedTests(t *testing.T, root, overlay, pkg, run string) string {
