@@ -60,8 +60,8 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 
 func (m *Machine) mayStand() bool { return !m.stopping && m.lists.Active != nil && m.quorum }
 
-// waits reports whether this node, whatever its rank, does not ask yet. It is asked first
-// because the placement of many VIPs in every step is expensive.
+// waits reports whether this node, whatever its rank, does not ask yet. It comes before
+// the placement, which would cost too much in every step with many VIPs.
 func (m *Machine) waits(v *vip) bool {
 	until := max(v.backoffUntil, v.retryAt)
 	m.due(until)

@@ -141,7 +141,7 @@ func (m *Machine) unfit(p *peer) string {
 func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unfit(p) == "" }
 
 // onHealth takes this node's own verdict. A change is told to the peers at once, because
-// silence alone decides only with the word of another node.
+// silence makes a node unfit only with the word of another node, if there is one.
 func (m *Machine) onHealth(e Health) {
 	p := m.peer(e.Node)
 	if p == nil {

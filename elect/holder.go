@@ -29,8 +29,8 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	m.beatNow = true
 }
 
-// renew repeats the ask where no majority has answered the one in the last heartbeat
-// (§4.4).
+// renew repeats the ask to the missing voters where no majority has answered the one in
+// the last heartbeat (§4.4).
 func (m *Machine) renew() {
 	for _, v := range m.vips {
 		if v.phase != holding || v.lock.left || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {

@@ -58,8 +58,8 @@ func (LockDone) event()   {}
 func (LockLeft) event()   {}
 func (KeepOver) event()   {}
 
-// HeldLock is the state that one lock known here should have. As with a VIP, Bound{On:
-// false} answers the end of Hold, once what ran under the lock is over.
+// HeldLock is the state that one lock known here should have. As with a VIP, Bound with
+// On false answers the end of Hold, once what ran under the lock is over.
 type HeldLock struct {
 	Desired
 	Kept bool // a majority of voters has on disk that the lock is kept for this node
@@ -112,8 +112,8 @@ type KeptLock struct {
 }
 
 // leased returns the VIP, role or lock with that identity; a lock is known from then on.
-// It returns nil for a VIP or role that this configuration lacks, and for a lock too
-// many.
+// It returns nil for a VIP or role that this configuration lacks, and for a lock beyond
+// maxLocks.
 func (m *Machine) leased(id VIPID) *vip {
 	if v := m.known[id]; v != nil {
 		return v
@@ -171,7 +171,8 @@ func (m *Machine) onLockLeft(e LockLeft) {
 	}
 }
 
-// forsake ends the wish for a lock. A lock that is held stays held.
+// forsake ends the wish for a lock, and a candidacy for it. A lock that is held stays
+// held.
 func (m *Machine) forsake(v *vip) {
 	v.lock.wanted, v.lock.keep, v.lock.keepers = false, 0, nil
 	if v.phase == prevoting || v.phase == asking {

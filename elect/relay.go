@@ -67,8 +67,8 @@ func (m *Machine) noteDirect(p *peer) {
 }
 
 // observeRelay learns whether the gateway relays between the peer and this node, both
-// ways, as long as the peer is heard. When the peer falls silent the last answer stays:
-// its silence is judged by it (§4.6).
+// ways, as long as the peer is heard. When the peer falls silent the last answer stays,
+// and the silence is judged by that answer (§4.6).
 func (m *Machine) observeRelay(p *peer) {
 	switch {
 	case !m.relaying():

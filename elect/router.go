@@ -30,7 +30,7 @@ type Router struct {
 func (Router) event() {}
 
 // GatewayState says whether the router of a VIP's link answers this node itself. This
-// node asks the router whether it holds the VIP or not.
+// node asks the router while it holds the VIP and while it does not.
 type GatewayState uint8
 
 // The states. GatewaySilent is certain and GatewayAnswers is fresh; whatever lies between
@@ -50,8 +50,8 @@ type Gateway struct {
 func (Gateway) event() {}
 
 // reachedFor is how long another node must have reached a router that is silent here
-// before that counts. A router that comes back answers some nodes before others, and a
-// router that dies goes silent for some before others: neither moves anything.
+// before that counts. A router that comes back answers some nodes before others, and one
+// that dies falls silent to some before others: neither may move anything.
 const reachedFor = 2 * time.Second
 
 func (m *Machine) onGateway(e Gateway) {

@@ -27,7 +27,7 @@ func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	for _, it := range a.Items {
 		v := m.leased(it.VIP)
 		if v == nil {
-			continue // a VIP of another configuration, or a lock too many: no vote
+			continue // a VIP of another configuration, or a lock beyond maxLocks: no vote
 		}
 		if !m.votes() {
 			continue
@@ -101,7 +101,7 @@ func (m *Machine) promiseUntil(v *vip, end Instant) {
 }
 
 // yield ends this node's candidacy where it and a candidate with a lower configured index
-// block each other. This node may take its own vote back: it is its own until it holds
+// block each other. This node may take its own vote back, because it does not hold yet
 // (§4.4).
 func (m *Machine) yield(v *vip, p *peer) {
 	if v.phase == asking && p.index < m.self.index {
