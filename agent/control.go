@@ -70,6 +70,12 @@ func (a *Agent) Do(ctx context.Context, c control.Command) (string, error) {
 			return "", errors.New(ans.Error)
 		}
 	case <-a.stopped:
+	case <-a.ended:
+		select {
+		case <-a.stopped: // the loop ends right after that
+		default:
+			return "", fmt.Errorf("%s: %w", c, errEnded)
+		}
 	case <-ctx.Done():
 		return "", fmt.Errorf("%s: %w", c, context.Cause(ctx))
 	}

@@ -148,13 +148,13 @@ func nodes(in []string) (out []elect.Node) {
 }
 
 // prepareTimeout returns the longest that getting ready can take: the slowest chain of
-// prepare actions, then one OPTIONS.
+// prepare actions, then one OPTIONS to each of the node's own targets in turn.
 func prepareTimeout(c *config.Config) time.Duration {
-	var probe time.Duration
+	d := longestChain(c, hooks.Prepare)
 	for _, t := range c.SIP.OnNode() {
-		probe = max(probe, t.Timeout)
+		d += t.Timeout
 	}
-	return longestChain(c, hooks.Prepare) + probe
+	return d
 }
 
 // checkTimeout returns the longest that a node's checks of itself can take.
