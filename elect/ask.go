@@ -1,8 +1,8 @@
 package elect
 
-// forgetWaits asks a voter again whose refusal said for how long, once that has
-// passed: our own grant ended a moment before its, and with the old holder
-// silent every other vote is needed.
+// forgetWaits asks the voters again that refused with held or quiet, once the first time
+// that a refusal named has passed. Our own grant ends a moment before theirs, and with
+// the old holder silent every other vote is needed.
 func (m *Machine) forgetWaits(v *vip) {
 	switch {
 	case v.retryAt == 0:
@@ -20,8 +20,8 @@ func (m *Machine) forgetWaits(v *vip) {
 	}
 }
 
-// askAll asks every voter of the active list that has not answered, this
-// node's own first.
+// askAll asks every voter of the active list that has not answered in this round, this
+// node's own voter first.
 func (m *Machine) askAll(v *vip) {
 	v.lastSend = m.now
 	it := AskItem{VIP: v.ID, Epoch: v.epoch, Holding: v.phase == holding && !v.survives()}
@@ -29,7 +29,7 @@ func (m *Machine) askAll(v *vip) {
 		m.askSelf(v, it)
 	}
 	if v.phase == idle {
-		return // our own voter refused for good
+		return // our own voter's refusal ended the candidacy
 	}
 	kind := 0
 	if v.phase == prevoting {
@@ -50,8 +50,8 @@ func (m *Machine) ask(prevote bool) Ask {
 	return Ask{Prevote: prevote, Lists: m.lists.Lists, Lease: m.cfg.Lease}
 }
 
-// askSelf puts the question to this node's own voter; a vote is stored before
-// anything that depends on it leaves, as any other grant (§4.5).
+// askSelf asks this node's own voter. Its vote is stored before anything that depends on
+// it leaves, like any other grant (§4.5).
 func (m *Machine) askSelf(v *vip, it AskItem) {
 	a := m.ask(v.phase == prevoting)
 	ans := m.consider(v, m.self, a, it)
@@ -63,7 +63,8 @@ func (m *Machine) askSelf(v *vip, it AskItem) {
 	m.count(v, m.self, ans, m.now)
 }
 
-// flushAsks sends what was collected, one packet per peer and kind.
+// flushAsks sends the items collected in this step: one packet per peer for asks, one for
+// prevotes.
 func (m *Machine) flushAsks() {
 	if !m.asks {
 		return
@@ -91,8 +92,8 @@ func (m *Machine) rememberAsk(p *peer, seq Seq) {
 	p.asksNext = (p.asksNext + 1) % len(p.asks)
 }
 
-// sentAt dates an answer by the ask it answers; what we do not remember does
-// not count.
+// sentAt is when the ask with that number left. An answer to an ask that is not
+// remembered does not count.
 func (p *peer) sentAt(seq Seq) (Instant, bool) {
 	for _, a := range p.asks {
 		if a.seq == seq && seq != 0 {
@@ -122,7 +123,7 @@ func (m *Machine) onAnswer(p *peer, a Answer) {
 	}
 }
 
-// count takes one voter's word.
+// count takes one voter's answer about one VIP.
 func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 	v.saw(it.Highest)
 	t := &v.votes[p.index]
@@ -132,7 +133,8 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 	}
 	switch {
 	case it.Refusal == RefusedStale && v.phase == prevoting:
-		// Not a no: asked again at once above what this voter has seen.
+		// This is not a no: the voter is asked again at once, above the epoch that it has
+		// seen.
 		v.rounds[p.index] = false
 		if it.Epoch == v.epoch && it.Highest >= it.Epoch {
 			v.epoch = v.top() + 1
@@ -156,7 +158,7 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 			v.leased = max(v.leased, at)
 		}
 		if it.Refusal == RefusedList {
-			at = m.now.Add(m.cfg.Heartbeat) // it is about to take the list, or waits for an operator
+			at = m.now.Add(m.cfg.Heartbeat) // the voter is about to take the list, or waits for an operator
 		}
 		if v.retryAt <= m.now || at < v.retryAt {
 			v.retryAt = at
@@ -164,8 +166,8 @@ func (m *Machine) count(v *vip, p *peer, it AnswerItem, sent Instant) {
 	}
 }
 
-// raise asks under an epoch above one that a voter has seen; a holder keeps its
-// lease meanwhile (§4.4).
+// raise asks under the epoch e, which is above one that a voter has seen. A holder keeps
+// its lease meanwhile (§4.4).
 func (m *Machine) raise(v *vip, e Epoch) {
 	v.epoch = e
 	m.noteAsked(v)
@@ -181,8 +183,8 @@ func (m *Machine) raise(v *vip, e Epoch) {
 	v.voidVotes()
 }
 
-// riseTogether makes a raised epoch the holder's own once a majority has granted
-// it: one that nobody heard of could be a successor's too.
+// riseTogether makes a raised epoch the holder's own once a majority has granted it.
+// Before that nobody may have heard of it, so it could become a successor's too.
 func (m *Machine) riseTogether(v *vip) {
 	if v.held == v.epoch || v.survives() {
 		return
@@ -199,8 +201,8 @@ func (m *Machine) riseTogether(v *vip) {
 	}
 }
 
-// noteAsked keeps the epoch from being asked for twice: a voter other than our
-// own may have granted it to an earlier life of this agent.
+// noteAsked stores the epoch as asked for, so that a later life of this agent does not
+// ask for it again: another voter may have granted it to this one.
 func (m *Machine) noteAsked(v *vip) {
 	v.saw(v.epoch)
 	if v.epoch > v.asked {
@@ -209,7 +211,8 @@ func (m *Machine) noteAsked(v *vip) {
 	}
 }
 
-// reask asks everybody anew, at once.
+// reask starts the round over, so that every voter is asked again. A candidate asks at
+// once; a holder's next heartbeat, due at once, asks.
 func (m *Machine) reask(v *vip) {
 	clear(v.rounds)
 	if v.phase == asking {
@@ -217,8 +220,8 @@ func (m *Machine) reask(v *vip) {
 	}
 }
 
-// tally acts on the votes: a majority of the prevote starts the asking, a
-// majority of grants is the lease.
+// tally acts on the votes. A majority's yes to the prevote starts the asking; a majority
+// of grants is the lease. A candidate that can no longer get a majority stands back.
 func (m *Machine) tally(v *vip) {
 	switch v.phase {
 	case prevoting:
@@ -268,9 +271,9 @@ func (m *Machine) refusals(v *vip) (n int) {
 	return n
 }
 
-// leaseEnd counts the lease from the majority-th newest send time among each
-// voter's newest granted ask: send time, not receive time, so that the
-// holder's end comes before every voter's (§4.4).
+// leaseEnd is when the lease ends. Take the send time of each voter's newest granted ask;
+// the lease counts from the majority-th newest of them. It is the send time, not the
+// receive time, so the holder's end comes before every voter's (§4.4).
 func (m *Machine) leaseEnd(v *vip) (Instant, bool) {
 	need := m.lists.Active.Majority()
 	var best Instant

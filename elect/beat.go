@@ -1,18 +1,18 @@
 package elect
 
-// beat sends the heartbeat, one per peer per interval and at once when
-// something changed. It begins the holder's next round of asking (§4.2, §4.4).
+// beat sends the heartbeat: one per peer per interval, and one at once when something
+// changed. It begins the holder's next round of asking (§4.2, §4.4).
 func (m *Machine) beat() {
 	if m.now < m.nextBeat && !m.beatNow {
 		return
 	}
-	// A step that comes late does not put off the beats that follow.
+	// A step that comes late does not delay the beats that follow.
 	if m.nextBeat = m.nextBeat.Add(m.cfg.Heartbeat); m.beatNow || m.nextBeat <= m.now {
 		m.nextBeat = m.now.Add(m.cfg.Heartbeat)
 	}
 	m.beatNow = false
 	b := m.heartbeat()
-	var to [2]Message // by whether the receiver is heard through the gateway: made once for all of them
+	var to [2]Message // [1] is for receivers that are heard through the gateway; each is made once
 	for _, p := range m.peers {
 		if p == m.self {
 			continue
@@ -104,7 +104,7 @@ func (m *Machine) showHolder(v *vip, p *peer, h Hold) {
 			if outranks(h, p, v, m.self) {
 				m.surrender(v)
 			}
-		case h.Survivor != 0: // it yields when it hears us
+		case h.Survivor != 0: // that survivor yields when it hears us
 		case h.Epoch > v.epoch:
 			m.letGo(v, Release{Cause: CauseCrash})
 		}
@@ -134,8 +134,8 @@ func (m *Machine) dropClaim(v *vip) {
 	v.claim = claim{}
 }
 
-// observeClaim ends a claim whose node is silent, and tells when a VIP stays
-// without a holder.
+// observeClaim ends a claim whose node is silent. It tells once if a VIP then has no
+// holder for a lease.
 func (m *Machine) observeClaim(v *vip) {
 	if p := v.claim.by; p != nil {
 		end := v.claim.heard.Add(m.silence(p))

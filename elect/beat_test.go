@@ -7,8 +7,8 @@ import (
 	"sipalive/elect"
 )
 
-// TestBeatsKeepTheirPace: a beat that leaves late puts off none that follow, which
-// other things of the agent's are timed by.
+// TestBeatsKeepTheirPace: a beat that leaves late does not delay those that follow,
+// because other parts of the agent are timed by them.
 func TestBeatsKeepTheirPace(t *testing.T) {
 	b := newBench(t)
 	untilBeat := func() elect.Instant {
@@ -28,7 +28,7 @@ func TestBeatsKeepTheirPace(t *testing.T) {
 	if next := untilBeat(); next != first.Add(2*h) {
 		t.Errorf("after a beat 50 ms late the next one leaves %v after the first, want %v", next.Sub(first), 2*h)
 	}
-	b.now = first.Add(4*h + 70*time.Millisecond) // more than a whole one late: from then on
+	b.now = first.Add(4*h + 70*time.Millisecond) // more than a whole interval late: the beats count from then on
 	b.step(elect.Tick{})
 	if next := untilBeat(); next != first.Add(5*h+70*time.Millisecond) {
 		t.Errorf("after a pause the next one leaves %v after the first", next.Sub(first))

@@ -29,8 +29,9 @@ func (m *Machine) candidacies() {
 	}
 }
 
-// vacantSince is when nobody held the VIP any more as far as this node may
-// judge: by its own grant, or, having none to judge by, by claims (§4.4).
+// vacantSince is since when nobody has held the VIP as far as this node may judge, and
+// whether nobody holds it. The node judges by its own grant, or by claims if it has no
+// grant to judge by (§4.4).
 func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 	if v.claim.by != nil || v.phase == holding || v.phase == unbinding {
 		return 0, false
@@ -47,7 +48,7 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 		}
 	}
 	if !m.votes() || m.now < m.quietUntil {
-		// It cannot know whether a holder lives that it has not heard yet.
+		// This node cannot know whether there is a holder that it has not heard yet.
 		at = max(at, m.started.Add(m.cfg.Lease))
 	}
 	if at > m.now {
@@ -59,8 +60,8 @@ func (m *Machine) vacantSince(v *vip) (Instant, bool) {
 
 func (m *Machine) mayStand() bool { return !m.stopping && m.lists.Active != nil && m.quorum }
 
-// waits: whatever its rank, this node does not ask yet. It spares the placement
-// of many VIPs in every step.
+// waits reports whether this node, whatever its rank, does not ask yet. It comes before
+// the placement, which would cost too much in every step with many VIPs.
 func (m *Machine) waits(v *vip) bool {
 	until := max(v.backoffUntil, v.retryAt)
 	m.due(until)
@@ -90,17 +91,17 @@ func (m *Machine) stand(v *vip, at Instant, plan placement) {
 	m.startPrevote(v, at, why)
 }
 
-// handed reports whether voters hold grants for this node that it cannot use
-// without asking: a release named it, and its ready was too old or words were
-// lost. Nobody else can take the VIP now.
+// handed reports whether voters hold grants for this node that it can use only by asking:
+// a release named it, but its ready was too old or packets were lost. Nobody else can
+// take the VIP now.
 func (m *Machine) handed(v *vip) bool {
 	g := v.grant
 	return g != nil && g.Holder == m.self.Name && g.Instance == m.instance && m.now < g.until ||
 		!m.votes() && v.passing == m.self.Name
 }
 
-// waitsForPreferred: at a cold start a VIP waits for the first in its prefer,
-// and a role that prefers the spare for one, before another takes it (§4.8).
+// waitsForPreferred reports whether this node, at a cold start, lets a preferred node go
+// first: the first in the VIP's prefer, or a spare for a role that prefers one (§4.8).
 func (m *Machine) waitsForPreferred(v *vip, why Why) bool {
 	if v.PreferSpare {
 		return why != WhySparePrefer
@@ -121,8 +122,8 @@ func (m *Machine) startPrevote(v *vip, vacant Instant, why Why) {
 	m.pursue(v)
 }
 
-// pursue repeats the question to those who have not answered, and gives up
-// when half a lease brought no majority.
+// pursue repeats the question to the voters that have not answered, and gives up when
+// half a lease has brought no majority.
 func (m *Machine) pursue(v *vip) {
 	end := v.round.Add(m.cfg.Lease / 2)
 	if m.now >= end || m.stopping {
@@ -140,8 +141,9 @@ func (m *Machine) pursue(v *vip) {
 	m.askAll(v)
 }
 
-// standBack ends a candidacy that a majority cannot follow now. A refusal that
-// said for how long is asked again then; any other backs off.
+// standBack ends a candidacy that cannot get a majority now. If it was still a prevote
+// and a voter said for how long to wait, this node asks again then; otherwise it backs
+// off.
 func (m *Machine) standBack(v *vip) {
 	wasAsking := v.phase == asking
 	retry := v.retryAt
@@ -163,8 +165,8 @@ func (m *Machine) startAsking(v *vip) {
 	m.askAll(v)
 }
 
-// abandon ends a candidacy that has asked for no grant yet, because this
-// node's vote went to another.
+// abandon ends a candidacy that has asked for no grant yet: the VIP, or this node's vote,
+// is another's.
 func (m *Machine) abandon(v *vip) {
 	if v.phase == prevoting {
 		v.phase = idle

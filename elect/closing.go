@@ -2,9 +2,10 @@ package elect
 
 import "fmt"
 
-// handOver lets go of what another node is to have, or nobody. A role's release
-// actions run first, under the lease: only they end its job, and two nodes must not
-// do it (§5.5). Where the lease ends all the same, nothing is waited for any more.
+// handOver lets go of a VIP or role, for the successor that r names or for nobody. A
+// role's release actions run first, under the lease: only they end its job, and two nodes
+// must not do that job at once (§5.5). If the lease ends before them, the role is let go
+// without waiting.
 func (m *Machine) handOver(v *vip, r Release) {
 	if !v.Role || v.Lock {
 		m.letGo(v, r)
@@ -15,8 +16,8 @@ func (m *Machine) handOver(v *vip, r Release) {
 	m.beatNow = true
 }
 
-// onReleaseDone lets the role go. A successor that has died meanwhile is not handed
-// what the others would then have to wait for.
+// onReleaseDone lets the role go. If the successor has died meanwhile, none is named:
+// otherwise the others would have to wait for a dead node's lease to end.
 func (m *Machine) onReleaseDone(e ReleaseDone) {
 	v := find(m.everyVIP(), e.VIP)
 	if v == nil || v.closing == nil || e.Epoch < v.first || e.Epoch > v.epoch {
@@ -29,8 +30,8 @@ func (m *Machine) onReleaseDone(e ReleaseDone) {
 	m.letGo(v, r)
 }
 
-// closes reports whether the holder's release actions of a role run: they need the
-// lease to the end, whatever its PBX says.
+// closes reports whether the holder's release actions of a role run. They need the lease
+// to their end, whatever the holder's PBX says.
 func (m *Machine) closes(v *vip, holder *peer) bool {
 	if holder == m.self {
 		return v.closing != nil

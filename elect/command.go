@@ -13,20 +13,20 @@ type command struct {
 	node  *peer         // drain, undrain, freeze, thaw
 	long  time.Duration // freeze
 	moves []cmdMove     // move, failback
-	asks  uint64        // ID of the request that a drain of another node is
-	sent  Instant       // last request to another node
+	asks  uint64        // ID of the request to node, if that is another node
+	sent  Instant       // when the last request to another node left
 	by    Instant
 }
 
 type cmdMove struct {
 	v    *vip
 	to   *peer
-	asks uint64 // ID of its request where another node holds the VIP
+	asks uint64 // ID of the request to the holder, if that is another node
 	done bool
 }
 
-// request is another node's command to us; remembered so that its repetition
-// is not taken for a second one.
+// request is another node's command to this one. It is remembered so that a repetition is
+// not taken for a second command.
 type request struct {
 	from *peer
 	id   uint64
@@ -35,10 +35,10 @@ type request struct {
 	at   Instant
 
 	flush  bool     // the actions are under way or have ended
-	report []Report // what came of them
+	report []Report // their results
 }
 
-// commandTimeout bounds what a command may take beyond a move's own time.
+// commandTimeout is how long a command may take beyond a move's own time.
 const commandTimeout = 2 * time.Second
 
 func (m *Machine) onCommand(c Command) {
@@ -135,8 +135,8 @@ func (m *Machine) commandFailback(cmd *command, c Command) string {
 	return ""
 }
 
-// home is where a VIP belongs: the first fit node of its prefer, the spare for
-// a role that prefers it.
+// home is where a VIP belongs: the first fit node of its prefer, or the spare for a role
+// that prefers the spare.
 func (m *Machine) home(v *vip) *peer {
 	if v.PreferSpare {
 		loads := m.loads()
@@ -158,7 +158,7 @@ func (m *Machine) home(v *vip) *peer {
 	return nil
 }
 
-// commandNode finds whom a command is for that changes one node.
+// commandNode finds the one node that a command is to change.
 func (m *Machine) commandNode(cmd *command, c Command) string {
 	cmd.node, cmd.asks = m.self, m.rng.Uint64()
 	if c.Node != "" {
@@ -224,8 +224,8 @@ func (c *command) cause() Cause {
 	return CauseMove
 }
 
-// runCommands ends what has come true, repeats requests to other nodes, and
-// fails what took too long.
+// runCommands ends the commands that are done, fails those that took too long, and
+// repeats the requests of the rest.
 func (m *Machine) runCommands() {
 	m.forgetRequests()
 	m.commands = slices.DeleteFunc(m.commands, func(c *command) bool {
@@ -269,11 +269,12 @@ func (m *Machine) commandDone(c *command) bool {
 	return true
 }
 
-// frozenAsAsked tells the freeze that was asked for from one that ran before: it began
-// after the command did, and so it ends that much later.
+// frozenAsAsked reports whether the node's freeze is the one that was asked for, not one
+// that ran before. The one asked for began after the command, so it ends at least c.long
+// after the command came.
 func (m *Machine) frozenAsAsked(c *command) bool {
 	left, asked := c.node.beat.Frozen, c.by.Add(-commandTimeout)
-	end := c.node.lastHeard.Add(left + m.cfg.Heartbeat) // at most: the two clocks may differ
+	end := c.node.lastHeard.Add(left + m.cfg.Heartbeat) // an upper bound: the two clocks may differ
 	return left > 0 && left <= c.long && end >= asked.Add(c.long)
 }
 
@@ -289,7 +290,7 @@ func (m *Machine) whyCommandLate(c *command) string {
 	return "not done in time"
 }
 
-// requestAgain asks those who have to act, until it shows that they did.
+// requestAgain asks the nodes that have to act, until it shows that they did.
 func (m *Machine) requestAgain(c *command) {
 	if next := c.sent.Add(min(m.cfg.Heartbeat, 100*time.Millisecond)); c.sent != 0 && m.now < next {
 		m.due(next)
@@ -307,7 +308,7 @@ func (m *Machine) requestAgain(c *command) {
 	}
 }
 
-// failCommands ends every command that waited for this move.
+// failCommands fails every command and request that waited for a move of v.
 func (m *Machine) failCommands(v *vip, text string) {
 	m.commands = slices.DeleteFunc(m.commands, func(c *command) bool {
 		fails := c.waitsFor(v)
@@ -337,7 +338,7 @@ func (c *command) waitsFor(v *vip) bool {
 func (m *Machine) onRequest(p *peer, r Request) {
 	for _, old := range m.requests {
 		if old.from == p && old.id == r.ID {
-			old.at = m.now // what is forgotten while it is repeated would be done twice
+			old.at = m.now // a request that is forgotten while it is repeated would be carried out twice
 			if old.err != "" {
 				m.send(p, Reply{ID: r.ID, Error: old.err})
 			}
@@ -404,7 +405,7 @@ func (c *command) hasAsked(id uint64) bool {
 	return slices.ContainsFunc(c.moves, func(mv cmdMove) bool { return mv.asks == id && !mv.done })
 }
 
-// forgetRequests drops what its sender no longer repeats.
+// forgetRequests drops the requests that their senders no longer repeat.
 func (m *Machine) forgetRequests() {
 	m.requests = slices.DeleteFunc(m.requests, func(r *request) bool { return m.now.Sub(r.at) >= time.Minute+m.cfg.PrepareTimeout })
 }

@@ -9,8 +9,8 @@ import (
 	"sipalive/elect"
 )
 
-// A holder's phones are told of to whoever is there and may hold; by no one else,
-// and what others tell decides nothing.
+// The phones of a VIP are told to every live peer that may hold, and only by the VIP's
+// holder. What others tell decides nothing.
 func TestConnectionsAreTheHoldersWord(t *testing.T) {
 	b := newBench(t)
 	told := elect.Connections{VIP: vip1, Items: []elect.Connection{{Phone: netip.MustParseAddrPort("198.51.100.7:40000"), Port: 5060, Seq: 1, Ack: 2}}}
@@ -42,7 +42,7 @@ func TestConnectionsAreTheHoldersWord(t *testing.T) {
 	}
 }
 
-// own has b take vip1, with a's vote.
+// own makes b take vip1, with a's vote.
 func (b *bench) own(t *testing.T) {
 	t.Helper()
 	b.step(elect.Health{Node: "b", SIP: elect.SIPUp})

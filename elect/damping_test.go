@@ -8,8 +8,8 @@ import (
 )
 
 // TestDamping: the PBX of a VIP's home dies every 30 s for an hour, and failback is as
-// eager as it can be. Each time it is held down for longer, so that the VIP comes home
-// a few times and then stays away: the cluster settles.
+// eager as it can be. Each time the node is held down for longer. So the VIP comes home a
+// few times and then stays away: the cluster settles.
 func TestDamping(t *testing.T) {
 	const cycles = 120
 	out := play(t, "nodes a b c\nvip vip1 a\nvip vip2 b\nset failback auto\nset failback_after 0s\nquiet on\nstart\nrun 8s\nquiet off\n"+

@@ -9,8 +9,8 @@ import (
 	"sipalive/elect"
 )
 
-// These tests guard what random runs never catch: rules that a second rule
-// nearly always covers. Each feeds one machine by hand.
+// The tests in this file guard rules that a second rule nearly always covers, so that
+// random runs never notice if one is broken. Each test feeds one machine by hand.
 
 const vip1 = elect.VIPID("vip1")
 
@@ -24,10 +24,10 @@ type bench struct {
 	seq     map[elect.Node]elect.Seq
 	runtime *elect.Runtime
 	durable *elect.Durable
-	granted []elect.GrantEnd // what the runtime directory has beside the record
+	granted []elect.GrantEnd // the grant ends that the runtime directory has beside the record
 	last    elect.Effects
-	facts   []elect.Transition // all of them
-	highest elect.Epoch        // that the others tell of
+	facts   []elect.Transition // all transitions so far
+	highest elect.Epoch        // the highest epoch that the others tell of
 }
 
 func benchConfig() elect.Config {
@@ -66,7 +66,7 @@ func (b *bench) step(ev elect.Event) elect.Effects {
 	if b.last.Runtime != nil {
 		b.runtime = b.last.Runtime
 	}
-	if len(b.last.Granted) > 0 { // the bench has one VIP
+	if len(b.last.Granted) > 0 { // one at most: the bench has one VIP
 		b.granted = slices.Clone(b.last.Granted[len(b.last.Granted)-1:])
 	}
 	if d := b.last.Durable; d != nil {
@@ -76,7 +76,7 @@ func (b *bench) step(ev elect.Event) elect.Effects {
 	return b.last
 }
 
-// hear delivers a message of node from, whose instance is inst.
+// hear delivers a message of node from under the instance inst.
 func (b *bench) hear(from elect.Node, inst elect.Instance, msg elect.Message) elect.Effects {
 	b.seq[from]++
 	return b.step(elect.Received{From: from, Instance: inst, Seq: b.seq[from], Msg: msg})
@@ -86,7 +86,7 @@ func (b *bench) beat(from elect.Node, inst elect.Instance, holds ...elect.Hold) 
 	return b.hear(from, inst, elect.Heartbeat{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, SIP: elect.SIPUp, Holds: holds})
 }
 
-// asked is the voter's word on an ask.
+// asked returns the voter's answer to an ask.
 func (b *bench) asked(from elect.Node, inst elect.Instance, e elect.Epoch) elect.Refusal {
 	b.t.Helper()
 	eff := b.hear(from, inst, elect.Ask{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, Items: []elect.AskItem{{VIP: vip1, Epoch: e}}})
@@ -120,13 +120,14 @@ func TestReleasedEpochIsBarred(t *testing.T) {
 	b.want(b.asked("a", 11, 6), elect.Granted, "the next epoch")
 }
 
-// A voter that restarts is bound until its last renewal's end, no longer; where it
-// does not find that, or finds another grant's, for a full lease from its start.
+// A restarted voter is bound to the end of its grant's last renewal and no longer. If it
+// does not find that end, or finds another grant's, it is bound for a full lease from its
+// start.
 func TestRestartedVoterIsBoundToTheEnd(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		spoil  func(b *bench)
-		before time.Duration // the end, after the restart
+		before time.Duration // from the restart to the grant's end
 	}{
 		{"found", func(*bench) {}, 500 * time.Millisecond},
 		{"lost", func(b *bench) { b.granted = nil }, time.Second},
@@ -147,7 +148,7 @@ func TestRestartedVoterIsBoundToTheEnd(t *testing.T) {
 	}
 }
 
-// The record written while quiet knows nothing of what was granted before.
+// A record that was written during the quiet time does not know what was granted before.
 func TestQuietTimeOutlivesARestart(t *testing.T) {
 	b := newBench(t)
 	b.runtime = nil
@@ -161,8 +162,8 @@ func TestQuietTimeOutlivesARestart(t *testing.T) {
 	b.want(b.asked("a", 11, 5), elect.Granted, "after that, restart or not")
 }
 
-// A disk slower than the records come: what a record on it has counts, though
-// newer ones are always on their way.
+// The disk is slower than the records come. What is in the stored record counts, though
+// newer records are always on their way.
 func TestStoredCountsBesideNewerRecords(t *testing.T) {
 	b := newBench(t)
 	ask := func(from elect.Node, lease time.Duration, e elect.Epoch) elect.Effects {
@@ -197,7 +198,7 @@ func TestStoredCountsBesideNewerRecords(t *testing.T) {
 func TestReleaseNamesAnInstance(t *testing.T) {
 	b := newBench(t)
 	b.want(b.asked("a", 12, 5), elect.Granted, "the new instance asks")
-	// A voter passes on what it heard from a's instance before.
+	// A voter passes on a release that a's old instance sent.
 	b.hear("c", 31, elect.Passed{Release: elect.Release{VIP: vip1, Holder: "a", Instance: 11, Epoch: 5, Successor: "b", SuccessorInstance: b.m.Instance(),
 		Lease: time.Second, Lists: elect.Lists{File: abc, Active: abc}}})
 	if g, _, _ := b.m.Vote(vip1); g.Holder != "a" || g.Instance != 12 {
@@ -253,7 +254,7 @@ func TestGivenUpEpochIsNotHeldAfterRestart(t *testing.T) {
 	b := newBench(t)
 	held := []elect.HeldVIP{{VIP: vip1, Epoch: 5, Until: b.now.Add(time.Minute), Since: b.now}}
 	b.start(held, 21)
-	b.beat("a", 11, elect.Hold{VIP: vip1, Epoch: 6}) // lets go; the agent dies before it unbinds
+	b.beat("a", 11, elect.Hold{VIP: vip1, Epoch: 6}) // b lets go; its agent dies before it unbinds
 	b.start(held, 21)
 	if b.last.Want[0].Hold {
 		t.Error("epoch 5 was given up and is held again")
@@ -312,7 +313,8 @@ func TestListCountsOnceItIsOnDisk(t *testing.T) {
 	}
 }
 
-// TestReadyNamesItsNonce: a release for another ready gives no lease by itself.
+// TestReadyNamesItsNonce: a release with the nonce of another ready gives no lease by
+// itself.
 func TestReadyNamesItsNonce(t *testing.T) {
 	for _, right := range []bool{true, false} {
 		b := newBench(t)

@@ -12,7 +12,7 @@ import (
 // healthy before it ranks like the others again (§4.7).
 type selfHealth struct {
 	healthy   bool
-	since     Instant // of healthy
+	since     Instant // when healthy last changed
 	relapses  int
 	heldUntil Instant
 	never     bool // no good answer since the start
@@ -20,7 +20,7 @@ type selfHealth struct {
 	joined    bool // the cluster held VIPs before this agent started
 }
 
-// maxHoldDown is where doubling per relapse ends (reference.toml, hold_down).
+// maxHoldDown is where the doubling per relapse ends (reference.toml, hold_down).
 const maxHoldDown = 10 * time.Minute
 
 func (h *selfHealth) init(m *Machine) { h.never = true; h.since = m.now }
@@ -84,9 +84,10 @@ func (m *Machine) heldDown(p *peer) bool {
 	return m.now < h.heldUntil && (h.joined || !h.boot) && !m.holdsAny()
 }
 
-// sickened: this node's PBX was well and, as far as this node has heard, is not. When
-// it gets well the others may see that first, and must not take it for one that was
-// well all along: so it calls itself held down until it is, indeed.
+// sickened reports whether this node holds no VIP and its PBX was well once but, as far
+// as this node knows, is not now. The others may see the PBX recover before this node
+// does, and must not take it for a PBX that was well all along. So this node says that it
+// is held down until it really is.
 func (m *Machine) sickened() bool {
 	return !m.health.healthy && !m.health.never && !m.holdsAny()
 }
@@ -98,14 +99,14 @@ func (m *Machine) drained(p *peer) bool {
 	return p.beat.Drained
 }
 
-// unfit says why p's PBX cannot serve as seen from here, empty when it can
-// (§4.7, SIP only: a drained node is able, it is only not wanted).
+// unfit says why p's PBX cannot serve as seen from here; empty if it can (§4.7). Being
+// drained is no reason: a drained node is able, it is only not wanted.
 func (m *Machine) unfit(p *peer) string {
 	if !p.Holder {
 		return "" // a witness runs no PBX
 	}
 	if m.frozen(p) && m.holds(p) {
-		return "" // one that holds nothing has nothing to lose by its verdicts
+		return "" // a frozen node that holds nothing has nothing to lose by its verdicts
 	}
 	own := m.verdict(p, p)
 	switch own {
@@ -139,8 +140,8 @@ func (m *Machine) unfit(p *peer) string {
 // isFit reports whether p is alive, able to serve calls and not drained (§2).
 func (m *Machine) isFit(p *peer) bool { return p.alive && !m.drained(p) && m.unfit(p) == "" }
 
-// onHealth takes this node's own verdict. A change is told to the peers at
-// once: silence needs company.
+// onHealth takes this node's own verdict. A change is told to the peers at once, because
+// silence makes a node unfit only with the word of another node, if there is one.
 func (m *Machine) onHealth(e Health) {
 	p := m.peer(e.Node)
 	if p == nil {
@@ -151,10 +152,10 @@ func (m *Machine) onHealth(e Health) {
 	m.beatNow = m.beatNow || m.observed(p) != before
 }
 
-// suspect lets this node probe those that p newly doubts, itself included: a
-// suspicion makes all probe at once (§4.7). So does p's word that its own PBX
-// is well again: a doubt of ours that outlived it by a probing interval would
-// make a short sickness of all look like one of p's own.
+// suspect has this node probe what p newly doubts, p's own PBX included: a suspicion
+// makes all nodes probe at once (§4.7). p's PBX is also probed when p says that it is
+// well again: if our doubt outlived that by a probing interval, a short sickness of all
+// would look like p's own.
 func (m *Machine) suspect(p *peer, before, now Heartbeat) {
 	if now.SIP.Doubted() != before.SIP.Doubted() {
 		m.eff.Probe = append(m.eff.Probe, p.Name)
@@ -192,16 +193,17 @@ func (m *Machine) observeNodes() {
 	m.deadline = min(m.deadline, due)
 }
 
-// sight is what an observation of all nodes is good for.
+// sight is the newest observation of all nodes, and how long it holds.
 type sight struct {
 	at    Instant
-	due   Instant // time alone changes something by then
+	due   Instant // by then time alone changes something
 	stale bool    // something has changed since
-	calm  *peer   // who sent this step's packet, if that said nothing new
-	held  int     // what this node held
+	calm  *peer   // the sender of this step's packet, if the packet said nothing new
+	held  int     // what this node held, as the sum of holdsAs
 }
 
-// holdsAs tells what is held, as far as fitness minds: VIPs, roles, no locks.
+// holdsAs is what v adds to the sum of what is held, as far as fitness depends on it:
+// VIPs count one, roles 1<<16, locks nothing.
 func (v *vip) holdsAs() int {
 	switch {
 	case v.Lock:
@@ -212,9 +214,9 @@ func (v *vip) holdsAs() int {
 	return 1
 }
 
-// sameAsBefore reports whether this step's event leaves what is known of the nodes
-// as it was: a packet of a node that is alive, with nothing new in it. Most steps are
-// that, and their number grows with the cluster; so must not what each one costs.
+// sameAsBefore reports whether this step's event changes nothing about the nodes: it is a
+// packet of a live node with nothing new in it. Most steps are such packets. Their number
+// grows with the cluster, so the cost of each one must not.
 func (m *Machine) sameAsBefore() bool {
 	s := &m.seen
 	p := s.calm
@@ -231,8 +233,8 @@ func (m *Machine) sameAsBefore() bool {
 	return true
 }
 
-// nothingNew: what this node concludes of p's fitness it has concluded from the
-// heartbeat before.
+// nothingNew reports whether b says nothing about p's fitness that p's heartbeat before
+// did not say. A freeze is always something new.
 func (m *Machine) nothingNew(p *peer, b Heartbeat) bool {
 	o := &p.beat
 	return p.heard && o.SIP == b.SIP && o.Drained == b.Drained && o.HeldDown == b.HeldDown && o.Frozen == 0 && b.Frozen == 0 &&
@@ -254,7 +256,7 @@ func (m *Machine) observePeer(p *peer) {
 	}
 	if alive != p.alive {
 		m.setAlive(p, alive)
-		m.noteReached(p, false, nil) // nobody knows what was meanwhile
+		m.noteReached(p, false, nil) // nobody knows what happened meanwhile
 		kind := NodeDown
 		if alive {
 			kind = NodeUp
@@ -285,9 +287,10 @@ func (m *Machine) observeFitness() {
 		if p.alive && p.Holder {
 			m.tellFitness(p, why)
 			anyAlive = true
-			// A drained node is able: no alarm for an operator's wish. Silence that only
-			// has lost its company does not end one: the next answer but first makes the
-			// node one that answers not often enough yet.
+			// A drained node is able: an operator's wish raises no alarm. While all are
+			// unfit, a node whose own probes are still unanswered does not end the alarm,
+			// even if no other node confirms its silence any more: its next answer only
+			// makes it a node that does not answer often enough yet.
 			anyFit = anyFit || why == "" && !(m.allUnfit && m.verdict(p, p) == SIPSilent)
 		}
 		p.fit, p.unfit = fit, why
@@ -309,8 +312,9 @@ func (m *Machine) observeFitness() {
 	}
 }
 
-// recovering: a sickness shared by all does not end everywhere at once. For
-// settle after it, a lease at least, nobody moves for being the later one.
+// recovering reports whether all nodes are sick, or were until lately. A sickness of all
+// does not end everywhere at once: for settle after it, at least a lease, nobody moves
+// for being the later one to recover.
 func (m *Machine) recovering() bool {
 	if m.allUnfit || m.allUnfitEnd == 0 {
 		return m.allUnfit
@@ -320,7 +324,7 @@ func (m *Machine) recovering() bool {
 	return m.now < end
 }
 
-// tellFitness tells a change once. An agent that has just started and knows
+// tellFitness tells a change of p's fitness once. A node that has just started and knows
 // nothing of its PBX yet is no news.
 func (m *Machine) tellFitness(p *peer, why string) {
 	switch {
@@ -333,7 +337,8 @@ func (m *Machine) tellFitness(p *peer, why string) {
 	}
 }
 
-// moveSoon: a node that is fit now may take what none could before.
+// moveSoon lets moves start at once: a node that is fit now may take what no node could
+// take before.
 func (m *Machine) moveSoon() {
 	for _, v := range m.vips {
 		v.moveAfter = 0

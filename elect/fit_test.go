@@ -11,7 +11,7 @@ import (
 	"sipalive/elect"
 )
 
-// said are the verdicts of all about all: said[i][j] is i's of j's PBX.
+// said are the verdicts of all nodes about all PBXes: said[i][j] is i's about j's.
 type said [][]elect.SIPState
 
 func drawSaid(t *rapid.T, n int) said {
@@ -24,8 +24,8 @@ func drawSaid(t *rapid.T, n int) said {
 	return s
 }
 
-// unfitSeen is which nodes node self calls unfit, which has heard all but those
-// that are silent.
+// unfitSeen tells which nodes the node self calls unfit, after it has heard all nodes but
+// the silent ones.
 func (s said) unfitSeen(t *rapid.T, self int, silent []bool) []bool {
 	cfg := elect.Config{Heartbeat: 200 * time.Millisecond, Lease: time.Second, Settle: time.Second, Stagger: 50 * time.Millisecond,
 		PrepareTimeout: time.Second}
@@ -65,7 +65,8 @@ func drawSilent(t *rapid.T, n int) []bool {
 	return silent
 }
 
-// TestFitness: §4.7 by a second hand, and the same from every node.
+// TestFitness compares the fitness of §4.7 with a second implementation, and the view of
+// every node with that of the others.
 func TestFitness(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 5).Draw(t, "nodes")
@@ -84,7 +85,7 @@ func TestFitness(t *testing.T) {
 	})
 }
 
-// unfit is the rule for node j.
+// unfit is the second implementation of the rule, for node j.
 func (s said) unfit(j int, silent []bool) bool {
 	live, down, doubt := 0, 0, 0
 	for i := range s {
@@ -100,17 +101,17 @@ func (s said) unfit(j int, silent []bool) bool {
 		}
 	}
 	switch s[j][j] {
-	case elect.SIPUnready, elect.SIPRefused: // decide alone
+	case elect.SIPUnready, elect.SIPRefused: // each decides alone
 		return true
-	case elect.SIPSilent: // needs company, or to have none
+	case elect.SIPSilent: // needs another node's doubt, or no live other node
 		return doubt > 0 || live == 0
 	}
-	// Every live one but itself says so, and they are a majority of the others.
+	// Every live node but j itself says so, and they are a majority of the others.
 	return down == live && 2*live > len(s)-1
 }
 
-// TestWorseIsNeverFitter: a verdict that turns from good to bad never makes its
-// node fit.
+// TestWorseIsNeverFitter: a verdict about a node that turns from good to bad never makes
+// that node fit.
 func TestWorseIsNeverFitter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(2, 5).Draw(t, "nodes")

@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// flushing is an operator's flush on its way through the cluster: every node runs
-// its flush actions once, however often it is asked.
+// flushing is an operator's flush on its way through the cluster. Every node runs its
+// flush actions once, however often it is asked.
 type flushing struct {
 	id      uint64 // of the command
 	asks    uint64 // ID of its requests
 	sent    Instant
 	by      Instant
 	reports []NodeReport // by peer
-	open    int          // without an answer yet
+	open    int          // how many nodes have not reported yet
 }
 
 const (
-	reportPart = 56      // results in one packet, in which they fit at their longest
-	maxReports = 1 << 15 // of one node; a file has room for fewer actions
+	reportPart = 56      // results in one packet; so many fit even at their longest
+	maxReports = 1 << 15 // results of one node; a file has room for fewer actions
 )
 
-// parts are the packets that tell of a node's results.
+// parts are the packets that carry a node's results.
 func parts(id uint64, results []ActionResult) (all []Report) {
 	results = results[:min(len(results), maxReports)]
 	for first := 0; first == 0 || first < len(results); first += reportPart {
@@ -30,8 +30,8 @@ func parts(id uint64, results []ActionResult) (all []Report) {
 	return all
 }
 
-// fits reports whether r is one of the parts of what parts were told of before, nil
-// for none.
+// fits reports whether r can be a part of the same results as the parts before it; total
+// is nil where none came before.
 func (r Report) fits(total []ActionResult) bool {
 	within := r.First == 0 || r.First < r.Total
 	return within && r.Total <= maxReports && (total == nil || uint64(len(total)) == r.Total) && r.First%reportPart == 0 &&
@@ -53,7 +53,7 @@ func (m *Machine) commandFlush(c Command) {
 	m.eff.Flush = append(m.eff.Flush, FlushDue{ID: f.asks, From: m.self.Name})
 }
 
-// onFlushed takes the outcome of this node's own actions, to whoever asked.
+// onFlushed hands the results of this node's own actions to the node that asked.
 func (m *Machine) onFlushed(e Flushed) {
 	if e.From == m.self.Name {
 		for _, r := range parts(e.ID, e.Results) {
@@ -69,7 +69,8 @@ func (m *Machine) onFlushed(e Flushed) {
 	}
 }
 
-// requestedFlush runs the actions once; asked again, it says again what came of it.
+// requestedFlush runs the actions at the first request, and sends the results again at
+// every repetition.
 func (m *Machine) requestedFlush(r *request) {
 	switch {
 	case !r.flush:
@@ -86,7 +87,8 @@ func (m *Machine) sendReport(r *request) {
 	}
 }
 
-// reported takes one part; the node is asked again until all have come.
+// reported takes one part of a node's report. The node is asked again until all parts
+// have come.
 func (m *Machine) reported(p *peer, part Report) {
 	for _, f := range m.flushes {
 		r := &f.reports[p.index]
@@ -110,7 +112,8 @@ func (m *Machine) reported(p *peer, part Report) {
 	}
 }
 
-// runFlushes answers those that are complete or late, and asks again.
+// runFlushes answers the flushes that are complete or late, and repeats the requests of
+// the rest.
 func (m *Machine) runFlushes() {
 	m.flushes = slices.DeleteFunc(m.flushes, func(f *flushing) bool {
 		if f.open > 0 && m.now < f.by {
@@ -122,7 +125,8 @@ func (m *Machine) runFlushes() {
 	})
 }
 
-// endFlushes answers with what has been reported: nodes have other places now.
+// endFlushes answers every flush with what has been reported: the nodes have other
+// indices now.
 func (m *Machine) endFlushes() {
 	for _, f := range m.flushes {
 		m.answerFlush(f, "the configuration changed")
@@ -130,11 +134,11 @@ func (m *Machine) endFlushes() {
 	m.flushes = nil
 }
 
-// answerFlush tells why of each node that has not reported.
+// answerFlush answers a flush. For each node that has not reported it tells why.
 func (m *Machine) answerFlush(f *flushing, why string) {
 	for i := range f.reports {
 		if r := &f.reports[i]; !r.done && r.Failed == "" {
-			r.Failed, r.Results = why, nil // a part of them would pass for all
+			r.Failed, r.Results = why, nil // a part of them would be taken for all
 		}
 	}
 	m.eff.Answers = append(m.eff.Answers, CommandAnswer{ID: f.id, Reports: f.reports})

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// flushers are three machines that hear each other, and packets one can lose.
+// flushers are three machines. The tests carry the packets between them.
 type flushers struct {
 	t   *testing.T
 	now Instant
@@ -34,7 +34,7 @@ func newFlushers(t *testing.T) *flushers {
 	return f
 }
 
-// step feeds an event and copies what the effects share with the machine.
+// step feeds an event, and copies what the effects share with the machine.
 func (f *flushers) step(n Node, ev Event) Effects {
 	eff := f.ms[n].Step(f.now, ev)
 	eff.Send = append([]Outgoing(nil), eff.Send...)
@@ -59,8 +59,8 @@ func requests(eff Effects) (ids map[Node]uint64) {
 	return ids
 }
 
-// TestFlushAsksEveryLiveNodeOnce: one is dead, one answers twice, one loses its
-// first answer; each runs its actions once.
+// TestFlushAsksEveryLiveNodeOnce: c is dead; b is asked again and again, and its first
+// report is lost. Each live node runs its actions once.
 func TestFlushAsksEveryLiveNodeOnce(t *testing.T) {
 	f := newFlushers(t)
 	f.alive("a", "b")
@@ -99,8 +99,8 @@ func TestFlushAsksEveryLiveNodeOnce(t *testing.T) {
 	}
 }
 
-// TestFlushOfManyActions: what does not fit into one packet comes in several, of which
-// any may be lost, come twice or out of order; nothing is cut.
+// TestFlushOfManyActions: results that do not fit into one packet come in several. Any
+// packet may be lost, come twice or out of order; no result is cut.
 func TestFlushOfManyActions(t *testing.T) {
 	for _, n := range []int{0, 1, reportPart, reportPart + 1, 1000} {
 		f := newFlushers(t)
@@ -149,7 +149,8 @@ func numbered(n int) (all []ActionResult) {
 	return all
 }
 
-// TestPartsThatDoNotFit: a report that lies about its place is no report.
+// TestPartsThatDoNotFit: a report whose First, Total and number of results do not agree
+// is ignored.
 func TestPartsThatDoNotFit(t *testing.T) {
 	f := newFlushers(t)
 	f.alive("a", "b")
@@ -176,8 +177,8 @@ func TestPartsThatDoNotFit(t *testing.T) {
 	}
 }
 
-// TestFlushThatTakesAnHour: a node that is asked for longer than requests are
-// remembered runs its actions once all the same.
+// TestFlushThatTakesAnHour: a node that is asked for longer than requests are remembered
+// still runs its actions only once.
 func TestFlushThatTakesAnHour(t *testing.T) {
 	f := newFlushers(t)
 	f.ms["a"].cfg.FlushTimeout = time.Hour
@@ -231,9 +232,8 @@ func TestFlushEndsWithoutAnAnswer(t *testing.T) {
 	t.Error("it never ends")
 }
 
-// TestFlushEndsWithTheConfiguration: nodes come, go and change places while a
-// flush is under way; what was reported until then is told, later reports are not
-// taken for anything.
+// TestFlushEndsWithTheConfiguration: nodes come, go and change places while a flush is
+// under way. What was reported before is in the answer; later reports are ignored.
 func TestFlushEndsWithTheConfiguration(t *testing.T) {
 	for _, names := range [][]Node{{"d", "c", "b", "a"}, {"c", "a"}} {
 		f := newFlushers(t)

@@ -2,12 +2,12 @@ package elect
 
 import "time"
 
-// MaxFreeze is the longest a node may be frozen for: an operator who forgets ends
-// up with a cluster that watches its PBXes again.
+// MaxFreeze is the longest a node may be frozen for. If an operator forgets the freeze,
+// the cluster watches the PBX again after that time.
 const MaxFreeze = 24 * time.Hour
 
-// frozen: an operator works on p's PBX and has said so. No SIP verdict takes a VIP
-// from it meanwhile; leases go on as ever (§4.7).
+// frozen reports whether an operator works on p's PBX and has said so. Meanwhile no SIP
+// verdict takes a VIP from p; leases go on as usual (§4.7).
 func (m *Machine) frozen(p *peer) bool {
 	end := m.frozenUntil
 	if p != m.self {
@@ -20,7 +20,7 @@ func (m *Machine) frozen(p *peer) bool {
 	return m.now < end
 }
 
-// frozenFor is how long p stays frozen; 0: it is not.
+// frozenFor is how long p stays frozen; 0: it is not frozen.
 func (m *Machine) frozenFor(p *peer) time.Duration {
 	switch {
 	case !m.frozen(p):
@@ -31,7 +31,7 @@ func (m *Machine) frozenFor(p *peer) time.Duration {
 	return p.lastHeard.Add(p.beat.Frozen).Sub(m.now)
 }
 
-// setFrozen freezes this node's SIP verdicts, or for 0 ends that.
+// setFrozen freezes this node's SIP verdicts for d; 0 ends the freeze.
 func (m *Machine) setFrozen(d time.Duration) {
 	d = min(d, MaxFreeze)
 	was := m.frozen(m.self)
@@ -45,10 +45,11 @@ func (m *Machine) setFrozen(d time.Duration) {
 	}
 }
 
-// freezeUntil is told to the peers, and kept for the next agent, at once.
+// freezeUntil sets the end of the freeze. Peers are told at once, and it is stored for
+// the next agent.
 func (m *Machine) freezeUntil(end Instant) { m.frozenUntil, m.beatNow, m.dirty = end, true, true }
 
-// observeFreeze ends it when its time is over.
+// observeFreeze ends the freeze when its time is over.
 func (m *Machine) observeFreeze() {
 	if m.frozenUntil != 0 && !m.frozen(m.self) {
 		m.freezeUntil(0)
@@ -58,6 +59,6 @@ func (m *Machine) observeFreeze() {
 
 func (m *Machine) thawed(why string) {
 	m.tell(Transition{Kind: Thawed, Node: m.self.Name, Text: why})
-	m.eff.Probe = append(m.eff.Probe, m.self.Name) // what was looked away from shows at once
+	m.eff.Probe = append(m.eff.Probe, m.self.Name) // what the freeze ignored shows at once
 	m.judgeAgain()
 }

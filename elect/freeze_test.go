@@ -23,8 +23,8 @@ func (b *bench) told(k elect.TransitionKind) bool {
 	return slices.ContainsFunc(b.last.Transitions, func(t elect.Transition) bool { return t.Kind == k })
 }
 
-// A frozen holder is fit whatever its PBX says; one that holds nothing gains nothing;
-// and time ends it.
+// A frozen holder is fit whatever its PBX says. A frozen node that holds nothing gains
+// nothing. Time ends a freeze.
 func TestFreeze(t *testing.T) {
 	b := newBench(t)
 	freeze := func(d time.Duration) {
@@ -68,13 +68,13 @@ func TestFreeze(t *testing.T) {
 	}
 }
 
-// What was said of a VIP while its holder was frozen counts from then on, unless it
-// answers again before.
+// A verdict about a VIP that came while its holder was frozen counts once the freeze is
+// over, unless the VIP has answered again before.
 func TestVerdictsWaitForTheThaw(t *testing.T) {
 	for name, c := range map[string]struct {
-		said []bool // of the VIP, while frozen
-		once bool   // by a takeover's verification, which nothing follows
-		ok   bool   // after it
+		said []bool // the verdicts about the VIP while its holder is frozen
+		once bool   // they come from a takeover's verification: no later word follows
+		ok   bool   // the VIP counts as verified after the freeze
 	}{
 		"failed":              {said: []bool{false}},
 		"failed and is back":  {said: []bool{false, true}, ok: true},
@@ -106,7 +106,7 @@ func TestVerdictsWaitForTheThaw(t *testing.T) {
 	}
 }
 
-// A freeze is told in heartbeats, and believed no longer than it lasts.
+// Heartbeats tell of a freeze, and peers believe it no longer than it lasts.
 func TestPeersFreeze(t *testing.T) {
 	b := newBench(t)
 	b.hear("a", 11, elect.Heartbeat{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, SIP: elect.SIPRefused,
@@ -120,8 +120,8 @@ func TestPeersFreeze(t *testing.T) {
 	}
 }
 
-// The agent of a frozen holder may die and come back: the operator's word stands, ends
-// when it was to end, and is over for good once thawed.
+// The agent of a frozen holder may die and come back: the freeze goes on, ends at its
+// time, and after a thaw it does not come back.
 func TestFreezeOutlivesTheAgent(t *testing.T) {
 	b := newBench(t)
 	restart := func() {
@@ -162,9 +162,9 @@ func TestFreezeOutlivesTheAgent(t *testing.T) {
 	}
 }
 
-// An operator's word to another node is repeated until that one's heartbeats say that it
-// is frozen for as long, or is not any more: what it said before does not count, however
-// near it comes.
+// A freeze or thaw of another node is requested until that node's heartbeats show it:
+// frozen for as long as asked, or not frozen any more. What its heartbeats said before
+// does not count, however near it comes.
 func TestFreezeOfAnotherIsSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		kind         elect.CommandKind

@@ -1,7 +1,7 @@
 package elect
 
-// acquire makes this node the holder. It is told to everybody at once: their
-// claims, and a holder under a lower epoch, depend on it.
+// acquire makes this node the holder. Everybody is told at once: the others' claims
+// depend on it, and a holder under a lower epoch has to let go.
 func (m *Machine) acquire(v *vip, end Instant) {
 	v.phase, v.held, v.until, v.since = holding, v.epoch, end, m.now
 	v.checked, v.verified, v.router = false, false, RouterUnknown
@@ -29,8 +29,8 @@ func (m *Machine) acquire(v *vip, end Instant) {
 	m.beatNow = true
 }
 
-// renew repeats the ask where no majority has answered the last heartbeat's
-// (§4.4). The heartbeat itself asks first.
+// renew repeats the ask to the missing voters where no majority has answered the one in
+// the last heartbeat (§4.4).
 func (m *Machine) renew() {
 	for _, v := range m.vips {
 		if v.phase != holding || v.lock.left || m.answered(v) >= m.lists.Active.Majority() || v.survives() && !m.quorum {
@@ -44,8 +44,8 @@ func (m *Machine) renew() {
 	}
 }
 
-// answered counts the voters of this round. One that is quiet is no answer: it cannot
-// grant, so the others are needed.
+// answered counts the voters that have answered in this round. A quiet voter does not
+// count: it cannot grant, so the others are needed.
 func (m *Machine) answered(v *vip) (n int) {
 	for _, p := range m.electorate {
 		if v.rounds[p.index] && v.votes[p.index].refused != RefusedQuiet {
@@ -55,8 +55,8 @@ func (m *Machine) answered(v *vip) (n int) {
 	return n
 }
 
-// lapse ends every lease that time has ended, before anything else may speak
-// for it: gone is gone, even if a late answer would have been in time.
+// lapse ends every lease whose time is over, before anything else can prolong it. An
+// answer that came in time but is taken too late does not bring it back.
 func (m *Machine) lapse() {
 	for _, v := range m.vips {
 		if v.phase == holding && m.now >= v.until {
@@ -70,8 +70,8 @@ func (m *Machine) lapse() {
 	}
 }
 
-// letGo stops holding: the address goes first, the release follows the
-// kernel's word (§4.4). That epoch is never held again by this node.
+// letGo stops holding. The address goes first; the release follows once the kernel says
+// that it is gone (§4.4). This node never holds that epoch again.
 func (m *Machine) letGo(v *vip, r Release) {
 	r.VIP, r.Holder, r.Instance, r.Epoch = v.ID, m.self.Name, m.instance, v.epoch
 	v.release, v.closing = &r, nil
@@ -85,8 +85,8 @@ func (m *Machine) letGo(v *vip, r Release) {
 	m.beatNow = true
 }
 
-// giveUp ends a candidacy or what a late vote could revive of it: it releases
-// what others may have granted, and voids every vote under way (§4.4).
+// giveUp ends a candidacy, so that no late vote can revive it: it voids every vote under
+// way, and releases what others may have granted (§4.4).
 func (m *Machine) giveUp(v *vip, cause Cause) {
 	v.phase = idle
 	v.givenUp = max(v.givenUp, v.epoch)
@@ -97,8 +97,9 @@ func (m *Machine) giveUp(v *vip, cause Cause) {
 	m.releaseTo(v, r)
 }
 
-// onBound takes the kernel's word: only an address that is gone is released, one
-// that could be bound by half and not taken back is let go until then.
+// onBound takes the kernel's word. A release leaves only when the address is gone. A VIP
+// that could not be bound is let go; if a half-made binding could not be undone, its
+// release waits until the address is gone.
 func (m *Machine) onBound(e Bound) {
 	v := find(m.everyVIP(), e.VIP)
 	if v == nil {
@@ -111,7 +112,7 @@ func (m *Machine) onBound(e Bound) {
 	case v.phase == unbinding && !e.On:
 		m.sendRelease(v)
 	case v.phase == holding && e.Err != "":
-		// It cannot serve what it cannot bind: another may.
+		// This node cannot serve what it cannot bind; another node may.
 		v.excluded = m.now.Add(m.cfg.Exclude)
 		v.backoffUntil = m.now.Add(m.backoff())
 		m.letGo(v, Release{Cause: CauseVerify})
@@ -121,8 +122,8 @@ func (m *Machine) onBound(e Bound) {
 	}
 }
 
-// releaseUnbound releases what was let go within the step that acquired it: the
-// kernel never heard of it and has no word to give.
+// releaseUnbound releases what was let go in the same step that acquired it: the kernel
+// was never told of it, so no Bound will come.
 func (m *Machine) releaseUnbound() {
 	for _, v := range m.everyVIP() {
 		if v.phase == unbinding && !v.wanted {
@@ -131,7 +132,7 @@ func (m *Machine) releaseUnbound() {
 	}
 }
 
-// sendRelease hands the lease back, or on, once the address is gone.
+// sendRelease gives the lease back, or on to the successor, once the address is gone.
 func (m *Machine) sendRelease(v *vip) {
 	r := *v.release
 	v.release, v.phase = nil, idle
@@ -141,7 +142,7 @@ func (m *Machine) sendRelease(v *vip) {
 	if v.move != nil {
 		r.Ago = m.now.Sub(v.move.noticed)
 		if m.now.Sub(v.move.readyAt) > m.cfg.Lease/4 {
-			r.Nonce = 0 // too old to hold on: the successor asks instead
+			r.Nonce = 0 // too old to hold by: the successor asks instead
 		}
 		v.move = nil
 	}
@@ -150,8 +151,9 @@ func (m *Machine) sendRelease(v *vip) {
 	m.releaseTo(v, r)
 }
 
-// onVerified ends our takeover. A failed verification, or a failed action that
-// asks for it, moves the VIP on only where that can help (§5.5).
+// onVerified takes the word on a VIP that this node holds. A failed verification, or a
+// failed action that gives the VIP back, moves the VIP on only where that can help
+// (§5.5).
 func (m *Machine) onVerified(e Verified) {
 	v := m.known[e.VIP]
 	if v == nil || !v.serves() || e.Epoch < v.first || e.Epoch > v.epoch {
@@ -185,12 +187,13 @@ func (m *Machine) judge(v *vip, e Verified) {
 	m.tell(Transition{Kind: kind, VIP: v.ID, Epoch: v.held, Text: "holding on: " + m.whyHoldUnverified(v, e)})
 }
 
-// judgeAgain: the freeze that kept a word from being judged is over, or there is a
-// fit node now that was not when it was. What was true at a takeover alone may have
-// changed since; only of a standing word it is known that it has not.
+// judgeAgain judges once more what speaks against this node: a freeze that put judging
+// off is over, or a node is fit now that was not before. A verification that was true
+// only at its time is dropped, because the VIP may answer by now. A standing word is
+// still true.
 func (m *Machine) judgeAgain() {
 	if m.frozen(m.self) {
-		return // at its end
+		return // it is done when the freeze ends
 	}
 	for _, v := range m.vips {
 		e := v.failed
@@ -204,8 +207,8 @@ func (m *Machine) judgeAgain() {
 	}
 }
 
-// mayMoveOn: an action's own failure is reason enough, silence only where the VIP
-// has answered before.
+// mayMoveOn reports whether the VIP may move on: another node could take it, and an
+// action has failed or the VIP, now silent, has answered before.
 func (m *Machine) mayMoveOn(v *vip, e Verified) bool {
 	return (v.ever || e.GiveBack) && m.otherCouldVerify(v)
 }
@@ -217,8 +220,8 @@ func (m *Machine) whyHoldUnverified(v *vip, e Verified) string {
 	return "no other fit node is left to try"
 }
 
-// otherCouldVerify reports whether another fit node has not failed this VIP in
-// this round.
+// otherCouldVerify reports whether there is another fit node that has not failed this VIP
+// lately.
 func (m *Machine) otherCouldVerify(v *vip) bool {
 	for _, p := range m.peers {
 		if p != m.self && (p.Holder || v.Role) && m.isFit(p) && !m.excludes(p, v) {

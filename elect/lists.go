@@ -6,21 +6,21 @@ import "strings"
 // under which it asks and grants (§4.9).
 type lists struct {
 	Lists
-	since   Instant // the file's list may be taken since
+	since   Instant // since when the file's list may be taken, if it may
 	may     bool
 	waiting string
 }
 
-// allow decides whether a vote may cross from an asker with lists a to this
-// voter: only under the same active list. A vote between adjacent lists let a
-// voter whose list others had already left make a majority of the list before
-// it (found by test/sim: {a,b,c} to {b,c} to {c}, with b's file going back).
+// allow reports whether this voter may vote for an asker with the lists a: only under the
+// same active list. When votes between adjacent lists were allowed, a voter whose list
+// others had already left could make up a majority of the list before it (found by
+// test/sim: {a,b,c} to {b,c} to {c}, with b's file going back).
 func (l *lists) allow(a Lists) bool {
 	return l.Active != nil && l.Active.Equal(a.Active)
 }
 
-// takeList makes the file's list the active one when the rules of §4.9 have
-// held for a full lease. It is on disk before it counts.
+// takeList makes the file's list the active one when the rules of §4.9 have held for a
+// full lease. The list is on disk before it counts.
 func (m *Machine) takeList() {
 	l := &m.lists
 	if l.File.Equal(l.Active) {
@@ -48,7 +48,7 @@ func (m *Machine) takeList() {
 	m.writeList()
 }
 
-// writeList puts the file's list on disk; it counts once it is there.
+// writeList has the file's list written to disk. It counts once it is there.
 func (m *Machine) writeList() {
 	m.lists.waiting = "the disk"
 	if !m.durable.Active.Equal(m.lists.File) {
@@ -58,7 +58,7 @@ func (m *Machine) writeList() {
 	}
 }
 
-// listWaits says whom the change of list waits for, empty for nobody.
+// listWaits says whom or what the change of list waits for; empty for nobody.
 func (m *Machine) listWaits() string {
 	l := &m.lists
 	if l.Active != nil && !l.Active.Adjacent(l.File) {
@@ -71,7 +71,7 @@ func (m *Machine) listWaits() string {
 	var missing []string
 	for _, p := range m.peers {
 		if p == m.self || l.Active != nil && !l.File.Has(p.Name) {
-			continue // a node without a list asks all it knows: some may vote under a list it is not on
+			continue // a node without a list asks all the nodes it knows: some may vote under a list that it is not on
 		}
 		theirs := p.beat.Lists
 		if p.alive && l.File.Has(p.Name) && theirs.Active.Equal(l.File) {
@@ -88,9 +88,10 @@ func (m *Machine) listWaits() string {
 	return "to hear the same voter list from " + strings.Join(missing, ", ")
 }
 
-// listInUse reports whether a majority of the active list's voters use it, or
-// the file's already. Before that the list before it may still have a majority,
-// which the next one need not share a voter with: {b} to {b,d} to {d}.
+// listInUse reports whether a majority of the active list's voters use that list, or the
+// file's list already. Until then the list before the active one may still have a
+// majority, and that majority need not share a voter with one of the file's list: {b} to
+// {b,d} to {d}.
 func (m *Machine) listInUse() bool {
 	n := 0
 	for _, p := range m.electorate {
@@ -105,14 +106,14 @@ func (m *Machine) listInUse() bool {
 	return n >= m.lists.Active.Majority()
 }
 
-// onStored makes durable changes count.
+// onStored makes changes count that are on disk now.
 func (m *Machine) onStored(e Stored) {
 	if e.Version < m.stored.Version || e.Version > m.durable.Version {
 		return
 	}
 	m.stored.Version = e.Version
-	// A newer record may be on its way, and one after that: what matters is
-	// whether this one has it already.
+	// Newer records may be on their way. What matters is whether this one has the change
+	// already.
 	if e.Version >= m.leaseFrom {
 		m.stored.LongestLease = m.durable.LongestLease
 	}
@@ -129,8 +130,9 @@ func (m *Machine) onStored(e Stored) {
 	}
 }
 
-// voidQuestions: no answer to what was asked under another list counts, and
-// no promise made under it. A holder keeps the lease it has and asks anew.
+// voidQuestions voids what was asked or promised under another list, lease or set of
+// nodes: no answer to those asks counts, no vote and no ready. A holder keeps the lease
+// it has and asks again.
 func (m *Machine) voidQuestions() {
 	for _, p := range m.peers {
 		clear(p.asks)

@@ -22,16 +22,17 @@ func listOf(set uint) elect.VoterList {
 	return elect.NewVoterList(names...)
 }
 
-// disjoint reports whether a majority of one list and one of the other can
-// share no voter.
+// disjoint reports whether a majority of x (mx voters) and one of y (my voters) can share
+// no voter.
 func disjoint(x, y uint, mx, my int) bool {
 	free := func(set, other uint, m int) int { return max(0, m-bits.OnesCount(set&^other)) }
-	// Each takes its own voters first, then of those that both have.
+	// Each majority first takes the voters that only its own list has, then voters of
+	// both lists.
 	return free(x, y, mx)+free(y, x, my) <= bits.OnesCount(x&y)
 }
 
-// TestAdjacentLists: adjacency is symmetric, and lists that are equal or
-// adjacent have no two majorities apart: that is what it is for (§4.9).
+// TestAdjacentLists: adjacency is symmetric, and any two majorities of equal or adjacent
+// lists share a voter. That is the purpose of adjacency (§4.9).
 func TestAdjacentLists(t *testing.T) {
 	apart := 0
 	for x := uint(1); x < 1<<6; x++ {
@@ -55,14 +56,14 @@ func TestAdjacentLists(t *testing.T) {
 	}
 }
 
-// watched is machine a with a list on disk and another in its file, that hears
-// what a test draws, and a second hand's account of it.
+// watched is machine a, with one list on disk and another in its file, which hears what a
+// test draws. It keeps its own account of what a has heard.
 type watched struct {
 	m      *elect.Machine
 	now    elect.Instant
 	active uint
 	file   uint
-	heard  map[int]report // by node
+	heard  map[int]report // the newest report of each node
 	took   bool
 }
 
@@ -79,7 +80,8 @@ func lists(r report) elect.Lists {
 	return l
 }
 
-// inUse: a majority of the list's voters is heard to use it, or the file's.
+// inUse reports whether a majority of the active list's voters is heard to use that list,
+// or the file's.
 func (w *watched) inUse() bool {
 	n := 0
 	for i := range 6 {
@@ -94,9 +96,9 @@ func (w *watched) inUse() bool {
 	return n > bits.OnesCount(w.active)/2
 }
 
-// TestListIsInUseBeforeItIsLeft: whatever a node hears, it writes its file's
-// list to disk only next to the one it has, and only while a majority of that
-// one is heard to use it or the next.
+// TestListIsInUseBeforeItIsLeft: whatever a node hears, it writes its file's list to disk
+// only if that list is adjacent to the active one, and only while a majority of the
+// active list is heard to use either.
 func TestListIsInUseBeforeItIsLeft(t *testing.T) {
 	left := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -6,51 +6,51 @@ import (
 	"time"
 )
 
-// A lock is a lease that nobody holds unless a client on some node asks for it
-// (§4.10). Its name is its identity, and no configuration has it: a machine knows
-// those that are in use, and forgets what nobody has used for a while.
+// A lock is a lease that nobody holds unless a client on some node asks for it (§4.10).
+// Its name is its identity. No configuration has it: a machine knows the locks in use,
+// and forgets a lock that nobody has used for a while.
 const lockPrefix = "lock:"
 
 // LockID is the identity of a lock.
 func LockID(name string) VIPID { return VIPID(lockPrefix + name) }
 
-// Lock is the lock's name; ok is false for a VIP or a role.
+// Lock returns a lock's name; ok is false for a VIP or a role.
 func (id VIPID) Lock() (name string, ok bool) {
 	name, ok = strings.CutPrefix(string(id), lockPrefix)
 	return name, ok && name != ""
 }
 
 const (
-	// maxLocks bounds what is known at a time: with every VIP and role it still
-	// fits into a heartbeat.
+	// maxLocks is how many locks are known at a time. With every VIP and role they still
+	// fit into a heartbeat.
 	maxLocks = 256
-	// lockMemory is for how long an unused lock is remembered: by whom it was held
-	// last decides whose turn it is.
+	// lockMemory is how long an unused lock is remembered: its last holder comes last in
+	// turn.
 	lockMemory = time.Minute
 )
 
-// LockWanted says that a client on this node wants a lock. The machine asks for it
-// until LockDone or LockLeft; what came of it is in Effects.Locks.
+// LockWanted says that a client on this node wants a lock. The machine asks for it until
+// LockDone or LockLeft; the outcome is in Effects.Locks.
 type LockWanted struct {
 	VIP VIPID
-	// Keep, if not 0, has the voters keep the lock for this node for so long after
-	// its last word, over its reboot (§4.10).
+	// Keep, if not 0, has the voters keep the lock for this node, over its reboot, until
+	// that long after they last heard this node's Keep (§4.10).
 	Keep time.Duration
 }
 
-// LockDone says that no client here wants the lock any more and that whatever ran
-// under it is over. It is released, and not kept any longer.
+// LockDone says that no client here wants the lock any more, and that whatever ran under
+// it is over. The lock is released, and not kept any longer.
 type LockDone struct{ VIP VIPID }
 
 // LockLeft says that the client is gone without a word, or that its node is to be
-// rebooted: the lease is left to end by itself, and what is kept stays kept.
+// rebooted. The lease is left to end by itself; a lock that is kept stays kept.
 type LockLeft struct{ VIP VIPID }
 
-// KeepOver says that a lock that was obtained with Keep, maybe before a reboot, need
-// not be kept for this node any longer.
+// KeepOver says that a lock that was obtained with Keep, maybe before a reboot, need not
+// be kept for this node any longer.
 type KeepOver struct {
 	VIP   VIPID
-	Epoch Epoch // under which it was held
+	Epoch Epoch // the epoch it was held under
 }
 
 func (LockWanted) event() {}
@@ -58,11 +58,11 @@ func (LockDone) event()   {}
 func (LockLeft) event()   {}
 func (KeepOver) event()   {}
 
-// HeldLock is the level of one lock that is known here. As with a VIP, Bound with
+// HeldLock is the state that one lock known here should have. As with a VIP, Bound with
 // On false answers the end of Hold, once what ran under the lock is over.
 type HeldLock struct {
 	Desired
-	Kept bool // a majority of voters has on disk that it is kept for this node
+	Kept bool // a majority of voters has on disk that the lock is kept for this node
 }
 
 // Keep asks a voter to keep a lock for its sender; For 0 ends that.
@@ -87,12 +87,12 @@ type lock struct {
 	wanted    bool
 	left      bool // its lease is not renewed any more
 	keep      time.Duration
-	keepers   map[Node]bool // whose disks have it
+	keepers   map[Node]bool // the voters whose disks have the keep
 	keptSent  Instant
-	notBefore Instant // a command of before a restart of the agent may still run until then
+	notBefore Instant // until then a command from before the agent's restart may still run
 }
 
-// unkeep is the end of a keep on its way to the voters.
+// unkeep is the end of a keep, a Keep for 0, on its way to the voters.
 type unkeep struct {
 	msg     Keep
 	missing map[Node]bool
@@ -108,11 +108,12 @@ type KeptLock struct {
 	For   time.Duration `json:"for"`
 
 	until   Instant // a restarted voter keeps it for the whole time again
-	version uint64  // of the durable record that has it first
+	version uint64  // the first durable record that has it
 }
 
-// leased is the VIP, role or lock of that identity, a lock known from now on; nil
-// where this node has no such one, or too many locks.
+// leased returns the VIP, role or lock with that identity; a lock is known from then on.
+// It returns nil for a VIP or role that this configuration lacks, and for a lock beyond
+// maxLocks.
 func (m *Machine) leased(id VIPID) *vip {
 	if v := m.known[id]; v != nil {
 		return v
@@ -122,7 +123,8 @@ func (m *Machine) leased(id VIPID) *vip {
 		return nil
 	}
 	v := newVIP(VIPConfig{ID: id, Name: name, Role: true, Lock: true}, -1, len(m.peers), m.now)
-	// Nobody is known to hold it: no reason to wait before the voters are asked.
+	// Nobody is known to hold it, so there is no reason to wait before the voters are
+	// asked.
 	v.freeSince = m.now.Add(-m.cfg.Lease)
 	m.recall(v)
 	v.barred, v.givenUp = max(v.barred, m.lockFloor), max(v.givenUp, m.lockFloor)
@@ -169,7 +171,8 @@ func (m *Machine) onLockLeft(e LockLeft) {
 	}
 }
 
-// forsake ends what a client wanted, but not what it holds.
+// forsake ends the wish for a lock, and a candidacy for it. A lock that is held stays
+// held.
 func (m *Machine) forsake(v *vip) {
 	v.lock.wanted, v.lock.keep, v.lock.keepers = false, 0, nil
 	if v.phase == prevoting || v.phase == asking {
@@ -178,8 +181,9 @@ func (m *Machine) forsake(v *vip) {
 	m.beatNow = true
 }
 
-// standForLock: no placement decides, so all who want it are in configured order,
-// and who held it last comes last.
+// standForLock starts a candidacy for a lock when this node's turn has come. No placement
+// decides: the nodes that want it come in configured order, and the node that held it
+// last comes last.
 func (m *Machine) standForLock(v *vip, vacant Instant) {
 	turn := m.self.index
 	if v.lastHeld == m.self.Name {
@@ -198,7 +202,7 @@ func (m *Machine) standForLock(v *vip, vacant Instant) {
 	m.startPrevote(v, vacant, WhyNone)
 }
 
-// keptFromOthers is how long a lock still is for one node only that is not p.
+// keptFromOthers is for how long the lock is still kept for a node other than p.
 func (m *Machine) keptFromOthers(v *vip, p *peer) time.Duration {
 	k := m.kept[v.ID]
 	if k == nil || k.Node == p.Name || m.now >= k.until {
@@ -208,8 +212,8 @@ func (m *Machine) keptFromOthers(v *vip, p *peer) time.Duration {
 	return k.until.Sub(m.now)
 }
 
-// keepLocks has the voters keep what a client here wants kept, with every beat, and
-// faster until a majority has it on disk.
+// keepLocks tells the voters to keep the locks that clients here want kept: once per
+// heartbeat interval, and faster until a majority has it on disk.
 func (m *Machine) keepLocks() {
 	for _, v := range m.vips {
 		if !v.Lock || v.phase != holding || v.lock.keep == 0 || v.lock.left {
@@ -240,7 +244,7 @@ func (m *Machine) keepLocks() {
 	m.forgetKept()
 }
 
-// isKept reports whether a majority has it on disk that the lock is this node's.
+// isKept reports whether a majority has on disk that the lock is kept for this node.
 func (m *Machine) isKept(v *vip) bool {
 	n := 0
 	for _, p := range m.peers {
@@ -256,7 +260,8 @@ func (m *Machine) isKept(v *vip) bool {
 
 func (m *Machine) onDisk(k *KeptLock) bool { return m.stored.Version >= k.version }
 
-// onKeep is the voter: what it has granted it also keeps.
+// onKeep is the voter's side: it keeps what it has granted, and says so once that is on
+// disk.
 func (m *Machine) onKeep(p *peer, msg Keep) {
 	if !m.votes() {
 		return
@@ -282,7 +287,7 @@ func (m *Machine) keepFor(v *vip, p *peer, msg Keep) *KeptLock {
 	case g == nil || g.Holder != p.Name || g.Instance != p.instance || m.now >= g.until || msg.For > MaxKeep:
 		return nil
 	case k != nil && k.Node == p.Name && k.Epoch > msg.Epoch:
-		return nil // an old one's late copy
+		return nil // a late copy of an earlier acquisition's Keep
 	case k != nil && k.Node != p.Name && m.now < k.until:
 		return nil
 	case k != nil && k.Node == p.Name && k.Epoch == msg.Epoch && k.For == msg.For:
@@ -321,8 +326,9 @@ func (m *Machine) onKept(p *peer, msg Kept) {
 
 func (m *Machine) onKeepOver(e KeepOver) { m.startUnkeep(e.VIP, e.Epoch) }
 
-// startUnkeep tells every voter, for as long as one that is being restarted may take
-// to be back: what it has on disk it would keep for the whole time again.
+// startUnkeep tells every voter to stop keeping the lock. It repeats that for as long as
+// a voter that restarts may take to be back: such a voter would keep what it has on disk
+// for the whole time again.
 func (m *Machine) startUnkeep(id VIPID, e Epoch) {
 	m.dropKept(id, m.self.Name, e)
 	u := &unkeep{msg: Keep{VIP: id, Epoch: e}, missing: map[Node]bool{}, end: m.now.Add(max(time.Minute, 10*m.cfg.Lease))}
@@ -360,11 +366,11 @@ func (m *Machine) dropKept(id VIPID, n Node, e Epoch) {
 	delete(m.kept, id)
 	m.durableDue = true
 	if v := m.known[id]; v != nil {
-		v.retryAt = 0 // a refusal may have said to wait for it
+		v.retryAt = 0 // a refusal may have said to wait for the keep to end
 	}
 }
 
-// forgetKept ends what was kept for long enough.
+// forgetKept drops the locks that were kept for long enough.
 func (m *Machine) forgetKept() {
 	for id, k := range m.kept {
 		if m.now < k.until {
@@ -375,8 +381,8 @@ func (m *Machine) forgetKept() {
 	}
 }
 
-// forgetLocks drops locks that nobody uses. Of all of them together the highest
-// epoch is remembered, so that no epoch of any lock is ever granted or held twice.
+// forgetLocks drops the locks that nobody uses. It remembers the highest epoch of them
+// all, so that no epoch of any lock is ever granted or held twice.
 func (m *Machine) forgetLocks() {
 	for i := 0; i < len(m.vips); i++ {
 		v := m.vips[i]
@@ -396,8 +402,7 @@ func (m *Machine) forgetLocks() {
 	}
 }
 
-// highestKey is where the durable record has the highest epoch of a lease: locks
-// share one place.
+// highestKey is the key of v's highest epoch in the durable record. All locks share one.
 func (v *vip) highestKey() VIPID {
 	if v.Lock {
 		return lockPrefix
@@ -412,8 +417,8 @@ type LockStatus struct {
 	Epoch  Epoch
 	Since  Instant
 	Wanted bool // by a client on this node
-	// KeptFor is the node that the lock is kept for, as this voter knows, and KeptUntil
-	// until when, should that node not be heard.
+	// KeptFor is the node that this voter keeps the lock for. KeptUntil is when that ends
+	// if the node is not heard again.
 	KeptFor   Node
 	KeptUntil Instant
 }
@@ -441,7 +446,8 @@ func (m *Machine) Locks() (all []LockStatus) {
 	return all
 }
 
-// restoreKept: how much of its time has passed nobody knows, so it begins anew.
+// restoreKept takes up what was kept on disk. Nobody knows how much of the time has
+// passed, so it begins again.
 func (m *Machine) restoreKept() {
 	for id, k := range m.durable.Kept {
 		k.until = m.now.Add(k.For)

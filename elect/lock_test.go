@@ -9,7 +9,7 @@ import (
 
 var db = elect.LockID("db")
 
-// lockAsked is the voter's word on an ask for a lock.
+// lockAsked returns the voter's answer to an ask for a lock.
 func (b *bench) lockAsked(from elect.Node, inst elect.Instance, e elect.Epoch) elect.Refusal {
 	b.t.Helper()
 	eff := b.hear(from, inst, elect.Ask{Lists: elect.Lists{File: abc, Active: abc}, Lease: time.Second, Items: []elect.AskItem{{VIP: db, Epoch: e}}})
@@ -32,8 +32,9 @@ func (b *bench) saysKept(from elect.Node, inst elect.Instance, k elect.Keep) boo
 	return false
 }
 
-// A voter keeps what it has granted, says so once it is on disk, and grants it to
-// nobody else until its time is over or the one it is for says so.
+// A voter keeps a lock that it has granted, and says so once that is on disk. It grants
+// the lock to no other node until the time is over or the node that it is kept for says
+// so.
 func TestVoterKeeps(t *testing.T) {
 	b := newBench(t)
 	b.beat("a", 11)
@@ -50,7 +51,7 @@ func TestVoterKeeps(t *testing.T) {
 	if !b.saysKept("a", 11, keep) || b.durable.Kept[db].Node != "a" {
 		t.Errorf("not kept: %+v", b.durable.Kept)
 	}
-	b.pass(2 * time.Second) // its lease is long over
+	b.pass(2 * time.Second) // a's lease is long over
 	b.beat("c", 31)
 	if r := b.lockAsked("c", 31, 4); r != elect.RefusedHeld {
 		t.Errorf("kept for a, c hears %s", r)
@@ -60,7 +61,7 @@ func TestVoterKeeps(t *testing.T) {
 	}
 	b.pass(2 * time.Second)
 
-	// A reboot of this voter: the record on disk is all it has.
+	// This voter reboots: the record on disk is all it has.
 	b.runtime = nil
 	b.start(nil, 22)
 	b.pass(1100 * time.Millisecond)
@@ -79,8 +80,8 @@ func TestVoterKeeps(t *testing.T) {
 	}
 }
 
-// The holder is told that the lock is kept once a majority says so, its own disk
-// included.
+// The holder learns that the lock is kept once a majority has it on disk, the holder's
+// own disk included.
 func TestKeptByAMajority(t *testing.T) {
 	b := newBench(t)
 	b.beat("a", 11)
@@ -148,7 +149,7 @@ func TestForgottenLock(t *testing.T) {
 	}
 }
 
-// Nobody fills a voter's memory with names.
+// Nobody can fill a voter's memory with names.
 func TestManyLocks(t *testing.T) {
 	b := newBench(t)
 	b.beat("a", 11)

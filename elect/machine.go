@@ -17,17 +17,17 @@ type Machine struct {
 	instance   Instance
 	seq        Seq
 	seqBound   Seq
-	quietUntil Instant // this voter lost its grants and waits (§4.5)
+	quietUntil Instant // this voter lost its grants and grants nothing until then (§4.5)
 	started    Instant
 
 	self       *peer
 	peers      []*peer // every node in configured order, self included
 	named      map[Node]*peer
-	electorate []*peer // of them the voters of the active list
+	electorate []*peer // those of peers that are voters of the active list
 	vips       []*vip  // every VIP and role in configured order, then the locks in use
 	known      map[VIPID]*vip
-	// VIPs that have left the configuration (Reconfigure), until the kernel has
-	// said that they are gone.
+	// The VIPs that have left the configuration (Reconfigure), until the kernel has said
+	// that their addresses are gone.
 	leaving []*vip
 
 	lists      lists
@@ -36,11 +36,12 @@ type Machine struct {
 	durableAt  Instant
 	durableDue bool
 	stored     Durable
-	// The first version of the durable record that has its LongestLease, its Active list.
+	// The first version of the durable record that has the present LongestLease, and the
+	// first that has the present Active list.
 	leaseFrom, listFrom uint64
-	strangers           map[VIPID]RuntimeVIP // of VIPs that this configuration lacks: kept for one that has them
-	lockFloor           Epoch                // no epoch of a forgotten lock is above it
-	kept                map[VIPID]*KeptLock  // by this voter
+	strangers           map[VIPID]RuntimeVIP // records of VIPs that this configuration lacks, in case it gets them
+	lockFloor           Epoch                // no forgotten lock had a higher epoch
+	kept                map[VIPID]*KeptLock  // the locks that this voter keeps
 	unkeeps             []*unkeep
 
 	nextBeat Instant
@@ -51,29 +52,29 @@ type Machine struct {
 	commands    []*command
 	requests    []*request
 	stopping    bool
-	adopting    bool // CommandAdopt, until the list is active
+	adopting    bool // CommandAdopt was given, and the file's list is not active yet
 	stopBy      Instant
-	frozenUntil Instant // an operator works on our PBX until then; 0: nobody
+	frozenUntil Instant // the end of this node's freeze; 0: not frozen
 	stopID      uint64
 	flushes     []*flushing
 
 	seen         sight
 	quorum       bool
-	quorumSince  Instant // of quorum being what it is
-	firstQuorum  Instant // since then a takeover has been possible; 0: not yet
-	alone        bool    // no other voter is heard
+	quorumSince  Instant // when quorum last changed
+	firstQuorum  Instant // when a majority was first heard; 0: not yet
+	alone        bool    // no majority, and no other voter is heard
 	aloneSince   Instant
-	ownerAsked   Instant // the newest AskOwner, for whichever VIP
-	gatewayAsked Instant // the newest AskGateway
-	unanswered   int     // of them all, ever
+	ownerAsked   Instant // when the newest AskOwner was asked, for any VIP
+	gatewayAsked Instant // when the newest AskGateway was asked
+	unanswered   int     // how many AskOwner nobody answered, of all VIPs, ever
 	tookAlone    Instant // when a VIP was last taken as a survivor
 	allUnfit     bool
-	allUnfitEnd  Instant // 0: never
-	everFit      bool    // a node was, or had time to be: before that, no alarm
+	allUnfitEnd  Instant // when allUnfit last ended; 0: never
+	everFit      bool    // a node was fit, or had time (Settle) to become fit: no alarm before that
 
 	eff     Effects
-	askItem [2][][]AskItem // by prevote, by peer: items due in this step
-	asks    bool           // there are some
+	askItem [2][][]AskItem // the items to ask for in this step: [1] of prevotes, then by peer index
+	asks    bool           // askItem has some
 }
 
 // peer is a node as seen from here.
@@ -81,44 +82,46 @@ type peer struct {
 	NodeConfig
 	index     int
 	instance  Instance
-	beat      Heartbeat // its last; meaningful once heard
+	beat      Heartbeat // its newest heartbeat; meaningful only if heard
 	heard     bool
-	lastHeard Instant // of any of its messages, once a heartbeat has been heard
-	beatAt    Instant // of its last heartbeat
-	direct    Instant // the same, of those that came by themselves
-	relayed   Instant // and of those that came through the gateway
-	relay     bool    // the gateway relayed between us when the peer was last heard directly
+	lastHeard Instant // when its newest message that counts came
+	beatAt    Instant // when its newest heartbeat came
+	direct    Instant // when its newest message that did not come through the gateway came
+	relayed   Instant // when its newest message through the gateway came
+	relay     bool    // the gateway relays between us, as last known while the peer was heard
 	relaySent Instant
-	// byRelay: heard through the gateway alone; directSince: directly, without a break since then.
+	// byRelay says that the peer is heard through the gateway alone; directSince is since
+	// when it has been heard directly without a break.
 	byRelay     bool
 	directSince Instant
-	seen        SIPState // our own verdict of its PBX
-	seenSince   Instant  // when the first of the probes that it rests on began
-	seenLast    Instant  // and the last
+	seen        SIPState // this node's own verdict about its PBX
+	seenSince   Instant  // when the first of the probes that the verdict rests on began
+	seenLast    Instant  // when the last of them began
 
 	alive, fit, differs bool
 	toldFit             bool
 	unfit               string
 	fitSince            Instant
-	asks                []sentAsk // ring of rememberedAsks, made with the first one
+	asks                []sentAsk // ring of rememberedAsks, allocated with the first ask
 	asksNext            int
-	views               []SIPState // by node: what it says of the others' PBXes; nil: nothing yet
-	reread              bool       // with its next heartbeat, for the nodes are others
-	opinions            opinions   // the others' of its PBX
+	views               []SIPState // by peer index: what it says of the others' PBXes; nil: nothing yet
+	reread              bool       // its views are read from its next heartbeat in any case: the nodes or the file changed
+	opinions            opinions   // what the others say of its PBX
 }
 
-// rememberedAsks are the newest asks to one node whose answers can be dated.
+// rememberedAsks is how many of the newest asks to one node are remembered. Only their
+// answers can be dated.
 const rememberedAsks = 256
 
-// sentAsk remembers when an ask left, so that its answer can be dated by it.
+// sentAsk is when an ask left. Its answer is dated by it.
 type sentAsk struct {
 	seq  Seq
 	sent Instant
 }
 
-// New starts a machine from what was found in the runtime and state
-// directories. instance is used where restored holds none. The random source
-// serves backoffs and nonces.
+// New starts a machine from what was found in the runtime and state directories. It uses
+// instance only if no Runtime was found. The random source serves backoffs, nonces and
+// the IDs of requests.
 func New(cfg Config, restored Restored, instance Instance, now Instant, rng *rand.Rand) (*Machine, error) {
 	m := &Machine{cfg: cfg, rng: rng, now: now, started: now, known: map[VIPID]*vip{}, strangers: map[VIPID]RuntimeVIP{}, kept: map[VIPID]*KeptLock{}, nextBeat: now}
 	for i, n := range cfg.Nodes {
@@ -144,9 +147,9 @@ func New(cfg Config, restored Restored, instance Instance, now Instant, rng *ran
 	return m, nil
 }
 
-// Step takes one event and returns what has to happen now. The order is fixed:
-// what time has ended ends before the event can speak for it; then the event;
-// then every rule that may act on the state as it now is.
+// Step takes one event and returns what has to happen now. The order is fixed. First
+// every lease whose time is over ends, so that the event cannot prolong it. Then the
+// event is taken. Then come all rules that may act on the new state.
 func (m *Machine) Step(now Instant, ev Event) Effects {
 	m.now = max(now, m.now)
 	if _, lost := ev.(Unstored); lost {
@@ -226,7 +229,7 @@ func (m *Machine) receive(e Received) {
 		return
 	}
 	if p.instance != e.Instance {
-		// A new boot: what the old one said of itself is void. Its grants
+		// The peer has booted: what its old instance said of itself is void. Its grants
 		// stay: they name the old instance (§4.3).
 		m.forgetViews(p)
 		p.instance, p.heard, p.beat = e.Instance, false, Heartbeat{}
@@ -275,8 +278,8 @@ func (m *Machine) namePeers() {
 	}
 }
 
-// seatVoters finds the voters of the active list among the nodes: only they are
-// asked and counted, however many nodes there are.
+// seatVoters finds the voters of the active list among the nodes. Only voters are asked
+// and counted, however many nodes there are.
 func (m *Machine) seatVoters() {
 	m.electorate = nil
 	for _, p := range m.peers {
@@ -292,7 +295,7 @@ func (m *Machine) Deadline() Instant { return m.deadline }
 // Instance is the instance this node sends under.
 func (m *Machine) Instance() Instance { return m.instance }
 
-// due asks for a step at t; what is past is acted on in this step already.
+// due asks for a step at t. A t that is not after now needs none: this step acts on it.
 func (m *Machine) due(t Instant) {
 	if t > m.now && t < m.deadline {
 		m.deadline = t
@@ -346,18 +349,18 @@ func (m *Machine) sendBy(relay bool, to *peer, msg Message) Seq {
 
 func (m *Machine) tell(t Transition) { m.eff.Transitions = append(m.eff.Transitions, t) }
 
-// pace is how soon a question on the wire is repeated (§4.4).
+// pace is how long after it was asked a question is repeated (§4.4).
 func (m *Machine) pace() time.Duration { return max(5*time.Millisecond, m.cfg.Heartbeat/10) }
 
-// Margin is what a holder's lease is shorter than its voters' grants, beside
-// the clocks' drift (§4.1).
+// Margin is by how much a holder's lease is shorter than its voters' grants, beside the
+// allowance for the clocks' drift (§4.1).
 func Margin(lease time.Duration) time.Duration { return max(10*time.Millisecond, lease/20) }
 
 // Usable is how long a lease lasts at its holder, counted from the send time
 // of the ask: two clocks drift at most 0.1 % apart (§1, §4.4).
 func Usable(lease time.Duration) time.Duration { return lease - lease/1000 - Margin(lease) }
 
-// backoff is one to two leases, at random, so that two candidates part.
+// backoff is one to two leases, at random, so that two candidates do not meet again.
 func (m *Machine) backoff() time.Duration {
 	return m.cfg.Lease + time.Duration(m.rng.Int64N(int64(m.cfg.Lease)))
 }

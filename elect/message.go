@@ -13,15 +13,15 @@ type Heartbeat struct {
 	Lease    time.Duration // the sender's T; asks below are for that long
 	SIP      SIPState      // the sender's verdict about its own PBX
 	Drained  bool
-	HeldDown bool          // came back less than hold_down ago (§4.7)
-	Frozen   time.Duration // for how long still no SIP verdict takes anything from it; 0: not
-	Observes []Observation // what it sees of the others' PBXes, where that is not Rest
-	Rest     SIPState      // what it sees of every other node of its file
-	Excluded []VIPID       // VIPs it failed to verify lately (§5.5), or whose router only others reach (§4.7)
+	HeldDown bool          // it came back less than hold_down ago, or is still sick (§4.7)
+	Frozen   time.Duration // how long its freeze still lasts: no SIP verdict takes a VIP from it; 0: not frozen
+	Observes []Observation // its verdicts about the others' PBXes, where they are not Rest
+	Rest     SIPState      // its verdict about the PBX of every other node of its file
+	Excluded []VIPID       // VIPs that it failed to verify (§5.5) or bind lately, or whose router only others reach (§4.7)
 	Reaches  []VIPID       // VIPs whose router answers it, held or not
-	AllReach bool          // that is every VIP of its file, and Reaches is empty
+	AllReach bool          // the router of every VIP of its file answers it; Reaches is then empty
 	Relayed  bool          // it hears the receiver through the gateway (§4.6)
-	Holds    []Hold        // each also an ask to renew
+	Holds    []Hold        // the VIPs it holds; each entry is also an ask to renew
 }
 
 // Observation is the sender's verdict about another node's PBX.
@@ -30,12 +30,12 @@ type Observation struct {
 	SIP  SIPState
 }
 
-// Hold is a VIP its sender holds, and its ask for the next lease.
+// Hold is a VIP that the sender holds, and its ask for the next lease.
 type Hold struct {
 	VIP      VIPID
 	Epoch    Epoch
-	Survivor Epoch         // held under this epoch without a majority, Epoch is only asked for; 0: by lease
-	Age      time.Duration // held for
+	Survivor Epoch         // the epoch under which it is held without a majority; Epoch is then only asked for; 0: held by lease
+	Age      time.Duration // for how long it has been held
 	Cause    Cause
 	Why      Why
 	Checked  bool // verification has ended, Verified says how
@@ -57,7 +57,7 @@ type Ask struct {
 type AskItem struct {
 	VIP     VIPID
 	Epoch   Epoch
-	Holding bool // the sender holds it under this epoch
+	Holding bool // the sender holds the VIP under this epoch
 }
 
 // Answer answers every item of an ask in one packet.
@@ -72,11 +72,11 @@ type AnswerItem struct {
 	VIP     VIPID
 	Epoch   Epoch // as asked
 	Refusal Refusal
-	Wait    time.Duration // RefusedHeld, RefusedQuiet: for how long still
+	Wait    time.Duration // RefusedHeld, RefusedQuiet: for how long still, as far as known
 	Highest Epoch         // the highest epoch the voter knows for the VIP
 }
 
-// Refusal is why a voter does not grant (§4.3).
+// Refusal is a voter's reason not to grant (§4.3).
 type Refusal uint8
 
 // The refusals, in the order the voter checks them.
@@ -106,8 +106,8 @@ type Prepare struct {
 type Ready struct {
 	VIP     VIPID
 	Epoch   Epoch // as in Prepare
-	Pending bool  // its prepare actions still run: wait
-	Nonce   Nonce // names this ready; 0 with Refused
+	Pending bool  // its prepare actions or its fresh OPTIONS are still under way: wait
+	Nonce   Nonce // names this ready; 0 with Pending and Refused
 	Lease   time.Duration
 	Lists   Lists  // the successor's
 	Refused string // why it will not, in words; empty otherwise
@@ -123,8 +123,8 @@ type Release struct {
 	SuccessorInstance Instance
 	Nonce             Nonce
 	Lease             time.Duration // the successor's T
-	Lists             Lists         // the successor's: a vote must not cross to it that could not answer its ask
-	Voted             bool          // the holder's own vote was its own and is now the successor's
+	Lists             Lists         // the successor's: a voter passes its vote on only if it could grant the successor's ask
+	Voted             bool          // the holder's own voter had granted to the holder, and its vote is now the successor's
 	Cause             Cause
 	Ago               time.Duration // since the holder noticed the need
 }
@@ -135,8 +135,8 @@ type Released struct {
 	Epoch Epoch
 }
 
-// Passed is a voter's word to the successor that its grant is now the
-// successor's; it carries the whole release, so one packet is enough (§4.4).
+// Passed is a voter's word to the successor that the voter's grant is now the
+// successor's. It carries the whole release, so one packet is enough (§4.4).
 type Passed struct {
 	Release Release
 }
@@ -150,28 +150,27 @@ type Request struct {
 	For  time.Duration // CommandFreeze
 }
 
-// Reply answers a Request that was refused or failed; success shows in
-// heartbeats.
+// Reply answers a Request that was refused or failed. Success shows in heartbeats.
 type Reply struct {
 	ID    uint64
 	Error string
 }
 
-// Report answers a Request to flush: what came of each action. What does not fit into
-// one packet comes in several.
+// Report answers a Request to flush: the result of each action. Results that do not fit
+// into one packet come in several.
 type Report struct {
 	ID      uint64
-	First   uint64 // place of Results[0] in the whole
-	Total   uint64 // of all results
+	First   uint64 // index of Results[0] among all results
+	Total   uint64 // number of all results
 	Results []ActionResult
 }
 
-// ActionResult is what became of one flush action.
+// ActionResult is the result of one flush action.
 type ActionResult struct {
 	Action string
 	OK     bool
 	Took   time.Duration
-	Text   string // why it failed, or what is to be looked at; one line
+	Text   string // why it failed, or what needs a look; one line
 }
 
 func (Heartbeat) message() {}

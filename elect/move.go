@@ -5,15 +5,15 @@ import (
 	"time"
 )
 
-// move is a planned takeover as its holder runs it (§4.4).
+// move is a planned takeover, as the holder runs it (§4.4).
 type move struct {
 	to       *peer
 	cause    Cause
 	why      Why
-	started  Instant // with this successor
+	started  Instant // when this successor was first asked
 	sent     Instant // of the last prepare
 	heard    Instant // of the last word from the successor
-	pending  bool    // the successor's prepare actions run
+	pending  bool    // the successor has said that it is getting ready
 	noticed  Instant
 	readyAt  Instant
 	tried    []bool // by peer index
@@ -61,11 +61,12 @@ func (m *Machine) patience(c Cause) time.Duration {
 	return d
 }
 
-// healed: the PBX that a move runs from answers again before anything was let
-// go, and the holder is fit at its first good answer (§4.7).
+// healed reports whether the sickness that a move runs from is over before anything was
+// let go: the holder is fit at its first good answer (§4.7), and no majority lacks
+// confidence any more.
 //
-// Each voter's last word counts, of whatever round: a beat begins a new round,
-// in which nobody has said anything yet.
+// Each voter's last word counts, whatever round it is of: a beat begins a new round, in
+// which nobody has said anything yet.
 func (m *Machine) healed(v *vip) bool {
 	if v.move.cause != CauseSIP && v.move.cause != CauseCheck || v.move.only || m.unfit(m.self) != "" {
 		return false
@@ -79,8 +80,9 @@ func (m *Machine) healed(v *vip) bool {
 	return n < m.lists.Active.Majority()
 }
 
-// shared: what the PBX is left for has turned out to be everybody's, and nobody
-// moves for that (§4.7), neither when the next answer of the successor is good.
+// shared reports whether the sickness that a move runs from has turned out to be
+// everybody's. Nobody moves for that (§4.7), not even if the successor's next answer is
+// good.
 func (m *Machine) shared(v *vip) bool {
 	return (v.move.cause == CauseSIP || v.move.cause == CauseCheck) && m.recovering()
 }
@@ -120,8 +122,8 @@ func (m *Machine) majoritySays(v *vip, r Refusal) bool {
 	return m.lists.Active != nil && n >= m.lists.Active.Majority()
 }
 
-// failbackDue: the first in prefer has been fit long enough and failback is
-// automatic.
+// failbackDue reports whether failback is automatic and the first in prefer has been fit
+// for long enough.
 func (m *Machine) failbackDue(v *vip) bool {
 	if !m.cfg.FailbackAuto || len(v.Prefer) == 0 || v.Prefer[0] == m.self.Name {
 		return false
@@ -168,9 +170,10 @@ func (m *Machine) sendPrepare(v *vip) {
 	m.send(mv.to, Prepare{VIP: v.ID, Epoch: v.epoch, Cause: mv.cause, Ago: m.now.Sub(mv.noticed)})
 }
 
-// nextSuccessor asks the next in rank; when none is left the VIP stays, and is
-// tried again later. One that is doubted by all would be called unfit next: SIP lost
-// between all nodes, or a sickness of all, is noticed at one after the other.
+// nextSuccessor asks the next node in rank. When none is left the VIP stays, and the move
+// is tried again later. A move for SIP skips a node that all others doubt, because it
+// would be called unfit next: SIP lost between all nodes, or a sickness of all, is
+// noticed at one node after the other.
 func (m *Machine) nextSuccessor(v *vip) {
 	doubted := false
 	if !v.move.only {
@@ -179,14 +182,14 @@ func (m *Machine) nextSuccessor(v *vip) {
 				break // from one drained node to another helps nobody
 			}
 			if c := v.move.cause; (c == CauseVerify || c == CauseDrain) && m.excludes(r.node, v) {
-				continue // it would come straight back
+				continue // the VIP would come straight back
 			}
 			if v.move.cause == CauseSIP && m.doubtedByAll(r.node) {
 				doubted = true
 				continue
 			}
 			if m.cutOff(v) && !m.reaches(r.node, v) {
-				continue // nothing says that it is better off
+				continue // nothing says that this one reaches the router
 			}
 			if !v.move.tried[r.node.index] {
 				v.move.why = r.why
@@ -203,7 +206,7 @@ func (m *Machine) nextSuccessor(v *vip) {
 	}
 }
 
-// endMove keeps the VIP here.
+// endMove ends a move that failed: the VIP stays here.
 func (m *Machine) endMove(v *vip) {
 	mv := v.move
 	v.move = nil
@@ -219,11 +222,11 @@ func (m *Machine) endMove(v *vip) {
 	m.failCommands(v, text)
 }
 
-// carryMove repeats the prepare, and passes on to the next in rank when the
-// successor is silent or too slow.
+// carryMove repeats the prepare, and asks the next in rank when the successor is silent
+// or too slow.
 func (m *Machine) carryMove(v *vip) {
 	mv := v.move
-	if mv.to == nil { // it has left the configuration
+	if mv.to == nil { // the successor has left the configuration
 		m.nextSuccessor(v)
 		return
 	}
@@ -252,7 +255,8 @@ func (m *Machine) carryMove(v *vip) {
 	m.nextSuccessor(v)
 }
 
-// onReady lets go once the successor is ready. A refusal passes on to the next.
+// onReady hands over once the successor is ready. If it refuses, the next in rank is
+// asked.
 func (m *Machine) onReady(p *peer, r Ready) {
 	v := m.known[r.VIP]
 	if v == nil || !v.serves() || v.move == nil || v.move.to != p || r.Epoch > v.epoch || r.Epoch < v.first {

@@ -2,11 +2,12 @@ package elect
 
 import "slices"
 
-// What the others say of a node's PBX is counted when they say it, not when it is
-// asked for: every packet is a step, and a step that asked every node about every
-// node took 0.7 ms among 64 nodes (21 % of a core, TestStepsStayCheap).
+// What the others say of a node's PBX is counted when they say it, not when the count is
+// needed. Every packet is a step; a step that asked every node about every node took 0.7
+// ms among 64 nodes (21 % of a core, TestStepsStayCheap).
 
-// opinions are those of the live others, not this node's own.
+// opinions counts what the live others say of a node's PBX, without this node's own
+// verdict.
 type opinions struct{ live, down, doubted int }
 
 func (c *opinions) count(s SIPState, by int) {
@@ -21,8 +22,8 @@ func (c *opinions) count(s SIPState, by int) {
 	}
 }
 
-// hearViews takes what p says of the others' PBXes in its newest heartbeat. Nearly
-// always that is what it said in the one before.
+// hearViews takes what p says of the others' PBXes in its newest heartbeat. Nearly always
+// that is what p said in the heartbeat before.
 func (m *Machine) hearViews(p *peer, before, now Heartbeat) {
 	if p.views != nil && !p.reread && before.Rest == now.Rest && before.Config == now.Config && slices.Equal(before.Observes, now.Observes) {
 		return
@@ -33,9 +34,9 @@ func (m *Machine) hearViews(p *peer, before, now Heartbeat) {
 	m.countViews(p, 1)
 }
 
-// readViews spreads a heartbeat's observations by node. Who has not heard yet that
-// this node runs another file speaks of the nodes of its own, and will name them
-// soon: until then what it said of the others stays.
+// readViews enters a heartbeat's observations by node. A peer that has not heard yet that
+// this node runs another file speaks only of the nodes in its own file, and will soon
+// name them all. Until then what it said of the others stays.
 func (m *Machine) readViews(p *peer, b Heartbeat) {
 	if p.views == nil {
 		p.views = make([]SIPState, len(m.peers))
@@ -57,7 +58,7 @@ func (m *Machine) readViews(p *peer, b Heartbeat) {
 	}
 }
 
-// countViews adds what p says to the count, or takes it out.
+// countViews adds what p says to the counts (by 1), or takes it out (by -1).
 func (m *Machine) countViews(p *peer, by int) {
 	if p == m.self || !p.alive {
 		return
@@ -69,22 +70,23 @@ func (m *Machine) countViews(p *peer, by int) {
 	}
 }
 
-// setAlive: what a silent node said last does not count.
+// setAlive sets whether p is alive. What a silent node said last does not count.
 func (m *Machine) setAlive(p *peer, alive bool) {
 	m.countViews(p, -1)
 	p.alive = alive
 	m.countViews(p, 1)
 }
 
-// forgetViews: a new boot of p has said nothing yet.
+// forgetViews forgets what p said, because p has booted and has said nothing yet.
 func (m *Machine) forgetViews(p *peer) {
 	m.seen.stale = true
 	m.countViews(p, -1)
 	p.views = nil
 }
 
-// recountViews counts anew when nodes have come or gone; place says where each has
-// gone to, -1 for nowhere. Of one that has come nobody has said anything yet.
+// recountViews counts again when nodes have come or gone. place is the new index by old
+// index, -1 for a node that has gone. Nobody has said anything yet of a node that has
+// come.
 func (m *Machine) recountViews(place []int) {
 	for _, p := range m.peers {
 		p.opinions = opinions{}
@@ -104,9 +106,9 @@ func (m *Machine) recountViews(place []int) {
 	}
 }
 
-// views is what this node tells of the others' PBXes. Where all run one file it is
-// enough to name those that are not well, so that a heartbeat does not grow with
-// the cluster.
+// views is what this node tells of the others' PBXes. Where all nodes run one file it
+// names only the nodes that are not well, so that a heartbeat does not grow with the
+// cluster.
 func (m *Machine) views() (observes []Observation, rest SIPState) {
 	if m.agreed() {
 		rest = SIPUp
@@ -120,7 +122,7 @@ func (m *Machine) views() (observes []Observation, rest SIPState) {
 	return observes, rest
 }
 
-// agreed: every node that is heard runs this node's file.
+// agreed reports whether every node that is heard runs this node's file.
 func (m *Machine) agreed() bool {
 	for _, p := range m.peers {
 		if p.alive && p.differs {
@@ -143,8 +145,9 @@ func (m *Machine) verdict(o, p *peer) SIPState {
 	return o.views[p.index]
 }
 
-// observers are the live others that have a verdict of p: how many, how many say
-// that its PBX is down, and how many whose last probe of it stayed unanswered.
+// observers counts the live nodes other than p that have a verdict about p's PBX: how
+// many they are, how many say that it is down, and how many had no good answer to their
+// last probe.
 func (m *Machine) observers(p *peer) opinions {
 	all := p.opinions
 	if p != m.self && m.self.alive {
@@ -153,7 +156,7 @@ func (m *Machine) observers(p *peer) opinions {
 	return all
 }
 
-// whoSay names the live others whose verdict of p is such.
+// whoSay names the live nodes other than p whose verdict about p's PBX is such.
 func (m *Machine) whoSay(p *peer, such func(SIPState) bool) (names []string) {
 	for _, o := range m.peers {
 		if o != p && o.alive && such(m.verdict(o, p)) {
@@ -163,8 +166,8 @@ func (m *Machine) whoSay(p *peer, such func(SIPState) bool) (names []string) {
 	return names
 }
 
-// doubtedByAll: no live node that asks p's PBX, but p itself, had an answer to its
-// last probe.
+// doubtedByAll reports whether there are live nodes other than p with a verdict about p's
+// PBX, and all of them doubt it.
 func (m *Machine) doubtedByAll(p *peer) bool {
 	all := m.observers(p)
 	return all.live > 0 && all.doubted == all.live

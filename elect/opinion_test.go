@@ -10,7 +10,8 @@ import (
 	"sipalive/elect"
 )
 
-// gossip is a machine that hears anything from anybody, and what it has heard.
+// gossip is machine b, which hears anything from anybody, and a record of what it has
+// heard.
 type gossip struct {
 	t     *testing.T
 	r     *rand.Rand
@@ -19,16 +20,16 @@ type gossip struct {
 	now   elect.Instant
 	seq   elect.Seq
 	boots map[elect.Node]elect.Instance
-	said  map[elect.Node]map[elect.Node]elect.SIPState // who of whom, its own PBX included
+	said  map[elect.Node]map[elect.Node]elect.SIPState // who says what about whose PBX, its own included
 }
 
 var everything = []elect.SIPState{elect.SIPUnknown, elect.SIPUp, elect.SIPUp, elect.SIPUp, elect.SIPSuspect, elect.SIPSilent, elect.SIPRefused}
 
 func (g *gossip) any() elect.SIPState { return everything[g.r.IntN(len(everything))] }
 
-// TestOpinionsFollow: what is counted when it is said is what would be counted by
-// asking everybody about everybody in every step, whatever happens: silence, new
-// boots, heartbeats that name only what is not well, and files with other nodes.
+// TestOpinionsFollow: counting opinions when they are said gives the same as asking
+// everybody about everybody in every step. That holds through silence, new boots,
+// heartbeats that name only what is not well, and files with other nodes.
 func TestOpinionsFollow(t *testing.T) {
 	for seed := range uint64(20) {
 		g := &gossip{t: t, r: rand.New(rand.NewPCG(seed, 3)), now: 1e12, boots: map[elect.Node]elect.Instance{}, said: map[elect.Node]map[elect.Node]elect.SIPState{}}
@@ -90,7 +91,7 @@ func (g *gossip) forget(n elect.Node) {
 	}
 }
 
-// beat is a heartbeat like the one before, or another.
+// beat delivers a heartbeat of n that says the same as the one before, or something else.
 func (g *gossip) beat(n elect.Node) {
 	before, of := g.said[n], g.said[n]
 	if of == nil || len(of) < len(g.cfg.Nodes) || g.r.IntN(3) == 0 {
@@ -109,7 +110,7 @@ func (g *gossip) beat(n elect.Node) {
 			b.Observes = append(b.Observes, elect.Observation{Node: o.Name, SIP: of[o.Name]})
 		}
 	}
-	if g.r.IntN(4) == 0 { // its file is another, and it has not heard yet that ours is
+	if g.r.IntN(4) == 0 { // its file differs, and it has not heard yet that ours does
 		b.Config = 99
 		for _, o := range g.cfg.Nodes {
 			if b.Rest == elect.SIPUp && o.Name != n && of[o.Name] == elect.SIPUp {
@@ -128,7 +129,7 @@ func (g *gossip) check(when string) {
 		if !p.Alive {
 			continue
 		}
-		if p.Name != "b" { // whether its own doubt counts is another rule's: TestVerdictsTold
+		if p.Name != "b" { // whether b's own doubt counts is tested elsewhere: TestVerdictsTold
 			delete(g.said["b"], p.Name)
 			for _, v := range p.Views {
 				if v.Node == "b" {
@@ -164,8 +165,8 @@ func (g *gossip) check(when string) {
 	}
 }
 
-// TestOpinionsOfAnotherFile: what a peer goes on saying means something else once
-// this node has taken the peer's file.
+// TestOpinionsOfAnotherFile: the same heartbeat of a peer means something else once this
+// node has taken the peer's file.
 func TestOpinionsOfAnotherFile(t *testing.T) {
 	cfg := benchConfig()
 	m, err := elect.New(cfg, elect.Restored{Durable: &elect.Durable{Active: abc, LongestLease: time.Second}}, 21, 1e12, rand.New(rand.NewPCG(1, 3)))

@@ -11,7 +11,7 @@ type class uint8
 
 const (
 	classFit     class = iota
-	classLast          // held down, or failed verification: ranks last, but it ranks
+	classLast          // held down, or excluded for this VIP: ranks last, but it ranks
 	classDrained       // only if there is no one else
 )
 
@@ -41,7 +41,7 @@ func (m *Machine) loads() []load {
 	for _, v := range m.vips {
 		h := m.holder(v)
 		if v.phase == holding && v.move != nil && v.move.to != nil {
-			h = v.move.to // two VIPs that leave at once must not both see it free
+			h = v.move.to // two VIPs that leave at once must not both find that node free
 		}
 		if h != nil {
 			l[h.index].add(v)
@@ -57,8 +57,8 @@ func (l *load) add(v *vip) {
 	}
 }
 
-// placeVacant ranks the nodes for every vacant VIP, one VIP after another in
-// configured order, each seeing where the ones before it would go.
+// placeVacant ranks the nodes for every vacant VIP: one VIP after another in configured
+// order, each seeing where the ones before it would go.
 func (m *Machine) placeVacant() placement {
 	plan := placement{}
 	loads := m.loads()
@@ -75,8 +75,8 @@ func (m *Machine) placeVacant() placement {
 	return plan
 }
 
-// rank orders the nodes that may take v; without is left out. Same input, same
-// answer on every node (§4.8).
+// rank orders the nodes that may take v, all but without. Same input, same answer on
+// every node (§4.8).
 func (m *Machine) rank(v *vip, loads []load, without *peer) []ranked {
 	var out []ranked
 	for _, p := range m.peers {
@@ -125,8 +125,8 @@ func (m *Machine) comparePlaces(v *vip, loads []load, a, b ranked) int {
 	)
 }
 
-// ruleTwo is the place in prefer for a node that holds nothing; every other
-// node comes after, for rule 3 to order.
+// ruleTwo is the place in prefer of a node that holds nothing. Every other node comes
+// after those, in the order of rule 3.
 func ruleTwo(v *vip, p *peer, l load) int {
 	switch {
 	case v.PreferSpare && l.vips == 0 && p.Holder:

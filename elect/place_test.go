@@ -12,8 +12,8 @@ import (
 	"sipalive/elect"
 )
 
-// view is what every node of a cluster knows when all have heard all: the
-// input of the placement.
+// view is what every node of a cluster knows once all have heard all: the input of the
+// placement.
 type view struct {
 	nodes []elect.NodeConfig
 	vips  []elect.VIPConfig
@@ -25,8 +25,7 @@ type nodeView struct {
 	holds       []elect.VIPID
 }
 
-// started is when the machines of a view started; they have heard all a moment
-// later.
+// started is when the machines of a view started. They hear all a moment later.
 const started = elect.Instant(1e12)
 
 func drawView(t *rapid.T) view {
@@ -51,7 +50,7 @@ func drawView(t *rapid.T) view {
 	return v
 }
 
-// machine is node self's, which has heard everybody but those without.
+// machine is the machine of node self, which has heard every node that is not in without.
 func (v view) machine(t *rapid.T, self int, without ...elect.Node) *elect.Machine {
 	var list []elect.Node
 	for _, n := range v.nodes {
@@ -111,8 +110,7 @@ func TestPlacementIsOne(t *testing.T) {
 	})
 }
 
-// TestPlanWithout: what `plan --without` says is what is planned when that
-// node is gone.
+// TestPlanWithout: `plan --without` a node says what is planned once that node is gone.
 func TestPlanWithout(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := drawView(t)
@@ -123,8 +121,8 @@ func TestPlanWithout(t *testing.T) {
 	})
 }
 
-// TestPlacementRules: the four rules of §4.8, one VIP after another, by a
-// second hand.
+// TestPlacementRules checks the four rules of §4.8 by a second implementation, one VIP
+// after another.
 func TestPlacementRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := drawView(t)
@@ -171,7 +169,7 @@ func TestPlacementRules(t *testing.T) {
 	})
 }
 
-// judge names what is wrong with VIP k at node at while others carry load.
+// judge fails the test if VIP k should not be at node at, given what the nodes carry.
 func (v view) judge(t *rapid.T, k, at int, anyFit bool, load, count []int) {
 	c := v.vips[k]
 	if !v.able(at) || v.is[at].drained && anyFit { // rule 4

@@ -2,13 +2,13 @@ package elect
 
 import "slices"
 
-// Reconfigure gives the machine another configuration while it runs (a reload,
-// §4.9). It ends where a restart of the agent with that file would, but that
-// what is held stays held, and what was heard of the others stays known. A
-// configuration without this node, or of another one, changes nothing.
+// Reconfigure gives the machine another configuration while it runs (a reload, §4.9). The
+// machine is then where a restart of the agent with that file would be, except that it
+// holds what it held and knows what it heard of the others. A configuration that lacks
+// this node, or that is another node's, changes nothing.
 //
-// A VIP that is no longer in it is let go in order: it stays in Want, not to be
-// held, until the kernel has said that it is gone.
+// A VIP that the new configuration lacks is let go in order: it stays in Want, with Hold
+// false, until the kernel has said that its address is gone.
 type Reconfigure struct{ Config Config }
 
 func (Reconfigure) event() {}
@@ -24,24 +24,24 @@ func (m *Machine) reconfigure(cfg Config) {
 		m.reconfigureNodes()
 	}
 	for _, p := range m.peers {
-		p.reread = p.reread || old.Digest != cfg.Digest // what it says means something else now
+		p.reread = p.reread || old.Digest != cfg.Digest // what the peer says means something else now
 	}
 	m.reconfigureVIPs()
 	if old.Lease != cfg.Lease {
 		m.changeLease()
 	}
 	if file := m.fileList(); !file.Equal(m.lists.File) {
-		// As after a start: the rules of §4.9 have to hold for a full lease anew,
-		// and an operator's word was about the list before.
+		// As after a start, the rules of §4.9 have to hold for a full lease from now. An
+		// operator's adopt was about the list before.
 		m.lists.File, m.lists.may, m.adopting = file, false, false
 	}
 	m.beatNow = true
 }
 
-// changeLease: grants carry their own length, so other nodes need not change
-// with us. Our asks will cut the voters' grants down to a shorter lease, so what
-// we hold is cut down first; and no vote that was asked for under one lease may
-// count for another.
+// changeLease adapts what is held to another lease. Grants carry their own length, so the
+// other nodes need not change with this one. Our asks will cut the voters' grants down to
+// a shorter lease, so what is held is cut down first. No vote that was asked for under
+// one lease may count for another.
 func (m *Machine) changeLease() {
 	m.noteLease(m.cfg.Lease)
 	for _, v := range m.vips {
@@ -52,8 +52,8 @@ func (m *Machine) changeLease() {
 	m.voidQuestions()
 }
 
-// reconfigureNodes keeps what is known of the nodes that stay. What was counted
-// by a node's place in the file is counted anew: a holder keeps its lease
+// reconfigureNodes keeps what is known of the nodes that stay. What is kept by a node's
+// index in the file moves to the new index or is voided. A holder keeps its lease
 // meanwhile, and asks again at once.
 func (m *Machine) reconfigureNodes() {
 	before := m.peers
@@ -90,7 +90,7 @@ func (m *Machine) reconfigureNodes() {
 	m.endFlushes()
 }
 
-// resettle brings one VIP's memory by node to their new places.
+// resettle moves what v keeps by peer index to the new indices. Votes are dropped.
 func (m *Machine) resettle(v *vip, place []int) {
 	gone := func(p *peer) bool { return p != nil && m.peer(p.Name) != p }
 	v.votes, v.rounds, v.reached = make([]vote, len(m.peers)), make([]bool, len(m.peers)), make([]Instant, len(m.peers))
@@ -109,7 +109,7 @@ func (m *Machine) resettle(v *vip, place []int) {
 	}
 }
 
-// replace moves marks by node to new places, and counts them.
+// replace moves marks by peer index to the new indices, and counts them.
 func (m *Machine) replace(marks []bool, place []int) (moved []bool, n int) {
 	moved = make([]bool, len(m.peers))
 	for i, marked := range marks {
@@ -156,7 +156,8 @@ func find(all []*vip, id VIPID) *vip {
 	return nil
 }
 
-// everyVIP is what is configured and what is on its way out.
+// everyVIP is every VIP, role and lock that this node knows, and the VIPs that are
+// leaving.
 func (m *Machine) everyVIP() []*vip {
 	if len(m.leaving) == 0 {
 		return m.vips // nearly always, and in every step
@@ -164,11 +165,12 @@ func (m *Machine) everyVIP() []*vip {
 	return slices.Concat(m.vips, m.leaving)
 }
 
-// maxStrangers bounds what is kept of VIPs that only other nodes have.
+// maxStrangers is how many VIPs the durable record may name before no further VIP that
+// only other nodes have is noted.
 const maxStrangers = 1024
 
-// noteStranger keeps the epoch of a VIP that only other nodes have yet, so that
-// epochs go on rising once it is in this configuration too. It reaches the disk
+// noteStranger notes the epoch of a VIP that only other nodes have yet, so that its
+// epochs go on rising once it is in this configuration too. The epoch reaches the disk
 // with the next record.
 func (m *Machine) noteStranger(h Hold) {
 	known, seen := m.durable.Highest[h.VIP]
@@ -177,8 +179,8 @@ func (m *Machine) noteStranger(h Hold) {
 	}
 }
 
-// recall gives a VIP that comes (back) into the configuration what this node
-// has promised and seen of it.
+// recall gives a VIP that comes into the configuration, or comes back, what this node has
+// promised and seen of it.
 func (m *Machine) recall(v *vip) {
 	v.saw(m.durable.Highest[v.ID])
 	s, known := m.strangers[v.ID]
@@ -208,8 +210,8 @@ func (m *Machine) part(v *vip) {
 	v.ready, v.claim, v.retire = nil, claim{}, 0
 }
 
-// forgetLeft remembers of a VIP that is gone for good only what this node has
-// promised: nobody may be asked for the same epoch twice should it come back.
+// forgetLeft forgets the VIPs that have left and are unbound. It keeps what this node has
+// promised, so that nobody is asked for the same epoch twice if the VIP comes back.
 func (m *Machine) forgetLeft() {
 	m.leaving = slices.DeleteFunc(m.leaving, func(v *vip) bool {
 		if v.phase == unbinding {
@@ -241,8 +243,8 @@ func (m *Machine) dropCommands(gone func(*peer) bool) {
 	})
 }
 
-// honour dates what an earlier life promised for VIPs that this configuration
-// lacks: it counts for one full lease, as every other grant that is found.
+// honour keeps what an earlier life of this agent promised for a VIP that this
+// configuration lacks. A grant counts for one full lease from now.
 func (m *Machine) honour(id VIPID, s RuntimeVIP) {
 	if s.Grant != nil {
 		g := *s.Grant

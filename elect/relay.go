@@ -2,8 +2,8 @@ package elect
 
 import "time"
 
-// relayEvery is how often a heartbeat goes through the gateway while the peer
-// is heard directly too: to know that the gateway relays needs no more.
+// relayEvery is how often a heartbeat goes through the gateway while the peer is heard
+// directly too. To know that the gateway relays needs no more.
 const relayEvery = 200 * time.Millisecond
 
 // relaying reports whether this node talks through the gateway at all.
@@ -18,14 +18,14 @@ func (m *Machine) relayFresh(p *peer) bool {
 	return p.relayed != 0 && m.now < p.relayed.Add(max(m.silence(p), 10*relayEvery))
 }
 
-// needsRelay reports whether messages to the peer go through the gateway: it is
-// silent otherwise, and heard that way.
+// needsRelay reports whether messages to the peer go through the gateway: the peer is
+// silent directly, and heard that way.
 func (m *Machine) needsRelay(p *peer) bool {
 	return m.relaying() && !m.heardDirectly(p) && m.relayFresh(p)
 }
 
-// relayBeat sends the heartbeat through the gateway as well: to learn whether
-// that works while all is well, and to be heard where nothing else passes.
+// relayBeat sends the heartbeat through the gateway as well. While all is well that shows
+// whether the gateway relays; where nothing else passes, it makes this node heard.
 func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 	if !m.relaying() || m.heardDirectly(p) && m.now < p.relaySent.Add(relayEvery) {
 		return
@@ -36,9 +36,9 @@ func (m *Machine) relayBeat(p *peer, b Message, asks bool) {
 	}
 }
 
-// noteRoute keeps by which way a message came, and reports whether it counts.
-// Of a peer that is heard directly a relayed heartbeat only shows that the
-// gateway relays: it says nothing new.
+// noteRoute records which way a message came, and reports whether the message counts. A
+// relayed heartbeat of a peer that is heard directly does not: it only shows that the
+// gateway relays.
 func (m *Machine) noteRoute(p *peer, e Received) bool {
 	if !e.Relayed {
 		m.noteDirect(p)
@@ -49,9 +49,9 @@ func (m *Machine) noteRoute(p *peer, e Received) bool {
 	return e.Msg != nil && !(beat && m.heardDirectly(p))
 }
 
-// noteDirect keeps since when the peer has been heard directly without a break: one
-// longer than the loss of a few packets explains, or that the gateway helped over. After
-// it its PBX is asked anew at once, where it is said to be sick.
+// noteDirect keeps since when the peer has been heard directly without a break. A break
+// is a silence longer than the loss of a few packets explains, or one during which the
+// gateway helped. After a break the peer's PBX is probed at once if this node doubts it.
 func (m *Machine) noteDirect(p *peer) {
 	before := m.observed(p)
 	if p.byRelay || m.now >= p.direct.Add(min(m.silence(p), 7*m.cfg.Heartbeat/2)) {
@@ -66,9 +66,9 @@ func (m *Machine) noteDirect(p *peer) {
 	}
 }
 
-// observeRelay learns whether the gateway relays between the peer and us, both
-// ways, as long as the peer is there to tell. What was so when it fell silent is
-// what its silence is judged by (§4.6).
+// observeRelay learns whether the gateway relays between the peer and this node, both
+// ways, as long as the peer is heard. When the peer falls silent the last answer stays,
+// and the silence is judged by that answer (§4.6).
 func (m *Machine) observeRelay(p *peer) {
 	switch {
 	case !m.relaying():
@@ -80,11 +80,11 @@ func (m *Machine) observeRelay(p *peer) {
 	p.byRelay = m.needsRelay(p)
 }
 
-// observed is this node's own verdict of a PBX. Probes are cut with everything else that
-// goes to a node directly: their silence says something of its PBX only where something
-// else came from the node meanwhile, and nothing once the way was cut, until as many have
-// been repeated as the verdict takes; the first of them makes it a suspicion. A refusal
-// has come that way itself.
+// observed is this node's own verdict about p's PBX, as far as it counts. Probes take the
+// direct path and are cut with it. So a verdict of silence counts only if a packet came
+// directly since the last of its probes began. After a break of the path it counts only
+// if all its probes began after the break; if only some did, it is a suspicion. A refusal
+// came by the direct path itself, so it only has to be newer than the break.
 func (m *Machine) observed(p *peer) SIPState {
 	switch {
 	case p == m.self || !p.seen.Doubted():

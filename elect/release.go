@@ -2,8 +2,8 @@ package elect
 
 import "slices"
 
-// pendingRelease is a release on its way: repeated until every voter has
-// acknowledged it, or its grants have ended by themselves.
+// pendingRelease is a release under way. It is repeated until everybody it is for has
+// acknowledged it, or until the grants have ended by themselves.
 type pendingRelease struct {
 	r       Release
 	missing []bool // by peer index
@@ -12,7 +12,7 @@ type pendingRelease struct {
 	end     Instant
 }
 
-// releaseTo sends a release to every voter, and to the successor.
+// releaseTo sends a release to every other voter and to the successor.
 func (m *Machine) releaseTo(v *vip, r Release) {
 	pr := &pendingRelease{r: r, missing: make([]bool, len(m.peers)), end: m.now.Add(m.cfg.Lease)}
 	for _, p := range m.peers {
@@ -59,7 +59,8 @@ func (m *Machine) onReleased(p *peer, r Released) {
 	}
 }
 
-// giveUpAtStop lets go of what nobody took in time when the agent has to end.
+// giveUpAtStop, when the agent has to end, lets go of what no other node can take, or
+// took in time. It sets Stopped once nothing is held and no release is under way.
 func (m *Machine) giveUpAtStop() {
 	if !m.stopping {
 		return

@@ -82,9 +82,8 @@ func (m *Machine) vipStatus(v *vip) VIPStatus {
 	return s
 }
 
-// Vote is this voter's part of a VIP's lease, and until when it lasts; false
-// where there is none. A VIP that has left the configuration has one for as long
-// as it lasts.
+// Vote is this voter's grant for a VIP, and the grant's end, which may be past. ok is
+// false if there is none. A VIP that has left the configuration keeps its grant.
 func (m *Machine) Vote(id VIPID) (g Grant, until Instant, ok bool) {
 	given := m.strangers[id].Grant
 	if v := find(m.everyVIP(), id); v != nil {

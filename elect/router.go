@@ -8,7 +8,7 @@ import (
 // RouterState says whether the router reaches a VIP at its holder (§5.4).
 type RouterState uint8
 
-// The states, as `status --json` spells them (§8). Unknown: the router has never
+// The states, as `status --json` spells them (§8). RouterUnknown: the router has never
 // answered anything that would tell.
 const (
 	RouterUnknown RouterState = iota
@@ -20,8 +20,8 @@ func (s RouterState) String() string {
 	return [...]string{"unknown", "unproven", "proven"}[min(s, RouterProven)]
 }
 
-// Router is the network's word about a VIP that this node holds. It moves
-// nothing: the heartbeat tells it to the others.
+// Router says whether the router reaches a VIP that this node holds. It moves nothing;
+// heartbeats tell it to the others.
 type Router struct {
 	VIP   VIPID
 	State RouterState
@@ -29,19 +29,19 @@ type Router struct {
 
 func (Router) event() {}
 
-// GatewayState says whether the router of a VIP's link answers this node itself,
-// which asks it whether it holds the VIP or not.
+// GatewayState says whether the router of a VIP's link answers this node itself. This
+// node asks the router while it holds the VIP and while it does not.
 type GatewayState uint8
 
-// The states. Unknown lies between the others too: silent is certain, and
-// answers is fresh. A router that has never answered is unknown.
+// The states. GatewaySilent is certain and GatewayAnswers is fresh; whatever lies between
+// is GatewayUnknown. So is a router that has never answered.
 const (
 	GatewayUnknown GatewayState = iota
 	GatewayAnswers
 	GatewaySilent
 )
 
-// Gateway is the network's word about the link of a VIP.
+// Gateway says whether the router of a VIP's link answers this node.
 type Gateway struct {
 	VIP   VIPID
 	State GatewayState
@@ -49,20 +49,20 @@ type Gateway struct {
 
 func (Gateway) event() {}
 
-// reachedFor is how long a node must have reached the router that is silent
-// here: one that comes back answers some nodes before others, and nothing moves
-// for that, nor for one that dies.
+// reachedFor is how long another node must have reached a router that is silent here
+// before that counts. A router that comes back answers some nodes before others, and one
+// that dies falls silent to some before others: neither may move anything.
 const reachedFor = 2 * time.Second
 
 func (m *Machine) onGateway(e Gateway) {
 	if v := m.known[e.VIP]; v != nil && v.gateway != e.State {
 		v.gateway = e.State
-		m.beatNow = true // doubt must be heard before anybody is certain
+		m.beatNow = true // the others must hear of the doubt before anybody is certain
 	}
 }
 
-// reached are the VIPs whose router answers this node: all that are configured,
-// nearly always, and where every node runs one file that need not be spelled out.
+// reached are the VIPs whose router answers this node. Nearly always all of them do;
+// where every node runs one file, all says so and ids is empty.
 func (m *Machine) reached() (ids []VIPID, all bool) {
 	silent := false
 	for _, v := range m.vips {
@@ -79,8 +79,8 @@ func (m *Machine) reached() (ids []VIPID, all bool) {
 	return ids, false
 }
 
-// noteReached keeps since when a node has said of which routers that they
-// answer it. What it names comes in the order of its file, which mostly is ours.
+// noteReached keeps since when a node has said which routers answer it. The IDs come in
+// the order of that node's file, which mostly is ours.
 func (m *Machine) noteReached(p *peer, all bool, ids []VIPID) {
 	for _, v := range m.vips {
 		reached := all && !v.Role
@@ -98,7 +98,7 @@ func (m *Machine) noteReached(p *peer, all bool, ids []VIPID) {
 	}
 }
 
-// reaches: the router answers a node on the VIP's link, and has for a while.
+// reaches reports whether the router of the VIP's link has answered p for reachedFor.
 func (m *Machine) reaches(p *peer, v *vip) bool {
 	since := v.reached[p.index]
 	if p == m.self || !p.alive || since == 0 {
@@ -108,8 +108,8 @@ func (m *Machine) reaches(p *peer, v *vip) bool {
 	return m.now >= since.Add(reachedFor)
 }
 
-// cutOff: the router is silent on the VIP's link here and answers another node,
-// so it is our link that is dead, whatever its carrier says (§4.7).
+// cutOff reports whether the router of the VIP's link is silent here but answers another
+// node. Then this node's link is dead, whatever its carrier says (§4.7).
 func (m *Machine) cutOff(v *vip) bool {
 	return v.gateway == GatewaySilent && slices.ContainsFunc(m.peers, func(p *peer) bool { return m.reaches(p, v) })
 }

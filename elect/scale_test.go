@@ -9,15 +9,15 @@ import (
 	"sipalive/elect"
 )
 
-// crowd is one machine amid many nodes at rest, of which the first five are the
-// voters. The machine is the last node; it holds what it is given.
+// crowd is one machine among many nodes at rest. The first five nodes are the voters. The
+// machine is the last node; it holds the VIPs that it is given.
 type crowd struct {
 	m      *elect.Machine
 	cfg    elect.Config
 	now    elect.Instant
 	seq    elect.Seq
 	voters elect.VoterList
-	beats  []elect.Message // what the others say each heartbeat, by node
+	beats  []elect.Message // the others' heartbeats, by node
 }
 
 func newCrowd(tb testing.TB, nodes, vips, held int) *crowd {
@@ -63,8 +63,8 @@ func newCrowd(tb testing.TB, nodes, vips, held int) *crowd {
 	return c
 }
 
-// speak makes the others' heartbeats: all is well, and who comes first holds what
-// the machine does not.
+// speak makes the others' heartbeats. All is well, and the first node holds the VIPs that
+// the machine does not hold.
 func (c *crowd) speak(held int) {
 	for i := range len(c.cfg.Nodes) - 1 {
 		b := elect.Heartbeat{Lists: elect.Lists{File: c.voters, Active: c.voters}, Lease: c.cfg.Lease, SIP: elect.SIPUp, Rest: elect.SIPUp, AllReach: true, Relayed: true}
@@ -77,7 +77,7 @@ func (c *crowd) speak(held int) {
 	}
 }
 
-// round is one heartbeat of everybody, spread evenly.
+// round is one heartbeat of every other node, spread evenly over the interval.
 func (c *crowd) round() {
 	for i := range c.beats {
 		c.pass(c.cfg.Heartbeat / time.Duration(len(c.beats)))
@@ -90,7 +90,7 @@ func (c *crowd) hear(i int) elect.Effects {
 	return c.m.Step(c.now, elect.Received{From: c.cfg.Nodes[i].Name, Instance: 11, Seq: c.seq, Msg: c.beats[i]})
 }
 
-// pass lets time go by; the voters answer at once.
+// pass lets time go by. The voters answer at once.
 func (c *crowd) pass(d time.Duration) {
 	for end := c.now.Add(d); c.now < end; {
 		if c.now = min(end, c.m.Deadline()); c.now < end {
@@ -119,9 +119,8 @@ func (c *crowd) answer(eff elect.Effects) {
 	}
 }
 
-// BenchmarkCrowd is what one node's machine computes in a second of a cluster at
-// rest, by the number of nodes: it has to grow as that number does, not as its
-// square.
+// BenchmarkCrowd measures what one node's machine computes in a second of a cluster at
+// rest, by the number of nodes. It has to grow as that number does, not as its square.
 func BenchmarkCrowd(b *testing.B) {
 	for _, nodes := range []int{3, 8, 16, 32, 64, 250, 1000} {
 		b.Run(fmt.Sprintf("nodes=%d", nodes), func(b *testing.B) {
@@ -137,9 +136,9 @@ func BenchmarkCrowd(b *testing.B) {
 	}
 }
 
-// TestStepsStayCheap: among 250 nodes a peer's heartbeat costs no more than a few
-// times what it costs among 16. Asking every node about every node in each step
-// made that 100 times among 64 already.
+// TestStepsStayCheap: among 250 nodes a peer's heartbeat costs no more than a few times
+// what it costs among 16. When each step asked every node about every node, it was 100
+// times as much among 64 nodes already.
 func TestStepsStayCheap(t *testing.T) {
 	perBeat := func(nodes int) time.Duration {
 		c := newCrowd(t, nodes, 4, 2)
@@ -158,16 +157,15 @@ func TestStepsStayCheap(t *testing.T) {
 	}
 }
 
-// TestHeartbeatAllocates bounds what a heartbeat costs the garbage collector, heard
-// and sent.
+// TestHeartbeatAllocates limits the allocations of a heartbeat that is heard and of one
+// that is sent.
 func TestHeartbeatAllocates(t *testing.T) {
 	c := newCrowd(t, 3, 2, 1)
 	if n := testing.AllocsPerRun(100, func() { c.now = c.now.Add(time.Millisecond); c.hear(1) }); n > 2 {
 		t.Errorf("%v allocations for a heartbeat that is heard", n)
 	}
-	// Two heartbeats heard, one of them of a holder, the own one sent; of a holder its
-	// voters' answers as well.
-	// What the test itself makes counts, too.
+	// An interval: two heartbeats are heard, one of them a holder's, and one is sent. A
+	// holder also hears its voters' answers. What the test itself allocates counts, too.
 	for held, most := range []float64{6, 14} {
 		c := newCrowd(t, 3, 2, held)
 		n := testing.AllocsPerRun(100, c.round)

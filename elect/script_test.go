@@ -18,9 +18,9 @@ var update = flag.Bool("update", false, "rewrite the expected traces of testdata
 
 const separator = "----\n"
 
-// TestScripts plays every script of testdata and compares its trace with the
-// one in the same file. A script is directives, one per line, then "----",
-// then the trace. The directives are the cases of (*script).do.
+// TestScripts plays every script of testdata and compares its trace with the one in the
+// same file. A script is directives, one per line, then "----", then the trace. The
+// directives are the cases in (*script).do and what it calls.
 func TestScripts(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.script")
 	if len(files) < 25 {
@@ -64,7 +64,7 @@ func line(l []string, i int) string {
 	return "(nothing)"
 }
 
-// script is one cluster being played.
+// script is one cluster that a script is played on.
 type script struct {
 	t       *testing.T
 	cfg     elect.Config
@@ -73,7 +73,7 @@ type script struct {
 	packets bool
 	quiet   bool
 	gateway string
-	files   map[string][]string // by node: its file's voters, where they differ
+	files   map[string][]string // by node: the voters of its file, if not those of cfg
 }
 
 func play(t *testing.T, directives string) string {
@@ -133,7 +133,7 @@ func (s *script) do(f []string) (err error) {
 	return fmt.Errorf("no such directive")
 }
 
-// configure takes what has to stand before the first action.
+// configure takes the directives that have to come before the first action.
 func (s *script) configure(f []string) bool {
 	switch f[0] {
 	case "nodes": // a b c:witness d:nonvoter e:capacity=2
@@ -198,7 +198,7 @@ func (s *script) note(text string) {
 }
 
 func (s *script) pass(f []string) error {
-	if f[0] == "until" { // until held: every VIP
+	if f[0] == "until" { // until held: until every VIP is held
 		if !s.w.RunUntil(time.Minute, s.w.AllHeld) {
 			return fmt.Errorf("not within a minute")
 		}
@@ -240,7 +240,7 @@ func (s *script) network(f []string) bool {
 		if f[1] == "loses" {
 			fmt.Sscan(f[2], &s.w.Router.Loss)
 		}
-	case "unplug", "plug": // a: from the router
+	case "unplug", "plug": // a: cuts a off from the router
 		s.w.Router.Unplug(s.node(f[1]), f[0] == "unplug")
 	case "wall", "unwall": // a: a firewall stops every agent's packet
 		s.node(f[1]).Wall(f[0] == "wall")
@@ -267,15 +267,15 @@ func (s *script) host(f []string) bool {
 	case "restart":
 		n().Kill()
 		n().Start()
-	case "forget": // its runtime directory
+	case "forget": // a: loses its runtime directory
 		n().Forget()
 	case "poweroff":
 		n().PowerOff()
 	case "poweron":
 		n().PowerOn()
-	case "freeze", "thaw": // a: its agent
+	case "freeze", "thaw": // a: pauses a's agent, or lets it go on
 		if f[1] == "at" {
-			return false // an operator's word about a PBX
+			return false // "freeze at" and "thaw at" are commands
 		}
 		if f[0] == "freeze" {
 			n().Pause()
@@ -312,11 +312,11 @@ func (s *script) host(f []string) bool {
 		n().Config.Nodes = slices.DeleteFunc(slices.Clone(s.cfg.Nodes), func(c elect.NodeConfig) bool { return !slices.Contains(f[3:], string(c.Name)) })
 	case "reload":
 		n().Reload()
-	case "reinstall": // its state directory is lost
+	case "reinstall": // a: loses its state directory
 		n().Durable = nil
 	case "pbx": // a up|silent|refused
 		n().SetPBX(map[string]elect.SIPState{"up": elect.SIPUp, "silent": elect.SIPSilent, "refused": elect.SIPRefused}[f[2]])
-	case "target": // a vip1 answers | fails: what its targets on a VIP say
+	case "target": // what the targets on a VIP say
 		st := n().Machine.Status()
 		i := slices.IndexFunc(st.VIPs, func(v elect.VIPStatus) bool { return v.ID == elect.VIPID(f[2]) })
 		n().Step(elect.Verified{VIP: st.VIPs[i].ID, Epoch: st.VIPs[i].Epoch, OK: f[3] == "answers", Standing: true})
@@ -325,7 +325,7 @@ func (s *script) host(f []string) bool {
 			State: map[string]elect.GatewayState{"unknown": elect.GatewayUnknown, "answers": elect.GatewayAnswers, "silent": elect.GatewaySilent}[f[3]]})
 	case "blind": // a b on: a does not hear b's PBX
 		n().SetBlind(s.node(f[2]), on())
-	case "sees": // a b suspect: what a concludes of b's PBX, by hand
+	case "sees": // a's verdict about b's PBX, set by hand
 		n().See(s.node(f[2]), map[string]elect.SIPState{"suspect": elect.SIPSuspect, "silent": elect.SIPSilent, "unready": elect.SIPUnready, "up": elect.SIPUp}[f[3]])
 	default:
 		return false
@@ -356,7 +356,8 @@ func (s *script) command(f []string) bool {
 	return true
 }
 
-// locks are clients: wants a db | wants a db 20s | done a db | dies a db | recovered a db.
+// locks are the clients of locks: wants a db | wants a db 20s | done a db | dies a db |
+// recovered a db.
 func (s *script) locks(f []string) bool {
 	do := map[string]func(*sim.Node, int){"done": (*sim.Node).EndLock, "dies": (*sim.Node).LeaveLock, "recovered": (*sim.Node).OverLock}
 	do["wants"] = func(n *sim.Node, i int) {
@@ -400,7 +401,7 @@ func (s *script) show(f []string) bool {
 		for _, p := range n().Machine.Plan(nodes(f[2:])...) {
 			fmt.Fprintf(&s.out, "             %s: %s\n", p.Name, p.Reason)
 		}
-	case "disk": // what its runtime directory says
+	case "disk": // a: what its runtime directory says
 		for _, v := range s.cfg.VIPs {
 			r := n().Runtime.VIPs[v.ID]
 			fmt.Fprintf(&s.out, "             %s grant %s barred %d given up %d asked %d\n", v.Name, grant(r.Grant), r.Barred, r.GivenUp, r.Asked)

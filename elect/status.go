@@ -9,7 +9,7 @@ type Status struct {
 	Quiet    bool // this voter grants nothing yet (§4.5)
 	QuietEnd Instant
 	Lists    Lists
-	Waiting  string // why the file's voter list is not active yet; empty when it is
+	Waiting  string // why the file's voter list is not active yet; empty if it is active
 	AllUnfit bool
 	Drained  bool
 	Nodes    []NodeStatus
@@ -22,18 +22,18 @@ type NodeStatus struct {
 	Alive      bool
 	Fit        bool
 	Unfit      string   // why not, in words
-	SIP        SIPState // its own word where it is heard, else what we see
-	Seen       SIPState // our own probe of it
+	SIP        SIPState // the node's own verdict where one is heard, else this node's
+	Seen       SIPState // this node's own verdict
 	Witness    bool     // holds no VIP, so it is never fit
 	Drained    bool
 	HeldDown   bool
-	Frozen     time.Duration // for how long still; 0: not
-	Views      []Observation // what each live node, itself included, sees of its PBX
+	Frozen     time.Duration // for how long still; 0: not frozen
+	Views      []Observation // the verdict of each live node, its own included, about its PBX
 	SameConfig bool
 	LastHeard  Instant
 	Holds      []VIPID
 	ByRelay    bool // heard through the gateway alone
-	Relay      bool // the gateway relays between it and us, as far as known (§4.6)
+	Relay      bool // the gateway relays between that node and this one, as far as known (§4.6)
 }
 
 // VIPState is the state of a VIP as seen from here.
@@ -63,6 +63,6 @@ type VIPStatus struct {
 	Checked  bool
 	Verified bool
 	Router   RouterState
-	Reason   string  // why this holder, or why none
-	Until    Instant // end of our own lease where we hold
+	Reason   string  // why this node holds it, or why none does
+	Until    Instant // if this node holds it: the end of the lease
 }

@@ -8,7 +8,7 @@ import (
 const (
 	// seqBlock is how many sequence numbers one store of the bound covers.
 	seqBlock = 1 << 20
-	// durableEvery is how often epochs alone are worth a disk write.
+	// durableEvery is how often, at most, higher epochs alone cause a disk write.
 	durableEvery = 10 * time.Second
 )
 
@@ -44,7 +44,7 @@ func (m *Machine) fileList() VoterList {
 	return NewVoterList(names...)
 }
 
-// noteLease keeps the longest lease ever seen, the quiet time of §4.5.
+// noteLease keeps the longest lease ever seen, for the quiet time (§4.5).
 func (m *Machine) noteLease(d time.Duration) {
 	if d > m.durable.LongestLease {
 		m.durable.LongestLease = d
@@ -55,9 +55,9 @@ func (m *Machine) noteLease(d time.Duration) {
 
 func (m *Machine) longestLease() time.Duration { return max(m.cfg.Lease, m.durable.LongestLease) }
 
-// restoreRuntime honours the grants it finds until their ends, or for one full
-// lease where those are not known, and asks on for what was held when nothing of
-// the lease is missing (§4.5).
+// restoreRuntime honours the grants it finds to their ends, or for one full lease where
+// the end is not known. It goes on holding what was held if nothing of the lease is
+// missing (§4.5).
 func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	if r.Runtime == nil {
 		m.instance = instance
@@ -103,8 +103,8 @@ func (m *Machine) restoreRuntime(r Restored, instance Instance) {
 	}
 }
 
-// restoreGrant gives a grant that was found its end. One of another epoch ends
-// another grant.
+// restoreGrant sets the end of a grant that was found. An end under another epoch is
+// another grant's.
 func (m *Machine) restoreGrant(id VIPID, g Grant, ends []GrantEnd) *Grant {
 	g.until = m.now.Add(g.Lease)
 	for _, e := range ends {
@@ -115,9 +115,8 @@ func (m *Machine) restoreGrant(id VIPID, g Grant, ends []GrantEnd) *Grant {
 	return &g
 }
 
-// holdOn takes up a lease that outlived the agent. Our own asks will cut the
-// voters' grants down to this configuration's lease, so a longer one that was
-// found is cut down first.
+// holdOn takes up a lease that outlived the agent. Our own asks will cut the voters'
+// grants down to this configuration's lease, so a longer lease is cut down first.
 func (m *Machine) holdOn(v *vip, h HeldVIP) {
 	v.phase, v.epoch, v.first, v.held, v.since = holding, h.Epoch, h.Epoch, h.Epoch, h.Since
 	v.until = min(h.Until, m.now.Add(Usable(m.cfg.Lease)))
@@ -126,8 +125,8 @@ func (m *Machine) holdOn(v *vip, h HeldVIP) {
 	v.saw(h.Epoch)
 }
 
-// store puts what must outlive us into the effects: the runtime record before
-// anything leaves, the durable one in its own time.
+// store puts the records that must outlive the agent into the effects. The runtime record
+// is written before anything leaves, the durable record in the background.
 func (m *Machine) store() {
 	if m.dirty {
 		m.dirty = false
@@ -177,7 +176,7 @@ func (m *Machine) runtime() *Runtime {
 	return r
 }
 
-// record is what of a VIP must outlive the agent.
+// record is the part of a VIP's state that must outlive the agent.
 func (v *vip) record() RuntimeVIP {
 	s := RuntimeVIP{Barred: v.barred, GivenUp: v.givenUp, Asked: v.asked}
 	if v.grant != nil {

@@ -5,17 +5,17 @@ type ready struct {
 	from    *peer
 	epoch   Epoch // the holder's
 	asked   Instant
-	running bool // prepare actions, or the fresh OPTIONS
+	running bool // the prepare actions, or what follows them, are under way
 	failed  string
 	at      Instant // when it said ready: its lease counts from here
 	nonce   Nonce
 	cause   Cause
-	passed  []bool // by peer index: whose vote came over
+	passed  []bool // by peer index: its vote is now this node's
 	noticed Instant
 }
 
-// onPrepare is the successor's side: it gives up any candidacy of its own and
-// gets ready.
+// onPrepare is the successor's side of a move: this node gives up any candidacy of its
+// own and gets ready.
 func (m *Machine) onPrepare(p *peer, pr Prepare) {
 	v := m.known[pr.VIP]
 	if v == nil {
@@ -23,7 +23,7 @@ func (m *Machine) onPrepare(p *peer, pr Prepare) {
 	}
 	v.saw(pr.Epoch)
 	if v.phase == holding && pr.Epoch > v.epoch {
-		m.letGo(v, Release{Cause: CauseCrash}) // its sender holds it (§4.2)
+		m.letGo(v, Release{Cause: CauseCrash}) // the sender holds it under a higher epoch (§4.2)
 	}
 	if v.phase == holding || v.phase == unbinding {
 		return
@@ -85,7 +85,7 @@ func (m *Machine) onPrepared(e Prepared) {
 	r := v.ready
 	r.running, r.failed = false, e.Failed
 	if r.failed == "" {
-		r.failed = m.whyNotReady(v) // getting ready takes its time
+		r.failed = m.whyNotReady(v) // things may have changed while it got ready
 	}
 	if r.failed == "" {
 		r.at = m.now
@@ -94,17 +94,17 @@ func (m *Machine) onPrepared(e Prepared) {
 	m.sayReady(v)
 }
 
-// succeed takes over on a release that names this node. The old holder's vote
-// counts if it was its own, this node's if it held a grant for the old holder,
-// and that of the voter who passed the word on. Its lease counts from the
-// moment it said ready (§4.4).
+// succeed takes over by a release that names this node. These votes count: the old
+// holder's if that vote was its own, this node's if it was the old holder's, and that of
+// the voter (by) that passed the release on. The lease counts from the moment this node
+// said ready (§4.4).
 func (m *Machine) succeed(v *vip, r Release, by *peer) {
 	e := r.Epoch + 1
 	if r.SuccessorInstance != m.instance || e <= v.givenUp || v.phase == unbinding || v.phase == holding {
 		return
 	}
 	if v.phase == asking {
-		return // above this epoch already; to give that up now would release these grants too
+		return // it asks above this epoch already; giving that up now would release these grants too
 	}
 	v.passing = m.self.Name
 	v.saw(e)
@@ -159,8 +159,7 @@ func (m *Machine) whyHere(v *vip, c Cause) Why {
 	return WhyAsked
 }
 
-// onPassed is a voter's word that its grant is now ours, with the whole
-// release in it.
+// onPassed takes a voter's word that its grant is now ours. The whole release is in it.
 func (m *Machine) onPassed(p *peer, msg Passed) {
 	r := msg.Release
 	v := m.known[r.VIP]

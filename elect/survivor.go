@@ -8,35 +8,34 @@ import (
 
 // The figures of §4.6.
 const (
-	askEvery   = 100 * time.Millisecond // the router, from the VIP
-	askAgain   = 20 * time.Millisecond  // where it has not answered the last time
-	ownerEvery = 125 * time.Millisecond // one question for an owner, of all VIPs: a switch shuts a port at 16 ARP frames a second (§5.3)
-	ownersAll  = 15                     // of them unanswered, for whichever VIP, before a survivor takes one
-	ownerLeast = 2                      // and for that one
-	takeEvery  = 250 * time.Millisecond // one VIP: its announcements have to find room among the questions
-	evidence   = 500 * time.Millisecond // how long one answer of the router lasts
+	askEvery   = 100 * time.Millisecond // how often the router is asked from the VIP, and the gateway from this node
+	askAgain   = 20 * time.Millisecond  // the same while the last question is unanswered
+	ownerEvery = 125 * time.Millisecond // between two questions for an owner, of all VIPs: a switch shuts a port at 16 ARP frames a second (§5.3)
+	ownersAll  = 15                     // how many such questions, for any VIP, stay unanswered before a survivor takes a VIP
+	ownerLeast = 2                      // how many of them must be for that VIP
+	takeEvery  = 250 * time.Millisecond // between two VIPs that are taken: the announcements need room among the questions
+	evidence   = 500 * time.Millisecond // how long one answer of the router counts
 )
 
 // survival is what a node knows of a VIP from the network, not from its peers.
 type survival struct {
-	epoch      Epoch   // held under it without a majority; 0: by lease, or not at all
-	gateway    Instant // send time of the newest question to the gateway that was answered, from our own address
+	epoch      Epoch   // the epoch under which it is held without a majority; 0: held by lease, or not held
+	gateway    Instant // send time of the newest answered question to the gateway from this node's own address
 	router     Instant // the same from the VIP: the router's table points here
-	asked      Instant // the newest question from the VIP
-	announced  Instant // the newest of those that told the neighbours too
-	owner      Instant // the newest question for the owner; 0: none
-	left       Instant // the newest of those that is known to have left
-	unanswered int     // of those, how many in a row nobody answered
-	before     int     // the machine's count when that row began
-	weighed    bool    // owner counts among them, or does not
+	asked      Instant // when the newest question from the VIP was asked
+	announced  Instant // when the newest of those that also announced was asked
+	owner      Instant // when the newest question for the owner was asked; 0: none
+	left       Instant // send time of the newest question for the owner that is known to have left
+	unanswered int     // how many questions for the owner in a row nobody answered
+	before     int     // the machine's unanswered when that row began
+	weighed    bool    // whether the newest of them counts is settled
 	yields     int     // how often this node had to give it up
-	notBefore  Instant // its backoff
-	from       Epoch   // votes below it are no votes for a lease
-	surveyed   Instant // a majority has said what epochs it knows; 0: not yet
+	notBefore  Instant // its backoff ends
+	from       Epoch   // votes for lower epochs do not count for a lease
+	surveyed   Instant // when a majority last said what epochs it knows; 0: not yet
 }
 
-// survivals lets this node hold without a majority where the evidence allows
-// it (§4.6).
+// survivals lets this node hold without a majority where the evidence allows that (§4.6).
 func (m *Machine) survivals() {
 	if m.cfg.Survivor == SurvivorNever {
 		return
@@ -67,7 +66,8 @@ func (m *Machine) survivals() {
 	}
 }
 
-// noteSleep: who was not there to ask has heard no answer either.
+// noteSleep starts the count of unanswered questions over if this node has stopped asking
+// for a while: a node that was not there to ask has heard no answer either.
 func (m *Machine) noteSleep() {
 	if m.ownerAsked == 0 || m.now <= m.ownerAsked.Add(2*ownerEvery) {
 		return
@@ -82,14 +82,14 @@ func (m *Machine) askAnew() {
 	}
 }
 
-// askAnewFor starts the row of unanswered questions for a VIP anew.
+// askAnewFor starts the row of unanswered questions for one VIP over.
 func (m *Machine) askAnewFor(v *vip) {
 	v.survival.unanswered, v.survival.before, v.survival.weighed = 0, m.unanswered, true
 }
 
-// survivorHeardBy is when a majority that is back has heard whoever survived
-// without it: nobody stands before, unless every node has been heard since. A
-// survivor keeps its VIP then (§4.6).
+// survivorHeardBy is when a majority that is back has heard any survivor: after a lease,
+// or at once (0) if every other node that may hold has been heard since. Nobody stands
+// before that, so the survivor keeps its VIP (§4.6).
 func (m *Machine) survivorHeardBy() Instant {
 	if m.cfg.Survivor == SurvivorNever {
 		return 0
@@ -102,8 +102,8 @@ func (m *Machine) survivorHeardBy() Instant {
 	return 0
 }
 
-// observeAlone keeps since when every other voter is silent, directly and
-// through the gateway.
+// observeAlone records since when there is no majority and every other voter is silent,
+// directly and through the gateway.
 func (m *Machine) observeAlone() {
 	alone := m.lists.Active != nil && !m.quorum
 	for _, p := range m.peers {
@@ -116,9 +116,9 @@ func (m *Machine) observeAlone() {
 	}
 }
 
-// onlyTwo reports whether there are two voters and this node is one of them:
-// then no majority can be elsewhere. A change of the voter list that is under
-// way, at either of them, makes it false (§4.9).
+// onlyTwo reports whether there are two voters and this node is one of them: then there
+// can be no majority elsewhere. While either of them changes its voter list it is false
+// (§4.9).
 func (m *Machine) onlyTwo() bool {
 	a := m.lists.Active
 	if len(a) != 2 || !a.Has(m.self.Name) || !a.Equal(m.lists.File) {
@@ -132,8 +132,8 @@ func (m *Machine) onlyTwo() bool {
 	return true
 }
 
-// whyNoSurvivor says why this node may not hold without a majority, empty when
-// only the evidence is missing.
+// whyNoSurvivor says why this node may not hold without a majority. It is empty if only
+// the evidence is missing.
 func (m *Machine) whyNoSurvivor(v *vip) string {
 	switch {
 	case m.cfg.Survivor == SurvivorNever:
@@ -174,8 +174,8 @@ func (m *Machine) whyNoSurvivor(v *vip) string {
 
 const atTheRisk = "survivor = \"always\" would take the VIP at the risk of two holders"
 
-// standAlone reports whether this node asks for the VIP's owner, and takes the
-// VIP when nothing has spoken against it for long enough.
+// standAlone takes the VIP once nothing has spoken against that for long enough. asks
+// reports whether this node asks for the VIP's owner.
 func (m *Machine) standAlone(v *vip) (asks bool) {
 	s := &v.survival
 	if m.quorum && m.now >= m.quorumSince.Add(10*m.cfg.Lease) {
@@ -204,8 +204,8 @@ func (m *Machine) standAlone(v *vip) (asks bool) {
 	return false
 }
 
-// askFor is how long the questions for the owners take: all VIPs share them, and
-// who is alive mostly holds one of them.
+// askFor is how long the questions for the owners take. All VIPs share the questions,
+// because a node that is alive mostly holds one of the VIPs.
 func (m *Machine) askFor() time.Duration {
 	n := 0
 	for _, v := range m.vips {
@@ -216,8 +216,9 @@ func (m *Machine) askFor() time.Duration {
 	return time.Duration(max(ownersAll, n*ownerLeast)+1) * ownerEvery
 }
 
-// weigh counts the newest question once its answer would have come: where it has
-// left, and the gateway answers, so that an answer would have been heard.
+// weigh counts the VIP's newest question for the owner once its answer would have come.
+// The question counts only if it has left and the gateway answers, so that an answer
+// would have been heard. If the gateway is silent the count starts over.
 func (m *Machine) weigh(v *vip) {
 	s := &v.survival
 	if s.owner == 0 || s.weighed || m.now < s.owner.Add(ownerEvery) {
@@ -233,7 +234,7 @@ func (m *Machine) weigh(v *vip) {
 	}
 }
 
-// aloneFor is how long a node waits without any other voter.
+// aloneFor is how long this node waits while it hears no other voter.
 func (m *Machine) aloneFor() time.Duration {
 	if m.onlyTwo() {
 		return m.cfg.Stagger
@@ -245,7 +246,7 @@ func (m *Machine) question(k QuestionKind, v *vip) {
 	m.eff.Questions = append(m.eff.Questions, Question{Kind: k, VIP: v.ID})
 }
 
-// takeAlone makes this node a survivor. Its own vote is its own from then on.
+// takeAlone makes this node a survivor. From then on it does not give its own vote away.
 func (m *Machine) takeAlone(v *vip) {
 	m.tookAlone = m.now
 	yields := v.survival.yields
@@ -260,7 +261,8 @@ func (m *Machine) takeAlone(v *vip) {
 	m.askRouter(v)
 }
 
-// askAbove makes v.epoch what a survivor asks for: the first lease is above it.
+// askAbove raises v.epoch, which a survivor only asks for: the first lease is above the
+// survivor's own epoch.
 func (m *Machine) askAbove(v *vip) {
 	v.voidVotes()
 	v.epoch = max(v.top(), v.survival.epoch) + 1
@@ -269,8 +271,8 @@ func (m *Machine) askAbove(v *vip) {
 	m.beatNow = true
 }
 
-// askRouter keeps asking the router from the VIP. Until it first answers, its
-// table has to be corrected: it and the neighbours are told meanwhile.
+// askRouter keeps asking the router from the VIP. Until the router first answers, its
+// table has to be corrected, so the VIP is announced as well.
 func (m *Machine) askRouter(v *vip) {
 	s := &v.survival
 	every := askEvery
@@ -301,9 +303,9 @@ func (m *Machine) askOwner(v *vip) {
 	m.due(m.now.Add(ownerEvery))
 }
 
-// askGateway asks on behalf of every VIP that is asked for and not held whether
-// its gateway answers; soon again where it did not, for a lost frame is no
-// silence.
+// askGateway asks, for every VIP that is not held and whose owner is asked for, whether
+// the gateway answers. It soon asks again where the last question is unanswered, because
+// one lost frame is no silence.
 func (m *Machine) askGateway() {
 	every := askEvery
 	for _, v := range m.vips {
@@ -324,8 +326,8 @@ func (m *Machine) askGateway() {
 	m.due(m.now.Add(askAgain))
 }
 
-// outlive lets one of two voters hold on when it loses the other: there is no
-// majority elsewhere. It turns survivor before its lease ends, so nothing is
+// outlive lets one of two voters hold on when it loses the other: there can be no
+// majority elsewhere. The holder becomes a survivor before its lease ends, so nothing is
 // unbound (§4.6).
 func (m *Machine) outlive(v *vip) {
 	if !m.onlyTwo() || v.move != nil || m.stopping || m.refused(v) {
@@ -351,8 +353,8 @@ func (m *Machine) outlive(v *vip) {
 	}
 }
 
-// refused reports whether the other voter, being there, has said no for a
-// reason that time does not end.
+// refused reports whether this node is unfit, or the other voter is heard and has refused
+// for a reason that does not end with time.
 func (m *Machine) refused(v *vip) bool {
 	if m.unfit(m.self) != "" {
 		return true
@@ -366,14 +368,14 @@ func (m *Machine) refused(v *vip) bool {
 	return false
 }
 
-// leaseAgain turns a survivor's hold into a lease: a majority is back and has
-// granted what it asks for. Its first grants only tell what epochs were used
-// without it, as a prevote does; the lease is above them all.
+// leaseAgain turns a survivor's hold into a lease, once a majority is back and has
+// granted what the survivor asks for. The majority's first grants only tell which epochs
+// were used without it, as a prevote does; the lease is above them all.
 func (m *Machine) leaseAgain(v *vip, end Instant) {
 	s := &v.survival
 	switch {
 	case end.Sub(m.now) < Usable(m.cfg.Lease)/2:
-		return // the next answer will do
+		return // a newer answer will do
 	case s.surveyed == 0 || m.now > s.surveyed.Add(m.cfg.Lease/2):
 		s.surveyed = m.now
 		m.askAbove(v)
@@ -385,7 +387,7 @@ func (m *Machine) leaseAgain(v *vip, end Instant) {
 	m.durableDue, m.beatNow = true, true
 }
 
-// surrender gives a survivor's VIP up, with growing backoff.
+// surrender gives a survivor's VIP up. The backoff grows each time.
 func (m *Machine) surrender(v *vip) {
 	n := min(v.survival.yields+1, 10)
 	wait := m.backoff() << (n - 1)
@@ -417,8 +419,8 @@ func (m *Machine) onEvidence(e Evidence) {
 	}
 }
 
-// onSign takes a sign of another holder. Another node that asks who has the
-// VIP, too, goes first if it is configured first.
+// onSign takes a sign of another holder. Another node's question for the VIP counts only
+// if that node is configured before this one: then that node goes first.
 func (m *Machine) onSign(e Sign) {
 	v := m.known[e.VIP]
 	if v == nil || e.Node == m.self.Name {
@@ -430,14 +432,14 @@ func (m *Machine) onSign(e Sign) {
 		}
 	}
 	if m.askAnewFor(v); e.Node != "" {
-		m.askAnew() // one of ours is there, and only we do not hear it
+		m.askAnew() // one of our nodes is there, and only this node does not hear it
 	}
 	if v.survives() {
 		m.surrender(v)
 	}
 }
 
-// claims is the epoch a holder shows: a survivor only asks for h.Epoch.
+// claims is the epoch that the sender holds under: a survivor only asks for h.Epoch.
 func (h Hold) claims() Epoch {
 	if h.Survivor != 0 {
 		return h.Survivor
@@ -445,9 +447,9 @@ func (h Hold) claims() Epoch {
 	return h.Epoch
 }
 
-// outranks reports whether p's claim makes this node, a survivor, yield: any
-// lease does, and of two survivors the one under the higher epoch stays, under
-// the same epoch the one that is configured first.
+// outranks reports whether p's claim makes this node, a survivor, yield. Any lease does.
+// Of two survivors the one under the higher epoch stays; under the same epoch, the one
+// configured first.
 func outranks(h Hold, p *peer, v *vip, self *peer) bool {
 	if h.Survivor == 0 || h.Survivor != v.survival.epoch {
 		return h.Survivor == 0 || h.Survivor > v.survival.epoch
@@ -455,7 +457,9 @@ func outranks(h Hold, p *peer, v *vip, self *peer) bool {
 	return p.index < self.index
 }
 
-// supersedes reports whether a claim takes the place of another node's.
+// supersedes reports whether h takes the place of another node's claim. A lease takes
+// that of a survivor's claim, never the other way round. Otherwise the epoch must not be
+// lower.
 func supersedes(h, before Hold) bool {
 	if (h.Survivor == 0) != (before.Survivor == 0) {
 		return h.Survivor == 0

@@ -10,10 +10,10 @@ import (
 	"sipalive/elect"
 )
 
-// Rules of a survivor that a second rule nearly always covers (docs/design.md
-// §4.6): one machine, fed by hand.
+// The tests in this file guard a survivor's rules (docs/design.md §4.6) that a second
+// rule nearly always covers. Each feeds one machine by hand.
 
-// aloneBench is machine b of voters, past its start, with nobody heard; vip1 is
+// aloneBench is machine b among voters. It has just started and hears nobody; vip1 is
 // announced.
 func aloneBench(t *testing.T, voters ...elect.Node) *bench {
 	b := &bench{t: t, now: 1e12, seq: map[elect.Node]elect.Seq{}, durable: &elect.Durable{Active: elect.NewVoterList(voters...), LongestLease: time.Second}}
@@ -36,7 +36,7 @@ func (b *bench) nodes(voters ...elect.Node) (nodes []elect.NodeConfig) {
 	return nodes
 }
 
-// withVIPs gives it some more, all announced.
+// withVIPs gives the machine n VIPs, all announced.
 func (b *bench) withVIPs(n int) {
 	cfg := benchConfig()
 	cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced = elect.SurvivorAlways, 3*time.Second, true
@@ -47,8 +47,8 @@ func (b *bench) withVIPs(n int) {
 	b.step(elect.Reconfigure{Config: cfg})
 }
 
-// live answers the machine's questions for a while as a gateway would, and
-// stops when done.
+// live answers the machine's questions for d as a gateway would. It stops early when done
+// reports true.
 func (b *bench) live(d time.Duration, done func() bool) {
 	for end := b.now.Add(d); b.now < end && !done(); {
 		b.now = min(end, b.m.Deadline())
@@ -87,7 +87,7 @@ func TestSurvivorAsksFirst(t *testing.T) {
 	}
 }
 
-// Whoever slept has heard no answer: what it did not listen for does not count.
+// A node that slept has heard no answer, so its earlier questions do not count.
 func TestSurvivorThatSleptAsksAnew(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c")
 	b.live(3900*time.Millisecond, b.held)
@@ -103,8 +103,8 @@ func TestSurvivorThatSleptAsksAnew(t *testing.T) {
 	}
 }
 
-// A question that was held back, lest the switch shut the port, proves nothing;
-// neither does one that a dead gateway's switch swallowed.
+// A question that was held back, so that the switch does not shut the port, proves
+// nothing. Nor does a question while the gateway is silent.
 func TestSurvivorCountsWhatLeft(t *testing.T) {
 	for _, lost := range []elect.QuestionKind{elect.AskOwner, elect.AskGateway} {
 		b := aloneBench(t, "a", "b", "c")
@@ -120,7 +120,8 @@ func TestSurvivorCountsWhatLeft(t *testing.T) {
 	}
 }
 
-// However many VIPs: a port that sends 16 ARP frames a second is shut.
+// However many VIPs there are, questions must stay rare: a switch shuts a port that sends
+// 16 ARP frames a second.
 func TestSurvivorsOfManyAskSlowly(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c")
 	b.withVIPs(10)
@@ -158,8 +159,8 @@ func TestSurvivorsOfManyAskSlowly(t *testing.T) {
 	t.Logf("the last of %d taken %v after the start", len(taken), first.Sub(start))
 }
 
-// A node that answers for one VIP is there, and only we do not hear it: nothing
-// that was asked before proves anything for the others.
+// A node that answers for one VIP is there, and only this node does not hear it. What was
+// asked before then proves nothing for the other VIPs either.
 func TestSignOfOneNodeIsASignForAllVIPs(t *testing.T) {
 	for node, may := range map[elect.Node]bool{"c": false, "": true} {
 		b := aloneBench(t, "a", "b", "c")
@@ -175,7 +176,7 @@ func TestSignOfOneNodeIsASignForAllVIPs(t *testing.T) {
 	}
 }
 
-// Of two that ask at once the one configured first goes on.
+// Of two nodes that ask at once, the one configured first goes on.
 func TestSurvivorsTakeTurns(t *testing.T) {
 	for node, may := range map[elect.Node]bool{"a": false, "c": true, "": false} {
 		b := aloneBench(t, "a", "b", "c")
@@ -199,7 +200,7 @@ func survivor(t *testing.T, voters ...elect.Node) *bench {
 	return b
 }
 
-// It announces until the router first answers, and never again.
+// A survivor announces until the router first answers, and never again.
 func TestSurvivorAnnouncesOnce(t *testing.T) {
 	b := survivor(t, "a", "b", "c")
 	for end := b.now.Add(2 * time.Second); b.now < end; {
@@ -217,7 +218,7 @@ func TestSurvivorAnnouncesOnce(t *testing.T) {
 	}
 }
 
-// The gateway's answer to the node's own address says nothing of the VIP.
+// The gateway's answer to the node's own address proves nothing about the VIP.
 func TestSurvivorLivesOnTheVIPsAnswers(t *testing.T) {
 	b := survivor(t, "a", "b", "c")
 	for end := b.now.Add(time.Second); b.now < end; {
@@ -231,7 +232,7 @@ func TestSurvivorLivesOnTheVIPsAnswers(t *testing.T) {
 	}
 }
 
-// It yields to a sign, and waits longer each time.
+// A survivor yields to a sign, and waits longer each time.
 func TestSurvivorYieldsLonger(t *testing.T) {
 	b := survivor(t, "a", "b", "c")
 	var waits []time.Duration
@@ -250,7 +251,7 @@ func TestSurvivorYieldsLonger(t *testing.T) {
 	}
 }
 
-// A holder by lease does not let go for a survivor, whatever its epoch: the
+// A holder by lease does not let go for a survivor, whatever the survivor's epoch: the
 // survivor yields.
 func TestLeaseStaysBesideASurvivor(t *testing.T) {
 	b := newBench(t)
@@ -268,7 +269,8 @@ func TestLeaseStaysBesideASurvivor(t *testing.T) {
 	}
 }
 
-// leased lets time pass in which the others beat, and say so to every ask.
+// leased lets 2 s pass at most, in which the others send heartbeats and answer every ask
+// with word.
 func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
 	inst := map[elect.Node]elect.Instance{"a": 11, "c": 31}
 	for range 200 {
@@ -296,7 +298,7 @@ func (b *bench) leased(word elect.Refusal, others ...elect.Node) {
 	}
 }
 
-// One voter that is heard is no majority of four, but may know of a holder.
+// One other voter that is heard makes no majority of four, but it may know of a holder.
 func TestSurvivorIsAlone(t *testing.T) {
 	b := aloneBench(t, "a", "b", "c", "d")
 	for range 30 {
@@ -312,8 +314,8 @@ func TestSurvivorIsAlone(t *testing.T) {
 	}
 }
 
-// The lease that a survivor's hold becomes is above every epoch that a majority
-// has seen without it, though their first grants are for a lower one.
+// When a survivor's hold becomes a lease, that lease is above every epoch that a majority
+// has seen meanwhile, even though the majority's first grants are for a lower one.
 func TestLeaseAgainIsAboveAll(t *testing.T) {
 	b := survivor(t, "a", "b", "c")
 	b.highest = 9
@@ -332,8 +334,8 @@ func TestSurvivorYieldsToALease(t *testing.T) {
 	}
 }
 
-// Of two voters the one that the other has no confidence in does not outlive
-// its lease; the one that is only told to wait does.
+// If the other of two voters refuses a holder for lack of confidence, the holder does not
+// outlive its lease. If it only says to wait, the holder does.
 func TestOutliveUnlessRefused(t *testing.T) {
 	for word, want := range map[elect.Refusal]elect.VIPState{elect.RefusedNoConfidence: elect.Vacant, elect.RefusedQuiet: elect.Surviving} {
 		b := aloneBench(t, "a", "b")
@@ -352,7 +354,7 @@ func TestOutliveUnlessRefused(t *testing.T) {
 	}
 }
 
-// Two voters are two only while both say so.
+// There are only two voters only while both nodes say so.
 func TestTwoVotersAreTwo(t *testing.T) {
 	for name, theirs := range map[string]elect.VoterList{"two": elect.NewVoterList("a", "b"), "three": abc} {
 		b := aloneBench(t, "a", "b")
@@ -365,14 +367,15 @@ func TestTwoVotersAreTwo(t *testing.T) {
 	}
 }
 
-// The relay vouches for the VIPs behind the gateway that relays, and for no other.
+// The relay says something about the VIPs behind the gateway that relays, and about no
+// others.
 func TestSurvivorBehindTheRelayingGateway(t *testing.T) {
 	for _, relayed := range []bool{true, false} {
 		b := aloneBench(t, "a", "b", "c")
 		cfg := benchConfig()
 		cfg.Survivor, cfg.SurvivorAfter, cfg.VIPs[0].Announced, cfg.VIPs[0].Relayed = elect.SurvivorAuto, 3*time.Second, true, relayed
 		b.step(elect.Reconfigure{Config: cfg})
-		for range 3 { // both are heard, directly and through the gateway, and hear us so
+		for range 3 { // both are heard, directly and through the gateway, and say that they hear us so
 			for n, inst := range map[elect.Node]elect.Instance{"a": 11, "c": 31} {
 				beat := elect.Heartbeat{Lists: b.m.Status().Lists, Lease: time.Second, SIP: elect.SIPUp, Relayed: true}
 				b.hear(n, inst, beat)

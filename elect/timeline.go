@@ -5,24 +5,24 @@ import (
 	"time"
 )
 
-// Timeline tells the other nodes' agents of a takeover by its sender that is over:
-// what came when, so that the page of every node draws it. It decides nothing.
+// Timeline tells the other nodes' agents about a takeover by its sender that is over:
+// what happened when, so that every node's page can draw it. It decides nothing.
 type Timeline struct {
 	VIP      VIPID
 	Epoch    Epoch
 	Previous Node // empty: nobody
 	Cause    Cause
 	Why      Why
-	Ago      Micros // since the need was noticed, when it was sent: clocks need not agree
-	Noticed  Micros // what the need was noticed after the first moment; all else counts from there, too
+	Ago      Micros // from when the need was noticed until this was sent: clocks need not agree
+	Noticed  Micros // when the need was noticed; like every other time here it counts from the first moment
 	Marks    []Mark
 	Actions  []ActionMark // at most MaxActionMarks, the failed ones first of all
-	Left     uint16       // actions that found no room
+	Left     uint16       // how many actions found no room
 	Outcome  Brief        // "done", or what went wrong
 }
 
-// MaxActionMarks is how many actions a timeline carries. With them and names at their
-// longest it fits into a datagram of 1200 bytes.
+// MaxActionMarks is how many actions a timeline carries. With so many, and names at their
+// longest, it fits into a datagram of 1200 bytes.
 const MaxActionMarks = 8
 
 // Mark is a moment of a timeline.
@@ -31,20 +31,20 @@ type Mark struct {
 	At   Micros
 }
 
-// ActionMark is an action of a timeline: its words stay where it ran.
+// ActionMark is an action of a timeline. What the action printed stays where it ran.
 type ActionMark struct {
 	Action   Brief
 	At, Took Micros
 	OK       bool
 }
 
-// Brief is words of at most 63 bytes that may stand in a log line.
+// Brief is text of at most 63 bytes that may stand in a log line.
 type Brief string
 
 // Micros is a time in microseconds, 71 minutes at most.
 type Micros uint32
 
-// InMicros rounds d down; it fails where d is negative or too long.
+// InMicros rounds d down to microseconds. fits is false if d is negative or too long.
 func InMicros(d time.Duration) (us Micros, fits bool) {
 	if d < 0 || d.Microseconds() > math.MaxUint32 {
 		return 0, false
@@ -52,10 +52,10 @@ func InMicros(d time.Duration) (us Micros, fits bool) {
 	return Micros(d.Microseconds()), true
 }
 
-// Duration is the time it stands for.
+// Duration returns u as a time.Duration.
 func (u Micros) Duration() time.Duration { return time.Duration(u) * time.Microsecond }
 
-// MarkKind is what a mark says, by its String.
+// MarkKind says what a mark marks; its String is the word for it.
 type MarkKind uint8
 
 // The marks of a timeline.
@@ -76,7 +76,7 @@ func (k MarkKind) String() string {
 
 func (Timeline) message() {}
 
-// Tell has the machine send a timeline to every peer that is there.
+// Tell has the machine send a timeline to every live peer.
 type Tell struct{ Timeline }
 
 func (Tell) event() {}

@@ -8,8 +8,8 @@ import (
 	"sipalive/elect"
 )
 
-// A timeline goes to every peer that is there, whoever holds the VIP by now; what
-// others tell decides nothing.
+// A timeline goes to every live peer, whoever holds the VIP by now. What others tell
+// decides nothing.
 func TestTimelineGoesToWhoeverIsThere(t *testing.T) {
 	b := newBench(t)
 	told := elect.Timeline{VIP: vip1, Epoch: 7, Outcome: "done"}
@@ -53,8 +53,8 @@ func TestMicros(t *testing.T) {
 	}
 }
 
-// A takeover's transition has the new holder's lease: what a's heartbeats say, and b's
-// own once it takes vip1 over.
+// A takeover's transition has the new holder's lease: the one in a's heartbeats, and b's
+// own once b takes vip1 over.
 func TestTransitionsSayWhoseLease(t *testing.T) {
 	b := newBench(t)
 	b.facts = nil

@@ -1,7 +1,7 @@
-// Package elect decides who holds which VIP. It is a pure machine: no I/O, no
-// clock, no goroutine, no logging and no random source of its own. Time and
-// events come in through Step, everything that has to happen comes out as
-// Effects. The protocol is docs/design.md §4; section numbers below are its.
+// Package elect decides who holds which VIP. It is a pure machine: no I/O, no clock, no
+// goroutine, no logging and no random source of its own. Time and events come in through
+// Step; everything that has to happen comes out as Effects. The protocol is
+// docs/design.md §4; the section numbers in these comments are that file's.
 package elect
 
 import (
@@ -15,20 +15,21 @@ type (
 	Instant int64
 	// Epoch numbers one acquisition of one VIP; every action carries it (§2).
 	Epoch uint64
-	// Instance is a node's random number per boot (§4.2). 0 is none.
+	// Instance is a node's random number per boot (§4.2). 0 means none.
 	Instance uint64
-	// Nonce names one ready of one successor (§4.4). 0 is none.
+	// Nonce names one ready of one successor (§4.4). 0 means none.
 	Nonce uint64
 	// Seq numbers a node's packets; it rises across restarts of the agent
 	// within one instance (§4.2).
 	Seq uint64
 	// Node is a node's configured name.
 	Node string
-	// VIPID is a VIP's canonical address, or RoleID of a role's name (§4.3).
+	// VIPID is a VIP's canonical address, the RoleID of a role's name (§4.3) or the
+	// LockID of a lock's name (§4.10).
 	VIPID string
 )
 
-// RoleID is the identity of a role, which has no address to be known by.
+// RoleID is the identity of a role, which has no address.
 func RoleID(name string) VIPID { return VIPID("role:" + name) }
 
 // Add returns the instant d later.
@@ -37,10 +38,10 @@ func (t Instant) Add(d time.Duration) Instant { return t + Instant(d) }
 // Sub returns how much later t is than u.
 func (t Instant) Sub(u Instant) time.Duration { return time.Duration(t - u) }
 
-// VoterList is a set of voters by name, sorted. Nil is "none" (§4.9).
+// VoterList is a set of voters by name, sorted. Nil means that there is no list (§4.9).
 type VoterList []Node
 
-// NewVoterList sorts names into a list.
+// NewVoterList returns names as a list, sorted and without duplicates.
 func NewVoterList(names ...Node) VoterList {
 	l := VoterList(slices.Clone(names))
 	slices.Sort(l)
@@ -53,8 +54,8 @@ func (l VoterList) Has(n Node) bool {
 	return found
 }
 
-// Equal reports whether both lists name the same voters; a list that is
-// absent equals only an absent one.
+// Equal reports whether both lists name the same voters. An absent list equals only an
+// absent one.
 func (l VoterList) Equal(o VoterList) bool {
 	return (l == nil) == (o == nil) && slices.Equal(l, o)
 }
@@ -79,11 +80,11 @@ func (l VoterList) Adjacent(o VoterList) bool {
 	return only == 1
 }
 
-// Majority is how many voters of the list are more than half of it.
+// Majority is the smallest number of voters that is more than half of the list.
 func (l VoterList) Majority() int { return len(l)/2 + 1 }
 
-// Lists is what a node tells of its voter lists: its file's, and the one it
-// asks and grants under (§4.9).
+// Lists are a node's voter lists, as it tells them: the list in its file, and the active
+// list, under which it asks and grants (§4.9).
 type Lists struct {
 	File   VoterList
 	Active VoterList
@@ -92,11 +93,14 @@ type Lists struct {
 // SIPState is one observer's verdict about a node's PBX.
 type SIPState uint8
 
-// The verdicts. Suspect is a PBX that was up and whose last probe stayed
-// unanswered; Rising one that was down and answers again, not yet rise times;
-// Silent is no (healthy) answer within fall probes; Unready is a node's word about
-// itself, whatever OPTIONS says: a check of its own, or FreeSWITCH, says no; Refused
-// is a closed port. The last two decide alone on one's own host (§4.7).
+// The verdicts. SIPUnready and SIPRefused decide alone when they are a node's verdict
+// about its own PBX (§4.7).
+//   - SIPSuspect: the PBX was up, and its last probe stayed unanswered.
+//   - SIPRising: the PBX was down and answers again, but not rise times yet.
+//   - SIPSilent: fall probes brought no healthy answer.
+//   - SIPUnready: a node says of itself, whatever OPTIONS says, that a check of its own
+//     or FreeSWITCH says no.
+//   - SIPRefused: the port is closed.
 const (
 	SIPUnknown SIPState = iota
 	SIPUp
@@ -117,20 +121,20 @@ func (s SIPState) Down() bool { return s == SIPSilent || s == SIPUnready || s ==
 // Doubted reports whether the last probe brought no good answer.
 func (s SIPState) Doubted() bool { return s == SIPSuspect || s.Down() }
 
-// Cause says why a VIP got a new holder. The words stand in events and in
-// SIPALIVE_REASON; an action's `when` has coarser ones of its own.
+// Cause says why a VIP got a new holder. Its words stand in events and in
+// SIPALIVE_REASON; an action's `when` has coarser words of its own.
 type Cause uint8
 
 // The causes of a takeover.
 const (
 	CauseNone     Cause = iota
-	CauseBoot           // nobody held it since the cluster started
+	CauseBoot           // nobody has held it since the cluster started, as far as the new holder knows
 	CauseCrash          // the holder fell silent and its lease ended
 	CauseSIP            // the holder's PBX no longer answers
 	CauseMove           // an operator asked
 	CauseDrain          // the holder is drained
 	CauseFailback       // its preferred node is back
-	CauseVerify         // the VIP did not answer SIP at its holder
+	CauseVerify         // the holder ranks last for it: verification or an action failed, it could not be bound, or its link is dead
 	CauseStop           // the holder's agent ends
 	CauseCheck          // the holder's own checks say no
 	causeEnd
@@ -140,7 +144,7 @@ func (c Cause) String() string {
 	return [...]string{"none", "boot", "crash", "sip", "move", "drain", "failback", "verify", "stop", "check"}[min(c, causeEnd-1)]
 }
 
-// Why is the rule of §4.8 that put a node at its place.
+// Why is the rule of §4.8 that gave a node its place.
 type Why uint8
 
 // The rules of placement.
@@ -148,13 +152,13 @@ const (
 	WhyNone        Why = iota
 	WhyHolds           // rule 1: a fit holder keeps its VIP
 	WhyPrefer          // rule 2: first in prefer
-	WhyPreferNext      // rule 2: in prefer, after nodes that cannot
+	WhyPreferNext      // rule 2: in prefer, but not first
 	WhySpare           // rule 3: holds nothing
 	WhySparePrefer     // a role with prefer = "spare"
 	WhyLoad            // rule 3: least load
-	WhyHeldDown        // ranks last: came back lately
-	WhyExcluded        // ranks last: failed verification of this VIP
-	WhyDrained         // rule 4: nobody else
+	WhyHeldDown        // ranks last: its PBX has been well again only for a short time
+	WhyExcluded        // ranks last: failed verification, could not bind the VIP, or its link is dead
+	WhyDrained         // rule 4: drained
 	WhyAsked           // an operator moved it here
 	WhyAlone           // a survivor: no other voter is heard (§4.6)
 	whyEnd

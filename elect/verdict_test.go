@@ -10,11 +10,11 @@ import (
 	"sipalive/elect"
 )
 
-// observer is machine b, which hears a and asks its PBX.
+// observer is machine b, which hears a and probes a's PBX.
 type observer struct {
 	*bench
-	told elect.SIPState // of a's PBX, in the last heartbeat
-	asks bool           // the last step has a's PBX probed
+	told elect.SIPState // the verdict about a's PBX in b's last heartbeat
+	asks bool           // the last step asks for a probe of a's PBX
 }
 
 func newObserver(t *testing.T) *observer {
@@ -38,7 +38,7 @@ func (o *observer) do(ev elect.Event) {
 	}
 }
 
-// hears lets a beat, and time pass to the next heartbeats of both.
+// hears delivers a heartbeat of a, and lets time pass to the next heartbeats of both.
 func (o *observer) hears() {
 	o.seq["a"]++
 	o.do(elect.Received{From: "a", Instance: 7, Seq: o.seq["a"], Msg: elect.Heartbeat{Lease: time.Second, SIP: elect.SIPUp}})
@@ -52,13 +52,15 @@ func (o *observer) passes(d time.Duration) {
 	}
 }
 
-// sees a verdict whose probes began since then, the last one at last.
+// sees gives b a verdict. Its probes began at since, the last of them at last (since
+// where none is given).
 func (o *observer) sees(s elect.SIPState, since elect.Instant, last ...elect.Instant) {
 	o.do(elect.Health{Node: "a", SIP: s, Since: since, Last: append(last, since)[0]})
 }
 
-// What a node was cut off with is told to nobody, until as many probes as the verdict
-// takes have been repeated; they are ordered at once.
+// A verdict about a node that was cut off is told to nobody until as many probes as the
+// verdict takes have been repeated. Probes are asked for as soon as the node is heard
+// again.
 func TestVerdictOfWhoWasCutOff(t *testing.T) {
 	o := newObserver(t)
 	o.hears()
@@ -81,7 +83,7 @@ func TestVerdictOfWhoWasCutOff(t *testing.T) {
 			t.Errorf("told %s, which rests on probes that were cut", o.told)
 		}
 	}
-	o.sees(elect.SIPSilent, back.Add(-time.Millisecond), back.Add(time.Millisecond)) // some of the probes were
+	o.sees(elect.SIPSilent, back.Add(-time.Millisecond), back.Add(time.Millisecond)) // some of the probes were cut
 	if o.hears(); o.told != elect.SIPSuspect {
 		t.Errorf("told %s, want a suspicion: it rests on probes some of which were cut", o.told)
 	}
@@ -91,7 +93,7 @@ func TestVerdictOfWhoWasCutOff(t *testing.T) {
 	}
 }
 
-// A refusal has come by the way that is in question, and an answer too.
+// A refusal came by the direct path itself, and so did an answer: they are told at once.
 func TestVerdictThatCameDirectly(t *testing.T) {
 	o := newObserver(t)
 	o.hears()
@@ -104,11 +106,12 @@ func TestVerdictThatCameDirectly(t *testing.T) {
 	}
 }
 
-// TestVerdictsTold: by a second hand, over any history of packets and probes.
+// TestVerdictsTold compares what b tells with a second implementation, over any history
+// of packets and probes.
 func TestVerdictsTold(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		o := newObserver(t)
-		var came []elect.Instant // directly
+		var came []elect.Instant // when packets came directly
 		o.hears()
 		came = append(came, o.now.Add(-200*time.Millisecond))
 		for range rapid.IntRange(1, 12).Draw(rt, "steps") {
@@ -138,8 +141,9 @@ func TestVerdictsTold(t *testing.T) {
 	})
 }
 
-// restsOn is the rule: since the probe began no packet came directly after a break of
-// 700 ms, and one came at all, or the answer itself.
+// restsOn is the second implementation: since the probe began no packet has ended a break
+// of the direct path (700 ms), and some packet has come, or the probe itself was
+// answered.
 func restsOn(came []elect.Instant, since elect.Instant, answered bool) bool {
 	for i, at := range came {
 		if at > since && (i == 0 || at.Sub(came[i-1]) >= 700*time.Millisecond) {

@@ -1,6 +1,6 @@
 package elect
 
-// phase is what this node is to a VIP.
+// phase is what this node does with a VIP.
 type phase uint8
 
 const (
@@ -8,7 +8,7 @@ const (
 	prevoting       // asks whether a majority would grant
 	asking          // asks for grants
 	holding
-	unbinding // holds no more, and waits for the kernel's word before it releases
+	unbinding // no longer holds it; releases once the kernel says that the address is gone
 )
 
 // vip is everything this node knows of one VIP or role.
@@ -19,12 +19,12 @@ type vip struct {
 	// As a voter (§4.3).
 	grant   *Grant
 	barred  Epoch
-	highest Epoch // ever seen
+	highest Epoch // the highest ever seen
 
 	// As candidate or holder (§4.4).
 	phase    phase
-	epoch    Epoch // asked for
-	first    Epoch // of this acquisition: a holder may raise its epoch in place
+	epoch    Epoch // the epoch that is asked for
+	first    Epoch // the first epoch of this acquisition: a holder may raise epoch in place
 	held     Epoch // the highest that a majority granted: the holder's fencing token
 	givenUp  Epoch
 	asked    Epoch   // the highest ever asked for or held, over restarts too
@@ -33,7 +33,7 @@ type vip struct {
 	votes    []vote  // by peer index
 	round    Instant // when the present round of asking began
 	lastSend Instant
-	rounds   []bool // who has answered in this round
+	rounds   []bool // by peer index: it has answered in this round
 	since    Instant
 	cause    Cause
 	why      Why
@@ -41,47 +41,48 @@ type vip struct {
 	checked  bool
 	verified bool
 	ever     bool
-	failed   *Verified // the last word, where it speaks against this node
-	unjudged bool      // it came while this node was frozen
+	failed   *Verified // the last Verified, if it speaks against this node
+	unjudged bool      // failed came while this node was frozen
 	router   RouterState
-	excluded Instant // this node failed to verify it: ranks last until then
-	retire   Epoch   // let go under this epoch, retire actions still due
+	excluded Instant // this node failed to verify or bind it, and ranks last until then
+	retire   Epoch   // let go under this epoch; the retire actions are still due
 
 	survival survival
-	// The router of its link.
+	// What the router of the VIP's link does.
 	gateway GatewayState
-	reached []Instant // by peer index: since when it has said that the router answers it; 0: it does not
+	reached []Instant // by peer index: since when the peer has said that the router answers it; 0: it does not
 
 	backoffUntil Instant
-	retryAt      Instant // a refusal said for how long still
+	retryAt      Instant // when a voter that refused may be asked again; 0: nobody said
 	move         *move
-	moveAfter    Instant  // no candidate was ready: not again before
+	moveAfter    Instant  // no move is tried before then: no successor was ready
 	ready        *ready   // as the successor
-	release      *Release // leaves when the kernel says the address is gone
-	closing      *Release // of a role whose release actions run: then it is let go
+	release      *Release // sent when the kernel says the address is gone
+	closing      *Release // of a role whose release actions run; the role is let go after them
 
-	lock lock // where it is one
+	lock lock // only of a lock
 
 	// Who claims it, as seen from here.
 	claim     claim
 	freeSince Instant
-	added     Instant // to the configuration
-	leased    Instant // another voter said that it is leased until then, to whom we do not hear
-	seenHeld  bool    // since the cluster started: no cold start any more
-	told      bool    // that it is vacant
+	added     Instant // when it came into the configuration
+	leased    Instant // until then it is leased, as another voter said
+	seenHeld  bool    // somebody has held it since the cluster started: no cold start any more
+	told      bool    // VIPVacant has been told
 	lastCause Cause
 	lastHeld  Node
 	noticed   Instant
 	passing   Node // a release named this successor, which has not claimed yet
 }
 
-// vote is one voter's newest granted ask, by its send time.
+// vote is what one voter has answered; sent is the send time of the newest ask that it
+// granted.
 type vote struct {
 	granted bool
 	sent    Instant
 	epoch   Epoch   // the highest it has granted
-	yes     bool    // to the prevote
-	refused Refusal // its last word in this round, if not granted
+	yes     bool    // it said yes to the prevote
+	refused Refusal // its last answer; Granted if it granted. A new round keeps it
 }
 
 // claim is another node's word that it holds the VIP.
@@ -107,7 +108,7 @@ func (v *vip) top() Epoch {
 	return e
 }
 
-// holder is who holds the VIP as seen from here, nil for nobody.
+// holder is the node that holds the VIP as seen from here, nil for nobody.
 func (m *Machine) holder(v *vip) *peer {
 	if v.phase == holding {
 		return m.self
@@ -115,15 +116,16 @@ func (m *Machine) holder(v *vip) *peer {
 	return v.claim.by
 }
 
-// survives reports whether this node holds without a majority: v.epoch is then
+// survives reports whether this node holds the VIP without a majority: v.epoch is then
 // only asked for.
 func (v *vip) survives() bool { return v.phase == holding && v.survival.epoch != 0 }
 
-// serves: held and not being handed over. A role that is has its lease, but its job
-// is ending.
+// serves reports whether this node holds the VIP and is not handing it over. A role whose
+// release actions run still has its lease, but its job is ending.
 func (v *vip) serves() bool { return v.phase == holding && v.closing == nil }
 
-// moving: a planned move away is under way. Of a role only once nothing can stop it.
+// moving reports whether a planned move away is under way. For a role it is true only
+// once nothing can stop the move.
 func (v *vip) moving() bool { return v.closing != nil || v.move != nil && !v.Role }
 
 func (v *vip) newRound(now Instant) {

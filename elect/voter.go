@@ -1,6 +1,7 @@
 package elect
 
-// onAsk takes an ask outside the beat, which also shows who holds.
+// onAsk takes an ask that came outside a heartbeat. It also shows which VIPs the sender
+// holds.
 func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
 	for _, it := range a.Items {
 		v := m.leased(it.VIP)
@@ -17,7 +18,7 @@ func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
 	m.answer(p, seq, a)
 }
 
-// answer answers every item in one packet.
+// answer answers all items of an ask in one packet.
 func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	ans := Answer{Re: seq, Prevote: a.Prevote}
 	if len(a.Items) > 0 && m.votes() {
@@ -26,7 +27,7 @@ func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	for _, it := range a.Items {
 		v := m.leased(it.VIP)
 		if v == nil {
-			continue // a VIP of another configuration: shown by its digest, no vote
+			continue // a VIP of another configuration, or a lock beyond maxLocks: no vote
 		}
 		if !m.votes() {
 			continue
@@ -41,11 +42,12 @@ func (m *Machine) answer(p *peer, seq Seq, a Ask) {
 	}
 }
 
-// votes reports whether this node grants: while it is on the active list it
-// does, also when its file has already taken it off (§4.9).
+// votes reports whether this node grants. While it is on the active list it grants, even
+// if its file no longer makes it a voter (§4.9).
 func (m *Machine) votes() bool { return m.self.Voter || m.lists.Active.Has(m.self.Name) }
 
-// consider is the voter: one question, whether it acquires or renews (§4.3).
+// consider is the voter's decision about one item. An ask is judged alike whether it
+// acquires or renews (§4.3).
 func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 	ans := AnswerItem{VIP: v.ID, Epoch: it.Epoch}
 	g := v.grant
@@ -55,14 +57,14 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 	case m.now < m.quietUntil:
 		ans.Refusal, ans.Wait = RefusedQuiet, m.quietUntil.Sub(m.now)
 	case a.Lease > m.stored.LongestLease:
-		// The quiet time after a reboot must cover this lease: it is on disk
-		// before the grant exists.
+		// The quiet time after a reboot must cover this lease, so the lease's length has
+		// to be on disk before the grant exists.
 		m.noteLease(a.Lease)
 		ans.Refusal, ans.Wait = RefusedQuiet, m.pace()
 	case live && !own:
 		ans.Refusal, ans.Wait = RefusedHeld, g.until.Sub(m.now)
 	case m.keptFromOthers(v, p) > 0:
-		ans.Refusal, ans.Wait = RefusedHeld, min(m.keptFromOthers(v, p), a.Lease) // it may end sooner
+		ans.Refusal, ans.Wait = RefusedHeld, min(m.keptFromOthers(v, p), a.Lease) // what is kept may end sooner
 	case it.Epoch <= v.barred, g != nil && !own && it.Epoch <= g.Epoch, own && it.Epoch < g.Epoch:
 		ans.Refusal = RefusedStale
 	case m.noConfidence(v, p):
@@ -76,8 +78,8 @@ func (m *Machine) consider(v *vip, p *peer, a Ask, it AskItem) AnswerItem {
 	return ans
 }
 
-// grant records this voter's part of a lease. Only a change of whom, what or how long
-// makes a new record; of a renewal the end alone is kept, as a GrantEnd (§4.5).
+// grant records this voter's part of a lease. Only a change of holder, instance, epoch or
+// lease makes a new record. Of a renewal only the end is stored, as a GrantEnd (§4.5).
 func (m *Machine) grant(v *vip, g Grant) {
 	if o := v.grant; o == nil || o.Holder != g.Holder || o.Instance != g.Instance || o.Epoch != g.Epoch || o.Lease != g.Lease {
 		m.dirty = true
@@ -93,13 +95,14 @@ func (m *Machine) grant(v *vip, g Grant) {
 
 func (m *Machine) promiseUntil(v *vip, end Instant) {
 	v.grant.until = end
-	if !v.Lock { // the runtime directory has no room for names that come and go: honoured for one full lease
+	if !v.Lock { // names that come and go have no room there: after a restart the grant counts for one full lease
 		m.eff.Granted = append(m.eff.Granted, GrantEnd{v.ID, v.grant.Epoch, end})
 	}
 }
 
-// yield lets the lower configured index win between two candidates that block
-// each other: our own vote is ours until we hold (§4.4).
+// yield ends this node's candidacy where it and a candidate with a lower configured index
+// block each other. This node may take its own vote back, because it does not hold yet
+// (§4.4).
 func (m *Machine) yield(v *vip, p *peer) {
 	if v.phase == asking && p.index < m.self.index {
 		m.giveUp(v, CauseNone)
@@ -107,9 +110,9 @@ func (m *Machine) yield(v *vip, p *peer) {
 	}
 }
 
-// noConfidence reports whether the asker is unfit as seen from here while some
-// other node is fit (§4.3, §4.7). One that is doubted by all would be called unfit
-// next, and is none.
+// noConfidence reports whether the asker is unfit as seen from here while some other node
+// is fit (§4.3, §4.7). A node that all others doubt does not count as fit: it would be
+// called unfit next.
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) || m.stillServes(v, asker) {
 		return false
@@ -122,18 +125,18 @@ func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 	return false
 }
 
-// stillServes: the holder's own checks alone speak against it. Its PBX answers, and
-// the holder hands over as soon as somebody whose own checks say yes is ready (§4.7).
+// stillServes reports whether only the holder's own checks speak against it. Its PBX
+// answers, and it hands over as soon as a node whose own checks say yes is ready (§4.7).
 func (m *Machine) stillServes(v *vip, holder *peer) bool {
 	g := v.grant
 	return g != nil && g.Holder == holder.Name && g.Instance == holder.instance && m.now < g.until &&
 		m.verdict(holder, holder) == SIPUnready && m.observers(holder).doubted == 0
 }
 
-// applyRelease changes our grant if it is the released one, and reports
-// whether it is now the successor's (§4.3). Where an ask of the successor
-// would be refused, because of its list or because its lease is longer than
-// the quiet time on disk, the grant is cleared only and the successor asks.
+// applyRelease changes our grant if it is the released one, and reports whether it is now
+// the successor's (§4.3). If an ask of the successor would be refused, because of its
+// list or because its lease is longer than the quiet time on disk, the grant is only
+// cleared and the successor has to ask.
 func (m *Machine) applyRelease(v *vip, r Release) bool {
 	g := v.grant
 	if g == nil || g.Holder != r.Holder || g.Instance != r.Instance || g.Epoch > r.Epoch {
@@ -155,8 +158,8 @@ func (m *Machine) applyRelease(v *vip, r Release) bool {
 	return true
 }
 
-// onRelease takes the old holder's word, acknowledges it, and tells the
-// successor, each time it is repeated.
+// onRelease takes the old holder's release, acknowledges it, and tells the successor. It
+// does so each time the release is repeated.
 func (m *Machine) onRelease(p *peer, r Release) {
 	if r.Holder != p.Name || r.Instance != p.instance {
 		return
@@ -180,14 +183,14 @@ func (m *Machine) onRelease(p *peer, r Release) {
 	}
 }
 
-// passed reports whether our grant went from the released one to its
-// successor, now or at an earlier copy of the release.
+// passed reports whether this release has made our grant the successor's, in this copy or
+// an earlier one.
 func (m *Machine) passed(v *vip, r Release) bool {
 	g := v.grant
 	return g != nil && g.Holder == r.Successor && g.Instance == r.SuccessorInstance && g.Epoch == r.Epoch+1 && v.barred == r.Epoch
 }
 
-// noteRelease updates the view: the sender claims the VIP no more.
+// noteRelease updates this node's view: p, the old holder, no longer claims the VIP.
 func (m *Machine) noteRelease(v *vip, p *peer, r Release) {
 	v.saw(r.Epoch)
 	if v.claim.by == p && v.claim.hold.Epoch <= r.Epoch {
@@ -195,7 +198,7 @@ func (m *Machine) noteRelease(v *vip, p *peer, r Release) {
 	} else if v.claim.by != nil || v.lastHeld != p.Name || r.Cause == CauseNone {
 		return
 	}
-	// The heartbeat that claims it no more may have come first.
+	// The heartbeat that no longer claims the VIP may have come first.
 	v.noticed = m.now.Add(-r.Ago)
 	v.lastCause = r.Cause
 	v.passing = r.Successor
