@@ -274,7 +274,7 @@ func (m *Machine) commandDone(c *command) bool {
 // after the command came.
 func (m *Machine) frozenAsAsked(c *command) bool {
 	left, asked := c.node.beat.Frozen, c.by.Add(-commandTimeout)
-	end := c.node.lastHeard.Add(left + m.cfg.Heartbeat) // an upper bound: the two clocks may differ
+	end := c.node.beatAt.Add(left + m.cfg.Heartbeat) // an upper bound: the two clocks may differ
 	return left > 0 && left <= c.long && end >= asked.Add(c.long)
 }
 

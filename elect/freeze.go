@@ -13,7 +13,7 @@ func (m *Machine) frozen(p *peer) bool {
 	if p != m.self {
 		end = 0
 		if p.beat.Frozen > 0 {
-			end = p.lastHeard.Add(p.beat.Frozen)
+			end = p.beatAt.Add(p.beat.Frozen)
 		}
 	}
 	m.due(end)
@@ -28,7 +28,7 @@ func (m *Machine) frozenFor(p *peer) time.Duration {
 	case p == m.self:
 		return m.frozenUntil.Sub(m.now)
 	}
-	return p.lastHeard.Add(p.beat.Frozen).Sub(m.now)
+	return p.beatAt.Add(p.beat.Frozen).Sub(m.now)
 }
 
 // setFrozen freezes this node's SIP verdicts for d; 0 ends the freeze.
