@@ -193,3 +193,6 @@ func longestChain(c *config.Config, phase hooks.Phase) (longest time.Duration) {
 	}
 	return longest
 }
+
+// isOurs reports whether an address is, or was, a configured VIP.
+func (n *names) isOurs(ip netip.Addr) bool { return ip.IsValid() && n.byID[vipID(ip)] != nil }
