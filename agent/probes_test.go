@@ -232,7 +232,7 @@ func TestProbesFollow(t *testing.T) {
 		<-r.a.events
 	}
 	two := "[sip]\npeer_interval = \"2s\"\n[[sip.target]]\nname = \"main\"\nuri = \"udp:5060\"\n[[sip.target]]\nname = \"more\"\nuri = \"udp:5070\"\n"
-	p.take(parse(t, strings.Replace(home, "[[role]]", two+"[[role]]", 1)), nil)
+	p.reconfigure(parse(t, strings.Replace(home, "[[role]]", two+"[[role]]", 1)), nil)
 	after := p.all()
 	if len(after) != 6 {
 		t.Fatalf("%d probers, want two per node", len(after))

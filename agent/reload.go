@@ -58,7 +58,7 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	}
 	// Once the loop has the request it carries it out, whether or not the caller still
 	// waits. So the wait for the result is not cancelled.
-	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.take(f) }); err != nil {
+	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.reconfigure(f) }); err != nil {
 		return "", fmt.Errorf("reload %s: %w", f.Config.File, err)
 	}
 	if err != nil {
@@ -91,9 +91,9 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 	return ""
 }
 
-// take puts a new configuration in force, between two steps of the loop. The steps that
+// reconfigure puts a new configuration in force, between two steps of the loop. The steps that
 // can fail come first; a failure leaves nothing behind that matters.
-func (a *Agent) take(f File) error {
+func (a *Agent) reconfigure(f File) error {
 	names := newNames(f.Config, a.names())
 	ids := slices.Sorted(maps.Keys(names.byID))
 	if _, err := a.Directory.OpenLeases(ids); err != nil {
@@ -117,11 +117,11 @@ func (a *Agent) take(f File) error {
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
 	a.Runner.SetUserAgent(f.Config.SIP.UserAgent)
 	a.Runner.SetMail(MailServer(f.Config))
-	a.recorder.post(a.recorder.notify.take)
-	a.probes.take(f.Config, f.Roots)
-	a.sockets.take()
-	a.vipTargets.take()
-	a.checks.take(f.Config)
+	a.recorder.post(a.recorder.notify.reconfigure)
+	a.probes.reconfigure(f.Config, f.Roots)
+	a.sockets.reconfigure()
+	a.vipTargets.reconfigure()
+	a.checks.reconfigure(f.Config)
 	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self, f.Relay)})
 	return nil
 }

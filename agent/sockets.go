@@ -48,8 +48,8 @@ func newSockets(a *Agent) *sockets {
 	return &sockets{a: a, open: open, again: socketsAgain, rarely: socketsRarely, moved: make(chan struct{}, 1)}
 }
 
-// take has run watch what another configuration asks for.
-func (s *sockets) take() {
+// reconfigure has run watch what another configuration asks for.
+func (s *sockets) reconfigure() {
 	select {
 	case s.moved <- struct{}{}:
 	default:
