@@ -103,10 +103,7 @@ func (x *checks) reconfigure(c *config.Config) {
 	x.mu.Lock()
 	x.items = x.wanted(c)
 	x.mu.Unlock()
-	select {
-	case x.change <- struct{}{}:
-	default:
-	}
+	poke(x.change)
 }
 
 func (x *checks) now() []*check {

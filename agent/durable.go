@@ -28,10 +28,7 @@ func (w *durableWriter) put(d *elect.Durable) {
 	w.mu.Lock()
 	w.next = d
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	poke(w.wake)
 }
 
 func (w *durableWriter) take() *elect.Durable {

@@ -50,10 +50,7 @@ func newSockets(a *Agent) *sockets {
 
 // reconfigure has run watch what another configuration asks for.
 func (s *sockets) reconfigure() {
-	select {
-	case s.moved <- struct{}{}:
-	default:
-	}
+	poke(s.moved)
 }
 
 // run watches until ctx ends; a watch that fails is opened again.
