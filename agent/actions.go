@@ -245,17 +245,17 @@ func (x *actions) resume() {
 			x.set(l.id, t)
 		}
 		for _, o := range owed {
-			x.again(l, o)
+			x.rerun(l, o)
 		}
 	}
 }
 
-func (x *actions) again(l *lease, o hooks.Owed) {
+func (x *actions) rerun(l *lease, o hooks.Owed) {
 	e := elect.Epoch(o.Epoch)
 	if o.Event.VIP == "" { // nothing is known of the takeover but that there was one
 		o.Event = x.event(l, e, "", elect.CauseCrash)
 	}
-	x.a.recorder.again(l, o)
+	x.a.recorder.rerun(l, o)
 	if o.Phase == hooks.Acquire {
 		x.acquire(l, e, e, o.Event)
 		return

@@ -39,9 +39,9 @@ type binder struct {
 	changing, renamed bool
 
 	// Only run uses the fields below.
-	applied map[elect.VIPID]*applied
-	view    *vip.View // the kernel's table as this round has read it; nil: the round reads it per address
-	again   bool      // this round repeats the announcements of what is held
+	applied    map[elect.VIPID]*applied
+	view       *vip.View // the kernel's table as this round has read it; nil: the round reads it per address
+	reannounce bool      // this round repeats the announcements of what is held
 }
 
 // applied is what the binder has done for one VIP or role.
@@ -207,8 +207,8 @@ func (b *binder) run(ctx context.Context) error {
 // putRight puts right what somebody else changed. Where neighbours may have missed
 // announcements, it repeats them for what is held.
 func (b *binder) putRight() (next elect.Instant) {
-	b.again = b.unheard.Swap(false)
-	defer func() { b.again = false }()
+	b.reannounce = b.unheard.Swap(false)
+	defer func() { b.reannounce = false }()
 	return b.apply(true)
 }
 
@@ -320,7 +320,7 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 	}
 	ap.on, ap.epoch, ap.survivor = true, d.Epoch, d.Survivor
 	waits := false
-	if fresh || moved || b.again && !ap.survivor {
+	if fresh || moved || b.reannounce && !ap.survivor {
 		waits = b.announce(ap, fresh || moved, fresh)
 	}
 	if fresh {

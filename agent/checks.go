@@ -97,16 +97,13 @@ func (x *checks) wanted(c *config.Config) (items []*check) {
 	return items
 }
 
-// take changes to the checks of a new configuration. A check of the same name keeps its
+// reconfigure changes to the checks of a new configuration. A check of the same name keeps its
 // verdict until it gives another.
-func (x *checks) take(c *config.Config) {
+func (x *checks) reconfigure(c *config.Config) {
 	x.mu.Lock()
 	x.items = x.wanted(c)
 	x.mu.Unlock()
-	select {
-	case x.change <- struct{}{}:
-	default:
-	}
+	poke(x.change)
 }
 
 func (x *checks) now() []*check {

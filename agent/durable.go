@@ -28,10 +28,7 @@ func (w *durableWriter) put(d *elect.Durable) {
 	w.mu.Lock()
 	w.next = d
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	poke(w.wake)
 }
 
 func (w *durableWriter) take() *elect.Durable {
@@ -59,7 +56,7 @@ func (w *durableWriter) run(ctx context.Context) error {
 					w.a.recorder.warn("store the node's state", err)
 				}
 				failing = true
-				w.again(ctx, d)
+				w.retryLater(ctx, d)
 				continue
 			}
 			failing = false
@@ -68,8 +65,8 @@ func (w *durableWriter) run(ctx context.Context) error {
 	}
 }
 
-// again puts back a record that the disk refused, unless a newer one is there, and waits.
-func (w *durableWriter) again(ctx context.Context, d *elect.Durable) {
+// retryLater puts back a record that the disk refused, unless a newer one is there, and waits.
+func (w *durableWriter) retryLater(ctx context.Context, d *elect.Durable) {
 	w.mu.Lock()
 	if w.next == nil {
 		w.next = d

@@ -147,10 +147,7 @@ func (c *lockClient) tell(change func(*control.LockLevel)) {
 	if c.level == before {
 		return
 	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	poke(c.wake)
 }
 
 // want takes the level of every lock from the machine.

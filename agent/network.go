@@ -10,6 +10,7 @@ import (
 	"sipalive/config"
 	"sipalive/control"
 	"sipalive/elect"
+	"sipalive/member"
 )
 
 // Hearing is the set of callbacks by which the network watch tells the agent what it
@@ -193,4 +194,14 @@ func Neighbours(c *config.Config, self *config.Node) map[netip.Addr]string {
 		}
 	}
 	return names
+}
+
+// Peers returns the other nodes in the form that the network needs.
+func Peers(c *config.Config, self *config.Node) (peers []member.Peer) {
+	for _, n := range c.Nodes {
+		if n.Name != self.Name {
+			peers = append(peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
+		}
+	}
+	return peers
 }

@@ -48,12 +48,12 @@ const (
 
 func newNotifier(a *Agent) *notifier {
 	n := &notifier{a: a, last: map[string]*told{}, alarms: map[string]*alarm{}, again: noticeAgain, pending: make(chan struct{}, maxNotices)}
-	n.take()
+	n.reconfigure()
 	return n
 }
 
-// take adopts the ways of the configuration in force.
-func (n *notifier) take() {
+// reconfigure adopts the ways of the configuration in force.
+func (n *notifier) reconfigure() {
 	n.ways = nil
 	for i, c := range n.a.Config().Notify {
 		n.ways = append(n.ways, way{lane: fmt.Sprintf("-notify-%d", i), events: c.Events, action: hooks.Action{

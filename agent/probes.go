@@ -145,8 +145,8 @@ func (p *probes) of(n elect.Node) []*sipcheck.Prober {
 	return p.byNode[n]
 }
 
-// take changes to the probers of a new configuration.
-func (p *probes) take(c *config.Config, roots *x509.CertPool) {
+// reconfigure changes to the probers of a new configuration.
+func (p *probes) reconfigure(c *config.Config, roots *x509.CertPool) {
 	now := p.wanted(c, roots)
 	p.set(now)
 	select { // a list that run has not read yet is out of date

@@ -214,3 +214,49 @@ func TestHesitationIsToldBeforeALongTimeout(t *testing.T) {
 		}
 	}
 }
+
+// TestProbesFollow: probers that stay the same go on. A changed prober of the same server
+// begins with the old one's verdict. A new server counts as up until its state is known.
+// A prober that has been removed tells nothing any more.
+func TestProbesFollow(t *testing.T) {
+	r := newRecording(t)
+	r.a.events = make(chan elect.Event, 16)
+	p := newProbes(r.a)
+	r.a.probes = p
+	before := p.all()
+	if len(before) != 3 {
+		t.Fatalf("%d probers, want one per node", len(before))
+	}
+	for _, b := range before {
+		p.verdictOf(b.Prober, verdict{state: elect.SIPUp})
+		<-r.a.events
+	}
+	two := "[sip]\npeer_interval = \"2s\"\n[[sip.target]]\nname = \"main\"\nuri = \"udp:5060\"\n[[sip.target]]\nname = \"more\"\nuri = \"udp:5070\"\n"
+	p.reconfigure(parse(t, strings.Replace(home, "[[role]]", two+"[[role]]", 1)), nil)
+	after := p.all()
+	if len(after) != 6 {
+		t.Fatalf("%d probers, want two per node", len(after))
+	}
+	for _, a := range after {
+		own := a.target.Node == "pbx3" && a.target.Name == "main"
+		if kept := a.Prober == before[2].Prober; kept != own {
+			t.Errorf("%s of %s: kept %t", a.target.Name, a.target.Node, kept)
+		}
+	}
+	for _, n := range []elect.Node{"pbx1", "pbx2", "pbx3"} {
+		if s := p.stateOf(n).state; s != elect.SIPUp {
+			t.Errorf("%s is %s, and was up", n, s)
+		}
+	}
+	p.verdictOf(before[0].Prober, verdict{state: elect.SIPRefused}) // it has been replaced
+	p.verdictOf(after[0].Prober, verdict{})                         // no verdict yet
+	select {
+	case ev := <-r.a.events:
+		t.Errorf("told %+v", ev)
+	default:
+	}
+	p.verdictOf(after[1].Prober, verdict{elect.SIPRefused, 5, 6})
+	if ev := <-r.a.events; ev != (elect.Health{Node: "pbx1", SIP: elect.SIPRefused, Since: 5, Last: 6}) {
+		t.Errorf("told %+v", ev)
+	}
+}

@@ -117,10 +117,10 @@ func (r *recorder) lately(words string) bool {
 	return false
 }
 
-// again returns the key under which two transitions count as the same. A move in a new
+// repeatKey returns the key under which two transitions count as the same. A move in a new
 // tenure is another move. For BindFailed the epoch is left out, because each try to bind
 // has an epoch of its own.
-func again(t elect.Transition, words string) string {
+func repeatKey(t elect.Transition, words string) string {
 	if t.Kind == elect.BindFailed {
 		t.Epoch = 0
 	}
@@ -183,7 +183,7 @@ func (r *recorder) transition(t elect.Transition, at elect.Instant) {
 		ev.From = string(t.Node)
 	}
 	ev.Text = words(t, ev.VIP)
-	if retried(t) && r.lately(again(t, ev.Text)) {
+	if retried(t) && r.lately(repeatKey(t, ev.Text)) {
 		return
 	}
 	r.log(t, ev)
@@ -445,8 +445,8 @@ func (r *recorder) proof(id elect.VIPID) control.Millis {
 	return known
 }
 
-// again logs that actions which an earlier agent did not end are run again.
-func (r *recorder) again(l *lease, o hooks.Owed) {
+// rerun logs that actions which an earlier agent did not end are run again.
+func (r *recorder) rerun(l *lease, o hooks.Owed) {
 	r.post(func() {
 		r.a.Log.Warn("actions that an earlier agent did not end are run again", "node", r.a.Self.Name, "vip", l.name, "epoch", o.Epoch, "reason", string(o.Phase))
 	})

@@ -17,6 +17,7 @@ import (
 )
 
 const home = `
+
 cluster = "pbx-dc1"
 key_file = "/etc/sipalive/key"
 [[node]]
@@ -250,5 +251,62 @@ func TestRuntimeDirectoryRefuses(t *testing.T) {
 	}
 	if !r.a.storeRuntime(aRuntime()) || r.a.unstored || !r.a.storeRuntime(nil) {
 		t.Error("a record that was taken does not count")
+	}
+}
+
+// TestWarningsKeepApart: a warning about one device hides none about another.
+func TestWarningsKeepApart(t *testing.T) {
+	r := newRecording(t)
+	for range 3 {
+		for _, dev := range []string{"eth0", "eth1"} {
+			r.warn("fence vip1", &config.Error{File: dev, Text: "operation not permitted"})
+		}
+	}
+	r.settle()
+	if got := strings.Count(r.log.String(), "level=WARN"); got != 2 || !strings.Contains(r.log.String(), "eth1") {
+		t.Errorf("%d warnings, want one per device:\n%s", got, r.log)
+	}
+	for i := range 2 * maxWarned {
+		r.warn("x", &config.Error{File: "x", Line: i + 1, Text: "y"})
+		r.settle()
+	}
+	if len(r.warned) > maxWarned {
+		t.Errorf("%d warnings remembered", len(r.warned))
+	}
+}
+
+// TestRetriesAreToldOnce: a move that fails again and again for the same reason is told
+// once. An operator's move is told each time.
+func TestRetriesAreToldOnce(t *testing.T) {
+	r := newRecording(t)
+	for range 5 {
+		for _, c := range []elect.Cause{elect.CauseSIP, elect.CauseCheck, elect.CauseMove} {
+			r.transitions([]elect.Transition{
+				{Kind: elect.MoveStarted, VIP: vip1, Node: "pbx3", Successor: "pbx1", Epoch: 4, Cause: c},
+				{Kind: elect.MoveFailed, VIP: vip1, Node: "pbx3", Epoch: 4, Cause: c, Text: "pbx1 refused for " + c.String()}})
+		}
+	}
+	r.settle()
+	for _, reason := range []string{"reason=sip", "reason=check"} {
+		if got := strings.Count(r.log.String(), reason); got != 2 {
+			t.Errorf("%s: %d lines of one failing move, want its start and its end:\n%s", reason, got, r.log)
+		}
+	}
+	if got := strings.Count(r.log.String(), "reason=move"); got != 10 {
+		t.Errorf("%d lines of an operator's five moves, want 10", got)
+	}
+}
+
+// TestNothingFromItself: after a restart, a VIP that is where it was has no "from", nor
+// has the event of a fit node.
+func TestNothingFromItself(t *testing.T) {
+	r := newRecording(t)
+	r.transitions([]elect.Transition{{Kind: elect.HolderSeen, VIP: vip1, Node: "pbx1", Previous: "pbx1", Epoch: 3},
+		{Kind: elect.NodeFit, Node: "pbx3"}, {Kind: elect.HolderSeen, VIP: vip1, Node: "pbx2", Previous: "pbx1", Epoch: 4}})
+	r.settle()
+	want := "level=INFO msg=\"holder seen\" node=pbx3 vip=vip1 to=pbx1 epoch=3\nlevel=INFO msg=\"node fit\" node=pbx3\n" +
+		"level=INFO msg=\"holder seen\" node=pbx3 vip=vip1 from=pbx1 to=pbx2 epoch=4\n"
+	if r.log.String() != want {
+		t.Errorf("log:\n%swant:\n%s", r.log, want)
 	}
 }

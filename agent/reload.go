@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -15,8 +14,6 @@ import (
 	"sipalive/elect"
 	"sipalive/eventsocket"
 	"sipalive/keyring"
-	"sipalive/member"
-	"sipalive/vip"
 )
 
 // File is a configuration as it was read for this node, with its keys.
@@ -61,7 +58,7 @@ func (a *Agent) Reload(ctx context.Context) (string, error) {
 	}
 	// Once the loop has the request it carries it out, whether or not the caller still
 	// waits. So the wait for the result is not cancelled.
-	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.take(f) }); err != nil {
+	if err := a.ask(context.WithoutCancel(ctx), func() { err = a.reconfigure(f) }); err != nil {
 		return "", fmt.Errorf("reload %s: %w", f.Config.File, err)
 	}
 	if err != nil {
@@ -94,9 +91,9 @@ func needsRestart(was, is *config.Config, self, now *config.Node) string {
 	return ""
 }
 
-// take puts a new configuration in force, between two steps of the loop. The steps that
+// reconfigure puts a new configuration in force, between two steps of the loop. The steps that
 // can fail come first; a failure leaves nothing behind that matters.
-func (a *Agent) take(f File) error {
+func (a *Agent) reconfigure(f File) error {
 	names := newNames(f.Config, a.names())
 	ids := slices.Sorted(maps.Keys(names.byID))
 	if _, err := a.Directory.OpenLeases(ids); err != nil {
@@ -120,23 +117,13 @@ func (a *Agent) take(f File) error {
 	a.Runner.SetFreeSWITCH(f.Config.FreeSWITCH.Address, f.FreeSWITCHPassword)
 	a.Runner.SetUserAgent(f.Config.SIP.UserAgent)
 	a.Runner.SetMail(MailServer(f.Config))
-	a.recorder.post(a.recorder.notify.take)
-	a.probes.take(f.Config, f.Roots)
-	a.sockets.take()
-	a.vipTargets.take()
-	a.checks.take(f.Config)
+	a.recorder.post(a.recorder.notify.reconfigure)
+	a.probes.reconfigure(f.Config, f.Roots)
+	a.sockets.reconfigure()
+	a.vipTargets.reconfigure()
+	a.checks.reconfigure(f.Config)
 	a.step(elect.Reconfigure{Config: ElectConfig(f.Config, f.Self, f.Relay)})
 	return nil
-}
-
-// Peers returns the other nodes in the form that the network needs.
-func Peers(c *config.Config, self *config.Node) (peers []member.Peer) {
-	for _, n := range c.Nodes {
-		if n.Name != self.Name {
-			peers = append(peers, member.Peer{Name: elect.Node(n.Name), Address: n.Address, Address2: n.Address2})
-		}
-	}
-	return peers
 }
 
 // differences says in words what a reload changed.
@@ -174,109 +161,3 @@ func each[T any](in []T, word func(T) string) (out []string) {
 	}
 	return out
 }
-
-// changed ends what fenceMore began: it has the binder take up the names in force.
-func (b *binder) changed() {
-	b.mu.Lock()
-	b.changing, b.renamed = false, true
-	b.mu.Unlock()
-	poke(b.wake)
-}
-
-// takeNames brings b.applied in line with the names in force. A VIP that has left the
-// configuration stays until it is unbound: see forgetLeft.
-func (b *binder) takeNames() {
-	for id, l := range b.a.names().byID {
-		ap := b.applied[id]
-		if ap == nil {
-			if l.left {
-				continue
-			}
-			ap = &applied{}
-			b.applied[id] = ap
-		}
-		ap.lease = l
-		if l.vip == nil {
-			continue
-		}
-		to := l.bindsTo()
-		ap.moved = ap.moved || ap.on && ap.address != to
-		if ap.address != to {
-			ap.address, ap.renewAt = to, 0
-		}
-	}
-}
-
-// manage tells the kernel's table which addresses this agent is responsible for.
-func (b *binder) manage() {
-	var managed []vip.Address
-	for _, ap := range b.applied {
-		if ap.vip != nil {
-			managed = append(managed, ap.address)
-		}
-	}
-	if err := b.a.Table.Manage(managed); err != nil {
-		b.a.recorder.warn("take up the VIPs of the new configuration", err)
-	}
-}
-
-// forgetLeft drops VIPs that have left the configuration, once they are off and the
-// machine knows. From then on this agent is not responsible for them.
-func (b *binder) forgetLeft(level []elect.Desired) {
-	b.mu.Lock()
-	if b.changing || b.renamed {
-		b.mu.Unlock()
-		return // a VIP may be coming back: the next round knows
-	}
-	dropped := false
-	for id, ap := range b.applied {
-		if !ap.left || ap.on || b.owed[id] || slices.ContainsFunc(level, func(d elect.Desired) bool { return d.VIP == id }) {
-			continue
-		}
-		delete(b.applied, id)
-		delete(b.fenced, ap.address.IP)
-		dropped = true
-	}
-	var err error
-	if dropped {
-		err = b.a.Fence.Manage(slices.Collect(maps.Keys(b.fenced)))
-	}
-	b.mu.Unlock()
-	if !dropped {
-		return
-	}
-	if err != nil {
-		b.a.recorder.warn("take a VIP that left the configuration off the fence", err)
-	}
-	b.manage()
-}
-
-// fenceMore closes the fence for the addresses that a new configuration adds, before
-// anybody could bind them. undo opens it again if the configuration is refused after all,
-// because then this agent is not responsible for those addresses.
-func (b *binder) fenceMore(n *names) (undo func() error, err error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.changing = true
-	before, more := b.fenced, maps.Clone(b.fenced)
-	for i := range n.leases {
-		if l := &n.leases[i]; l.vip != nil {
-			more[l.address] = true
-		}
-	}
-	undo = func() error {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.fenced = before
-		return b.a.Fence.Manage(slices.Collect(maps.Keys(before)))
-	}
-	if err := b.a.Fence.Manage(slices.Collect(maps.Keys(more))); err != nil {
-		_ = b.a.Fence.Manage(slices.Collect(maps.Keys(before)))
-		return nil, err
-	}
-	b.fenced = more
-	return undo, nil
-}
-
-// isOurs reports whether an address is, or was, a configured VIP.
-func (n *names) isOurs(ip netip.Addr) bool { return ip.IsValid() && n.byID[vipID(ip)] != nil }

@@ -48,12 +48,9 @@ func newSockets(a *Agent) *sockets {
 	return &sockets{a: a, open: open, again: socketsAgain, rarely: socketsRarely, moved: make(chan struct{}, 1)}
 }
 
-// take has run watch what another configuration asks for.
-func (s *sockets) take() {
-	select {
-	case s.moved <- struct{}{}:
-	default:
-	}
+// reconfigure has run watch what another configuration asks for.
+func (s *sockets) reconfigure() {
+	poke(s.moved)
 }
 
 // run watches until ctx ends; a watch that fails is opened again.

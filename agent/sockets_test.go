@@ -100,7 +100,7 @@ func TestSocketWatchComesBack(t *testing.T) {
 	close(first.done)
 	second := <-opened
 	asked("a watch again")
-	s.take() // a reload
+	s.reconfigure() // a reload
 	third := <-opened
 	if got := s.unwatched(); got != "" {
 		t.Errorf("watching, and unwatched: %q", got)

@@ -92,9 +92,9 @@ func (v *vipTargets) prober(w *vipWatch, t config.Target) *sipcheck.Prober {
 	return p
 }
 
-// take starts again with the targets of another configuration. What was told before
+// reconfigure starts again with the targets of another configuration. What was told before
 // stands until the new targets say something else, or until no target is left.
-func (v *vipTargets) take() {
+func (v *vipTargets) reconfigure() {
 	v.mu.Lock()
 	before := maps.Clone(v.held)
 	v.mu.Unlock()

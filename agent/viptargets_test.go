@@ -30,7 +30,7 @@ func TestVIPTargetsGoneWhileTheQueueIsFull(t *testing.T) {
 	v, _ := newVIPWatch(t, 1)
 	v.a.events = make(chan elect.Event)
 	taken := make(chan struct{})
-	go func() { v.take(); close(taken) }()
+	go func() { v.reconfigure(); close(taken) }()
 	select {
 	case <-taken:
 	case <-time.After(20 * time.Second):
@@ -83,7 +83,7 @@ func TestVIPTargetsOfAReload(t *testing.T) {
 	reload := func(targets string) {
 		c := parse(t, strings.Replace(home, "[[role]]", targets+"[[role]]", 1))
 		r.a.inForce.Store(&settled{config: c, names: newNames(c, r.a.names())})
-		v.take()
+		v.reconfigure()
 	}
 	v.start(r.a.names().byID[vip1], 7)
 	for range 2 {

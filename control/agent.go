@@ -11,6 +11,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"sipalive/elect"
 )
 
 // Agent is what the agent's loop offers to the control socket. Every method may be called
@@ -69,11 +71,8 @@ type Command struct {
 	Kind Kind   `json:"kind"`
 	VIP  string `json:"vip,omitempty"`
 	Node string `json:"node,omitempty"`
-	For  Millis `json:"for_ms,omitempty"` // Freeze: from a second to MaxFreeze
+	For  Millis `json:"for_ms,omitempty"` // Freeze: from a second to elect.MaxFreeze
 }
-
-// MaxFreeze is the longest freeze, so that a forgotten one ends.
-const MaxFreeze = 24 * time.Hour
 
 func (c Command) String() string {
 	words := []string{string(c.Kind)}
@@ -121,8 +120,8 @@ func (c Command) checkFor(vip, node, long bool) error {
 	if c.VIP != "" && !vip || c.Node != "" && !node {
 		return fmt.Errorf("command %s: takes no such argument", c.Kind)
 	}
-	if d := time.Duration(c.For); long && (d < time.Second || d > MaxFreeze) || !long && d != 0 {
-		return fmt.Errorf("command %s: for %s is not possible (freeze takes 1s to %s)", c.Kind, d, MaxFreeze)
+	if d := time.Duration(c.For); long && (d < time.Second || d > elect.MaxFreeze) || !long && d != 0 {
+		return fmt.Errorf("command %s: for %s is not possible (freeze takes 1s to %s)", c.Kind, d, elect.MaxFreeze)
 	}
 	for _, name := range []string{c.VIP, c.Node} {
 		if err := checkName(name); err != nil {

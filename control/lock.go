@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"sipalive/elect"
 )
 
 // LockRequest is a client's request for a lock.
@@ -52,7 +54,6 @@ type Locker interface {
 
 const (
 	maxLockName  = 63
-	maxKeep      = 24 * time.Hour
 	maxUntil     = 2048 // bytes of a shell line
 	maxLockBody  = 8 << 10
 	maxLockWaits = 32 // clients that hold or wait for a lock, out of maxConns connections
@@ -66,8 +67,8 @@ func (r LockRequest) check() error {
 	switch {
 	case (keep == 0) != (r.Until == ""):
 		return errors.New("lock: keep and until go together")
-	case keep < 0 || keep > maxKeep || keep != 0 && keep < time.Second:
-		return fmt.Errorf("lock: keep %s is not possible (1s to %s)", keep, maxKeep)
+	case keep < 0 || keep > elect.MaxKeep || keep != 0 && keep < time.Second:
+		return fmt.Errorf("lock: keep %s is not possible (1s to %s)", keep, elect.MaxKeep)
 	case len(r.Until) > maxUntil:
 		return fmt.Errorf("lock: until of %d bytes is too long (at most %d)", len(r.Until), maxUntil)
 	}

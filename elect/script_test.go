@@ -73,11 +73,10 @@ type script struct {
 	packets bool
 	quiet   bool
 	gateway string
-	files   map[string][]string // by node: the voters of its file, if not those of cfg
 }
 
 func play(t *testing.T, directives string) string {
-	s := &script{t: t, files: map[string][]string{}, cfg: elect.Config{
+	s := &script{t: t, cfg: elect.Config{
 		Heartbeat: 200 * time.Millisecond, Lease: time.Second, HoldDown: 10 * time.Second, Settle: 5 * time.Second,
 		Stagger: 50 * time.Millisecond, Exclude: time.Minute, FailbackAfter: time.Minute, PrepareTimeout: 5 * time.Second, Digest: 1,
 	}}

@@ -35,7 +35,7 @@ func TestSurvivorOfTwoNetworks(t *testing.T) {
 		s.allAlive(t)
 		fault := lab.Now()
 		s.must(t, s.Cut(s.Node(0)))
-		s.leaves(t, 0, fault)
+		s.leaves(t, 0)
 		s.silent(t, 0, fault, 2500*time.Millisecond)
 		s.silent(t, 1, fault, 20*time.Millisecond)
 		for _, n := range s.Nodes() {

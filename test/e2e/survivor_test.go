@@ -62,7 +62,7 @@ func TestNoSurvivorWithoutRelay(t *testing.T) {
 	s.scene(t, "isolated port", moves{1, 0}, func(t *testing.T, at time.Duration) {
 		s.noRelay(t)
 		s.isolate(t, 0)
-		s.leaves(t, 0, at)
+		s.leaves(t, 0)
 		watch(outwaits) // longer than any survivor would wait
 	})
 	s.scene(t, "every port isolated", moves{0, 0}, func(t *testing.T, at time.Duration) {
@@ -311,7 +311,7 @@ func (s *site) taken(t *testing.T, vip int, node string, since, least time.Durat
 }
 
 // leaves waits until another host than its home has the VIP.
-func (s *site) leaves(t *testing.T, vip int, since time.Duration) {
+func (s *site) leaves(t *testing.T, vip int) {
 	t.Helper()
 	home := s.home(vip)
 	await(t, "the VIP elsewhere", func(context.Context) error {
