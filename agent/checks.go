@@ -32,10 +32,12 @@ type check struct {
 	fall     int
 	ask      func(ctx context.Context) (word, text string)
 
-	word string // one of the words below; "" before the first answer
-	text string
-	bad  int // how often unfit in a row
-	down bool
+	word   string // one of the words below; "" before the first answer
+	text   string
+	heard  int // how many answers have come
+	bad    int // how often unfit in a row
+	down   bool
+	agreed bool // down after fewer than fall times unfit, see agree
 }
 
 // The words of a check in status. Warn is for people. Unknown says nothing for or
@@ -51,22 +53,27 @@ const (
 // note takes one answer and reports whether the verdict changed.
 func (c *check) note(word, text string) bool {
 	c.word, c.text = word, text
+	c.heard++
 	was := c.down
 	switch word {
 	case checkUnfit:
 		c.bad++
 		c.down = c.down || c.bad >= c.fall
+		c.agreed = c.agreed && c.bad < c.fall
 	case checkUnknown:
+		c.down, c.agreed = c.down && !c.agreed, false
 	default:
-		c.bad, c.down = 0, false
+		c.bad, c.down, c.agreed = 0, false, false
 	}
 	return c.down != was
 }
 
 // agree takes a no that agrees with another node's: this one no is enough to be unfit.
+// It takes less to end that: also an answer that says nothing for or against.
 func (c *check) agree(text string) {
-	c.bad = max(c.bad, c.fall-1)
 	c.note(checkUnfit, text)
+	c.agreed = c.agreed || !c.down
+	c.down = true
 }
 
 func newChecks(a *Agent) *checks {
@@ -90,7 +97,7 @@ func (x *checks) wanted(c *config.Config) (items []*check) {
 	for _, is := range items {
 		for _, was := range x.items {
 			if was.name == is.name {
-				is.word, is.text, is.bad, is.down = was.word, was.text, was.bad, was.down
+				is.word, is.text, is.bad, is.down, is.agreed = was.word, was.text, was.bad, was.down, was.agreed
 			}
 		}
 	}
@@ -198,18 +205,23 @@ func (x *checks) repeat(ctx context.Context, c *check) {
 }
 
 // fresh asks every check once more, now, all at the same time. It is called because
-// another node's checks say no. A no here agrees with that, so one counts as fall of
-// them.
+// another node's checks say no. A no here agrees with that, so one is enough, unless the
+// check has given another answer meanwhile.
 func (x *checks) fresh(ctx context.Context) error {
 	items := x.now()
 	said := make([]string, len(items))
 	var all sync.WaitGroup
 	for i, c := range items {
 		all.Go(func() {
+			x.mu.Lock()
+			heard := c.heard
+			x.mu.Unlock()
 			if word, text := c.ask(ctx); word == checkUnfit {
 				said[i] = strings.TrimSuffix(c.name+": "+text, ": ")
 				x.mu.Lock()
-				c.agree(text)
+				if c.heard == heard {
+					c.agree(text)
+				}
 				x.mu.Unlock()
 			}
 		})

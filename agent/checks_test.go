@@ -32,15 +32,17 @@ func TestCheckVerdict(t *testing.T) {
 // ask the same database, each at its own moments.
 func TestCheckAgrees(t *testing.T) {
 	for _, bad := range []int{0, 1, 2, 3} {
-		c := &check{fall: 3}
-		for range bad {
-			c.note(checkUnfit, "")
-		}
-		if c.agree("no"); !c.down || c.text != "no" {
-			t.Errorf("after %d: down %v, %q", bad, c.down, c.text)
-		}
-		if c.note(checkOK, ""); c.down {
-			t.Errorf("after %d: a good answer does not end it", bad)
+		for next, down := range map[string]bool{checkOK: false, checkUnknown: bad >= 2, checkUnfit: true} {
+			c := &check{fall: 3}
+			for range bad {
+				c.note(checkUnfit, "")
+			}
+			if c.agree("no"); !c.down || c.text != "no" {
+				t.Errorf("after %d: down %v, %q", bad, c.down, c.text)
+			}
+			if c.note(next, ""); c.down != down {
+				t.Errorf("after %d and one that agrees, then %s: down %v", bad, next, c.down)
+			}
 		}
 	}
 }

@@ -248,12 +248,9 @@ func (m *Machine) commandDone(c *command) bool {
 	case CommandAdopt:
 		return m.lists.File.Equal(m.lists.Active)
 	case CommandDrain, CommandUndrain:
-		if c.node == m.self {
-			return true
-		}
-		return c.node.beat.Drained == (c.kind == CommandDrain)
+		return c.node == m.self || m.heardSince(c) && c.node.beat.Drained == (c.kind == CommandDrain)
 	case CommandThaw:
-		return c.node == m.self || c.node.beat.Frozen == 0
+		return c.node == m.self || m.heardSince(c) && c.node.beat.Frozen == 0
 	case CommandFreeze:
 		return c.node == m.self || m.frozenAsAsked(c)
 	}
@@ -267,6 +264,12 @@ func (m *Machine) commandDone(c *command) bool {
 		}
 	}
 	return true
+}
+
+// heardSince reports whether the node was asked and has sent a heartbeat since the command
+// came. What an older one says may be over.
+func (m *Machine) heardSince(c *command) bool {
+	return c.sent != 0 && c.node.beatAt > c.by.Add(-commandTimeout)
 }
 
 // frozenAsAsked reports whether the node's freeze is the one that was asked for, not one

@@ -111,26 +111,55 @@ func (m *Machine) yield(v *vip, p *peer) {
 }
 
 // noConfidence reports whether the asker is unfit as seen from here while some other node
-// is fit (§4.3, §4.7). A node that all others doubt does not count as fit: it would be
-// called unfit next.
+// is fit (§4.3, §4.7).
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
-	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) || m.stillServes(v, asker) {
+	g := v.grant
+	own := g != nil && g.Holder == asker.Name && g.Instance == asker.instance && m.now < g.until
+	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
+		if own {
+			v.sickSince = 0
+		}
+		return false
+	}
+	if own && (v.sickSince == 0 || v.sickHolder != asker.Name) {
+		v.sickHolder, v.sickSince = asker.Name, m.now
+	}
+	if own && m.stillServes(v, asker) {
 		return false
 	}
 	for _, p := range m.peers {
-		if p != asker && m.isFit(p) && !m.doubtedByAll(p) && (p.Holder || v.Role) {
+		if p != asker && m.isFit(p) && (p.Holder || v.Role) && !(own && m.soonUnfit(v, p, asker)) {
 			return true
 		}
 	}
 	return false
 }
 
-// stillServes reports whether only the holder's own checks speak against it. Its PBX
-// answers, and it hands over as soon as a node whose own checks say yes is ready (§4.7).
+// soonUnfit reports whether all others but the sick holder doubt p's PBX. Then p would be
+// called unfit next: a sickness of all shows at one node after the other. If p is still
+// fit after settle, it was no sickness of all.
+func (m *Machine) soonUnfit(v *vip, p, holder *peer) bool {
+	all := m.observers(p)
+	if holder.alive && p != holder {
+		all.count(m.verdict(holder, p), -1)
+	}
+	return all.live > 0 && all.doubted == all.live && m.now < v.sickSince.Add(max(m.cfg.Settle, m.cfg.Lease))
+}
+
+// stillServes reports whether the holder's own checks alone speak against it, while its
+// PBX answers. The holder hands over by itself, as soon as another node whose checks say
+// yes is ready. It gets the time to ask each of them, and settle more.
 func (m *Machine) stillServes(v *vip, holder *peer) bool {
-	g := v.grant
-	return g != nil && g.Holder == holder.Name && g.Instance == holder.instance && m.now < g.until &&
-		m.verdict(holder, holder) == SIPUnready && m.observers(holder).doubted == 0
+	if all := m.observers(holder); m.verdict(holder, holder) != SIPUnready || all.live == 0 || all.doubted > 0 {
+		return false
+	}
+	patience := max(m.cfg.Settle, m.cfg.Lease)
+	for _, p := range m.peers {
+		if p != holder && p.Holder {
+			patience += m.patience(CauseCheck)
+		}
+	}
+	return m.now < v.sickSince.Add(patience)
 }
 
 // applyRelease changes our grant if it is the released one, and reports whether it is now
