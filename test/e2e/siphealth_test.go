@@ -319,7 +319,7 @@ func TestChecks(t *testing.T) {
 	all := []string{"pbx1", "pbx2", "pbx3"}
 	say(t, "0", all...)
 	s := start(t, cluster.Options{TOML: calm + fmt.Sprintf(
-		"[[check]]\nname = \"database\"\nexec = [\"/bin/sh\", \"-c\", \". %s/$SIPALIVE_NODE\"]\ninterval = \"1600ms\"\ntimeout = \"1600ms\"\nfall = 2\n", dir)})
+		"[[check]]\nname = \"database\"\nexec = [\"/bin/sh\", \"-c\", \". %s/$SIPALIVE_NODE\"]\ninterval = \"3s\"\ntimeout = \"3s\"\nfall = 2\n", dir)})
 	s.scene(t, "a warning", moves{0, 0}, func(t *testing.T, _ time.Duration) {
 		say(t, "1", "pbx1")
 		s.status(t, 0, "the warning", func(st control.Status) bool {
