@@ -335,7 +335,8 @@ func (b *binder) hold(ap *applied, d elect.Desired, repair bool) {
 
 // turn starts a VIP's regular announcements when a survivor's hold becomes a lease. It
 // ends them when a holder outlives its lease and becomes a survivor. A survivor announces
-// when it binds, and after that only when the machine asks it to (§4.6).
+// when it binds, and after that only when the machine asks it to (§4.6). Nobody then waits
+// any more for the turn of a first announcement ([announce] limit).
 func (b *binder) turn(ap *applied, survivor bool) {
 	switch {
 	case ap.survivor == survivor || ap.vip == nil:
@@ -343,6 +344,9 @@ func (b *binder) turn(ap *applied, survivor bool) {
 		b.a.Announcer.Stop(ap.address.IP)
 		b.a.watch.Hold(ap.address.IP, true)
 		ap.survivor = true
+		if b.forgetUnsaid(ap.address.IP) {
+			b.a.phones.flushed(ap.address.IP)
+		}
 	default:
 		ap.survivor = false
 		b.announce(ap, false, false)
@@ -417,9 +421,17 @@ func (b *binder) isUnsaid(ip netip.Addr) bool {
 func (b *binder) silence(ap *applied) {
 	b.a.watch.LetGo(ap.address.IP)
 	b.a.Announcer.Stop(ap.address.IP)
+	b.forgetUnsaid(ap.address.IP)
+}
+
+// forgetUnsaid ends the waiting for a VIP's first announcement, and reports whether
+// anybody waited.
+func (b *binder) forgetUnsaid(ip netip.Addr) bool {
 	b.mu.Lock()
-	delete(b.unsaid, ap.address.IP)
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	_, unsaid := b.unsaid[ip]
+	delete(b.unsaid, ip)
+	return unsaid
 }
 
 // release stops the announcer before it removes the address. It tells the machine only

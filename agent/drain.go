@@ -18,8 +18,9 @@ var errCalledOff = errors.New("drain --wait-calls: interrupted: nothing was move
 // everything is as it was.
 func (a *Agent) DrainQuietly(ctx context.Context, w control.WaitCalls, progress func(control.CallsLeft)) (text string, err error) {
 	if !a.waitsOut.TryLock() {
-		// Each would let new calls in while the other still waits.
-		return "", errors.New("drain --wait-calls: another one runs on this node (end it first)")
+		// Each drain would let new calls in while the other still waits, and so would
+		// resumeCalls.
+		return "", errors.New("drain --wait-calls: another one runs on this node (end it first), or new calls are just being let in again after one (try again)")
 	}
 	defer a.waitsOut.Unlock()
 	p := a.pbx()

@@ -15,7 +15,8 @@ import (
 // TestAnnouncedLater: with a limit, a VIP's first announcement may leave after the VIP
 // was bound. The timeline says when it left. The phones are woken only then, because what
 // they answer earlier goes to the old holder. If the VIP is let go before its turn came,
-// it is never announced.
+// it is never announced. If its holder becomes a survivor first, the phones are woken at
+// once.
 func TestAnnouncedLater(t *testing.T) {
 	t.Parallel()
 	h := newHolding(t)
@@ -71,5 +72,14 @@ func TestAnnouncedLater(t *testing.T) {
 	h.b.said()
 	if !waits || a.Announcer.Waits(vip1Address) || unsaid > 0 || len(a.phones.wakes) != 1 || slices.Contains(marks(), "announced") {
 		t.Errorf("let go before its turn: waited %t, waits %t, %d wakes, marks %q", waits, a.Announcer.Waits(vip1Address), len(a.phones.wakes), marks())
+	}
+
+	crowd()
+	takes()
+	before := len(a.phones.wakes)
+	h.b.want([]elect.Desired{{VIP: vip1, Hold: true, Epoch: 7, Until: h.r.at(time.Hour), Survivor: true}, {VIP: elect.RoleID("cdr")}}, true)
+	h.b.apply(false)
+	if len(h.b.unsaid) > 0 || before != 1 || len(a.phones.wakes) != 2 || slices.Contains(marks(), "announced") {
+		t.Errorf("a survivor before its turn: unsaid %v, %d wakes and then %d, marks %q", h.b.unsaid, before, len(a.phones.wakes), marks())
 	}
 }
