@@ -165,7 +165,7 @@ func (s *site) oneHolder(since time.Duration) (moved error) {
 	if moved == nil {
 		return nil
 	}
-	stood := s.stood(since)
+	stood := s.stood(since, lab.Now())
 	moved = fmt.Errorf("%w; the machine stood still for %v", moved, stood)
 	if stood <= lease/4 {
 		s.t.Error(moved)
