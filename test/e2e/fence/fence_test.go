@@ -34,11 +34,11 @@ func (s *site) index() int {
 // inTime plays a scene, which brings vip1 home again. The scene returns an error if vip1
 // was served elsewhere too late, or moved too often while the machine stood still. The
 // machine may have stood still without anything that could measure it. So after an error
-// inTime plays the scene once more, and then it must be in time.
+// inTime plays the scene once more. One of three must be in time.
 func (s *site) inTime(scene func() (miss error)) {
 	s.t.Helper()
 	miss := scene()
-	if miss != nil {
+	for again := 2; miss != nil && again > 0; again-- {
 		s.t.Logf("%v: once more", miss)
 		miss = scene()
 	}
