@@ -310,9 +310,23 @@ func TestQueueFails(t *testing.T) {
 }
 
 // TestLimitOnTheWire: whole frames leave in order, the last as late as the limit demands,
-// and none leaves after Close.
+// and none leaves after Close. VIPs that a busy machine takes too far apart do not count
+// as taken together: then it is done once more.
 func TestLimitOnTheWire(t *testing.T) {
 	t.Parallel()
+	for range 5 {
+		done := false
+		t.Run("", func(t *testing.T) { done = limitOnTheWire(t) })
+		if done || t.Failed() {
+			return
+		}
+	}
+	t.Fatal("the machine stands still too often to tell anything")
+}
+
+// limitOnTheWire returns false if taking the VIPs took too long.
+func limitOnTheWire(t *testing.T) bool {
+	t.Helper()
 	near, far, a := wire(t, Options{Limit: 5})
 	conn := sniff(t, far)
 	began := time.Now()
@@ -320,6 +334,10 @@ func TestLimitOnTheWire(t *testing.T) {
 		if err := a.Announce(numbered(101+i), "eth0"); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if took := time.Since(began); took > queueQuiet-10*time.Millisecond {
+		t.Logf("taking the VIPs took %v: once more", took)
+		return false
 	}
 	if a.Waits(numbered(105)) {
 		t.Error("the fifth frame waits")
@@ -351,4 +369,5 @@ func TestLimitOnTheWire(t *testing.T) {
 		err.Error() != fmt.Sprintf("announce with 4 frames a second: must be at least %d, or 0 for no limit", MinLimit) {
 		t.Errorf("too low a limit: %v", err)
 	}
+	return true
 }

@@ -87,7 +87,10 @@ func NewWatcher(t testing.TB) *Watcher {
 
 // Since returns how long the machine stood still since from, which must not be before the
 // watch began.
-func (w *Watcher) Since(from time.Time) time.Duration {
+func (w *Watcher) Since(from time.Time) time.Duration { return w.Between(from, time.Now()) }
+
+// Between returns how long the machine stood still between two moments.
+func (w *Watcher) Between(from, to time.Time) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -97,7 +100,7 @@ func (w *Watcher) Since(from time.Time) time.Duration {
 		still.look(now) // the core may be standing still now
 		all = append(append(all, c.stood...), still.stood...)
 	}
-	return union(all, from)
+	return union(all, from, to)
 }
 
 // pin keeps this goroutine on one core, on a thread of its own. The thread ends with the
@@ -118,13 +121,17 @@ func closed(done chan struct{}) bool {
 	}
 }
 
-// union returns how much time the spans cover together, from until on.
-func union(spans []span, until time.Time) (sum time.Duration) {
+// union returns how much of the time between two moments the spans cover together.
+func union(spans []span, from, to time.Time) (sum time.Duration) {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
 	for _, s := range spans {
-		if from := later(s.from, until); s.to.After(from) {
+		from = later(s.from, from)
+		if s.to.After(to) {
+			s.to = to
+		}
+		if s.to.After(from) {
 			sum += s.to.Sub(from)
-			until = s.to
+			from = s.to
 		}
 	}
 	return sum

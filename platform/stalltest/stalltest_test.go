@@ -22,9 +22,15 @@ func TestEachMomentCountsOnce(t *testing.T) {
 		b.look(at(ms)) // from 30 to 200, and from 230 to 500
 	}
 	all := append(a.stood, b.stood...)
-	for since, want := range map[int]time.Duration{0: 470, 100: 400, 450: 50, 600: 0} {
-		if got := union(all, at(since)); len(all) != 3 || got != want*time.Millisecond {
-			t.Errorf("%v make %v from %d ms on, want %d ms", all, got, since, want)
+	for _, c := range []struct {
+		from, to int
+		want     time.Duration
+	}{
+		{0, 1000, 470}, {100, 1000, 400}, {450, 1000, 50}, {600, 1000, 0},
+		{0, 20, 0}, {0, 100, 70}, {100, 300, 200}, {450, 460, 10},
+	} {
+		if got := union(all, at(c.from), at(c.to)); len(all) != 3 || got != c.want*time.Millisecond {
+			t.Errorf("%v make %v from %d to %d ms, want %d ms", all, got, c.from, c.to, c.want)
 		}
 	}
 }

@@ -280,15 +280,15 @@ var stolen = sync.OnceValue(lab.WatchStolen)
 
 // silent asserts the longest time for which the phone heard nothing, and logs it. It
 // excuses the time in which the observer stood still, and the time that the host took
-// from a core. Who ran on that core answers when it gets the core back, and only then
-// the kernel counts the time: so what looks too long is looked at again a second later.
+// from the cores meanwhile. Who ran on such a core answers when it gets the core back:
+// so what looks too long is looked at again a second later.
 func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
 	t.Helper()
 	watch(50 * time.Millisecond)
 	until := lab.Now() - 30*time.Millisecond
 	for again := true; ; again = false {
 		r := s.phones[vip].Report(since, until)
-		lost, err := stolen().Since(since)
+		lost, err := stolen().Between(r.SilenceFrom, r.SilenceTo)
 		s.must(t, err)
 		t.Logf("%s: %v, stolen by the host %v", cluster.VIPName(vip), r, lost)
 		if r.Silence <= most+r.Stall+lost {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,7 @@ func TestSIPReportCountsSilence(t *testing.T) {
 	} {
 		r := make(c.pattern).Report(0, 0)
 		ms := func(d time.Duration) int { return int(d / time.Millisecond) }
-		if ms(r.Silence) != c.silence || ms(r.SilenceFrom) != c.from || ms(r.Gap) != c.gap || ms(r.Stall) != c.rest || r.Lost != c.lost {
+		if ms(r.Silence) != c.silence || ms(r.SilenceFrom) != c.from || ms(r.Gap) != c.gap || r.GapTo-r.GapFrom != r.Gap || ms(r.Stall) != c.rest || r.Lost != c.lost {
 			t.Errorf("%q: silence %v from %v, gap %v, stall %v, lost %d; want %+v", c.pattern, r.Silence, r.SilenceFrom, r.Gap, r.Stall, r.Lost, c)
 		}
 	}
@@ -391,18 +392,34 @@ func TestWaitForNamesWhatItAwaited(t *testing.T) {
 	}
 }
 
-// TestStolen: stolen time counts per core and only ever grows.
+// TestStolen: the time stolen from all cores counts together, if it was stolen between two
+// moments or counted a little later.
 func TestStolen(t *testing.T) {
-	cores, err := stolenOfCores()
-	if err != nil || len(cores) == 0 {
-		t.Fatalf("%d cores, %v", len(cores), err)
-	}
-	s := &Stolen{at: []time.Duration{10, 20, 30}, cores: [][]time.Duration{{0, 0}, {0, 1}, {0, 2}}}
-	for from, first := range map[time.Duration]int{0: 0, 15: 0, 20: 1, 25: 1} {
-		before := s.cores[first]
-		got, err := s.Since(from)
-		if want := max(cores[0]-before[0], cores[min(1, len(cores)-1)]-before[1]); err != nil || got < want {
-			t.Errorf("since %d: %v, %v, want at least %v", from, got, err, want)
+	ms := func(n ...time.Duration) []time.Duration {
+		for i := range n {
+			n[i] *= time.Millisecond
 		}
+		return n
+	}
+	s := &Stolen{at: ms(10, 100, 200, 300, 400, 1000),
+		cores: [][]time.Duration{ms(0, 0), ms(0, 10), ms(50, 10), ms(50, 70), ms(50, 70), ms(500, 500)}}
+	for _, c := range []struct{ from, to, want time.Duration }{
+		{0, 0, 10}, {10, 100, 60}, {100, 200, 110}, {100, 150, 110}, {199, 200, 110}, {200, 300, 60}, {300, 300, 0}, {0, 900, 1000}, {350, 400, 880},
+	} {
+		got, err := s.Between(c.from*time.Millisecond, c.to*time.Millisecond)
+		if err != nil || got != c.want*time.Millisecond {
+			t.Errorf("from %d to %d ms: %v, %v, want %d ms", c.from, c.to, got, err, c.want)
+		}
+	}
+}
+
+// TestStolenNow: the kernel tells of every core, and the count includes the last moment.
+func TestStolenNow(t *testing.T) {
+	s := &Stolen{}
+	s.sample()
+	from := Now()
+	sum, err := s.Between(from, from)
+	if cores := len(s.cores[0]); err != nil || sum < 0 || cores < runtime.NumCPU() || s.at[len(s.at)-1] < from+stolenLate {
+		t.Errorf("%d cores, %v stolen, %v", cores, sum, err)
 	}
 }

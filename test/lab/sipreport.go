@@ -27,7 +27,8 @@ type SIPReport struct {
 
 	// Gap is the longest time between two consecutive answers' arrivals: what a listener
 	// on the line hears. It includes the observer's own stalls.
-	Gap time.Duration
+	Gap            time.Duration
+	GapFrom, GapTo time.Duration // when these two answers arrived
 	// Stall is the longest time between two consecutive questions. Far above the
 	// interval, it means that this machine was too busy to observe, and Silence is only
 	// as exact as that.
@@ -59,8 +60,8 @@ func (o *SIPObserver) Report(from, to time.Duration) SIPReport {
 			s.lost(p)
 			return
 		}
-		if r.Answered > 0 {
-			r.Gap = max(r.Gap, p.Sent+p.RTT-lastHeard)
+		if gap := p.Sent + p.RTT - lastHeard; r.Answered > 0 && gap > r.Gap {
+			r.Gap, r.GapFrom, r.GapTo = gap, lastHeard, p.Sent+p.RTT
 		}
 		r.Answered++
 		lastHeard = max(lastHeard, p.Sent+p.RTT)

@@ -13,6 +13,10 @@ import (
 // stolenTick is the unit of /proc/stat: USER_HZ, 100 on every Linux that Go supports.
 const stolenTick = 10 * time.Millisecond
 
+// stolenLate is how long after the end of a stolen time it is looked for. The kernel
+// counts it only when the core runs again, and the next sample sees it.
+const stolenLate = 100 * time.Millisecond
+
 // Stolen records the time in which the host of this virtual machine gave no CPU time to a
 // core that had work to do (`steal` in /proc/stat, proc_stat(5)). Every process on that
 // core was silent in that time.
@@ -40,20 +44,37 @@ func (s *Stolen) sample() {
 	cores, err := stolenOfCores()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at, s.cores, s.err = append(s.at, at), append(s.cores, cores), err
+	if err != nil {
+		s.err = err
+		return
+	}
+	s.at, s.cores = append(s.at, at), append(s.cores, cores)
 }
 
-// Since returns how much time was stolen since a moment, from the core that lost most.
-func (s *Stolen) Since(from time.Duration) (most time.Duration, err error) {
-	s.sample()
+// Between returns how much time was stolen between two moments, from all cores together:
+// what waits for one process may then wait for another, on another core. It waits until
+// the kernel has counted what was stolen last.
+func (s *Stolen) Between(from, to time.Duration) (sum time.Duration, err error) {
+	to += stolenLate
+	time.Sleep(to - Now())
+	s.mu.Lock()
+	sampled := s.err != nil || s.at[len(s.at)-1] >= to
+	s.mu.Unlock()
+	if !sampled {
+		s.sample()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := max(0, sort.Search(len(s.at), func(i int) bool { return s.at[i] > from })-1)
-	before, now := s.cores[first], s.cores[len(s.cores)-1]
-	for i := range min(len(before), len(now)) {
-		most = max(most, now[i]-before[i])
+	if s.err != nil {
+		return 0, s.err
 	}
-	return most, s.err
+	first := max(0, sort.Search(len(s.at), func(i int) bool { return s.at[i] > from })-1)
+	last := sort.Search(len(s.at)-1, func(i int) bool { return s.at[i] >= to })
+	before, after := s.cores[first], s.cores[last]
+	for i := range min(len(before), len(after)) {
+		sum += after[i] - before[i]
+	}
+	return sum, nil
 }
 
 func stolenOfCores() (cores []time.Duration, err error) {

@@ -34,11 +34,11 @@ func (s *site) index() int {
 // inTime plays a scene, which brings vip1 home again. The scene returns an error if vip1
 // was served elsewhere too late, or moved too often while the machine stood still. The
 // machine may have stood still without anything that could measure it. So after an error
-// inTime plays the scene once more, and then it must be in time.
+// inTime plays the scene once more. One of three must be in time.
 func (s *site) inTime(scene func() (miss error)) {
 	s.t.Helper()
 	miss := scene()
-	if miss != nil {
+	for again := 2; miss != nil && again > 0; again-- {
 		s.t.Logf("%v: once more", miss)
 		miss = scene()
 	}
@@ -49,11 +49,12 @@ func (s *site) inTime(scene func() (miss error)) {
 
 // taken waits until vip1 is served elsewhere, and returns an error if that took longer
 // than a lease and some milliseconds of the machine. It excuses the time for which the
-// phone or a core stood still.
+// phone or a core stood still meanwhile.
 func (s *site) taken(fault time.Duration) (miss error) {
 	s.t.Helper()
 	took := s.served(fault)
-	stood := max(s.stood(fault), s.phones[0].Report(fault, lab.Now()).Stall)
+	answered := fault + took
+	stood := max(s.stood(fault, answered), s.phones[0].Report(fault, answered+1).Stall)
 	s.t.Logf("served elsewhere after %v: lease %+v; the machine stood still for %v",
 		took.Round(time.Millisecond), (took - lease).Round(time.Millisecond), stood.Round(time.Millisecond))
 	if most := lease + slack + stood; took > most {
@@ -62,12 +63,13 @@ func (s *site) taken(fault time.Duration) (miss error) {
 	return nil
 }
 
-// stood returns for how long the machine stood still since a moment.
-func (s *site) stood(since time.Duration) time.Duration {
+// stood returns for how long the machine stood still between two moments.
+func (s *site) stood(from, to time.Duration) time.Duration {
 	s.t.Helper()
-	lost, err := stolen().Since(since)
+	lost, err := stolen().Between(from, to)
 	must(s.t, err)
-	return max(lost, s.watcher.Since(time.Now().Add(since-lab.Now())))
+	wall := func(at time.Duration) time.Time { return time.Now().Add(at - lab.Now()) }
+	return max(lost, s.watcher.Between(wall(from), wall(to)))
 }
 
 func TestFrozenAgent(t *testing.T) {

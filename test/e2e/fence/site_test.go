@@ -95,16 +95,21 @@ func (s *site) rest() {
 // hears waits until the phone's answers for a VIP come from a node.
 func (s *site) hears(vip int, node string) {
 	s.t.Helper()
+	must(s.t, s.hearsWithin(patience, vip, node))
+}
+
+// hearsWithin returns an error if no answer for a VIP comes from a node in that time.
+func (s *site) hearsWithin(within time.Duration, vip int, node string) error {
 	since := lab.Now()
-	ctx, cancel := cluster.Deadline(patience)
+	ctx, cancel := cluster.Deadline(within)
 	defer cancel()
-	must(s.t, lab.WaitFor(ctx, fmt.Sprintf("%s answers for %s", node, cluster.VIPName(vip)), func() error {
+	return lab.WaitFor(ctx, fmt.Sprintf("%s answers for %s", node, cluster.VIPName(vip)), func() error {
 		last, ok := s.phones[vip].Last()
 		if !ok || last.Server != node || last.Sent < since {
 			return fmt.Errorf("last answer from %q", last.Server)
 		}
 		return nil
-	}))
+	})
 }
 
 // status waits until a node's agent answers.
@@ -165,7 +170,7 @@ func (s *site) oneHolder(since time.Duration) (moved error) {
 	if moved == nil {
 		return nil
 	}
-	stood := s.stood(since)
+	stood := s.stood(since, lab.Now())
 	moved = fmt.Errorf("%w; the machine stood still for %v", moved, stood)
 	if stood <= lease/4 {
 		s.t.Error(moved)
