@@ -98,7 +98,7 @@ func (s *site) rotateAtPeace(t *testing.T, _ time.Duration) {
 				long, from, to = r.Silence, r.SilenceFrom, r.SilenceTo
 			}
 			if attempt == attempts {
-				lost, err := stolen().Between(from, to)
+				lost, err := lab.WatchStolen().Between(from, to)
 				s.must(t, err)
 				t.Logf("stolen by the host meanwhile: %v", lost)
 				long -= lost

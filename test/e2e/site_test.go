@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,7 +39,7 @@ type site struct {
 // by SIGTERM; then no VIP may be left anywhere.
 func start(t *testing.T, o cluster.Options) *site {
 	t.Helper()
-	stolen()
+	lab.WatchStolen()
 	o.Binary = binary
 	s := &site{foreign: map[string]netip.Addr{}, epochs: newLedger(), planted: map[string]bool{}}
 	o.PBX = s.withForeign(o.PBX)
@@ -276,29 +275,16 @@ func (s *site) saw(vip int, since time.Duration) lab.SIPReport {
 	return s.phones[vip].Report(since, lab.Now()-30*time.Millisecond)
 }
 
-var stolen = sync.OnceValue(lab.WatchStolen)
-
 // silent asserts the longest time for which the phone heard nothing, and logs it. It
-// excuses the time in which the observer stood still, and the time that the host took
-// from the cores meanwhile. Who ran on such a core answers when it gets the core back:
-// so what looks too long is looked at again a second later.
+// excuses what the machine explains.
 func (s *site) silent(t *testing.T, vip int, since, most time.Duration) {
 	t.Helper()
 	watch(50 * time.Millisecond)
-	until := lab.Now() - 30*time.Millisecond
-	for again := true; ; again = false {
-		r := s.phones[vip].Report(since, until)
-		lost, err := stolen().Between(r.SilenceFrom, r.SilenceTo)
-		s.must(t, err)
-		t.Logf("%s: %v, stolen by the host %v", cluster.VIPName(vip), r, lost)
-		if r.Silence <= most+r.Stall+lost {
-			return
-		}
-		if !again {
-			t.Errorf("%s: phone heard nothing for %v, want at most %v", cluster.VIPName(vip), r.Silence, most)
-			return
-		}
-		watch(time.Second)
+	r, excused, err := lab.WatchStolen().Excuse(s.phones[vip], since, lab.Now()-30*time.Millisecond, most)
+	s.must(t, err)
+	t.Logf("%s: %v, excused %v", cluster.VIPName(vip), r, excused.Round(10*time.Microsecond))
+	if r.Silence > most+excused {
+		t.Errorf("%s: phone heard nothing for %v, want at most %v", cluster.VIPName(vip), r.Silence, most)
 	}
 }
 

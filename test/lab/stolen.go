@@ -27,8 +27,9 @@ type Stolen struct {
 	err   error
 }
 
-// WatchStolen starts recording. It goes on until the process ends.
-func WatchStolen() *Stolen {
+// WatchStolen returns the process's only Stolen. The first call starts the recording,
+// which goes on until the process ends.
+var WatchStolen = sync.OnceValue(func() *Stolen {
 	s := &Stolen{}
 	s.sample()
 	go func() {
@@ -37,7 +38,7 @@ func WatchStolen() *Stolen {
 		}
 	}()
 	return s
-}
+})
 
 func (s *Stolen) sample() {
 	at := Now()
@@ -75,6 +76,25 @@ func (s *Stolen) Between(from, to time.Duration) (sum time.Duration, err error) 
 		sum += after[i] - before[i]
 	}
 	return sum, nil
+}
+
+// Excuse reports on the questions that o sent in [from, to). It also returns how much of
+// the longest silence the machine explains: the observer stood still, or the cores did on
+// which others ran. Who ran on a stolen core answers when it gets the core back. So if the
+// silence is longer than most, it is looked at again a second later.
+func (s *Stolen) Excuse(o *SIPObserver, from, to, most time.Duration) (r SIPReport, excused time.Duration, err error) {
+	for again := true; ; again = false {
+		r = o.Report(from, to)
+		if r.Silence <= most+r.Stall {
+			return r, r.Stall, nil
+		}
+		lost, err := s.Between(r.SilenceFrom, r.SilenceTo)
+		excused = r.Stall + lost
+		if err != nil || !again || r.Silence <= most+excused {
+			return r, excused, err
+		}
+		time.Sleep(time.Second)
+	}
 }
 
 func stolenOfCores() (cores []time.Duration, err error) {

@@ -66,7 +66,7 @@ func (s *site) taken(fault time.Duration) (miss error) {
 // stood returns for how long the machine stood still between two moments.
 func (s *site) stood(from, to time.Duration) time.Duration {
 	s.t.Helper()
-	lost, err := stolen().Between(from, to)
+	lost, err := lab.WatchStolen().Between(from, to)
 	must(s.t, err)
 	wall := func(at time.Duration) time.Time { return time.Now().Add(at - lab.Now()) }
 	return max(lost, s.watcher.Between(wall(from), wall(to)))
@@ -268,10 +268,12 @@ func TestTerminatedAgent(t *testing.T) {
 		begun := lab.Now()
 		must(t, s.Agent(0).Terminate(ctx))
 		s.served(begun)
-		r := s.phones[0].Report(begun, lab.Now()-20*time.Millisecond)
-		t.Logf("SIGTERM: %v", r)
+		const most = 100 * time.Millisecond
+		r, excused, err := lab.WatchStolen().Excuse(s.phones[0], begun, lab.Now()-20*time.Millisecond, most)
+		must(t, err)
+		t.Logf("SIGTERM: %v, excused %v", r, excused)
 		silences = append(silences, r.Silence)
-		if most := 100*time.Millisecond + r.Stall; r.Silence > most {
+		if r.Silence > most+excused {
 			t.Errorf("silence %v, want at most %v", r.Silence, most)
 		}
 		s.oneHolder(begun)
@@ -303,9 +305,11 @@ func (s *site) terminateAtStart() {
 	early := !strings.Contains(s.Agent(0).Output(), "agent started")
 	must(s.t, s.Agent(0).Terminate(ctx))
 	s.served(begun)
-	r := s.phones[0].Report(begun, lab.Now()-20*time.Millisecond)
-	s.t.Logf("SIGTERM at the start (before it was up: %t): %v", early, r)
-	if most := lease/2 + r.Stall; r.Silence > most {
+	const most = lease / 2
+	r, excused, err := lab.WatchStolen().Excuse(s.phones[0], begun, lab.Now()-20*time.Millisecond, most)
+	must(s.t, err)
+	s.t.Logf("SIGTERM at the start (before it was up: %t): %v, excused %v", early, r, excused)
+	if r.Silence > most+excused {
 		s.t.Errorf("silence %v, want at most %v", r.Silence, most)
 	}
 	if log := s.Agent(0).Output(); !strings.Contains(log, "handing over") {

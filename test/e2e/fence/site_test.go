@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,8 +27,6 @@ const (
 	slack = 3 * lease / 4
 )
 
-var stolen = sync.OnceValue(lab.WatchStolen)
-
 // site is a cluster and its observers.
 type site struct {
 	*cluster.Cluster
@@ -42,7 +39,7 @@ type site struct {
 
 func start(t *testing.T, toml string) *site {
 	t.Helper()
-	stolen()
+	lab.WatchStolen()
 	c, err := cluster.Start(cluster.Options{Binary: binary, TOML: toml + "[timing]\nhold_down = \"0s\"\n"})
 	must(t, err)
 	s := &site{Cluster: c, t: t, watcher: stalltest.NewWatcher(t)}
