@@ -108,7 +108,7 @@ var bugs = []bug{
 	{name: "survivor by another gateway's relay", file: survivor, old: "	if !v.Relayed {", new: "	if false {", directed: true},
 	{name: "two voters while the list changes", file: survivor, old: "p.heard && p != m.self && !(theirs", new: "false && !(theirs", directed: true},
 	{name: "refused holder outlives the other", file: survivor, old: "p.alive && (r == RefusedNoConfidence || r == RefusedList)", new: "false && r == 0", directed: true},
-	{name: "holder lets go for a survivor", file: "elect/beat.go", old: "case h.Survivor != 0: // it yields when it hears us\n", new: "", directed: true},
+	{name: "holder lets go for a survivor", file: "elect/beat.go", old: "case h.Survivor != 0: // that survivor yields when it hears us\n", new: "", directed: true},
 	{name: "lease held not cut at a reload", file: reconf, old: "v.until = min(v.until, m.now.Add(Usable(m.cfg.Lease)))", new: "v.until = max(v.until, 0)", directed: true},
 	{name: "promises for a VIP that left forgotten", file: reconf, old: "			m.strangers[v.ID] = s\n", new: "			_ = s\n", directed: true},
 	{name: "VIP that left never released", file: holder, old: "v := find(m.everyVIP(), e.VIP)", new: "v := m.known[e.VIP]", directed: true},
