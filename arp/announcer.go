@@ -155,22 +155,16 @@ func (a *Announcer) sendBoth(addr netip.Addr, ifname string, first bool) error {
 			return err
 		}
 		if addr.Is6() {
-			f, err := advertisement(mac, addr)
-			if err == nil {
-				err = a.mayLeave(ifname, 1, first)
+			if err := a.mayLeave(ifname, 1, first); err != nil {
+				return err
 			}
-			if err == nil {
-				err = a.transmit(fd, index, f)
-			}
-			return err
+			return a.transmitForm(fd, index, mac, addr, false)
 		}
 		if err := a.mayLeave(ifname, 2, first); err != nil {
 			return err
 		}
 		// Request form first: every known neighbour takes it.
-		request := announcement(operationRequest, mac, addr)
-		reply := announcement(operationReply, mac, addr)
-		return cmp.Or(a.transmit(fd, index, request[:]), a.transmit(fd, index, reply[:]))
+		return cmp.Or(a.transmitForm(fd, index, mac, addr, false), a.transmitForm(fd, index, mac, addr, true))
 	})
 }
 
@@ -181,20 +175,25 @@ func (a *Announcer) sendForm(addr netip.Addr, ifname string, second bool) error 
 		if err != nil {
 			return err
 		}
-		if addr.Is6() {
-			f, err := advertisement(mac, addr)
-			if err == nil {
-				err = a.transmit(fd, index, f)
-			}
+		return a.transmitForm(fd, index, mac, addr, second)
+	})
+}
+
+// transmitForm builds the frame of one form and sends it. IPv6 has only one.
+func (a *Announcer) transmitForm(fd, index int, mac hardwareAddr, addr netip.Addr, second bool) error {
+	if addr.Is6() {
+		f, err := advertisement(mac, addr)
+		if err != nil {
 			return err
 		}
-		operation := uint16(operationRequest)
-		if second {
-			operation = operationReply
-		}
-		f := announcement(operation, mac, addr)
-		return a.transmit(fd, index, f[:])
-	})
+		return a.transmit(fd, index, f)
+	}
+	operation := uint16(operationRequest)
+	if second {
+		operation = operationReply
+	}
+	f := announcement(operation, mac, addr)
+	return a.transmit(fd, index, f[:])
 }
 
 // mayLeave counts the frames of a first announcement. It returns a *heldBack if another
