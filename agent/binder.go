@@ -344,7 +344,7 @@ func (b *binder) turn(ap *applied, survivor bool) {
 		b.a.Announcer.Stop(ap.address.IP)
 		b.a.watch.Hold(ap.address.IP, true)
 		ap.survivor = true
-		if b.forgetUnsaid(ap.address.IP) {
+		if _, unsaid := b.forgetUnsaid(ap.address.IP); unsaid {
 			b.a.phones.flushed(ap.address.IP)
 		}
 	default:
@@ -393,10 +393,7 @@ func (b *binder) said() {
 		if ap.vip == nil || !b.isUnsaid(ip) || b.a.Announcer.Waits(ip) {
 			continue
 		}
-		b.mu.Lock()
-		took := b.unsaid[ip]
-		delete(b.unsaid, ip)
-		b.mu.Unlock()
+		took, _ := b.forgetUnsaid(ip)
 		if !ap.on || !b.a.Ends.Ahead(ip) {
 			continue
 		}
@@ -424,14 +421,14 @@ func (b *binder) silence(ap *applied) {
 	b.forgetUnsaid(ap.address.IP)
 }
 
-// forgetUnsaid ends the waiting for a VIP's first announcement, and reports whether
-// anybody waited.
-func (b *binder) forgetUnsaid(ip netip.Addr) bool {
+// forgetUnsaid ends the waiting for a VIP's first announcement. It reports whether
+// anybody waited, and whether that was a takeover's announcement.
+func (b *binder) forgetUnsaid(ip netip.Addr) (took, unsaid bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, unsaid := b.unsaid[ip]
+	took, unsaid = b.unsaid[ip]
 	delete(b.unsaid, ip)
-	return unsaid
+	return took, unsaid
 }
 
 // release stops the announcer before it removes the address. It tells the machine only
