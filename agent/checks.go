@@ -32,6 +32,11 @@ type check struct {
 	fall     int
 	ask      func(ctx context.Context) (word, text string)
 
+	checkVerdict // a reload keeps it
+}
+
+// checkVerdict is what a check has said.
+type checkVerdict struct {
 	word   string // one of the words below; "" before the first answer
 	text   string
 	heard  int // how many answers have come
@@ -97,7 +102,7 @@ func (x *checks) wanted(c *config.Config) (items []*check) {
 	for _, is := range items {
 		for _, was := range x.items {
 			if was.name == is.name {
-				is.word, is.text, is.bad, is.down, is.agreed = was.word, was.text, was.bad, was.down, was.agreed
+				is.checkVerdict = was.checkVerdict
 			}
 		}
 	}
