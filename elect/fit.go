@@ -293,6 +293,9 @@ func (m *Machine) observeFitness() {
 			// makes it a node that does not answer often enough yet.
 			anyFit = anyFit || why == "" && !(m.allUnfit && m.verdict(p, p) == SIPSilent)
 		}
+		if why != "" && p.unfit == "" {
+			p.unfitSince = m.now
+		}
 		p.fit, p.unfit = fit, why
 	}
 	if more {
@@ -319,10 +322,15 @@ func (m *Machine) recovering() bool {
 	if m.allUnfit || m.allUnfitEnd == 0 {
 		return m.allUnfit
 	}
-	end := m.allUnfitEnd.Add(max(m.cfg.Settle, m.cfg.Lease))
-	m.due(end)
-	return m.now < end
+	m.due(m.recovered())
+	return m.now < m.recovered()
 }
+
+// recovered is when the time after the last sickness of all is over.
+func (m *Machine) recovered() Instant { return m.allUnfitEnd.Add(m.settle()) }
+
+// settle is how long the verdicts about one sickness of all nodes may come apart.
+func (m *Machine) settle() time.Duration { return max(m.cfg.Settle, m.cfg.Lease) }
 
 // tellFitness tells a change of p's fitness once. A node that has just started and knows
 // nothing of its PBX yet is no news.

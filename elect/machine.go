@@ -102,6 +102,7 @@ type peer struct {
 	toldFit             bool
 	unfit               string
 	fitSince            Instant
+	unfitSince          Instant
 	asks                []sentAsk // ring of rememberedAsks, allocated with the first ask
 	asksNext            int
 	views               []SIPState // by peer index: what it says of the others' PBXes; nil: nothing yet

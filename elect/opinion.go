@@ -170,5 +170,8 @@ func (m *Machine) whoSay(p *peer, such func(SIPState) bool) (names []string) {
 // PBX, and all of them doubt it.
 func (m *Machine) doubtedByAll(p *peer) bool {
 	all := m.observers(p)
-	return all.live > 0 && all.doubted == all.live
+	return all.doubt()
 }
+
+// doubt reports whether there are opinions, and all are doubts.
+func (c *opinions) doubt() bool { return c.live > 0 && c.doubted == c.live }

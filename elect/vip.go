@@ -21,9 +21,6 @@ type vip struct {
 	barred  Epoch
 	highest Epoch // the highest ever seen
 
-	sickHolder Node    // the holder that this voter's grant is for, if it is unfit
-	sickSince  Instant // since when it has been unfit; 0: it is fit
-
 	// As candidate or holder (§4.4).
 	phase    phase
 	epoch    Epoch // the epoch that is asked for

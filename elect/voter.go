@@ -1,5 +1,7 @@
 package elect
 
+import "time"
+
 // onAsk takes an ask that came outside a heartbeat. It also shows which VIPs the sender
 // holds.
 func (m *Machine) onAsk(p *peer, seq Seq, a Ask) {
@@ -115,20 +117,11 @@ func (m *Machine) yield(v *vip, p *peer) {
 func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 	g := v.grant
 	own := g != nil && g.Holder == asker.Name && g.Instance == asker.instance && m.now < g.until
-	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) {
-		if own {
-			v.sickSince = 0
-		}
-		return false
-	}
-	if own && (v.sickSince == 0 || v.sickHolder != asker.Name) {
-		v.sickHolder, v.sickSince = asker.Name, m.now
-	}
-	if own && m.stillServes(v, asker) {
+	if v.Lock || m.unfit(asker) == "" || m.recovering() || m.closes(v, asker) || own && m.stillServes(asker) {
 		return false
 	}
 	for _, p := range m.peers {
-		if p != asker && m.isFit(p) && (p.Holder || v.Role) && !(own && m.soonUnfit(v, p, asker)) {
+		if p != asker && m.isFit(p) && (p.Holder || v.Role) && !(own && m.soonUnfit(p, asker)) {
 			return true
 		}
 	}
@@ -138,28 +131,37 @@ func (m *Machine) noConfidence(v *vip, asker *peer) bool {
 // soonUnfit reports whether all others but the sick holder doubt p's PBX. Then p would be
 // called unfit next: a sickness of all shows at one node after the other. If p is still
 // fit after settle, it was no sickness of all.
-func (m *Machine) soonUnfit(v *vip, p, holder *peer) bool {
+func (m *Machine) soonUnfit(p, holder *peer) bool {
 	all := m.observers(p)
-	if holder.alive && p != holder {
+	if holder.alive {
 		all.count(m.verdict(holder, p), -1)
 	}
-	return all.live > 0 && all.doubted == all.live && m.now < v.sickSince.Add(max(m.cfg.Settle, m.cfg.Lease))
+	return all.doubt() && m.sickFor(holder) < m.settle()
+}
+
+// sickFor is how long a holder has been unfit. A sickness of all does not count, nor does
+// the time to recover from it.
+func (m *Machine) sickFor(holder *peer) time.Duration {
+	if holder.unfit == "" {
+		return 0 // the packet that says so is being taken now
+	}
+	return m.now.Sub(max(holder.unfitSince, m.recovered()))
 }
 
 // stillServes reports whether the holder's own checks alone speak against it, while its
 // PBX answers. The holder hands over by itself, as soon as another node whose checks say
 // yes is ready. It gets the time to ask each of them, and settle more.
-func (m *Machine) stillServes(v *vip, holder *peer) bool {
+func (m *Machine) stillServes(holder *peer) bool {
 	if all := m.observers(holder); m.verdict(holder, holder) != SIPUnready || all.live == 0 || all.doubted > 0 {
 		return false
 	}
-	patience := max(m.cfg.Settle, m.cfg.Lease)
+	patience := m.settle()
 	for _, p := range m.peers {
 		if p != holder && p.Holder {
 			patience += m.patience(CauseCheck)
 		}
 	}
-	return m.now < v.sickSince.Add(patience)
+	return m.sickFor(holder) < patience
 }
 
 // applyRelease changes our grant if it is the released one, and reports whether it is now
