@@ -413,6 +413,20 @@ func TestStolen(t *testing.T) {
 	}
 }
 
+// TestUnexplained: an overlap is explained by the time stolen during it, and one that
+// lasts never is by time stolen before.
+func TestUnexplained(t *testing.T) {
+	const ms = time.Millisecond
+	s := &Stolen{at: []time.Duration{0, 1000 * ms, 1200 * ms, 2000 * ms, 3000 * ms},
+		cores: [][]time.Duration{{0}, {0}, {80 * ms}, {80 * ms}, {90 * ms}}}
+	short, long := Overlap{From: 1090 * ms, To: 1170 * ms}, Overlap{From: 1090 * ms, To: 1171 * ms}
+	lasting := Overlap{From: 2500 * ms}
+	got, err := s.Unexplained([]Overlap{short, long, lasting})
+	if err != nil || !reflect.DeepEqual(got, []Overlap{long, lasting}) {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 // TestStolenNow: the kernel tells of every core, and the count includes the last moment.
 func TestStolenNow(t *testing.T) {
 	s := &Stolen{}

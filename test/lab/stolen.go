@@ -97,6 +97,27 @@ func (s *Stolen) Excuse(o *SIPObserver, from, to, most time.Duration) (r SIPRepo
 	}
 }
 
+// Unexplained returns those of the overlaps that lasted longer than time was stolen
+// meanwhile. An address alone is no ownership: an agent without a core cannot unbind it
+// when its lease ends, and the fence silences it (docs/design.md §5.2). Whether it does,
+// ARP shows.
+func (s *Stolen) Unexplained(overlaps []Overlap) (rest []Overlap, err error) {
+	for _, o := range overlaps {
+		to := o.To
+		if to == 0 {
+			to = Now()
+		}
+		lost, err := s.Between(o.From-stolenLate, to)
+		if err != nil {
+			return nil, err
+		}
+		if lost < to-o.From {
+			rest = append(rest, o)
+		}
+	}
+	return rest, nil
+}
+
 func stolenOfCores() (cores []time.Duration, err error) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
