@@ -44,12 +44,12 @@ deb: $(BINARY)
 demo: $(BINARY)
 	$(BINARY) demo
 
-# The end-to-end tests that measure: one package at a time.
+# The end-to-end tests that measure have the machine for themselves.
 TIMED := $(addprefix ./test/,bench e2e e2e/actions e2e/fence e2e/host e2e/realinput e2e/realtime unit)
-# What computes takes only what the others leave of the cores. The planted bugs and the
-# model run beside the timed tests, the simulator beside the rest, which mostly waits.
-COMPUTING := ./test/sim/planted ./test/model
+# What computes takes only what the others leave of the cores. Beside it runs the rest,
+# which mostly waits.
 SIM       := ./test/sim
+COMPUTING := ./test/sim/planted ./test/model
 # It fetches every module anew.
 NEWCOMER  := ./test/newcomer
 WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING) $(NEWCOMER)),$(shell $(GO) list ./test/...))
@@ -61,12 +61,11 @@ AGAIN     := $(GO) run ./test/again -timeout 25m
 # proof: the chaos run draws a new seed each time, and docs/proof.md is about the figures.
 test: tools
 	$(AGAIN) -parallel 8 -- $(shell $(GO) list ./... | grep -v /test/)
-	chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(COMPUTING) & computing=$$!; \
-	$(AGAIN) -v -count 1 -p 1 -- $(TIMED); timed=$$?; \
-	wait $$computing && exit $$timed
-	chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(SIM) -sim.sizes 20 -sim.single 75 -sim.lists 150 -sim.reloads 25 & sim=$$!; \
+	$(AGAIN) -v -count 1 -p 1 -- $(TIMED)
+	{ chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(SIM) -sim.sizes 20 -sim.single 75 -sim.lists 150 -sim.reloads 25 && \
+	chrt -i 0 $(GO) test -v -count 1 -timeout 25m $(COMPUTING); } & computing=$$!; \
 	$(AGAIN) -v -count 1 -p 1 -- $(WAITING); waited=$$?; \
-	wait $$sim && exit $$waited
+	wait $$computing && exit $$waited
 
 tools:
 	@missing=; for t in $(TOOLS); do dpkg -s $$t >/dev/null 2>&1 || missing="$$missing $$t"; done; \
