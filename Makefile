@@ -53,7 +53,7 @@ COMPUTING := ./test/sim/planted ./test/model
 # It fetches every module anew.
 NEWCOMER  := ./test/newcomer
 WAITING    = $(filter-out $(patsubst ./%,sipalive/%,$(TIMED) $(SIM) $(COMPUTING) $(NEWCOMER)),$(shell $(GO) list ./test/...))
-# go test that runs a test anew which failed while this machine's host held back its cores.
+# Runs go test, and runs anew what failed while this machine's host held back its cores.
 AGAIN     := $(GO) run ./test/again -timeout 25m
 
 # Every test. Installs what the end-to-end tests run against: $(TOOLS). What runs

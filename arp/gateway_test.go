@@ -50,7 +50,8 @@ func TestGatewaySilent(t *testing.T) {
 			back = slices.Clone(s.gateways[3:])
 			return slices.Contains(back, GatewayAnswers)
 		})
-		// If it answers for its MAC before it is pinged, it is in doubt in between.
+		// It answers whichever comes first: a ping, or the question for its MAC. After that
+		// question it is in doubt until the ping.
 		if !slices.Equal(back, []GatewayState{GatewayAnswers}) && !slices.Equal(back, []GatewayState{GatewayUnknown, GatewayAnswers}) {
 			t.Errorf("told %v when it came back", back)
 		}

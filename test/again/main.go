@@ -1,12 +1,13 @@
 // Command again runs go test, and runs those tests anew that failed while the host of
 // this virtual machine held back its cores (`steal` in /proc/stat): such a test measured
-// the host. What failed on cores of its own has failed. So has what saw two holders: that
-// promise holds on starved cores too.
+// the host. What failed on cores of its own has failed. So has what broke a promise that
+// holds on starved cores too.
 //
 //	go run ./test/again -v -count 1 -p 1 -timeout 25m -- ./test/e2e ./test/unit
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,11 +25,11 @@ func main() {
 		flags, packages = flags[:i], flags[i+1:]
 	}
 	if len(packages) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: again [flags of go test] -- packages")
+		fmt.Fprintln(os.Stderr, "usage: again [flags of go test] -- packages, without wildcards")
 		os.Exit(2)
 	}
-	lab.WatchStolen()
-	r := &runner{flags: flags, out: os.Stdout, goTest: goTest, stolen: lab.WatchStolen().Between, calm: awaitCalm, now: lab.Now}
+	r := &runner{flags: flags, cores: runtime.NumCPU(), out: os.Stdout, goTest: goTest,
+		stolen: lab.WatchStolen().Between, awaitCalm: awaitCalm, now: lab.Now}
 	passed, err := r.run(packages)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "again:", err)
@@ -38,30 +39,40 @@ func main() {
 	}
 }
 
-// goTest starts go test. Its exit status says nothing that its events do not.
-func goTest(args []string) (io.Reader, func() error, error) {
+// goTest starts go test. wait returns an error unless it came to its own end, whether its
+// tests passed or not.
+func goTest(args []string) (events io.Reader, wait func() error, err error) {
 	c := exec.Command("go", append([]string{"test", "-json"}, args...)...)
 	c.Stderr = os.Stderr
 	out, err := c.StdoutPipe()
 	if err != nil {
 		return nil, nil, err
 	}
-	return out, c.Wait, c.Start()
+	wait = func() error {
+		err := c.Wait()
+		if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 1 {
+			return nil // a test failed
+		}
+		return err
+	}
+	return out, wait, c.Start()
 }
 
 const (
-	calmTry   = time.Second      // of computing on all cores: only who asks for a core can be refused one
-	calmPause = 4 * time.Second  // between tries
-	calmMost  = 60 * time.Second // to wait
+	calmTry   = time.Second // of computing on all cores: only who asks for a core can be refused one
+	calmShare = 50          // a try is calm if at most 1/50 of its time was stolen
+	calmPause = 4 * time.Second
+	calmMost  = time.Minute
 )
 
-// awaitCalm waits until the host gives this machine nearly all of what it asks for.
+// awaitCalm waits, for a minute at most, until the host gives this machine nearly all of
+// what it asks for.
 func awaitCalm() error {
 	for end := lab.Now() + calmMost; ; time.Sleep(calmPause) {
 		from := lab.Now()
 		compute(calmTry)
 		lost, err := lab.WatchStolen().Between(from, lab.Now())
-		if err != nil || lost <= calmTry*time.Duration(runtime.NumCPU())/50 || lab.Now() > end {
+		if err != nil || lost <= calmTry*time.Duration(runtime.NumCPU())/calmShare || lab.Now() > end {
 			return err
 		}
 	}

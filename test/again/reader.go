@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,42 +18,56 @@ type event struct {
 	Output  string
 }
 
-// failure is a test that failed, subtests and all, from its start to its end.
-type failure struct {
-	pkg, test  string // no test: the package failed otherwise
-	from, to   time.Duration
-	twoHolders bool
+// promises are the words with which tests tell of a broken promise that holds on starved
+// cores too.
+var promises = []string{
+	"two holders: ", "wrong answer: ", "not leased: ", "lease history: ", "epochs: ", "foreign address: ", "orphan: ",
+	"found another one in the critical section", "entered under epoch",
 }
 
-// twoHolders is how every test words that two nodes answered for one VIP.
-const twoHolders = "two holders: "
+// testRun is one run of a test, subtests and all.
+type testRun struct {
+	name     string
+	from, to time.Duration // on the boot clock; to is when go test told, which may be a little late
+	result   string        // pass, skip, fail, or empty: it did not end
+	broken   string        // the words of a promise that it saw broken
+}
 
-// reader prints the events as go test would without -json, and keeps what failed.
+// packageRun is one run of a package.
+type packageRun struct {
+	name   string
+	tests  []*testRun // the failed ones are run anew, so only those at the top
+	whole  bool       // its test binary came to its end
+	result string
+	said   map[string]string // by test, what is not printed yet
+}
+
+func (p *packageRun) test(name string) *testRun {
+	name, _, _ = strings.Cut(name, "/")
+	if i := slices.IndexFunc(p.tests, func(t *testRun) bool { return t.name == name }); i >= 0 {
+		return p.tests[i]
+	}
+	p.tests = append(p.tests, &testRun{name: name})
+	return p.tests[len(p.tests)-1]
+}
+
+// reader reads the events of one go test and prints what it would without -json.
 type reader struct {
-	out     io.Writer
-	verbose bool
-	now     func() time.Duration
-	failed  []failure
-
-	begun map[string]time.Duration // by package and test
-	said  map[string]string        // not printed yet: without -v, a test that passes says nothing
-	two   map[string]bool          // tests that saw two holders
-	whole map[string]bool          // packages that ran all their tests
-	bad   map[string]bool          // packages with a failed test
+	out      io.Writer
+	verbose  bool // without it a test that passes says nothing
+	now      func() time.Duration
+	packages []*packageRun
 }
 
 func (r *reader) read(events io.Reader) error {
-	r.begun, r.said = map[string]time.Duration{}, map[string]string{}
-	r.two, r.whole, r.bad = map[string]bool{}, map[string]bool{}, map[string]bool{}
-	lines := bufio.NewReader(events)
-	for {
+	for lines := bufio.NewReader(events); ; {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
 			var e event
-			if json.Unmarshal(line, &e) != nil {
-				fmt.Fprintf(r.out, "%s", line)
-			} else {
+			if json.Unmarshal(line, &e) == nil {
 				r.take(e)
+			} else {
+				fmt.Fprintf(r.out, "%s", line)
 			}
 		}
 		if err == io.EOF {
@@ -64,38 +79,66 @@ func (r *reader) read(events io.Reader) error {
 	}
 }
 
+func (r *reader) of(pkg string) *packageRun {
+	if i := slices.IndexFunc(r.packages, func(p *packageRun) bool { return p.name == pkg }); i >= 0 {
+		return r.packages[i]
+	}
+	r.packages = append(r.packages, &packageRun{name: pkg, said: map[string]string{}})
+	return r.packages[len(r.packages)-1]
+}
+
 func (r *reader) take(e event) {
-	key := e.Package + " " + e.Test
-	test, _, sub := strings.Cut(e.Test, "/")
-	switch e.Action {
-	case "build-output":
+	switch {
+	case e.Package == "": // of a build
 		fmt.Fprint(r.out, e.Output)
-	case "run":
-		r.begun[key] = r.now()
+	case e.Test == "":
+		r.takePackage(r.of(e.Package), e)
+	default:
+		r.takeTest(r.of(e.Package), e)
+	}
+}
+
+func (r *reader) takePackage(p *packageRun, e event) {
+	switch e.Action {
 	case "output":
-		switch {
-		case r.verbose, e.Test == "" && e.Output != "PASS\n":
+		if r.verbose || e.Output != "PASS\n" {
 			fmt.Fprint(r.out, e.Output)
-		case e.Test != "":
-			r.said[key] += e.Output
 		}
-		if strings.Contains(e.Output, twoHolders) {
-			r.two[e.Package+" "+test] = true
+		p.whole = p.whole || e.Output == "FAIL\n" || e.Output == "PASS\n" // the last word of testing.M.Run
+	case "pass", "skip", "fail":
+		p.result = e.Action
+		for _, said := range p.said { // by tests that did not end
+			fmt.Fprint(r.out, said)
 		}
-		if e.Test == "" && e.Output == "FAIL\n" {
-			r.whole[e.Package] = true // a test binary's last word, unless it ended early
+	}
+}
+
+func (r *reader) takeTest(p *packageRun, e event) {
+	top := !strings.Contains(e.Test, "/")
+	t := p.test(e.Test)
+	switch e.Action {
+	case "run", "cont":
+		if top {
+			t.from = r.now()
 		}
-	case "fail":
-		fmt.Fprint(r.out, r.said[key])
-		delete(r.said, key)
-		switch {
-		case test != "" && !sub:
-			r.bad[e.Package] = true
-			r.failed = append(r.failed, failure{e.Package, test, r.begun[key], r.now(), r.two[key]})
-		case test == "" && !(r.bad[e.Package] && r.whole[e.Package]):
-			r.failed = append(r.failed, failure{pkg: e.Package})
+	case "output":
+		for _, words := range promises {
+			if strings.Contains(e.Output, words) {
+				t.broken = words
+			}
 		}
-	case "pass", "skip":
-		delete(r.said, key)
+		if r.verbose {
+			fmt.Fprint(r.out, e.Output)
+		} else if !strings.HasPrefix(e.Output, "=== ") {
+			p.said[e.Test] += e.Output
+		}
+	case "pass", "skip", "fail":
+		if e.Action == "fail" {
+			fmt.Fprint(r.out, p.said[e.Test])
+		}
+		delete(p.said, e.Test)
+		if top {
+			t.to, t.result = r.now(), e.Action
+		}
 	}
 }

@@ -34,9 +34,13 @@ func TestChecksSee(t *testing.T) {
 	s.Agent(2).Kill() // it would repair what follows
 	s.must(t, s.Node(2).Bind(s.VIPs[0]))
 	s.must(t, s.Node(1).Unbind(s.foreign["pbx2"]))
-	await(t, "ARP questions answered twice", func(context.Context) error {
-		if n := len(s.arp.Violations()); n < 50 {
-			return fmt.Errorf("%d", n)
+	await(t, "more than stolen time explains", func(context.Context) error {
+		overlaps, err := s.addresses.Overlaps(s.VIPs[0])
+		s.must(t, err)
+		overlaps, err = lab.WatchStolen().Unexplained(overlaps, t.Logf)
+		s.must(t, err)
+		if n := len(s.arp.Violations()); n < 5 || len(overlaps) == 0 {
+			return fmt.Errorf("%d ARP questions answered twice, overlaps %v", n, overlaps)
 		}
 		return nil
 	})

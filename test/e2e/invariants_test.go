@@ -38,7 +38,7 @@ func (s *site) checkOneHolder(t testing.TB, since time.Duration) {
 	overlaps, err := s.addresses.Overlaps(s.VIPs...)
 	s.must(t, err)
 	overlaps = slices.DeleteFunc(overlaps, func(o lab.Overlap) bool { return o.From < since })
-	overlaps, err = lab.WatchStolen().Unexplained(overlaps)
+	overlaps, err = lab.WatchStolen().Unexplained(overlaps, t.Logf)
 	s.must(t, err)
 	for _, o := range overlaps {
 		if !slices.ContainsFunc(o.Hosts, func(h string) bool { return s.planted[h] }) {

@@ -97,11 +97,11 @@ func (s *Stolen) Excuse(o *SIPObserver, from, to, most time.Duration) (r SIPRepo
 	}
 }
 
-// Unexplained returns those of the overlaps that lasted longer than time was stolen
-// meanwhile. An address alone is no ownership: an agent without a core cannot unbind it
-// when its lease ends, and the fence silences it (docs/design.md §5.2). Whether it does,
-// ARP shows.
-func (s *Stolen) Unexplained(overlaps []Overlap) (rest []Overlap, err error) {
+// Unexplained returns the overlaps that lasted longer than time was stolen around them,
+// from all cores together, and logs the others. An address alone is no ownership: an
+// agent without a core cannot unbind it when its lease ends, and the fence silences it
+// (docs/design.md §5.2). Whether it does, ARP shows.
+func (s *Stolen) Unexplained(overlaps []Overlap, logf func(format string, args ...any)) (rest []Overlap, err error) {
 	for _, o := range overlaps {
 		to := o.To
 		if to == 0 {
@@ -113,7 +113,9 @@ func (s *Stolen) Unexplained(overlaps []Overlap) (rest []Overlap, err error) {
 		}
 		if lost < to-o.From {
 			rest = append(rest, o)
+			continue
 		}
+		logf("%v had %v at once from %v to %v, while the host stole %v", o.Hosts, o.Addr, o.From, o.To, lost)
 	}
 	return rest, nil
 }

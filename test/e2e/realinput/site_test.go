@@ -253,7 +253,7 @@ func (s *site) oneHolder(t *testing.T) {
 	t.Helper()
 	overlaps, err := s.addresses.Overlaps(s.VIPs...)
 	must(t, err)
-	overlaps, err = lab.WatchStolen().Unexplained(overlaps)
+	overlaps, err = lab.WatchStolen().Unexplained(overlaps, t.Logf)
 	must(t, err)
 	for _, o := range overlaps {
 		t.Errorf("two holders: %v had %v at once from %v to %v", o.Hosts, o.Addr, o.From, o.To)
