@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -34,9 +33,7 @@ func TestPlantedBugs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := directed(t, root, "", "./elect", ""); *only == "" && out != "not caught" {
-		t.Fatalf("elect's tests fail without a bug: %s", out)
-	}
+	soundWithout(t, root)
 	for _, b := range bugs {
 		if *only != "" && b.name != *only {
 			continue
@@ -57,12 +54,42 @@ func TestPlantedBugs(t *testing.T) {
 				t.Errorf("%s survives %d seeds: a fault is missing in the simulator", b.name, *seeds)
 				return
 			}
-			out := directed(t, root, overlay, cmp.Or(b.pkg, "./elect"), b.by)
-			fmt.Printf("%-50s %s\n", b.name, out)
-			if !strings.HasPrefix(out, "caught") {
-				t.Errorf("%s survives %s", b.name, b.by)
+			test, script, _ := strings.Cut(b.by, "/")
+			failed := directed(t, root, overlay, b.inPackage(), test, script)
+			if failed != b.by && !strings.HasPrefix(failed, b.by+"/") {
+				t.Errorf("%s survives %s: %q failed", b.name, b.by, failed)
+				return
 			}
+			fmt.Printf("%-50s caught by %s\n", b.name, failed)
 		})
+	}
+}
+
+func (b bug) inPackage() string { return cmp.Or(b.pkg, "./elect") }
+
+// soundWithout: the tests that have to catch a bug pass where there is none.
+func soundWithout(t *testing.T, root string) {
+	t.Helper()
+	type group struct{ pkg, test string } // the scripts of one test, or the tests of a package
+	named := map[group][]string{}
+	for _, b := range bugs {
+		switch test, script, is := strings.Cut(b.by, "/"); {
+		case is:
+			g := group{b.inPackage(), test}
+			named[g] = append(named[g], script)
+		case test != "":
+			g := group{pkg: b.inPackage()}
+			named[g] = append(named[g], test)
+		}
+	}
+	for g, names := range named {
+		test, scripts := g.test, strings.Join(names, "|")
+		if test == "" {
+			test, scripts = scripts, ""
+		}
+		if failed := directed(t, root, "", g.pkg, test, scripts); failed != "" {
+			t.Fatalf("%s fails without a bug", failed)
+		}
 	}
 }
 
@@ -111,39 +138,30 @@ func hunt(t *testing.T, root, overlay, runs string) string {
 	return string(out)
 }
 
-// directed runs one test of a package, or all.
-func directed(t *testing.T, root, overlay, pkg, test string) string {
-	test, sub, _ := strings.Cut(test, "/")
-	args := []string{"test", "-vet=off", "-overlay=" + overlay, "-count=1", "-failfast", "-run", "^" + test + "/^" + sub, pkg}
-	if drawsCases(t, filepath.Join(root, pkg)) {
-		args = append(args, "-rapid.nofailfile") // that a planted bug is found is no finding
+// directed runs tests of a package, or scripts of a test, and returns the first that
+// fails. The names of several are joined by bars.
+func directed(t *testing.T, root, overlay, pkg, tests, scripts string) (failed string) {
+	t.Helper()
+	run := "^(" + tests + ")$"
+	if scripts != "" {
+		run += "/^(" + scripts + ")$"
 	}
-	cmd := exec.Command("go", args...)
+	cmd := exec.Command("go", "test", "-vet=off", "-overlay="+overlay, "-count=1", "-failfast", "-run", run, pkg)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
-	if err == nil {
-		return "not caught"
+	if strings.Contains(string(out), "[no tests to run]") {
+		t.Fatalf("%s has no %s", pkg, run)
 	}
-	var failed []string
+	if err == nil {
+		return ""
+	}
 	for _, l := range strings.Split(string(out), "\n") {
 		if l = strings.TrimSpace(l); strings.HasPrefix(l, "--- FAIL: ") {
-			failed = append(failed, strings.Fields(l)[2])
+			failed = strings.Fields(l)[2] // a script's line follows that of its test
 		}
 	}
-	if len(failed) == 0 {
+	if failed == "" {
 		t.Fatalf("go test: %v\n%s", err, out)
 	}
-	return "caught by " + failed[len(failed)-1]
-}
-
-// drawsCases reports whether tests of a package use rapid.
-func drawsCases(t *testing.T, dir string) bool {
-	tests, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	if err != nil || len(tests) == 0 {
-		t.Fatalf("no tests in %s: %v", dir, err)
-	}
-	return slices.ContainsFunc(tests, func(path string) bool {
-		src, err := os.ReadFile(path)
-		return err == nil && strings.Contains(string(src), `"pgregory.net/rapid"`)
-	})
+	return failed
 }
