@@ -275,12 +275,12 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 	if l.vip == nil || !x.a.Config().SIP.Verify {
 		x.a.recorder.complete(l.id, e, "done")
 		x.a.report(elect.Verified{VIP: l.id, Epoch: e, Skipped: true})
-		x.watch(l, took, e, true)
+		x.watch(l, took, e)
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), x.a.Config().SIP.VerifyTimeout)
 	defer cancel()
-	err := x.a.answers(ctx, l, verifyEvery)
+	err := x.answers(ctx, l)
 	if err == nil {
 		x.a.recorder.mark(l.id, e, "sip answered", x.a.Now())
 		x.a.recorder.complete(l.id, e, "done")
@@ -288,36 +288,33 @@ func (x *actions) verify(l *lease, took elect.Epoch) {
 		x.a.recorder.complete(l.id, e, fmt.Sprintf("%s does not answer SIP: %v", l.name, err))
 	}
 	x.a.report(elect.Verified{VIP: l.id, Epoch: e, OK: err == nil})
-	x.watch(l, took, e, err == nil)
+	x.watch(l, took, e)
 }
 
 // watch goes on asking the targets on the VIP, unless the VIP was let go meanwhile.
-func (x *actions) watch(l *lease, took, e elect.Epoch, answered bool) {
-	x.a.vipTargets.start(l, e, answered)
+func (x *actions) watch(l *lease, took, e elect.Epoch) {
+	x.a.vipTargets.start(l, e)
 	if t := x.get(l.id); t.gone || t.took != took {
 		x.a.vipTargets.stop(l.id) // let go between the two calls: its own stop came too early
 	}
 }
 
-// verifyEvery is the time between two questions to a VIP that does not answer yet, while
-// its takeover waits for it.
+// verifyEvery is the time between two questions to a VIP that does not answer yet.
 const verifyEvery = 50 * time.Millisecond
 
-// answers asks the VIP itself until each target that has to answer has, or ctx ends. It
-// pauses after each question that was not answered.
-func (a *Agent) answers(ctx context.Context, l *lease, pause time.Duration) error {
-	for _, t := range verifiedBy(a.Config(), l) {
-		to := sipTarget(a.Config(), t, a.Self.Name, l.address)
+func (x *actions) answers(ctx context.Context, l *lease) error {
+	for _, t := range verifiedBy(x.a.Config(), l) {
+		to := sipTarget(x.a.Config(), t, x.a.Self.Name, l.address)
 		for {
-			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: LocalFor(a.Self, l.address),
-				Transport: to.Transport, Security: a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
+			_, err := sipcheck.Ping(ctx, to.Address, sipcheck.PingOptions{Local: LocalFor(x.a.Self, l.address),
+				Transport: to.Transport, Security: x.a.security(), Timeout: t.Timeout, UserAgent: to.UserAgent})
 			if err == nil {
 				break
 			}
 			select {
 			case <-ctx.Done():
 				return err
-			case <-time.After(pause):
+			case <-time.After(verifyEvery):
 			}
 		}
 	}

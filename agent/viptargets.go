@@ -27,17 +27,15 @@ type vipTargets struct {
 	probers sync.WaitGroup
 }
 
-// vipWatch is what is probed on one VIP that this node holds. If the file has no target on
-// the VIP, it probes nothing, but asks a VIP that did not answer when it was taken until
-// it does. A reload may add a target.
+// vipWatch is what is probed on one VIP that this node holds. It probes nothing if the
+// file has no target on the VIP, but a reload may add one.
 type vipWatch struct {
-	lease    *lease
-	epoch    elect.Epoch
-	answered bool // the VIP has answered, or nothing was asked
-	cancel   context.CancelFunc
-	probers  []*sipcheck.Prober
-	verdict  map[*sipcheck.Prober]sipcheck.Verdict
-	told     sipcheck.Verdict // what was told of the probers: Up or another verdict; Unknown: nothing yet
+	lease   *lease
+	epoch   elect.Epoch
+	cancel  context.CancelFunc
+	probers []*sipcheck.Prober
+	verdict map[*sipcheck.Prober]sipcheck.Verdict
+	told    sipcheck.Verdict // what was told: Up or another verdict; Unknown: nothing yet
 }
 
 func newVIPTargets(a *Agent) *vipTargets {
@@ -51,7 +49,7 @@ func (v *vipTargets) run(ctx context.Context) error {
 	v.mu.Unlock()
 	for _, h := range v.a.Adopted {
 		if l := v.a.names().byID[h.VIP]; l != nil {
-			v.start(l, h.Epoch, true)
+			v.start(l, h.Epoch)
 		}
 	}
 	<-ctx.Done()
@@ -63,11 +61,9 @@ func (v *vipTargets) run(ctx context.Context) error {
 }
 
 // start starts the probes on a VIP, once the takeover's own verification has ended.
-func (v *vipTargets) start(l *lease, e elect.Epoch, answered bool) {
-	v.startAs(l, e, answered, sipcheck.Unknown)
-}
+func (v *vipTargets) start(l *lease, e elect.Epoch) { v.startAs(l, e, sipcheck.Unknown) }
 
-func (v *vipTargets) startAs(l *lease, e elect.Epoch, answered bool, told sipcheck.Verdict) {
+func (v *vipTargets) startAs(l *lease, e elect.Epoch, told sipcheck.Verdict) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.ctx == nil || l.vip == nil {
@@ -75,36 +71,13 @@ func (v *vipTargets) startAs(l *lease, e elect.Epoch, answered bool, told sipche
 	}
 	v.end(l.id)
 	ctx, cancel := context.WithCancel(v.ctx)
-	w := &vipWatch{lease: l, epoch: e, answered: answered, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
+	w := &vipWatch{lease: l, epoch: e, told: told, cancel: cancel, verdict: map[*sipcheck.Prober]sipcheck.Verdict{}}
 	for _, t := range v.a.Config().SIP.OnVIP(l.name) {
 		w.probers = append(w.probers, v.prober(w, t))
 	}
 	v.held[l.id] = w
 	for _, p := range w.probers {
 		v.probers.Go(func() { _ = p.Run(ctx) }) // its target has an address, so Run only ends with ctx
-	}
-	if len(w.probers) == 0 && !answered {
-		v.probers.Go(func() { v.ask(ctx, w) })
-	}
-}
-
-// askEvery is the time between two questions to a VIP that is held and has not answered
-// yet.
-const askEvery = time.Second
-
-// ask tells when the VIP answers. That it does not has been told.
-func (v *vipTargets) ask(ctx context.Context, w *vipWatch) {
-	if v.a.answers(ctx, w.lease, askEvery) != nil {
-		return
-	}
-	v.telling.Lock()
-	defer v.telling.Unlock()
-	v.mu.Lock()
-	held := v.held[w.lease.id] == w
-	w.answered = w.answered || held
-	v.mu.Unlock()
-	if held {
-		v.a.report(elect.Verified{VIP: w.lease.id, Epoch: w.epoch, OK: true})
 	}
 }
 
@@ -131,9 +104,9 @@ func (v *vipTargets) reconfigure() {
 		switch {
 		case l == nil || l.left:
 		case len(v.a.Config().SIP.OnVIP(l.name)) > 0:
-			v.startAs(l, w.epoch, true, w.told)
+			v.startAs(l, w.epoch, w.told)
 		default:
-			v.start(l, w.epoch, w.answered)
+			v.start(l, w.epoch)
 			if len(w.probers) > 0 {
 				go v.tell(elect.Verified{VIP: id, Epoch: w.epoch, Skipped: true})
 			}

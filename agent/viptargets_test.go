@@ -85,7 +85,7 @@ func TestVIPTargetsOfAReload(t *testing.T) {
 		r.a.inForce.Store(&settled{config: c, names: newNames(c, r.a.names())})
 		v.reconfigure()
 	}
-	v.start(r.a.names().byID[vip1], 7, true)
+	v.start(r.a.names().byID[vip1], 7)
 	for range 2 {
 		reload("[[sip.target]]\nname = \"profile\"\nuri = \"udp:5080\"\non = \"vip1\"\n[[sip.target]]\nname = \"node\"\nuri = \"udp:5060\"\n")
 		if n := len(v.of(vip1)); n != 1 {

@@ -282,33 +282,6 @@ func TestVIPTarget(t *testing.T) {
 	})
 }
 
-// TestVerifiedLater: a PBX that does not listen on its VIP yet, when the VIP is taken, is
-// asked until it does. Nothing moves, and the word that it does not answer is taken back.
-func TestVerifiedLater(t *testing.T) {
-	at := lab.Now()
-	s := start(t, cluster.Options{
-		TOML: calm + "[sip]\nverify_timeout = \"1s\"\n",
-		PBX: func(h *lab.Host) (lab.Spec, bool) {
-			return lab.Spec{Name: "pbx-" + h.Name, Path: binary, Args: []string{"demo-pbx", h.Name, h.Addr.String() + ":5060"}}, true
-		}})
-	held := func(verified bool) func(control.Status) bool {
-		return func(st control.Status) bool {
-			v := st.VIPs[0]
-			return v.Holder == "pbx1" && v.State == "held" && !v.Unchecked && v.Verified == verified
-		}
-	}
-	s.status(t, 2, "vip1 held by a PBX that does not answer on it", held(false))
-	profile, err := s.Node(0).Start(lab.Spec{Name: "profile-pbx1", Path: binary, Args: []string{"demo-pbx", "pbx1", s.VIPs[0].String() + ":5060"}})
-	s.must(t, err)
-	defer profile.Kill()
-	started := lab.Now()
-	s.status(t, 2, "vip1 verified", held(true))
-	t.Logf("verified %v after its profile was started", lab.Now()-started)
-	if n, path := s.takeovers(t, s.VIPs[0], at); n > 0 {
-		t.Errorf("vip1 moved: %v", path)
-	}
-}
-
 // boundAt returns when a node's kernel first had a VIP since a moment.
 func (s *site) boundAt(t *testing.T, vip int, node string, since time.Duration) time.Duration {
 	t.Helper()
