@@ -22,7 +22,7 @@ type event struct {
 // cores too.
 var promises = []string{
 	"two holders: ", "wrong answer: ", "not leased: ", "lease history: ", "epochs: ", "foreign address: ", "orphan: ",
-	"found another one in the critical section", "entered under epoch",
+	"found another one in the critical section", "entered under epoch", "after one of epoch",
 }
 
 // testRun is one run of a test, subtests and all.

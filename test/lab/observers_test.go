@@ -413,19 +413,24 @@ func TestStolen(t *testing.T) {
 	}
 }
 
-// TestUnexplained: an overlap is explained by what was stolen around it, and by nothing
-// before or after.
-func TestUnexplained(t *testing.T) {
+// TestExplains: an overlap is explained by what was stolen around it, if that is more
+// than it by the lease's margin, and by nothing before or after.
+func TestExplains(t *testing.T) {
 	const ms = time.Millisecond
 	now := Now()
 	s := &Stolen{at: []time.Duration{0, 500 * ms, 1000 * ms, 1200 * ms, 2000 * ms, now, now + time.Hour},
 		cores: [][]time.Duration{{0}, {300 * ms}, {300 * ms}, {380 * ms}, {380 * ms}, {680 * ms}, {680 * ms}}}
-	short, long := Overlap{From: 1090 * ms, To: 1170 * ms}, Overlap{From: 1090 * ms, To: 1171 * ms}
-	later, lasting := Overlap{From: 1400 * ms, To: 1401 * ms}, Overlap{From: now - time.Second}
-	explained := 0
-	got, err := s.Unexplained([]Overlap{short, long, later, lasting}, func(string, ...any) { explained++ })
-	if err != nil || explained != 1 || !reflect.DeepEqual(got, []Overlap{long, later, lasting}) {
-		t.Errorf("%v, %v, %d explained", got, err, explained)
+	for _, c := range []struct {
+		from, to, lost time.Duration
+		all            bool
+	}{
+		{1090 * ms, 1160 * ms, 80 * ms, true}, {1090 * ms, 1161 * ms, 80 * ms, false},
+		{1400 * ms, 1401 * ms, 0, false}, {now - time.Second, 0, 300 * ms, false},
+	} {
+		lost, all, err := s.Explains(Overlap{From: c.from, To: c.to})
+		if lost != c.lost || all != c.all || err != nil {
+			t.Errorf("from %v to %v: %v, %v, %v", c.from, c.to, lost, all, err)
+		}
 	}
 }
 

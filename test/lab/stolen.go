@@ -97,27 +97,21 @@ func (s *Stolen) Excuse(o *SIPObserver, from, to, most time.Duration) (r SIPRepo
 	}
 }
 
-// Unexplained returns the overlaps that lasted longer than time was stolen around them,
-// from all cores together, and logs the others. An address alone is no ownership: an
-// agent without a core cannot unbind it when its lease ends, and the fence silences it
-// (docs/design.md §5.2). Whether it does, ARP shows.
-func (s *Stolen) Unexplained(overlaps []Overlap, logf func(format string, args ...any)) (rest []Overlap, err error) {
-	for _, o := range overlaps {
-		to := o.To
-		if to == 0 {
-			to = Now()
-		}
-		lost, err := s.Between(o.From-stolenLate, to)
-		if err != nil {
-			return nil, err
-		}
-		if lost < to-o.From {
-			rest = append(rest, o)
-			continue
-		}
-		logf("%v had %v at once from %v to %v, while the host stole %v", o.Hosts, o.Addr, o.From, o.To, lost)
+// leaseMargin is the least by which a holder's lease is shorter than its grants
+// (docs/design.md §4.1). A holder that only starved lost it before another took over.
+const leaseMargin = 10 * time.Millisecond
+
+// Explains returns the time stolen around an overlap, from all cores together, and
+// whether that explains it. An address alone is no ownership: an agent without a core
+// cannot unbind it when its lease ends, and the fence silences it (docs/design.md §5.2).
+// Whether the fence does, ARP has to show.
+func (s *Stolen) Explains(o Overlap) (lost time.Duration, all bool, err error) {
+	to := o.To
+	if to == 0 {
+		to = Now()
 	}
-	return rest, nil
+	lost, err = s.Between(o.From-stolenLate, to)
+	return lost, lost >= to-o.From+leaseMargin, err
 }
 
 func stolenOfCores() (cores []time.Duration, err error) {
