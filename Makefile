@@ -45,7 +45,7 @@ demo: $(BINARY)
 	$(BINARY) demo
 
 # The end-to-end tests that measure to the millisecond have the machine for themselves.
-TIMED := $(addprefix ./test/,bench e2e e2e/fence e2e/host e2e/realinput e2e/realtime unit)
+TIMED := $(addprefix ./test/,bench e2e e2e/actions e2e/fence e2e/host e2e/realinput e2e/realtime unit)
 # What computes takes only what the others leave of the cores. Beside it runs the rest,
 # which mostly waits.
 SIM       := ./test/sim
