@@ -114,6 +114,23 @@ func (s *Stolen) Explains(o Overlap) (lost time.Duration, all bool, err error) {
 	return lost, lost >= to-o.From+leaseMargin, err
 }
 
+// Judge fails a test for an overlap, or logs it if stolen time explains it and ARP
+// questions are asked for the address.
+func (s *Stolen) Judge(t interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+}, o Overlap, asked bool) error {
+	t.Helper()
+	lost, explained, err := s.Explains(o)
+	if told := fmt.Sprintf("%v had %v at once from %v to %v", o.Hosts, o.Addr, o.From, o.To); explained && asked {
+		t.Logf("%s, while the host stole %v", told, lost)
+	} else {
+		t.Errorf("two holders: %s", told)
+	}
+	return err
+}
+
 func stolenOfCores() (cores []time.Duration, err error) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
